@@ -1,0 +1,204 @@
+// The only file that knows pybind11: checks the arrays, releases the GIL, calls the engine.
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "cpu/dispatch.h"
+#include "cpu/engine.h"
+#include "cpu/roofline.h"
+#include "cpu/threads.h"
+#include "program.h"
+
+namespace py = pybind11;
+using namespace ntkfast;
+
+namespace {
+
+// Contiguous arrays of exactly this type: nothing is converted behind the caller's back.
+template <class T> using Array = py::array_t<T, py::array::c_style>;
+
+// (kernel_size, weight_var, bias_var, trainable, has_activation, slope)
+using StageTuple = std::tuple<int, double, double, bool, bool, double>;
+
+Program make_program(const std::vector<StageTuple>& stages, bool circular, bool nngp) {
+    Program program;
+    for (const auto& [k, w, b, trainable, has_activation, slope] : stages)
+        program.stages.push_back({k, w, b, trainable, has_activation, slope});
+    program.padding = circular ? Padding::circular : Padding::zeros;
+    program.kernel = nngp ? Kernel::nngp : Kernel::ntk;
+    program.check();
+    return program;
+}
+
+// Called by the engine at intervals, without the GIL: lets Python handle signals (Ctrl-C), then reports progress.
+// An exception is kept and raised again once the engine has stopped.
+class PythonPoll {
+public:
+    explicit PythonPoll(py::object progress) : progress_(std::move(progress)) {}
+
+    Poll poll() {
+        return [this](double fraction) {
+            const py::gil_scoped_acquire gil;
+            if (PyErr_CheckSignals() != 0) {
+                error_ = std::make_unique<py::error_already_set>();
+                return false;
+            }
+            if (progress_.is_none()) return true;
+            try {
+                progress_(fraction);
+            } catch (py::error_already_set& error) {
+                error_ = std::make_unique<py::error_already_set>(std::move(error));
+                return false;
+            }
+            return true;
+        };
+    }
+
+    // Runs an engine call without the GIL.
+    template <class Call> void run(Call call) {
+        try {
+            const py::gil_scoped_release release;
+            call(poll());
+        } catch (const Cancelled&) {
+            if (error_) throw std::move(*error_);
+            throw std::runtime_error("stopped");
+        }
+    }
+
+private:
+    py::object progress_;
+    std::unique_ptr<py::error_already_set> error_;
+};
+
+template <class Array> void require_shape(const char* name, const Array& array, std::vector<py::ssize_t> shape) {
+    bool same = array.ndim() == py::ssize_t(shape.size());
+    std::string wanted, got;
+    for (std::size_t n = 0; n < shape.size(); ++n) wanted += (n ? ", " : "") + std::to_string(shape[n]);
+    for (py::ssize_t n = 0; n < array.ndim(); ++n) {
+        got += (n ? ", " : "") + std::to_string(array.shape(n));
+        same = same && array.shape(n) == shape[std::size_t(n)];
+    }
+    if (!same) throw py::value_error(std::string(name) + " must have shape (" + wanted + "), got (" + got + ")");
+}
+
+template <class Real> class PyEngine {
+public:
+    PyEngine(const std::vector<StageTuple>& stages, bool circular, bool nngp, const Array<double>& images,
+             const std::string& isa, int threads, int lanes)
+        : engine_(make_program(stages, circular, nngp), shape_of(images), images.data(),
+                  {isa_from_name(isa), threads, lanes}) {}
+
+    Array<double> diagonal() const {
+        Array<double> out({engine_.shape().pixels(), std::int64_t(engine_.shape().batch)});
+        engine_.diagonal(out.mutable_data());
+        return out;
+    }
+
+    // v (pixels, columns, batch) -> the same shape
+    Array<Real> product(const Array<Real>& v, py::object progress) const {
+        if (v.ndim() != 3) throw py::value_error("v must have 3 dimensions, got " + std::to_string(v.ndim()));
+        require_shape("v", v, {engine_.shape().pixels(), v.shape(1), engine_.shape().batch});
+        Array<Real> out({v.shape(0), v.shape(1), v.shape(2)});
+        const Real* from = v.data();
+        Real* to = out.mutable_data();
+        const int columns = int(v.shape(1));
+        PythonPoll(std::move(progress)).run([&](Poll poll) { engine_.product(from, to, columns, std::move(poll)); });
+        return out;
+    }
+
+    void store(py::object progress) {
+        PythonPoll(std::move(progress)).run([&](Poll poll) { engine_.store(std::move(poll)); });
+    }
+    bool stored() const { return engine_.stored(); }
+
+    // (batch, pixels, pixels)
+    Array<Real> dense(py::object progress) const {
+        const py::ssize_t d = engine_.shape().pixels();
+        Array<Real> out({py::ssize_t(engine_.shape().batch), d, d});
+        Real* to = out.mutable_data();
+        PythonPoll(std::move(progress)).run([&](Poll poll) { engine_.dense(to, std::move(poll)); });
+        return out;
+    }
+
+    // (count, pixels)
+    Array<Real> columns(const Array<std::int64_t>& pixels, py::object progress) const {
+        if (pixels.ndim() != 1) throw py::value_error("pixels must have 1 dimension");
+        Array<Real> out({pixels.shape(0), py::ssize_t(engine_.shape().pixels())});
+        const std::int64_t* from = pixels.data();
+        Real* to = out.mutable_data();
+        const std::int64_t count = pixels.shape(0);
+        PythonPoll(std::move(progress)).run([&](Poll poll) { engine_.columns(from, count, to, std::move(poll)); });
+        return out;
+    }
+
+private:
+    static Shape shape_of(const Array<double>& images) {
+        if (images.ndim() != 4) throw py::value_error("images must have 4 dimensions (batch, height, width, channels)");
+        return {int(images.shape(1)), int(images.shape(2)), int(images.shape(3)), int(images.shape(0))};
+    }
+
+    Engine<Real> engine_;
+};
+
+template <class Real> void bind_engine(py::module_& module, const char* name) {
+    using E = PyEngine<Real>;
+    py::class_<E>(module, name)
+        .def(py::init<const std::vector<StageTuple>&, bool, bool, const Array<double>&, const std::string&, int, int>(),
+             py::arg("stages"), py::arg("circular"), py::arg("nngp"), py::arg("images"), py::kw_only(),
+             py::arg("isa"), py::arg("threads"), py::arg("lanes"))
+        .def("diagonal", &E::diagonal)
+        .def("product", &E::product, py::arg("v").noconvert(), py::arg("progress") = py::none())
+        .def("store", &E::store, py::arg("progress") = py::none())
+        .def_property_readonly("stored", &E::stored)
+        .def("dense", &E::dense, py::arg("progress") = py::none())
+        .def("columns", &E::columns, py::arg("pixels").noconvert(), py::arg("progress") = py::none());
+}
+
+// Bytes of (fields, product, store); see MemoryEstimate.
+template <class Real>
+std::tuple<std::int64_t, std::int64_t, std::int64_t> estimate(const std::vector<StageTuple>& stages, bool circular,
+                                                              bool nngp, std::array<int, 4> shape, int columns,
+                                                              int threads, int lanes) {
+    const auto [batch, height, width, channels] = shape;
+    const MemoryEstimate bytes = Engine<Real>::estimate(make_program(stages, circular, nngp),
+                                                        {height, width, channels, batch}, columns,
+                                                        {Isa::baseline, threads, lanes});
+    return {bytes.fields, bytes.product, bytes.store};
+}
+
+template <class Call> std::vector<std::string> names(Call levels) {
+    std::vector<std::string> out;
+    for (const Isa isa : levels()) out.emplace_back(isa_name(isa));
+    return out;
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_core, module) {
+    module.doc() = "Compiled engine of ntkfast.  Not public: use ntkfast.NTK.";
+    bind_engine<float>(module, "EngineFloat32");
+    bind_engine<double>(module, "EngineFloat64");
+    for (const bool wide : {false, true})
+        module.def(wide ? "estimate_float64" : "estimate_float32", wide ? &estimate<double> : &estimate<float>,
+                   py::arg("stages"), py::arg("circular"), py::arg("nngp"), py::arg("shape"), py::arg("columns"),
+                   py::arg("threads"), py::arg("lanes"));
+    module.def("roofline", &roofline, py::arg("stages"), py::arg("channels"), py::arg("columns"), py::arg("isa"),
+               py::arg("length"), py::arg("repeats"),
+               "Seconds per pixel pair of the row kernels that a network uses, timed alone in L1 on one core.");
+    module.def("compiled_isas", [] { return names(compiled_isas); });
+    module.def("supported_isas", [] { return names(supported_isas); });
+    module.def("default_threads", &default_threads);
+    module.attr("max_lanes") = max_lanes;
+    module.attr("openmp") = built_with_openmp();
+    module.attr("compiler") = NTKFAST_COMPILER;
+    module.attr("float_flags") = NTKFAST_FLOAT_FLAGS;
+    module.attr("__version__") = NTKFAST_VERSION;
+}

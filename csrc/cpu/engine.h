@@ -1,0 +1,66 @@
+// The CPU engine: the exact kernel of one network on one image, or on a batch of images of equal size.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "../program.h"
+#include "fields.h"
+#include "geometry.h"
+#include "monitor.h"
+#include "row_kernels.h"
+#include "sinks.h"
+
+namespace ntkfast {
+
+struct EngineOptions {
+    Isa isa;
+    int threads;
+    int lanes;  // displacements swept together, 1..max_lanes
+};
+
+// Bytes of each part, predicted from the sizes alone.
+struct MemoryEstimate {
+    std::int64_t fields;   // held from construction on
+    std::int64_t product;  // during a product, beyond its input and output
+    std::int64_t store;    // held after store()
+};
+
+template <class Real> class Engine {
+public:
+    // image: (batch, height, width, channels), contiguous, finite
+    Engine(Program program, const Shape& shape, const double* image, const EngineOptions& options);
+
+    const Shape& shape() const { return fields_.shape; }
+
+    // Theta(i,i) in the image's units: out (pixels, batch)
+    void diagonal(double* out) const;
+
+    // out = Theta v for every image.  v, out: (pixels, columns, batch), contiguous.
+    void product(const Real* v, Real* out, int columns, Poll poll) const;
+
+    // Computes every displacement once and keeps it; sweeps then read memory.
+    void store(Poll poll);
+    bool stored() const { return !packed_offsets_.empty(); }
+
+    // The whole matrix: out (batch, pixels, pixels).
+    void dense(Real* out, Poll poll) const;
+
+    // Rows (or columns) of Theta for single pixels: out (count, pixels); batch 1 only.
+    void columns(const std::int64_t* pixels, std::int64_t count, Real* out, Poll poll) const;
+
+    static MemoryEstimate estimate(const Program& program, const Shape& shape, int columns, const EngineOptions& options);
+
+private:
+    // Every block of the half plane through the sink of the thread that takes it; sink_of(thread) outlives the call.
+    template <class SinkOf> void sweep(const HalfPlane& plane, SinkOf sink_of, Poll poll) const;
+
+    Program program_;
+    EngineOptions options_;
+    const RowKernels<Real>& kernels_;
+    Fields<Real> fields_;
+    std::vector<Real> packed_;
+    std::vector<std::int64_t> packed_offsets_;  // of each block of the half plane
+};
+
+}  // namespace ntkfast

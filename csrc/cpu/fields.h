@@ -1,0 +1,73 @@
+// What a sweep reads: the padded image and the diagonals of every stage.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+#include "../program.h"
+#include "geometry.h"
+#include "row_kernels.h"
+
+namespace ntkfast {
+
+// Planes of rows with slack around, so that no row loop tests for a border.  Rows of the planes alternate: plane c of row y
+// starts plane_stride() elements behind plane c - 1.
+//
+// zeros:     rows [-margin, height + margin), columns [-margin, width + margin), zero outside the image
+// circular:  rows wrap by index; columns [0, 2*width) repeat the image, since i + dx reaches that far
+template <class Real> class PaddedRows {
+public:
+    PaddedRows() = default;
+    PaddedRows(const Shape& shape, int planes, bool circular, int margin)
+        : height_(shape.height), planes_(planes), circular_(circular), margin_(circular ? 0 : margin),
+          left_(round_up(std::ptrdiff_t(margin_) * shape.batch)),
+          plane_stride_(left_ + round_up(std::ptrdiff_t(circular ? 2 : 1) * shape.width * shape.batch) + left_ + chunk),
+          data_(std::size_t((height_ + 2 * margin_) * planes * plane_stride_ + 2 * chunk), Real(0)) {}
+
+    // Pointer to column 0 of plane 0.
+    Real* row(int y) { return data_.data() + offset(y); }
+    const Real* row(int y) const { return data_.data() + offset(y); }
+    std::ptrdiff_t plane_stride() const { return plane_stride_; }
+    void clear() { std::fill(data_.begin(), data_.end(), Real(0)); }
+
+    static std::int64_t bytes(const Shape& shape, int planes, bool circular, int margin) {
+        const std::ptrdiff_t left = circular ? 0 : round_up(std::ptrdiff_t(margin) * shape.batch);
+        const std::ptrdiff_t width = round_up(std::ptrdiff_t(circular ? 2 : 1) * shape.width * shape.batch);
+        const std::int64_t rows = shape.height + (circular ? 0 : 2 * std::int64_t(margin));
+        return rows * planes * (2 * left + width + chunk) * std::int64_t(sizeof(Real));
+    }
+
+private:
+    std::ptrdiff_t offset(int y) const {
+        const int index = circular_ ? ((y % height_) + height_) % height_ : y + margin_;
+        return std::ptrdiff_t(index) * planes_ * plane_stride_ + left_;
+    }
+
+    int height_ = 0, planes_ = 0;
+    bool circular_ = false;
+    int margin_ = 0;
+    std::ptrdiff_t left_ = 0, plane_stride_ = 0;
+    std::vector<Real> data_;
+};
+
+// Diagonals of one stage, from the box sum of what enters it.
+template <class Real> struct StageFields {
+    PaddedRows<Real> root;     // p_i = sqrt(S(i,i)); 0 for a patch of zeros
+    PaddedRows<Real> inverse;  // 1 / p_i; 0 where p_i is
+    PaddedRows<Real> half;     // w/k^2 Q(i,i)/2 of what enters the stage: the half-distance to a pixel outside
+};
+
+template <class Real> struct Fields {
+    Shape shape;
+    PaddedRows<Real> image;                   // scaled so that the input's E is a plain sum of squared differences
+    std::vector<StageFields<Real>> stages;
+    std::vector<double> diagonal;             // Theta(i,i) (or the covariance), in units of `unit`; (pixels, batch)
+    double unit;                              // kernel entries in the image's units = engine's entries * unit
+
+    // image: (batch, height, width, channels), contiguous, finite
+    static Fields make(const Program& program, const Shape& shape, const double* image);
+    static std::int64_t bytes(const Program& program, const Shape& shape);
+};
+
+}  // namespace ntkfast

@@ -1,0 +1,66 @@
+#include "geometry.h"
+
+#include <algorithm>
+#include <cstdlib>
+
+
+namespace ntkfast {
+
+HalfPlane::HalfPlane(const Shape& shape, Padding padding, int lanes_per_block)
+    : shape_(shape), circular_(padding == Padding::circular), lanes_(std::clamp(lanes_per_block, 1, max_lanes)) {
+    const int h = shape.height, w = shape.width;
+    if (circular_) {
+        // Torus: dy = 0 and, for even heights, dy = H/2 are their own opposites; there half of the dx suffice.
+        bands_.push_back({0, 1, w / 2});
+        for (int dy = 1; 2 * dy < h; ++dy) bands_.push_back({dy, 0, w});
+        if (h % 2 == 0) bands_.push_back({h / 2, 0, w / 2 + 1});
+    } else {
+        bands_.push_back({0, 1, w - 1});
+        for (int dy = 1; dy < h; ++dy) bands_.push_back({dy, 1 - w, 2 * w - 1});
+    }
+    first_block_.push_back(0);
+    for (const Band& band : bands_) first_block_.push_back(first_block_.back() + (band.count + lanes_ - 1) / lanes_);
+}
+
+Block HalfPlane::block(std::int64_t n) const {
+    const auto after = std::upper_bound(first_block_.begin(), first_block_.end(), n);
+    const auto index = std::size_t(after - first_block_.begin()) - 1;
+    const Band& band = bands_[index];
+    const int h = shape_.height, w = shape_.width;
+    const int start = int(n - first_block_[index]) * lanes_;
+
+    Block block{};
+    block.dy = band.dy;
+    block.rows = circular_ ? h : h - band.dy;
+    block.lanes = std::min(lanes_, band.count - start);
+    for (int b = 0; b < block.lanes; ++b) {
+        const int dx = band.dx0 + start + b;
+        block.lane[b] = circular_ ? Displacement{dx, 0, w, 2 * band.dy % h == 0 && 2 * dx % w == 0}
+                                  : Displacement{dx, std::max(0, -dx), w - std::abs(dx), false};
+    }
+    return block;
+}
+
+std::int64_t HalfPlane::pairs() const {
+    const std::int64_t d = shape_.pixels();
+    return d * (d - 1) / 2 * shape_.batch;
+}
+
+std::int64_t HalfPlane::packed_elements() const {
+    const std::int64_t w = shape_.width;
+    const auto stored = [&](std::int64_t cols) { return std::int64_t(round_up(cols * shape_.batch)); };
+    std::int64_t one_row = 0;  // of every dx of a full band
+    for (std::int64_t dx = 1 - w; dx < w; ++dx) one_row += stored(w - std::abs(dx));
+    std::int64_t sum = 0;
+    for (const Band& band : bands_) {
+        if (circular_) {
+            sum += std::int64_t(shape_.height) * band.count * stored(w);
+        } else {
+            const std::int64_t rows = shape_.height - band.dy;
+            sum += rows * (band.dy == 0 ? (one_row - stored(w)) / 2 : one_row);
+        }
+    }
+    return sum;
+}
+
+}  // namespace ntkfast

@@ -1,0 +1,76 @@
+// Displacements D = j - i, their ranges of pixels, and the blocks in which the engine sweeps them.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "../program.h"
+#include "row_kernels.h"
+
+namespace ntkfast {
+
+// `batch` images of equal size, interleaved pixel by pixel: element (y, x, image) of a row lies at x*batch + image, so that a
+// shift by one pixel is a shift by `batch` elements and every row loop runs over the whole batch.
+struct Shape {
+    int height, width, channels, batch;
+
+    std::int64_t pixels() const { return std::int64_t(height) * width; }
+    std::int64_t elements() const { return pixels() * batch; }
+};
+
+// One displacement of a block: the pixels i of its rows are the columns [col0, col0 + cols), those of j lie dx further.
+struct Displacement {
+    int dx, col0, cols;
+    bool self_paired;  // D = -D on the torus: the sweep meets each pair from both ends
+};
+
+// Neighbouring displacements with the same dy, swept together row by row: what a row reads of the image, of the diagonals
+// and of the right-hand sides then stays in L1 for all of them.
+struct Block {
+    int dy, rows, lanes;
+    Displacement lane[max_lanes];
+
+    std::int64_t pairs_per_row() const {
+        std::int64_t sum = 0;
+        for (int b = 0; b < lanes; ++b) sum += lane[b].cols;
+        return sum;
+    }
+    std::int64_t pairs() const { return rows * pairs_per_row(); }
+
+    // For the row kernels; `stride` separates the lanes' buffers.
+    Lanes row_lanes(int batch, std::ptrdiff_t stride) const {
+        Lanes out{lanes, stride, {}, {}, {}};
+        for (int b = 0; b < lanes; ++b) {
+            out.at_i[b] = std::ptrdiff_t(lane[b].col0) * batch;
+            out.at_j[b] = std::ptrdiff_t(lane[b].col0 + lane[b].dx) * batch;
+            out.length[b] = std::ptrdiff_t(lane[b].cols) * batch;
+        }
+        return out;
+    }
+};
+
+// Half of all displacements, D = 0 left out: of D and -D exactly one is there.
+class HalfPlane {
+public:
+    HalfPlane(const Shape& shape, Padding padding, int lanes_per_block);
+
+    std::int64_t blocks() const { return first_block_.back(); }
+    Block block(std::int64_t n) const;
+    // Unordered pairs of distinct pixels of one image, times the batch.
+    std::int64_t pairs() const;
+    // Numbers that StoreSink keeps: rows of whole chunks.
+    std::int64_t packed_elements() const;
+    int lanes_per_block() const { return lanes_; }
+
+private:
+    struct Band {  // one dy: displacements dx0 <= dx < dx0 + count
+        int dy, dx0, count;
+    };
+    Shape shape_;
+    bool circular_;
+    int lanes_;
+    std::vector<Band> bands_;
+    std::vector<std::int64_t> first_block_;
+};
+
+}  // namespace ntkfast

@@ -1,0 +1,50 @@
+// Progress and cancellation of one long call.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <functional>
+
+namespace ntkfast {
+
+// Returns false to stop the call; receives the fraction done, in [0, 1].
+using Poll = std::function<bool(double)>;
+
+// Thrown out of an engine call that its poll stopped; results are then undefined and not to be used.
+struct Cancelled {};
+
+class Monitor {
+public:
+    Monitor(Poll poll, std::int64_t total_pairs) : poll_(std::move(poll)), total_(total_pairs) {}
+
+    bool stopped() const { return stop_.load(std::memory_order_relaxed); }
+
+    // Called by every thread after some work; only the calling thread (`leader`) asks the poll, at most every 50 ms.
+    void advance(std::int64_t pairs, bool leader) {
+        done_.fetch_add(pairs, std::memory_order_relaxed);
+        if (!leader || !poll_) return;
+        const auto now = std::chrono::steady_clock::now();
+        if (now - last_ < std::chrono::milliseconds(50)) return;
+        const double done = double(done_.load(std::memory_order_relaxed));
+        if (!poll_(total_ ? done / double(total_) : 0.0)) stop_.store(true, std::memory_order_relaxed);
+        last_ = std::chrono::steady_clock::now();
+    }
+
+    void finish() {
+        if (stopped()) throw Cancelled();
+        if (poll_ && !poll_(1.0)) throw Cancelled();
+    }
+
+    // Work between two calls of advance(), in pairs: some 0.2 ms, so that neither the clock nor the shared count is felt.
+    static constexpr std::int64_t stride = 1 << 17;
+
+private:
+    Poll poll_;
+    std::int64_t total_;
+    std::atomic<std::int64_t> done_{0};
+    std::atomic<bool> stop_{false};
+    std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
+};
+
+}  // namespace ntkfast

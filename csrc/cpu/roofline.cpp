@@ -1,0 +1,88 @@
+#include "roofline.h"
+
+#include <algorithm>
+#include <chrono>
+#include <limits>
+#include <stdexcept>
+
+#include "dispatch.h"
+#include "row_kernels.h"
+
+namespace ntkfast {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+// Best time of one call, from batches long enough for the clock.
+template <class Call> double best_seconds(int repeats, Call call) {
+    constexpr int calls = 256;
+    double best = std::numeric_limits<double>::infinity();
+    for (int n = 0; n < repeats; ++n) {
+        const auto start = Clock::now();
+        for (int m = 0; m < calls; ++m) call();
+        best = std::min(best, std::chrono::duration<double>(Clock::now() - start).count() / calls);
+    }
+    return best;
+}
+
+// Rows of plausible numbers: patches of similar size and distance, so that no kernel meets an exceptional value.
+class Rows {
+public:
+    Rows(int count, int length) : stride_(length + 64 * chunk), data_(std::size_t(count * stride_)) {
+        for (std::size_t n = 0; n < data_.size(); ++n) data_[n] = 0.8f + 0.1f * float(n % 7);
+    }
+    float* operator[](int n) { return data_.data() + n * stride_ + 32 * chunk; }
+    std::ptrdiff_t stride() const { return stride_; }
+
+private:
+    std::ptrdiff_t stride_;
+    std::vector<float> data_;
+};
+
+}  // namespace
+
+double roofline(const std::vector<std::tuple<int, double, double, bool, bool, double>>& stages, int channels, int columns,
+                const std::string& isa, int length, int repeats) {
+    if (length < chunk || length % chunk != 0) throw std::invalid_argument("length must be a multiple of 16");
+    const RowKernels<float>& kernels = row_kernels<float>(isa_from_name(isa));
+    Rows rows(24, length), scratch(4, length);
+    const std::ptrdiff_t stride = rows.stride();
+    if (channels > 8 || columns > 8) throw std::invalid_argument("channels and columns must be at most 8");
+
+    Lanes lanes{};
+    lanes.count = 1;
+    lanes.length[0] = length;
+
+    double seconds =
+        best_seconds(repeats, [&] { kernels.input(lanes, scratch[0], rows[0], rows[8], stride, channels, 0); });
+    for (std::size_t s = 0; s < stages.size(); ++s) {
+        const auto& [k, w, b, trainable, active, slope] = stages[s];
+        const int kernel_size = k, fields = s > 0 ? 2 : 1;
+        if (k > 1) {
+            const auto box = [&] { kernels.box_row(lanes, scratch[0], rows[0], kernel_size, 1, scratch[2]); };
+            seconds += fields * best_seconds(repeats, box);
+        }
+        const bool blockwise = k > max_direct_rows;  // one addition a row for the prefix, one for the suffixes
+        if (blockwise) {
+            const auto add = [&] { kernels.add(lanes, scratch[0], scratch[0], rows[0]); };
+            seconds += 2 * fields * best_seconds(repeats, add);
+        }
+        MapArgs<float> args{};
+        for (int n = 0; n < max_direct_rows; ++n) args.e[n] = rows[n], args.t[n] = rows[5 + n];
+        args.p_i = rows[10], args.r_i = rows[11], args.p_j = rows[12], args.r_j = rows[13];
+        args.e_out = scratch[0], args.t_out = scratch[1];
+        args.constants = ActivationConstants<float>::make(slope, 1.0, trainable);
+        args.scale = 1;
+        const auto& table = s + 1 == stages.size() ? kernels.output : active ? kernels.activation : kernels.linear;
+        const MapKernel<float> map = table[row_count_index(blockwise ? 2 : k)][int(s > 0 ? Flow::tangent : Flow::first)];
+        seconds += best_seconds(repeats, [&] { map(lanes, args); });
+    }
+    // Zeros for T: the sums must not grow from call to call.
+    const std::vector<float> zeros(std::size_t(length), 0.0f);
+    const float* t = zeros.data();
+    const auto accumulate = [&] { kernels.accumulate_i(lanes, &t, rows[0], stride, rows[12], stride, columns); };
+    seconds += 2 * best_seconds(repeats, accumulate);
+    return seconds / length;
+}
+
+}  // namespace ntkfast

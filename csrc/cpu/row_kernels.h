@@ -1,0 +1,85 @@
+// The inner loops of the CPU engine.  Each call works on one row of a few neighbouring displacements ("lanes"), in L1; they
+// are compiled once per instruction set (row_kernels_*.cpp) and reached through the table below.
+//
+// Every loop runs over whole chunks of `chunk` elements, so that none has a remainder; the callers keep that much slack
+// behind each row.  Lanes go through one call because at 64 to 256 elements a row the call itself (constants broadcast,
+// the first iteration's latency) costs as much as ten elements.
+#pragma once
+
+#include <cstddef>
+
+#include "../pair_math.h"
+
+namespace ntkfast {
+
+constexpr int chunk = 16;             // elements; one AVX-512 register of floats, two of AVX2
+constexpr int max_lanes = 16;         // displacements in one call
+constexpr int max_direct_rows = 5;    // largest kernel whose rows are summed afresh for each output row
+constexpr int max_columns_fused = 4;  // right-hand sides that `accumulate` serves in one pass over T
+
+inline std::ptrdiff_t chunks_of(std::ptrdiff_t length) { return (length + chunk - 1) / chunk; }
+inline std::ptrdiff_t round_up(std::ptrdiff_t length) { return chunks_of(length) * chunk; }
+
+// Where the lanes' rows lie, in elements.  A buffer of lane b starts b*stride behind that of lane 0, for every buffer.
+struct Lanes {
+    int count;
+    std::ptrdiff_t stride;
+    std::ptrdiff_t at_i[max_lanes];    // first pixel i of the lane in a row of the image
+    std::ptrdiff_t at_j[max_lanes];    // first pixel j = i + D
+    std::ptrdiff_t length[max_lanes];  // pairs in the row
+};
+
+// What travels through a stage: the covariance alone; or T as well, which is [trainable] S at the first convolution, and
+// [trainable] S + sum T' at the later ones.
+enum class Flow { covariance, first, tangent };
+constexpr int flows = 3;
+
+// Rows whose sum is the vertical box sum: 1 (k = 1, or a complete block), 2 (suffix and prefix), 3, 5 (the rows themselves).
+constexpr int row_counts = 4;
+inline int row_count_index(int rows) { return rows <= 3 ? rows - 1 : 3; }
+
+// A stage's pointwise map: vertical sums in, next raw row out.  Buffers are those of lane 0, rows of the image whole.
+template <class Real> struct MapArgs {
+    const Real* e[max_direct_rows];  // rows of the box sum of E
+    const Real* t[max_direct_rows];  // rows of the box sum of T'; read with Flow::tangent only
+    const Real* p_i;                 // sqrt(S(i,i)) along the row of i, and its inverse; likewise for the row of j
+    const Real* r_i;
+    const Real* p_j;
+    const Real* r_j;
+    Real* e_out;
+    Real* t_out;
+    ActivationConstants<Real> constants;
+    Real scale;  // of the convolution that follows, where there is no activation
+};
+
+template <class Real> using MapKernel = void (*)(const Lanes&, const MapArgs<Real>&);
+template <class Real> using MapTable = MapKernel<Real>[row_counts][flows];
+
+template <class Real> struct RowKernels {
+    // E = sum_c (x_c(i) - x_c(j))^2 for `halo` more pairs on either side; channel c lies c*plane behind channel 0
+    void (*input)(const Lanes&, Real* e, const Real* x_i, const Real* x_j, std::ptrdiff_t plane, int channels,
+                  std::ptrdiff_t halo);
+    // out[l] = sum_n in[l + (n - k/2)*shift], n < k; scratch has room for one row
+    void (*box_row)(const Lanes&, Real* out, const Real* in, int k, std::ptrdiff_t shift, Real* scratch);
+    // out = a + b; out may be a or b
+    void (*add)(const Lanes&, Real* out, const Real* a, const Real* b);
+    // Pointwise maps by [row_count_index][flow]
+    MapTable<Real> activation;
+    MapTable<Real> linear;  // no activation: E' = scale E, T' = scale T
+    MapTable<Real> output;  // last convolution: t_out = T, or S with Flow::covariance; zero up to the whole chunk
+    // sums_c(i) += T v_c(j); column c lies c*v_plane and c*plane behind column 0
+    void (*accumulate_i)(const Lanes&, const Real* const* t, const Real* v_j, std::ptrdiff_t v_plane, Real* sums_i,
+                         std::ptrdiff_t plane, int columns);
+    // sums_c(j) += T v_c(i)
+    void (*accumulate_j)(const Lanes&, const Real* const* t, const Real* v_i, std::ptrdiff_t v_plane, Real* sums_j,
+                         std::ptrdiff_t plane, int columns);
+};
+
+enum class Isa { baseline, avx2, avx512 };
+
+// Compiled tables; row_kernels() in dispatch.h chooses among them.
+template <class Real> const RowKernels<Real>* row_kernels_baseline();
+template <class Real> const RowKernels<Real>* row_kernels_avx2();
+template <class Real> const RowKernels<Real>* row_kernels_avx512();
+
+}  // namespace ntkfast

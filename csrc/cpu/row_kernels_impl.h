@@ -1,0 +1,256 @@
+// Bodies of the row kernels.  Included by one translation unit per instruction set, each with flags of its own; all is in an
+// unnamed namespace and nothing from the standard library is instantiated here, so that no symbol of one level can be
+// linked into another.
+#pragma once
+
+#include "row_kernels.h"
+
+namespace ntkfast {
+namespace {
+
+// Rows of one call never overlap except where a kernel says so.
+#define NTKFAST_VECTOR_LOOP _Pragma("GCC ivdep")
+
+// Length in whole chunks, in a form from which the compiler sees that no remainder loop is needed.
+NTKFAST_HD std::ptrdiff_t whole(std::ptrdiff_t length) { return (length + chunk - 1) & -std::ptrdiff_t(chunk); }
+
+template <class Real, int Channels>
+void input_channels(Real* __restrict e, const Real* x_i, const Real* x_j, std::ptrdiff_t plane, std::ptrdiff_t n) {
+    NTKFAST_VECTOR_LOOP
+    for (std::ptrdiff_t l = 0; l < n; ++l) {
+        Real sum = 0;
+        for (int c = 0; c < Channels; ++c) {
+            const Real diff = x_i[c * plane + l] - x_j[c * plane + l];
+            sum += diff * diff;
+        }
+        e[l] = sum;
+    }
+}
+
+template <class Real>
+void input_any(Real* __restrict e, const Real* x_i, const Real* x_j, std::ptrdiff_t plane, int channels,
+               std::ptrdiff_t n) {
+    for (std::ptrdiff_t l = 0; l < n; ++l) e[l] = 0;
+    for (int c = 0; c < channels; ++c) {
+        NTKFAST_VECTOR_LOOP
+        for (std::ptrdiff_t l = 0; l < n; ++l) {
+            const Real diff = x_i[c * plane + l] - x_j[c * plane + l];
+            e[l] += diff * diff;
+        }
+    }
+}
+
+template <class Real>
+void input(const Lanes& lanes, Real* e, const Real* x_i, const Real* x_j, std::ptrdiff_t plane, int channels,
+           std::ptrdiff_t halo) {
+    for (int b = 0; b < lanes.count; ++b, e += lanes.stride) {
+        const std::ptrdiff_t n = whole(lanes.length[b] + 2 * halo);
+        const Real *from_i = x_i + lanes.at_i[b] - halo, *from_j = x_j + lanes.at_j[b] - halo;
+        if (channels == 3)
+            input_channels<Real, 3>(e - halo, from_i, from_j, plane, n);
+        else if (channels == 1)
+            input_channels<Real, 1>(e - halo, from_i, from_j, plane, n);
+        else
+            input_any(e - halo, from_i, from_j, plane, channels, n);
+    }
+}
+
+template <class Real> void add(const Lanes& lanes, Real* out, const Real* a, const Real* b) {
+    for (int lane = 0; lane < lanes.count; ++lane) {
+        const std::ptrdiff_t n = whole(lanes.length[lane]);
+        NTKFAST_VECTOR_LOOP
+        for (std::ptrdiff_t l = 0; l < n; ++l) out[l] = a[l] + b[l];
+        out += lanes.stride, a += lanes.stride, b += lanes.stride;
+    }
+}
+
+// k loads and k - 1 additions; for small k nothing is cheaper.
+template <class Real, int K>
+void box_direct(Real* __restrict out, const Real* __restrict in, std::ptrdiff_t shift, std::ptrdiff_t n) {
+    const Real* first = in - (K / 2) * shift;
+    NTKFAST_VECTOR_LOOP
+    for (std::ptrdiff_t l = 0; l < n; ++l) {
+        Real sum = first[l];
+        for (int m = 1; m < K; ++m) sum += first[l + m * shift];
+        out[l] = sum;
+    }
+}
+
+// Sums over 3 neighbours first, then over groups of them: 3 + 5 loads instead of 11 at k = 11.
+template <class Real, int K>
+void box_by_threes(Real* __restrict out, const Real* __restrict in, std::ptrdiff_t shift, Real* __restrict scratch,
+                   std::ptrdiff_t n) {
+    const Real* first = in - (K / 2) * shift;
+    constexpr int groups = K / 3;
+    const std::ptrdiff_t reach = whole(n + 3 * (groups - 1) * shift);
+    NTKFAST_VECTOR_LOOP
+    for (std::ptrdiff_t l = 0; l < reach; ++l) scratch[l] = first[l] + first[l + shift] + first[l + 2 * shift];
+    NTKFAST_VECTOR_LOOP
+    for (std::ptrdiff_t l = 0; l < n; ++l) {
+        Real sum = scratch[l];
+        for (int g = 1; g < groups; ++g) sum += scratch[l + 3 * g * shift];
+        for (int m = 3 * groups; m < K; ++m) sum += first[l + m * shift];
+        out[l] = sum;
+    }
+}
+
+// Any k: out gathers the windows of 1, 2, 4, ... neighbours that the binary digits of k ask for, while scratch doubles.
+template <class Real>
+void box_by_doubling(Real* __restrict out, const Real* __restrict in, int k, std::ptrdiff_t shift,
+                     Real* __restrict scratch, std::ptrdiff_t n) {
+    const Real* first = in - (k / 2) * shift;
+    const std::ptrdiff_t span = whole(n + k * shift);
+    for (std::ptrdiff_t l = 0; l < n + (k - 1) * shift; ++l) scratch[l] = first[l];
+    for (std::ptrdiff_t l = n + (k - 1) * shift; l < span; ++l) scratch[l] = 0;
+    for (std::ptrdiff_t l = 0; l < n; ++l) out[l] = 0;
+    std::ptrdiff_t done = 0;
+    for (int window = 1; window <= k; window *= 2) {
+        if (k & window) {
+            const Real* from = scratch + done * shift;
+            NTKFAST_VECTOR_LOOP
+            for (std::ptrdiff_t l = 0; l < n; ++l) out[l] += from[l];
+            done += window;
+        }
+        // In place: position l reads l and l + window*shift, which lies ahead and is not yet doubled.
+        if (2 * window <= k) {
+            const std::ptrdiff_t last = n + (k - 2 * window) * shift;
+            for (std::ptrdiff_t l = 0; l < last; ++l) scratch[l] += scratch[l + window * shift];
+        }
+    }
+}
+
+template <class Real>
+void box_row(const Lanes& lanes, Real* out, const Real* in, int k, std::ptrdiff_t shift, Real* scratch) {
+    for (int b = 0; b < lanes.count; ++b, out += lanes.stride, in += lanes.stride) {
+        const std::ptrdiff_t n = whole(lanes.length[b]);
+        switch (k) {
+            case 3: box_direct<Real, 3>(out, in, shift, n); break;
+            case 5: box_direct<Real, 5>(out, in, shift, n); break;
+            case 7: box_by_threes<Real, 7>(out, in, shift, scratch, n); break;
+            case 9: box_by_threes<Real, 9>(out, in, shift, scratch, n); break;
+            case 11: box_by_threes<Real, 11>(out, in, shift, scratch, n); break;
+            default: box_by_doubling<Real>(out, in, k, shift, scratch, n); break;
+        }
+    }
+}
+
+template <int Rows, class Real>
+NTKFAST_HD Real sum_rows(const Real* const (&rows)[Rows], std::ptrdiff_t l) {
+    Real sum = rows[0][l];
+    for (int n = 1; n < Rows; ++n) sum += rows[n][l];
+    return sum;
+}
+
+// Operands of one lane, copied so that the loops see constants.
+template <class Real, int Rows> struct LaneOperands {
+    const Real *e[Rows], *t[Rows], *p_i, *r_i, *p_j, *r_j;
+    Real *e_out, *t_out;
+    std::ptrdiff_t n;
+
+    LaneOperands(const Lanes& lanes, const MapArgs<Real>& a, int b) {
+        const std::ptrdiff_t offset = b * lanes.stride;
+        for (int m = 0; m < Rows; ++m) e[m] = a.e[m] + offset, t[m] = a.t[m] + offset;
+        p_i = a.p_i + lanes.at_i[b], r_i = a.r_i + lanes.at_i[b];
+        p_j = a.p_j + lanes.at_j[b], r_j = a.r_j + lanes.at_j[b];
+        e_out = a.e_out + offset, t_out = a.t_out + offset;
+        n = whole(lanes.length[b]);
+    }
+};
+
+template <class Real, int Rows, Flow flow> void activation(const Lanes& lanes, const MapArgs<Real>& args) {
+    const ActivationConstants<Real> k = args.constants;
+    for (int b = 0; b < lanes.count; ++b) {
+        const LaneOperands<Real, Rows> a(lanes, args, b);
+        NTKFAST_VECTOR_LOOP
+        for (std::ptrdiff_t l = 0; l < a.n; ++l) {
+            const Real e = sum_rows<Rows>(a.e, l);
+            const Real t = flow == Flow::tangent ? sum_rows<Rows>(a.t, l) : Real(0);
+            const Pair<Real> out =
+                activate<flow != Flow::covariance>(e, t, a.p_i[l], a.r_i[l], a.p_j[l], a.r_j[l], k);
+            a.e_out[l] = out.e;
+            if (flow != Flow::covariance) a.t_out[l] = out.t;
+        }
+    }
+}
+
+template <class Real, int Rows, Flow flow> void linear(const Lanes& lanes, const MapArgs<Real>& args) {
+    const Real scale = args.scale, trainable = args.constants.trainable;
+    for (int b = 0; b < lanes.count; ++b) {
+        const LaneOperands<Real, Rows> a(lanes, args, b);
+        NTKFAST_VECTOR_LOOP
+        for (std::ptrdiff_t l = 0; l < a.n; ++l) {
+            const Real e = sum_rows<Rows>(a.e, l);
+            const Real t = flow == Flow::tangent ? sum_rows<Rows>(a.t, l) : Real(0);
+            a.e_out[l] = scale * e;
+            if (flow != Flow::covariance) a.t_out[l] = scale * (trainable * covariance(e, a.p_i[l], a.p_j[l]) + t);
+        }
+    }
+}
+
+template <class Real, int Rows, Flow flow> void output(const Lanes& lanes, const MapArgs<Real>& args) {
+    const Real trainable = flow == Flow::covariance ? Real(1) : args.constants.trainable;
+    for (int b = 0; b < lanes.count; ++b) {
+        const LaneOperands<Real, Rows> a(lanes, args, b);
+        NTKFAST_VECTOR_LOOP
+        for (std::ptrdiff_t l = 0; l < a.n; ++l) {
+            const Real e = sum_rows<Rows>(a.e, l);
+            const Real t = flow == Flow::tangent ? sum_rows<Rows>(a.t, l) : Real(0);
+            a.t_out[l] = trainable * covariance(e, a.p_i[l], a.p_j[l]) + t;
+        }
+        for (std::ptrdiff_t l = lanes.length[b]; l < a.n; ++l) a.t_out[l] = 0;
+    }
+}
+
+template <class Real, int Columns>
+void accumulate_columns(const Real* __restrict t, const Real* __restrict v, std::ptrdiff_t v_plane,
+                        Real* __restrict sums, std::ptrdiff_t plane, std::ptrdiff_t n) {
+    NTKFAST_VECTOR_LOOP
+    for (std::ptrdiff_t l = 0; l < n; ++l) {
+        const Real weight = t[l];
+        for (int c = 0; c < Columns; ++c) sums[c * plane + l] += weight * v[c * v_plane + l];
+    }
+}
+
+template <class Real>
+void accumulate(const Lanes& lanes, const Real* const* t, const Real* v, const std::ptrdiff_t* at_v,
+                std::ptrdiff_t v_plane, Real* sums, const std::ptrdiff_t* at_sums, std::ptrdiff_t plane, int columns) {
+    for (int c = 0; c < columns; c += max_columns_fused) {
+        for (int b = 0; b < lanes.count; ++b) {
+            const std::ptrdiff_t n = whole(lanes.length[b]);
+            const Real* from = v + at_v[b] + c * v_plane;
+            Real* to = sums + at_sums[b] + c * plane;
+            switch (columns - c) {
+                case 1: accumulate_columns<Real, 1>(t[b], from, v_plane, to, plane, n); break;
+                case 2: accumulate_columns<Real, 2>(t[b], from, v_plane, to, plane, n); break;
+                case 3: accumulate_columns<Real, 3>(t[b], from, v_plane, to, plane, n); break;
+                default: accumulate_columns<Real, max_columns_fused>(t[b], from, v_plane, to, plane, n); break;
+            }
+        }
+    }
+}
+
+template <class Real>
+void accumulate_i(const Lanes& lanes, const Real* const* t, const Real* v_j, std::ptrdiff_t v_plane, Real* sums_i,
+                  std::ptrdiff_t plane, int columns) {
+    accumulate(lanes, t, v_j, lanes.at_j, v_plane, sums_i, lanes.at_i, plane, columns);
+}
+
+template <class Real>
+void accumulate_j(const Lanes& lanes, const Real* const* t, const Real* v_i, std::ptrdiff_t v_plane, Real* sums_j,
+                  std::ptrdiff_t plane, int columns) {
+    accumulate(lanes, t, v_i, lanes.at_i, v_plane, sums_j, lanes.at_j, plane, columns);
+}
+
+#define NTKFAST_BY_FLOW(kernel, rows) \
+    { kernel<Real, rows, Flow::covariance>, kernel<Real, rows, Flow::first>, kernel<Real, rows, Flow::tangent> }
+#define NTKFAST_BY_ROWS(kernel) \
+    { NTKFAST_BY_FLOW(kernel, 1), NTKFAST_BY_FLOW(kernel, 2), NTKFAST_BY_FLOW(kernel, 3), NTKFAST_BY_FLOW(kernel, 5) }
+
+template <class Real>
+constexpr RowKernels<Real> table = {
+    input<Real>, box_row<Real>, add<Real>, NTKFAST_BY_ROWS(activation), NTKFAST_BY_ROWS(linear), NTKFAST_BY_ROWS(output),
+    accumulate_i<Real>, accumulate_j<Real>,
+};
+
+}  // namespace
+}  // namespace ntkfast

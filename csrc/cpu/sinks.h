@@ -1,0 +1,181 @@
+// What becomes of the finished rows of T: multiplied, stored, or written out as a matrix.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+#include "fields.h"
+#include "geometry.h"
+#include "row_kernels.h"
+
+namespace ntkfast {
+
+// Receives each finished row of a block: t[b][l] = T(i, i + D_b) with i = (y, col0_b + l), in units of Fields::unit; zero
+// from the lane's end to the next whole chunk.
+template <class Real> struct RowSink {
+    virtual ~RowSink() = default;
+    virtual void begin_block(const Block&, std::int64_t /*number*/) {}
+    virtual void row(const Block& block, int y, const Real* const* t) = 0;
+    virtual void end_block(const Block&) {}
+};
+
+// out(i) += T v(j) and, by symmetry, out(j) += T v(i).
+template <class Real> class ProductSink final : public RowSink<Real> {
+public:
+    // Displacements after which the sums, in Real, are added to the totals, in double.  Theta v is a sum of d terms: taken
+    // 256 displacements at a time its rounding does not grow with the image.
+    static constexpr int displacements_per_flush = 256;
+
+    ProductSink(const RowKernels<Real>& kernels, const PaddedRows<Real>& v, const Shape& shape, int columns,
+                bool circular)
+        : kernels_(kernels), v_(v), shape_(shape), columns_(columns), circular_(circular),
+          sums_(shape, columns, circular, 0), totals_(std::size_t(shape.elements() * columns), 0.0) {}
+
+    static std::int64_t bytes(const Shape& shape, int columns, bool circular) {
+        return PaddedRows<Real>::bytes(shape, columns, circular, 0) +
+               shape.elements() * columns * std::int64_t(sizeof(double));
+    }
+
+    void begin_block(const Block& block, std::int64_t) override {
+        lanes_ = block.row_lanes(shape_.batch, 0);
+        paired_ = Lanes{};
+        for (int b = 0; b < block.lanes; ++b) {
+            if (block.lane[b].self_paired) continue;
+            const int n = paired_.count++;
+            paired_.at_i[n] = lanes_.at_i[b], paired_.at_j[n] = lanes_.at_j[b], paired_.length[n] = lanes_.length[b];
+        }
+    }
+
+    void row(const Block& block, int y, const Real* const* t) override {
+        const std::ptrdiff_t v_plane = v_.plane_stride(), plane = sums_.plane_stride();
+        const int y_j = y + block.dy;
+        kernels_.accumulate_i(lanes_, t, v_.row(y_j), v_plane, sums_.row(y), plane, columns_);
+        if (paired_.count == lanes_.count) {
+            kernels_.accumulate_j(paired_, t, v_.row(y), v_plane, sums_.row(y_j), plane, columns_);
+        } else {
+            const Real* rows[max_lanes];
+            for (int b = 0, n = 0; b < block.lanes; ++b)
+                if (!block.lane[b].self_paired) rows[n++] = t[b];
+            kernels_.accumulate_j(paired_, rows, v_.row(y), v_plane, sums_.row(y_j), plane, columns_);
+        }
+    }
+
+    void end_block(const Block& block) override {
+        pending_ += block.lanes;
+        if (pending_ >= displacements_per_flush) flush();
+    }
+
+    void flush() {
+        const std::ptrdiff_t batch = shape_.batch, width = shape_.width * batch;
+        double* total = totals_.data();
+        for (int y = 0; y < shape_.height; ++y) {
+            for (int c = 0; c < columns_; ++c) {
+                const Real* from = sums_.row(y) + c * sums_.plane_stride();
+                for (std::ptrdiff_t l = 0; l < width; ++l) total[l] += double(from[l]);
+                if (circular_)
+                    for (std::ptrdiff_t l = 0; l < width; ++l) total[l] += double(from[l + width]);
+                total += width;
+            }
+        }
+        sums_.clear();
+        pending_ = 0;
+    }
+
+    // (height, columns, width, batch)
+    const std::vector<double>& totals() const { return totals_; }
+
+private:
+    const RowKernels<Real>& kernels_;
+    const PaddedRows<Real>& v_;
+    Shape shape_;
+    int columns_;
+    bool circular_;
+    PaddedRows<Real> sums_;
+    std::vector<double> totals_;
+    int pending_ = 0;
+    Lanes lanes_{}, paired_{};  // of the block under way; paired_ leaves out the self-paired
+};
+
+// Stored rows: those of a block lie one behind the other, each of whole chunks, in the order (lane, y, l).
+inline std::int64_t packed_elements(const Block& block, int batch) {
+    std::int64_t sum = 0;
+    for (int b = 0; b < block.lanes; ++b) sum += block.rows * round_up(std::ptrdiff_t(block.lane[b].cols) * batch);
+    return sum;
+}
+
+// Calls row(sink rows of the block) from storage, as Pipeline::run does from computation.
+template <class Real> void replay(const Real* packed, int batch, const Block& block, RowSink<Real>& sink) {
+    const Real* rows[max_lanes];
+    std::ptrdiff_t length[max_lanes];
+    for (int b = 0; b < block.lanes; ++b) {
+        length[b] = round_up(std::ptrdiff_t(block.lane[b].cols) * batch);
+        rows[b] = packed;
+        packed += block.rows * length[b];
+    }
+    for (int y = 0; y < block.rows; ++y) {
+        sink.row(block, y, rows);
+        for (int b = 0; b < block.lanes; ++b) rows[b] += length[b];
+    }
+}
+
+template <class Real> class StoreSink final : public RowSink<Real> {
+public:
+    StoreSink(Real* packed, const std::vector<std::int64_t>& offsets, int batch)
+        : packed_(packed), offsets_(offsets), batch_(batch) {}
+
+    void begin_block(const Block&, std::int64_t number) override { to_ = packed_ + offsets_[std::size_t(number)]; }
+
+    void row(const Block& block, int y, const Real* const* t) override {
+        Real* lane = to_;
+        for (int b = 0; b < block.lanes; ++b) {
+            const std::ptrdiff_t length = round_up(std::ptrdiff_t(block.lane[b].cols) * batch_);
+            std::copy(t[b], t[b] + length, lane + y * length);
+            lane += block.rows * length;
+        }
+    }
+
+private:
+    Real* packed_;
+    const std::vector<std::int64_t>& offsets_;
+    int batch_;
+    Real* to_ = nullptr;
+};
+
+// T(i,j) and T(j,i) into a batch of d x d matrices, in the image's units.  For a fixed i the lanes of a block lie side by
+// side in row i of the matrix, and for a fixed j in row j: with 16 lanes each visit fills about a cache line.
+template <class Real> class DenseSink final : public RowSink<Real> {
+public:
+    DenseSink(Real* out, const Shape& shape, Real unit) : out_(out), shape_(shape), unit_(unit) {}
+
+    void row(const Block& block, int y, const Real* const* t) override {
+        const std::int64_t d = shape_.pixels();
+        const std::int64_t row_i = std::int64_t(y) * shape_.width;
+        const std::int64_t row_j = std::int64_t((y + block.dy) % shape_.height) * shape_.width;
+        for (int n = 0; n < shape_.batch; ++n) {
+            Real* matrix = out_ + n * d * d;
+            for (int x = 0; x < shape_.width; ++x) {
+                write(block, t, n, matrix + (row_i + x) * d + row_j, x, +1);
+                write(block, t, n, matrix + (row_j + x) * d + row_i, x, -1);
+            }
+        }
+    }
+
+private:
+    // Row x of the matrix: entries at x + sign*dx, where x is the column of i (sign = +1) or of j (sign = -1).
+    void write(const Block& block, const Real* const* t, int n, Real* to, int x, int sign) const {
+        for (int b = 0; b < block.lanes; ++b) {
+            const Displacement& lane = block.lane[b];
+            int other = x + sign * lane.dx;
+            if (lane.cols == shape_.width) other = (other + shape_.width) % shape_.width;
+            const int l = (sign > 0 ? x : other) - lane.col0;
+            if (l >= 0 && l < lane.cols) to[other] = unit_ * t[b][std::ptrdiff_t(l) * shape_.batch + n];
+        }
+    }
+
+    Real* out_;
+    Shape shape_;
+    Real unit_;
+};
+
+}  // namespace ntkfast

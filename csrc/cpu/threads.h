@@ -1,0 +1,73 @@
+// One parallel region, and the floating-point mode of its threads.
+#pragma once
+
+#include <exception>
+
+#if defined(_OPENMP)
+#include <omp.h>
+#endif
+#if defined(__SSE__)
+#include <xmmintrin.h>
+#endif
+
+namespace ntkfast {
+
+inline bool built_with_openmp() {
+#if defined(_OPENMP)
+    return true;
+#else
+    return false;
+#endif
+}
+
+inline int default_threads() {
+#if defined(_OPENMP)
+    return omp_get_max_threads();
+#else
+    return 1;
+#endif
+}
+
+// Denormals are treated as zero while an object lives: on nearly flat images the squared differences underflow, and x86
+// takes some hundred cycles for each denormal.
+class FlushDenormals {
+public:
+#if defined(__SSE__)
+    FlushDenormals() : saved_(_mm_getcsr()) { _mm_setcsr(saved_ | 0x8040); }
+    ~FlushDenormals() { _mm_setcsr(saved_); }
+
+private:
+    unsigned saved_;
+#else
+    FlushDenormals() {}
+#endif
+};
+
+// body(thread, team) on each thread of a team of at most `threads`; thread 0 is the caller.  The first exception of any
+// thread is thrown again when all have ended.
+template <class Body> void parallel(int threads, Body body) {
+    std::exception_ptr failure;
+#if defined(_OPENMP)
+#pragma omp parallel num_threads(threads)
+    {
+        try {
+            const FlushDenormals flush_denormals;
+            body(omp_get_thread_num(), omp_get_num_threads());
+        } catch (...) {
+#pragma omp critical(ntkfast_failure)
+            if (!failure) failure = std::current_exception();
+        }
+    }
+#else
+    (void)threads;
+    try {
+        const FlushDenormals flush_denormals;
+        body(0, 1);
+    } catch (...) {
+        failure = std::current_exception();
+    }
+#endif
+    if (failure) std::rethrow_exception(failure);
+}
+
+}  // namespace ntkfast

@@ -1,0 +1,43 @@
+// A network compiled to the flat list of stages that every engine runs.
+#pragma once
+
+#include <string>
+#include <vector>
+
+namespace ntkfast {
+
+enum class Padding { zeros, circular };
+enum class Kernel { ntk, nngp };
+
+// One convolution and the pointwise activation max(x, ax) that follows it, if any.
+struct Stage {
+    int kernel_size;
+    double weight_var;
+    double bias_var;
+    bool trainable;
+    bool has_activation;
+    double slope;
+
+    int radius() const { return kernel_size / 2; }
+    // w/k^2, the factor of every box sum.
+    double scale() const { return weight_var / (double(kernel_size) * kernel_size); }
+};
+
+struct Program {
+    std::vector<Stage> stages;
+    Padding padding;
+    Kernel kernel;
+
+    // Throws std::invalid_argument where the stages make no network; the message names the stage.
+    void check() const;
+
+    int size() const { return int(stages.size()); }
+    // Sum of the radii of stage s and all later ones: how far a pixel of the output reaches at the input of stage s.
+    int reach(int s) const;
+    int max_radius() const;
+    // Whether T' is identically zero at the input of stage s, so that no field need be carried.
+    bool tangent_enters(int s) const { return kernel == Kernel::ntk && s > 0; }
+    bool circular() const { return padding == Padding::circular; }
+};
+
+}  // namespace ntkfast

@@ -1,0 +1,338 @@
+"""Command line: ``ntkfast denoise | affinity | info``.
+
+Only the standard library and NumPy are imported here; image codecs, matplotlib and tqdm are imported by the command
+that needs them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import math
+import os
+import platform
+import shutil
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any, NoReturn
+
+import numpy as np
+
+from . import figures, image_files
+
+__all__ = ["build_parser", "main"]
+
+SUCCESS, FAILURE, USAGE, INTERRUPTED = 0, 1, 2, 130
+
+EPILOG = "exit codes: 0 success, 1 the work failed, 2 wrong usage or existing output without --force, 130 interrupted"
+
+DENOISE_HELP = """\
+Remove noise from a picture with the neural tangent kernel filter of a convolutional network.
+
+PNG (8 and 16 bit), TIFF (also floating point) and JPEG.  Size, dtype and alpha plane of the input are preserved; the
+format of the output is chosen by the extension of its name.  The output appears complete or not at all."""
+
+SIGMA_HELP = """\
+standard deviation of the noise, in units of the file's own values: 0..255 for 8 bit files, 0..65535 for 16 bit files,
+the file's own units for floating point files (default: estimated from the picture)"""
+
+AFFINITY_HELP = """\
+Draw the filter weights of one pixel over the picture: which other pixels, near and far, the kernel averages it with."""
+
+INFO_HELP = """\
+Print versions, threads and instruction sets: those compiled in, those that this processor has, and the active one.  The
+environment variable NTKFAST_ISA selects another one."""
+
+
+class UsageError(Exception):
+    """A wrong argument that shows only when files are looked at."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        Arguments without the program's name; those of the process by default.
+
+    Returns
+    -------
+    int
+        Exit code: 0 success, 1 the work failed, 2 wrong usage or existing output, 130 interrupted.
+    """
+    name, debug = "ntkfast", False
+    try:
+        args = build_parser().parse_args(argv)
+        name, debug = f"ntkfast {args.command}", args.debug
+        args.run(args)
+        sys.stdout.flush()
+        return SUCCESS
+    except SystemExit as stop:  # argparse has said what there is to say
+        return stop.code if isinstance(stop.code, int) else FAILURE
+    except BrokenPipeError:
+        # The reader of our output has gone (ntkfast info | head).  Python would complain again when it closes stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILURE
+    except KeyboardInterrupt:
+        return _complain(name, "interrupted", INTERRUPTED, debug)
+    except FileExistsError as error:
+        return _complain(name, f"error: {_text(error)}; --force overwrites it", USAGE, debug)
+    except UsageError as error:
+        return _complain(name, f"error: {error}", USAGE, debug)
+    except MemoryError as error:
+        return _complain(name, f"error: out of memory: {_text(error) or 'try smaller tiles'}", FAILURE, debug)
+    except Exception as error:
+        return _complain(name, f"error: {_text(error) or type(error).__name__}", FAILURE, debug)
+
+
+def _complain(name: str, message: str, code: int, debug: bool) -> int:
+    """Say on one line of stderr what went wrong and return ``code``."""
+    if debug:
+        traceback.print_exc()
+    print(f"{name}: {message}", file=sys.stderr)
+    return code
+
+
+def _text(error: BaseException) -> str:
+    """Return the message of an exception on one line."""
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        return f"{error.strerror}: {error.filename}"
+    return " ".join(str(error).split())
+
+
+# ---------------------------------------------------------------------------------------------------------- arguments
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the whole command line."""
+    parser = argparse.ArgumentParser(
+        prog="ntkfast", description="Image denoising by exact neural tangent kernels.", epilog=EPILOG
+    )
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    def add(name: str, run: Callable[[argparse.Namespace], None], description: str, brief: str) -> Any:
+        command = commands.add_parser(name, parents=[common], help=brief, description=description, epilog=EPILOG)
+        command.set_defaults(run=run)
+        return command
+
+    _add_denoise_arguments(add("denoise", _denoise, DENOISE_HELP, "remove noise from a picture"))
+    _add_affinity_arguments(add("affinity", _affinity, AFFINITY_HELP, "draw the filter weights of one pixel"))
+    info = add("info", _info, INFO_HELP, "print versions, threads and instruction sets")
+    info.add_argument("--json", action="store_true", help="print JSON")
+    return parser
+
+
+def _add_denoise_arguments(parser: argparse.ArgumentParser) -> None:
+    endings = ", ".join(image_files.EXTENSIONS)
+    parser.add_argument("input", metavar="IN", help="picture to read: PNG, TIFF or JPEG")
+    parser.add_argument("output", metavar="OUT", type=_output_picture, help=f"picture to write, named *{endings}")
+    parser.add_argument("--sigma", metavar="S", type=_positive, help=SIGMA_HELP)
+    parser.add_argument("--steps", metavar="N", type=_at_least(1), help="gradient descent steps (default: chosen)")
+    parser.add_argument("--tile-size", metavar="N", type=_at_least(1), help="side of the tiles in pixels")
+    parser.add_argument("--tile-overlap", metavar="N", type=_at_least(0), help="overlap of the tiles in pixels")
+    parser.add_argument(
+        "--refine", metavar="N", type=_at_least(0), help="how often the kernel is computed anew from the result"
+    )
+    parser.add_argument("--seed", metavar="N", type=_at_least(0), help="seed of the random numbers")
+    parser.add_argument("--threads", metavar="N", type=_at_least(1), help="number of threads (default: all cores)")
+    parser.add_argument("--force", action="store_true", help="overwrite OUT, even if it is IN")
+    parser.add_argument("--quiet", action="store_true", help="print neither progress nor summary")
+
+
+def _add_affinity_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("input", metavar="IN", help="picture to read: PNG, TIFF or JPEG")
+    parser.add_argument(
+        "--at", metavar="ROW,COL", type=_row_col, required=True, help="the pixel, counted from 0,0 at the top left"
+    )
+    endings = ", ".join(figures.FIGURE_FORMATS)
+    parser.add_argument(
+        "-o", "--output", metavar="OUT", type=_output_figure, required=True, help=f"figure to write, named *{endings}"
+    )
+    parser.add_argument("--kernel-size", metavar="K", type=_odd, help="side of the network's kernels in pixels, odd")
+    parser.add_argument("--depth", metavar="N", type=_at_least(1), help="number of hidden layers")
+    parser.add_argument("--padding", choices=("zeros", "circular"), help="what the network sees outside the picture")
+    parser.add_argument("--kernel", choices=("ntk", "nngp"), help="neural tangent kernel, or Gaussian process kernel")
+    parser.add_argument("--force", action="store_true", help="overwrite OUT")
+
+
+class _Version(argparse.Action):
+    """Look the version up only when it is asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
+        import ntkfast
+
+        print(f"ntkfast {ntkfast.__version__}")
+        parser.exit()
+
+
+def _at_least(minimum: int) -> Callable[[str], int]:
+    """Return a parser of integers that are no less than ``minimum``."""
+
+    def parse(text: str) -> int:
+        with contextlib.suppress(ValueError):
+            if (value := int(text)) >= minimum:
+                return value
+        raise argparse.ArgumentTypeError(f"must be an integer >= {minimum}, got {text!r}")
+
+    return parse
+
+
+def _odd(text: str) -> int:
+    with contextlib.suppress(ValueError):
+        if (value := int(text)) >= 1 and value % 2 == 1:
+            return value
+    raise argparse.ArgumentTypeError(f"must be an odd integer >= 1, got {text!r}")
+
+
+def _positive(text: str) -> float:
+    with contextlib.suppress(ValueError):
+        if (value := float(text)) > 0 and math.isfinite(value):
+            return value
+    raise argparse.ArgumentTypeError(f"must be a finite number > 0, got {text!r}")
+
+
+def _row_col(text: str) -> tuple[int, int]:
+    with contextlib.suppress(ValueError):
+        row, col = map(int, text.split(","))
+        if row >= 0 and col >= 0:
+            return row, col
+    raise argparse.ArgumentTypeError(f"must be ROW,COL, two integers >= 0 such as 120,45, got {text!r}")
+
+
+def _output_picture(text: str) -> str:
+    try:
+        image_files.output_format(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
+
+
+def _output_figure(text: str) -> str:
+    if os.path.splitext(text)[1].lower() not in figures.FIGURE_FORMATS:
+        raise argparse.ArgumentTypeError(f"must be named *{', '.join(figures.FIGURE_FORMATS)}, got {text!r}")
+    return text
+
+
+def _given(args: argparse.Namespace, *names: str) -> dict[str, Any]:
+    """Return the options that the user gave; the others keep the defaults of the function they are meant for."""
+    return {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+
+
+# ----------------------------------------------------------------------------------------------------------- commands
+
+
+def _denoise(args: argparse.Namespace) -> None:
+    import ntkfast
+
+    image_files.check_destination(args.output, overwrite=args.force, source=args.input)
+    image = image_files.read_image(args.input)
+    image_files.check_format(image, args.output)
+    options = _given(args, "sigma", "steps", "tile_size", "tile_overlap", "refine", "seed", "threads")
+    with _progress("denoise", args.quiet) as progress:
+        if progress is not None:
+            options["progress"] = progress
+        denoised, info = ntkfast.denoise_ntk(
+            image.pixels, channel_axis=_channel_axis(image.pixels), full_output=True, **options
+        )
+    image_files.write_image(replace(image, pixels=denoised), args.output, overwrite=args.force)
+    if not args.quiet:
+        print(f"{_summary(info)} -> {_printable(args.output)}")
+
+
+def _summary(info: Any) -> str:
+    """Say on one line what the denoiser did."""
+    origin = "estimated" if info.sigma_estimated else "given"
+    size = info.tile_size
+    height, width = size if isinstance(size, tuple) else (size, size)
+    tiles = _count(info.tiles, "tile") + (f" of {height} x {width}" if size else "")
+    work = f"{tiles}, {_count(info.steps, 'step')}, {_count(info.refine, 'refinement')}, {info.seconds:.1f} s"
+    sigma = f"{info.sigma:.3g}" if info.sigma < 100 else f"{info.sigma:.0f}"
+    return f"noise level {sigma} ({origin}), {work}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _printable(path: str) -> str:
+    """Return a file name with what stdout cannot print escaped: a name may be any bytes."""
+    encoding = sys.stdout.encoding or "utf-8"
+    return path.encode(encoding, errors="backslashreplace").decode(encoding)
+
+
+def _channel_axis(pixels: np.ndarray) -> int | None:
+    return -1 if pixels.ndim == 3 else None
+
+
+@contextlib.contextmanager
+def _progress(label: str, quiet: bool) -> Iterator[Callable[[float], None] | None]:
+    """Give a callback that draws a bar from fractions 0..1, or None where nobody would see it."""
+    if quiet or not sys.stderr.isatty():
+        yield None
+        return
+    from tqdm import tqdm
+
+    style = "{desc} {percentage:3.0f}% |{bar}| {elapsed}, {remaining} left"
+    size = shutil.get_terminal_size()  # tqdm alone draws nothing on a terminal that does not know its size
+    shape = {"ncols": size.columns, "nrows": size.lines}
+    with tqdm(total=1.0, desc=label, file=sys.stderr, leave=False, bar_format=style, **shape) as bar:
+
+        def show(fraction: float) -> None:
+            bar.update(min(fraction, 1.0) - bar.n)
+
+        yield show
+
+
+def _affinity(args: argparse.Namespace) -> None:
+    import ntkfast
+
+    figures.check_available()
+    image_files.check_destination(args.output, overwrite=args.force, source=args.input)
+    image = image_files.read_image(args.input)
+    (height, width), (row, col) = image.pixels.shape[:2], args.at
+    if row >= height or col >= width:
+        raise UsageError(
+            f"argument --at: must lie within the picture's {height} rows and {width} columns, counted from 0, "
+            f"got {row},{col}"
+        )
+    network = ntkfast.vanilla_cnn(**_given(args, "depth", "kernel_size", "padding"))
+    # The kernel sees differences from the mean: absolute brightness would make all patches look alike.
+    centred = image.pixels - image.pixels.mean(dtype=np.float64).astype(image.pixels.dtype)
+    kernel = ntkfast.NTK(network, centred, channel_axis=_channel_axis(centred), **_given(args, "kernel"))
+    figure = figures.affinity_figure(
+        image.pixels,
+        np.asarray(kernel.affinity(row, col)),
+        row,
+        col,
+        value_range=(0.0, 255.0) if image.dtype == np.uint8 else None,
+        patch=network.receptive_field,
+        title=f"{(args.kernel or 'ntk').upper()} of {network!r}",
+    )
+    form = figures.FIGURE_FORMATS[os.path.splitext(args.output)[1].lower()]
+    image_files.write_atomically(args.output, figures.render(figure, form), overwrite=args.force)
+
+
+def _info(args: argparse.Namespace) -> None:
+    import ntkfast
+
+    items = {
+        **ntkfast.info(),
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "cores": os.cpu_count(),
+        "NTKFAST_ISA": os.environ.get("NTKFAST_ISA", "not set"),
+    }
+    if args.json:
+        print(json.dumps(items, indent=2, default=str))
+        return
+    width = max(map(len, items)) + 1
+    for key, value in items.items():
+        shown = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else value
+        print(f"{key + ':':<{width}} {shown}")

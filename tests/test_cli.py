@@ -1,0 +1,615 @@
+"""Command line: what it reads, writes, says and returns.
+
+Most tests put a quick function in the place of the denoiser, so that they test the command line alone; those at the end
+run the real one in a process of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import imagecodecs
+import ntkfast
+import numpy as np
+import pytest
+import tifffile
+from ntkfast import figures
+from ntkfast.cli import main
+from ntkfast.image_files import ImageFile, read_image, write_image
+from ntkfast.network import Network, vanilla_cnn
+
+# ------------------------------------------------------------------------------------------------------------- helpers
+
+
+class FakeDenoiser:
+    """Adds 10 to every pixel and remembers how it was called; ``meanwhile`` runs during the work."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[np.ndarray, dict[str, Any]]] = []
+        self.meanwhile: Callable[[], object] = lambda: None
+
+    def __call__(self, image: np.ndarray, sigma: float | None = None, **options: Any) -> tuple[np.ndarray, Any]:
+        self.calls.append((image, {**options, "sigma": sigma}))
+        for fraction in (0.0, 0.5, 1.0):
+            options.get("progress", lambda _: None)(fraction)
+        self.meanwhile()
+        info = SimpleNamespace(
+            sigma=24.83 if sigma is None else sigma, sigma_estimated=sigma is None, network=vanilla_cnn(), tiles=4096,
+            tile_size=16, tile_overlap=8, steps=37, refine=1, seconds=3.21,
+        )  # fmt: skip
+        return image + 10, info
+
+
+@pytest.fixture
+def denoiser(monkeypatch: pytest.MonkeyPatch) -> FakeDenoiser:
+    fake = FakeDenoiser()
+    monkeypatch.setattr(ntkfast, "denoise_ntk", fake, raising=False)
+    return fake
+
+
+class FakeKernel:
+    """Filter weights that fall off with the distance from the pixel, 4 at the pixel itself; -1 in the first column."""
+
+    calls: list[tuple[Network, np.ndarray, dict[str, Any]]]
+
+    def __init__(self, network: Network, image: np.ndarray, **options: Any) -> None:
+        self.shape = image.shape[:2]
+        FakeKernel.calls.append((network, image, options))
+
+    def affinity(self, row: int, col: int) -> np.ndarray:
+        y, x = np.ogrid[: self.shape[0], : self.shape[1]]
+        weights = 4.0 * np.exp(-((y - row) ** 2 + (x - col) ** 2) / 20)
+        weights[:, 0] = -1.0
+        return weights
+
+
+@pytest.fixture
+def kernels(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Network, np.ndarray, dict[str, Any]]]:
+    FakeKernel.calls = []
+    monkeypatch.setattr(ntkfast, "NTK", FakeKernel, raising=False)
+    monkeypatch.setattr(ntkfast, "vanilla_cnn", vanilla_cnn, raising=False)
+    return FakeKernel.calls
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty directory, the current one, with a small 8 bit colour picture ``in.png``."""
+    monkeypatch.chdir(tmp_path)
+    save("in.png", (12, 17, 3))
+    return tmp_path
+
+
+def save(name: str, shape: tuple[int, ...], dtype: str = "uint8", alpha: bool = False) -> ImageFile:
+    """Write and return a random picture with values from 1 to 200."""
+    rng = np.random.default_rng(0)
+    pixels = rng.uniform(1, 200, shape).astype(dtype).astype(np.float32)
+    plane = rng.uniform(0, 200, shape[:2]).astype(dtype) if alpha else None
+    image = ImageFile(pixels, plane, np.dtype(dtype), Path(name))
+    write_image(image, name)
+    return image
+
+
+def names() -> list[str]:
+    return sorted(os.listdir())
+
+
+# ------------------------------------------------------------------------------------------------------------- denoise
+
+
+@pytest.mark.parametrize("alpha", [False, True], ids=["opaque", "alpha"])
+@pytest.mark.parametrize("shape", [(12, 17), (12, 17, 3)], ids=["gray", "rgb"])
+@pytest.mark.parametrize(
+    ("extension", "dtype"),
+    [(".png", "uint8"), (".png", "uint16"), (".tif", "uint8"), (".tif", "uint16"), (".tif", "float16"),
+     (".tiff", "float32")],
+)  # fmt: skip
+def test_size_dtype_and_alpha_are_preserved(
+    here: Path, denoiser: FakeDenoiser, extension: str, dtype: str, shape: tuple[int, ...], alpha: bool
+) -> None:
+    image = save("a" + extension, shape, dtype, alpha)
+    assert main(["denoise", "a" + extension, "b" + extension]) == 0
+    back = read_image("b" + extension)
+    assert back.dtype == np.dtype(dtype)
+    np.testing.assert_array_equal(back.pixels, (image.pixels + 10).astype(dtype))
+    if alpha:
+        np.testing.assert_array_equal(back.alpha, image.alpha)
+    else:
+        assert back.alpha is None
+    pixels, options = denoiser.calls[0]
+    np.testing.assert_array_equal(pixels, image.pixels)  # alpha is not filtered, and units are the file's own
+    assert options["channel_axis"] == (-1 if len(shape) == 3 else None)
+
+
+def test_jpeg(here: Path, denoiser: FakeDenoiser) -> None:
+    assert main(["denoise", "in.png", "a.jpg"]) == 0
+    assert main(["denoise", "a.jpg", "b.jpg"]) == 0
+    assert read_image("b.jpg").pixels.shape == (12, 17, 3)
+
+
+def test_16_bit_rgb_is_not_reduced_to_8_bit(here: Path, denoiser: FakeDenoiser) -> None:
+    values = np.arange(12 * 17 * 3, dtype=np.uint16).reshape(12, 17, 3) * 100 + 3
+    Path("a.png").write_bytes(imagecodecs.png_encode(values))
+    assert main(["denoise", "a.png", "b.png"]) == 0
+    stored = imagecodecs.png_decode(Path("b.png").read_bytes())
+    assert stored.dtype == np.uint16
+    np.testing.assert_array_equal(stored, values + 10)
+
+
+def test_options_not_given_are_left_to_the_denoiser(here: Path, denoiser: FakeDenoiser) -> None:
+    assert main(["denoise", "in.png", "out.png"]) == 0
+    assert denoiser.calls[0][1] == {"sigma": None, "channel_axis": -1, "full_output": True}
+
+
+def test_options_given_reach_the_denoiser(here: Path, denoiser: FakeDenoiser) -> None:
+    options = "--sigma 12.5 --steps 9 --tile-size 24 --tile-overlap 0 --refine 0 --seed 0 --threads 2"
+    assert main(["denoise", "in.png", "out.png", *options.split()]) == 0
+    assert denoiser.calls[0][1] == {
+        "sigma": 12.5, "steps": 9, "tile_size": 24, "tile_overlap": 0, "refine": 0, "seed": 0, "threads": 2,
+        "channel_axis": -1, "full_output": True,
+    }  # fmt: skip
+
+
+def test_summary(here: Path, denoiser: FakeDenoiser, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["denoise", "in.png", "out.png"]) == 0
+    out, err = capsys.readouterr()
+    assert out == "noise level 24.8 (estimated), 4096 tiles of 16 x 16, 37 steps, 1 refinement, 3.2 s -> out.png\n"
+    assert err == ""
+    assert main(["denoise", "in.png", "out.png", "--force", "--sigma", "12345"]) == 0
+    assert capsys.readouterr().out.startswith("noise level 12345 (given), ")
+    assert main(["denoise", "in.png", "out.png", "--force", "--quiet"]) == 0
+    assert capsys.readouterr() == ("", "")
+
+
+def test_file_name_that_is_no_text(here: Path, denoiser: FakeDenoiser, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["denoise", "in.png", "\udcff.png"]) == 0
+    assert capsys.readouterr().out.endswith("-> \\udcff.png\n")
+
+
+@pytest.mark.parametrize(
+    ("terminal", "quiet", "shown"), [(True, False, True), (True, True, False), (False, False, False)]
+)
+def test_progress_only_on_a_terminal(
+    here: Path, denoiser: FakeDenoiser, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+    terminal: bool, quiet: bool, shown: bool,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+    assert main(["denoise", "in.png", "out.png", *(["--quiet"] if quiet else [])]) == 0
+    assert ("progress" in denoiser.calls[0][1]) == shown
+    out, err = capsys.readouterr()
+    assert ("%" in err) == shown
+    assert "%" not in out
+
+
+# ----------------------------------------------------------------------------------------------------- overwriting
+
+
+def test_existing_output_is_refused_before_any_work(
+    here: Path, denoiser: FakeDenoiser, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("out.png").write_bytes(b"mine")
+    assert main(["denoise", "in.png", "out.png"]) == 2
+    assert capsys.readouterr().err == "ntkfast denoise: error: the output exists: out.png; --force overwrites it\n"
+    assert denoiser.calls == []
+    assert Path("out.png").read_bytes() == b"mine"
+    assert main(["denoise", "in.png", "out.png", "--force"]) == 0
+    assert read_image("out.png").pixels.shape == (12, 17, 3)
+    assert names() == ["in.png", "out.png"]
+
+
+@pytest.mark.parametrize("link", [None, os.symlink, os.link])
+def test_input_is_not_overwritten_unasked(
+    here: Path, denoiser: FakeDenoiser, capsys: pytest.CaptureFixture[str], link: Callable[[str, str], None] | None
+) -> None:
+    before, out = Path("in.png").read_bytes(), "in.png"
+    if link is not None:
+        link("in.png", out := "out.png")
+    assert main(["denoise", "in.png", out]) == 2
+    assert f"the output is the input file itself: {out}; --force" in capsys.readouterr().err
+    assert denoiser.calls == []
+    assert Path("in.png").read_bytes() == before
+    expected = read_image("in.png").pixels + 10
+    assert main(["denoise", "in.png", out, "--force"]) == 0
+    np.testing.assert_array_equal(read_image(out).pixels, expected)
+
+
+def test_output_that_appears_during_the_work_is_kept(here: Path, denoiser: FakeDenoiser) -> None:
+    denoiser.meanwhile = lambda: Path("out.png").write_bytes(b"mine")
+    assert main(["denoise", "in.png", "out.png"]) == 2
+    assert Path("out.png").read_bytes() == b"mine"
+    assert names() == ["in.png", "out.png"]
+
+
+# ---------------------------------------------------------------------------------------------------------- exit codes
+
+
+def fail(error: BaseException) -> Callable[..., Any]:
+    def function(*_: object, **__: object) -> None:
+        raise error
+
+    return function
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (ValueError("image must be finite,\n got NaN"), "image must be finite, got NaN"),
+        (MemoryError("needs 5 GiB"), "out of memory: needs 5 GiB"),
+        (MemoryError(), "out of memory: try smaller tiles"),
+        (AssertionError(), "AssertionError"),
+    ],
+)
+def test_failing_work_exits_1_with_one_line(
+    here: Path, denoiser: FakeDenoiser, capsys: pytest.CaptureFixture[str], error: Exception, message: str
+) -> None:
+    denoiser.meanwhile = fail(error)
+    assert main(["denoise", "in.png", "out.png"]) == 1
+    assert capsys.readouterr() == ("", f"ntkfast denoise: error: {message}\n")
+    assert main(["denoise", "in.png", "out.png", "--debug"]) == 1
+    assert "Traceback" in capsys.readouterr().err
+    assert names() == ["in.png"]
+
+
+@pytest.mark.parametrize("moment", ["denoising", "writing"])
+def test_ctrl_c_exits_130_with_nothing_written(
+    here: Path, denoiser: FakeDenoiser, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    if moment == "denoising":
+        denoiser.meanwhile = fail(KeyboardInterrupt())
+    else:
+        monkeypatch.setattr(os, "fsync", fail(KeyboardInterrupt()))
+    assert main(["denoise", "in.png", "out.png"]) == 130
+    assert capsys.readouterr() == ("", "ntkfast denoise: interrupted\n")
+    assert names() == ["in.png"]
+
+
+def test_full_disk(here: Path, denoiser: FakeDenoiser, capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
+    monkeypatch.setattr(os, "fsync", fail(OSError(28, "No space left on device")))
+    assert main(["denoise", "in.png", "out.png"]) == 1
+    assert capsys.readouterr().err == "ntkfast denoise: error: No space left on device: out.png\n"
+    assert names() == ["in.png"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("none.png", None, "No such file or directory: none.png"),
+        ("empty.png", b"", "cannot read empty.png: must be a PNG, JPEG or TIFF file, but it is empty"),
+        (
+            "text.png",
+            b"hello, world",
+            "cannot read text.png: must be a PNG, JPEG or TIFF file, but it starts with b'hello",
+        ),
+        ("cut.png", b"\x89PNG\r\n\x1a\n\0\0", "cannot read cut.png: the file is damaged or incomplete"),
+    ],
+)
+def test_unreadable_input_exits_1(
+    here: Path,
+    denoiser: FakeDenoiser,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    content: bytes | None,
+    message: str,
+) -> None:
+    if content is not None:
+        Path(name).write_bytes(content)
+    assert main(["denoise", name, "out.png"]) == 1
+    err = capsys.readouterr().err
+    assert err.startswith(f"ntkfast denoise: error: {message}")
+    assert err.count("\n") == 1
+    assert denoiser.calls == []
+    assert "out.png" not in names()
+
+
+def test_directory_that_does_not_exist_exits_1_before_any_work(
+    here: Path, denoiser: FakeDenoiser, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["denoise", "in.png", "none/out.png"]) == 1
+    assert capsys.readouterr().err == "ntkfast denoise: error: No such file or directory: none\n"
+    assert denoiser.calls == []
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "alpha", "out", "message"),
+    [
+        ("a.tif", "float32", False, "out.png", "a PNG file cannot hold float32 samples as a.tif has"),
+        ("a.png", "uint16", False, "out.jpg", "a JPEG file cannot hold uint16 samples as a.png has"),
+        ("a.png", "uint8", True, "out.jpg", "a JPEG file cannot hold an alpha plane as a.png has"),
+    ],
+)
+def test_format_that_does_not_fit_exits_1_before_any_work(
+    here: Path, denoiser: FakeDenoiser, capsys: pytest.CaptureFixture[str],
+    name: str, dtype: str, alpha: bool, out: str, message: str,
+) -> None:  # fmt: skip
+    save(name, (12, 17, 3), dtype, alpha)
+    assert main(["denoise", name, out]) == 1
+    assert f"error: {message}; give the output a name that ends in" in capsys.readouterr().err
+    assert denoiser.calls == []
+    assert out not in names()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("", "the following arguments are required: COMMAND"),
+        ("sharpen", "invalid choice: 'sharpen'"),
+        ("denoise in.png", "the following arguments are required: OUT"),
+        ("denoise in.png out.gif", "argument OUT: the output's name must end in .png, .jpg"),
+        ("denoise in.png out.png --sigma 0", "argument --sigma: must be a finite number > 0, got '0'"),
+        ("denoise in.png out.png --sigma nan", "argument --sigma: must be a finite number > 0, got 'nan'"),
+        ("denoise in.png out.png --sigma inf", "argument --sigma: must be a finite number > 0, got 'inf'"),
+        ("denoise in.png out.png --sigma x", "argument --sigma: must be a finite number > 0, got 'x'"),
+        ("denoise in.png out.png --steps 0", "argument --steps: must be an integer >= 1, got '0'"),
+        ("denoise in.png out.png --steps 1.5", "argument --steps: must be an integer >= 1, got '1.5'"),
+        ("denoise in.png out.png --tile-size 0", "argument --tile-size: must be an integer >= 1"),
+        ("denoise in.png out.png --tile-overlap -1", "argument --tile-overlap: must be an integer >= 0, got '-1'"),
+        ("denoise in.png out.png --refine -1", "argument --refine: must be an integer >= 0"),
+        ("denoise in.png out.png --seed -1", "argument --seed: must be an integer >= 0"),
+        ("denoise in.png out.png --threads 0", "argument --threads: must be an integer >= 1"),
+        ("affinity in.png -o out.png", "the following arguments are required: --at"),
+        ("affinity in.png --at 1,2", "the following arguments are required: -o/--output"),
+        (
+            "affinity in.png --at 1 -o out.png",
+            "argument --at: must be ROW,COL, two integers >= 0 such as 120,45, got '1'",
+        ),
+        ("affinity in.png --at 1,2,3 -o out.png", "argument --at: must be ROW,COL"),
+        ("affinity in.png --at 1,x -o out.png", "argument --at: must be ROW,COL"),
+        ("affinity in.png --at=-1,2 -o out.png", "argument --at: must be ROW,COL"),
+        ("affinity in.png --at 1,2 -o out.jpg", "argument -o/--output: must be named *.png, .pdf, .svg, got 'out.jpg'"),
+        ("affinity in.png --at 1,2 -o out.png --kernel-size 4", "--kernel-size: must be an odd integer >= 1, got '4'"),
+        ("affinity in.png --at 1,2 -o out.png --depth 0", "argument --depth: must be an integer >= 1"),
+        ("affinity in.png --at 1,2 -o out.png --padding same", "argument --padding: invalid choice: 'same'"),
+        ("affinity in.png --at 1,2 -o out.png --kernel rbf", "argument --kernel: invalid choice: 'rbf'"),
+    ],
+)
+def test_wrong_arguments_exit_2(
+    here: Path, denoiser: FakeDenoiser, kernels: list, capsys: pytest.CaptureFixture[str], arguments: str, message: str
+) -> None:
+    assert main(arguments.split()) == 2
+    assert message in capsys.readouterr().err
+    assert names() == ["in.png"]
+    assert denoiser.calls == []
+    assert kernels == []
+
+
+# ----------------------------------------------------------------------------------------------------------- help, info
+
+
+@pytest.mark.parametrize("command", ["denoise", "affinity", "info"])
+def test_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([command, "--help"]) == 0
+    assert "130 interrupted" in " ".join(capsys.readouterr().out.split())
+
+
+def test_help_states_the_units_of_sigma(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["denoise", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert "0..255 for 8 bit files, 0..65535 for 16 bit files, the file's own units for floating point files" in text
+
+
+def test_version(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(ntkfast, "__version__", "1.2.3", raising=False)
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == "ntkfast 1.2.3\n"
+
+
+def test_info(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    facts = {"version": "1.2.3", "isa_compiled": ["baseline", "avx2"], "openmp": True, "something new": 5}
+    monkeypatch.setattr(ntkfast, "info", lambda: facts, raising=False)
+    monkeypatch.setenv("NTKFAST_ISA", "baseline")
+    assert main(["info"]) == 0
+    lines = dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines())
+    shown = {key: value.strip() for key, value in lines.items()}
+    assert shown["isa_compiled"] == "baseline, avx2"
+    assert shown["openmp"] == "True"
+    assert shown["something new"] == "5"
+    assert shown["numpy"] == np.__version__
+    assert shown["NTKFAST_ISA"] == "baseline"
+    assert "python" in shown
+    assert (
+        len({len(line) - len(shown[key]) for key, line in zip(lines, map(": ".join, lines.items()), strict=True)}) == 1
+    )
+    monkeypatch.delenv("NTKFAST_ISA")
+    assert main(["info", "--json"]) == 0
+    parsed = json.loads(capsys.readouterr().out)
+    assert parsed["isa_compiled"] == ["baseline", "avx2"]
+    assert parsed["NTKFAST_ISA"] == "not set"
+
+
+# ------------------------------------------------------------------------------------------------------------ affinity
+
+
+@pytest.mark.parametrize(("name", "start"), [("a.png", b"\x89PNG"), ("a.pdf", b"%PDF"), ("a.SVG", b"<?xml")])
+def test_affinity_draws_a_figure(here: Path, kernels: list, name: str, start: bytes) -> None:
+    assert main(["affinity", "in.png", "--at", "3,11", "-o", name]) == 0
+    assert Path(name).read_bytes().startswith(start)
+    assert names() == sorted(["in.png", name])
+    network, image, options = kernels[0]
+    assert network == vanilla_cnn()
+    assert options == {"channel_axis": -1}
+    original = read_image("in.png").pixels
+    np.testing.assert_allclose(image, original - original.mean(), atol=1e-4)
+
+
+def test_affinity_options(here: Path, kernels: list) -> None:
+    save("gray.png", (12, 17))
+    options = "--kernel-size 7 --depth 2 --padding circular --kernel nngp"
+    assert main(["affinity", "gray.png", "--at", "0,5", "-o", "a.png", *options.split()]) == 0
+    network, image, given = kernels[0]
+    assert network == vanilla_cnn(2, 7, padding="circular")
+    assert image.shape == (12, 17)
+    assert given == {"channel_axis": None, "kernel": "nngp"}
+
+
+@pytest.mark.parametrize("at", ["12,0", "0,17", "99,99"])
+def test_affinity_outside_the_picture_exits_2(
+    here: Path, kernels: list, capsys: pytest.CaptureFixture[str], at: str
+) -> None:
+    assert main(["affinity", "in.png", "--at", at, "-o", "a.png"]) == 2
+    message = f"argument --at: must lie within the picture's 12 rows and 17 columns, counted from 0, got {at}"
+    assert message in capsys.readouterr().err
+    assert kernels == []
+    assert names() == ["in.png"]
+
+
+def test_affinity_overwrites_only_with_force(here: Path, kernels: list) -> None:
+    Path("a.png").write_bytes(b"mine")
+    assert main(["affinity", "in.png", "--at", "3,4", "-o", "a.png"]) == 2
+    assert Path("a.png").read_bytes() == b"mine"
+    assert kernels == []
+    assert main(["affinity", "in.png", "--at", "3,4", "-o", "a.png", "--force"]) == 0
+    assert Path("a.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_affinity_without_matplotlib(
+    here: Path, kernels: list, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)  # importing it raises ImportError
+    assert main(["affinity", "in.png", "--at", "3,4", "-o", "a.png"]) == 1
+    assert "pip install ntkfast[plot]" in capsys.readouterr().err
+    assert kernels == []
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_figure_shows_the_weights_relative_to_the_pixel(signed: bool) -> None:
+    weights = np.random.default_rng(0).uniform(-2 if signed else 0, 6, (8, 10))
+    weights[1, 9] = 4.0
+    figure = figures.affinity_figure(np.arange(80.0).reshape(8, 10), weights, 1, 9, patch=5, title="a network")
+    assert "row 1, column 9" in figure.get_suptitle()
+    assert "a network" in figure.get_suptitle()
+    _, overlay = figure.axes[1].images
+    np.testing.assert_allclose(overlay.get_array(), weights / 4)
+    largest = np.abs(weights).max() / 4
+    np.testing.assert_allclose(overlay.get_clim(), (-largest if signed else 0, largest))
+    assert overlay.cmap(overlay.norm(0.0))[3] < 0.02  # the picture is seen where the weight is 0
+    for axes in figure.axes[:2]:
+        assert [line.get_xydata().tolist() for line in axes.lines] == [[[9, 1]]]
+        assert axes.get_xlim() == (-0.5, 9.5)
+        assert axes.get_ylim() == (7.5, -0.5)
+
+
+@pytest.mark.parametrize(
+    ("weights", "at", "message"),
+    [
+        (np.ones((8, 9)), (2, 3), r"weights must have the picture's shape \(8, 10\), got \(8, 9\)"),
+        (np.ones((8, 10)), (8, 3), r"must lie within 8 rows and 10 columns, got \(8, 3\)"),
+        (np.ones((8, 10)), (-1, 3), r"must lie within 8 rows"),
+        (np.zeros((8, 10)), (2, 3), "positive at the pixel itself, got 0.0"),
+        (np.full((8, 10), np.nan), (2, 3), "must be finite"),
+    ],
+)
+def test_figure_refuses(weights: np.ndarray, at: tuple[int, int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        figures.affinity_figure(np.zeros((8, 10, 3)), weights, *at)
+
+
+# --------------------------------------------------------------------------------------- the real thing, from a shell
+
+
+def shell(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "ntkfast", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, **options)
+
+
+def test_heavy_modules_are_not_imported_by_the_parser() -> None:
+    code = (
+        "import sys; from ntkfast.cli import main; main(['denoise', '--help']); "
+        "heavy = {'imagecodecs', 'tifffile', 'tqdm', 'matplotlib'} & set(sys.modules); "
+        "sys.exit(str(heavy) if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def noisy_picture(name: str, size: int, sigma: float = 25.0) -> np.ndarray:
+    """Write a noisy 8 bit picture of coarse stripes and return it without noise."""
+    y, x = np.mgrid[:size, :size]
+    clean = 127 + 70 * np.sign(np.sin(x / 4.0) + np.cos((x + 2 * y) / 9.0))
+    noisy = clean + np.random.default_rng(0).normal(0, sigma, clean.shape)
+    write_image(ImageFile(noisy.astype(np.float32), None, np.dtype(np.uint8), Path(name)), name)
+    return clean
+
+
+def test_denoise_removes_noise(here: Path) -> None:
+    clean = noisy_picture("noisy.png", 48)
+    done = shell("denoise", "noisy.png", "out.png", "--sigma", "25")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("noise level 25 (given), ")
+    assert done.stdout.endswith(" -> out.png\n")
+    before, after = read_image("noisy.png"), read_image("out.png")
+    assert after.dtype == np.uint8
+    assert after.pixels.shape == (48, 48)
+    assert np.mean((after.pixels - clean) ** 2) < 0.5 * np.mean((before.pixels - clean) ** 2)
+
+
+def test_denoise_refuses_nan(here: Path) -> None:
+    pixels = np.ones((16, 16), np.float32)
+    pixels[3, 4] = np.nan
+    tifffile.imwrite("nan.tif", pixels)
+    done = shell("denoise", "nan.tif", "out.tif", "--sigma", "0.1")
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.startswith("ntkfast denoise: error: ")
+    assert done.stderr.count("\n") == 1
+    assert "finite" in done.stderr or "NaN" in done.stderr
+    assert names() == ["in.png", "nan.tif"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+def test_ctrl_c_stops_the_real_denoiser(here: Path) -> None:
+    noisy_picture("noisy.png", 1024)
+    command = [sys.executable, "-m", "ntkfast", "denoise", "noisy.png", "out.png", "--sigma", "25", "--threads", "1"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        time.sleep(2.0)
+        assert process.poll() is None, "the picture must be large enough for the work to last"
+        sent = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+        took = time.monotonic() - sent
+    assert (process.returncode, out, err) == (130, "", "ntkfast denoise: interrupted\n")
+    assert took < 3.0  # half a second is the promise; the rest is for a loaded machine
+    assert names() == ["in.png", "noisy.png"]
+
+
+def test_affinity_of_the_real_kernel(here: Path) -> None:
+    done = shell("affinity", "in.png", "--at", "3,11", "-o", "a.png", "--depth", "2", "--kernel-size", "3")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert read_image("a.png").pixels.shape[2] == 3
+
+
+def test_info_of_the_real_engine() -> None:
+    done = shell("info", "--json")
+    assert done.returncode == 0, done.stderr
+    facts = json.loads(done.stdout)
+    expected = {
+        "version",
+        "python",
+        "numpy",
+        "cores",
+        "threads",
+        "openmp",
+        "isa_compiled",
+        "isa_supported",
+        "isa_active",
+    }
+    assert expected <= set(facts)
+    assert facts["isa_active"] in set(facts["isa_compiled"]) & set(facts["isa_supported"])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX pipes")
+def test_reader_that_leaves(here: Path) -> None:
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    done = subprocess.run(
+        [sys.executable, "-m", "ntkfast", "info"], stdout=write_end, stderr=subprocess.PIPE, timeout=60, check=False
+    )
+    os.close(write_end)
+    assert (done.returncode, done.stderr) == (1, b"")
