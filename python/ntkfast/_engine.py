@@ -1,0 +1,152 @@
+"""Between Python and the compiled engine: argument checks, choice of instruction set and threads, memory."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+
+from . import _core
+from .network import Network, _integer
+
+Progress = Callable[[float], None]
+
+ISA_VARIABLE = "NTKFAST_ISA"
+
+# Displacements swept together.  8 was the fastest of 1, 2, 4, 6, 8, 16 at 128 x 128 and 256 x 256 (bench/lanes.py).
+LANES = 8
+
+__version__: str = _core.__version__
+
+
+def isa() -> str:
+    """Instruction-set level to use: the best that this CPU has, or what the environment variable NTKFAST_ISA names.
+
+    Raises
+    ------
+    ValueError
+        If NTKFAST_ISA names no level, or one that was not compiled or that this CPU lacks.
+    """
+    supported = _core.supported_isas()
+    wanted = os.environ.get(ISA_VARIABLE, "").strip()
+    if not wanted:
+        return str(supported[-1])
+    if wanted not in supported:
+        raise ValueError(f"environment variable {ISA_VARIABLE} must be one of {supported} here, got {wanted!r}")
+    return wanted
+
+
+def threads(value: Any) -> int:
+    """Number of threads: ``value``, or what OpenMP would take (all cores, or OMP_NUM_THREADS)."""
+    if value is None:
+        return int(_core.default_threads())
+    count = _integer("threads", value)
+    if count < 1:
+        raise ValueError(f"threads must be at least 1, got {count}")
+    return count
+
+
+def info() -> dict[str, Any]:
+    """What was compiled and what will run, for bug reports.
+
+    Returns
+    -------
+    dict
+        Version, Python, NumPy, machine, instruction sets (compiled, supported, active), threads, compiler and flags.
+    """
+    return {
+        "version": __version__,
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": threads(None),
+        "openmp": _core.openmp,
+        "isa_compiled": _core.compiled_isas(),
+        "isa_supported": _core.supported_isas(),
+        "isa_active": isa(),
+        "isa_override": f"environment variable {ISA_VARIABLE}",
+        "devices": ["cpu"],
+        "compiler": _core.compiler,
+        "float_flags": _core.float_flags,
+    }
+
+
+def stages(network: Network) -> list[tuple[int, float, float, bool, bool, float]]:
+    """The network as the engine takes it; see ``Stage`` in csrc/program.h."""
+    return [
+        (
+            stage.conv.kernel_size,
+            stage.conv.weight_var,
+            stage.conv.bias_var,
+            stage.conv.trainable,
+            stage.activation is not None,
+            stage.activation.slope if stage.activation is not None else 1.0,
+        )
+        for stage in network.stages()
+    ]
+
+
+def make(network: Network, images: np.ndarray, *, kernel: str, dtype: np.dtype[Any], threads: int) -> Any:
+    """Compiled engine for ``images``, float64 of shape (batch, H, W, C)."""
+    engine = _core.EngineFloat32 if dtype == np.float32 else _core.EngineFloat64
+    return engine(
+        stages(network),
+        network.padding == "circular",
+        kernel == "nngp",
+        np.ascontiguousarray(images, dtype=np.float64),
+        isa=isa(),
+        threads=threads,
+        lanes=LANES,
+    )
+
+
+def estimate(
+    network: Network, shape: tuple[int, int, int, int], *, columns: int, dtype: np.dtype[Any], threads: int
+) -> dict[str, int]:
+    """Bytes the engine takes for images of ``shape`` (batch, H, W, C): held always, in a product, when stored."""
+    function = _core.estimate_float32 if dtype == np.float32 else _core.estimate_float64
+    circular = network.padding == "circular"
+    fields, product, store = function(stages(network), circular, False, shape, columns, threads, LANES)
+    return {"fields": fields, "product": product, "store": store}
+
+
+def available_memory() -> int:
+    """Bytes that can still be taken: the machine's free memory, or what a control group leaves if that is less."""
+    available = int(psutil.virtual_memory().available)
+    try:
+        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
+        used = Path("/sys/fs/cgroup/memory.current").read_text().strip()
+        if limit != "max":
+            available = min(available, max(0, int(limit) - int(used)))
+    except (OSError, ValueError):
+        pass  # no control group of this kind
+    return available
+
+
+def require_memory(what: str, needed: int, hint: str) -> None:
+    """Refuse, before any work, what will not fit.
+
+    Raises
+    ------
+    MemoryError
+        With the bytes needed, those available, and the option that would fit.
+    """
+    available = available_memory()
+    if needed > available:
+        raise MemoryError(f"{what} needs {readable(needed)}, but only {readable(available)} are available: {hint}")
+
+
+def readable(count: int) -> str:
+    """Bytes for people, such as ``1.5 GiB (1610612736 bytes)``."""
+    size, unit = float(count), "bytes"
+    for larger in ("KiB", "MiB", "GiB", "TiB", "PiB"):
+        if size < 1024:
+            break
+        size, unit = size / 1024, larger
+    return f"{count} bytes" if unit == "bytes" else f"{size:.1f} {unit} ({count} bytes)"
