@@ -5,16 +5,24 @@ filters that it defines; ``denoise_ntk`` is the denoiser made of them.  See READ
 """
 
 from ._engine import __version__, info
+from .denoise import DenoiseInfo, denoise_ntk
+from .filters import FilterInfo, gradient_descent, gradient_flow, ridge
 from .kernel import NTK
 from .network import Conv, LeakyReLU, Network, ReLU, vanilla_cnn
 
 __all__ = [
     "NTK",
     "Conv",
+    "DenoiseInfo",
+    "FilterInfo",
     "LeakyReLU",
     "Network",
     "ReLU",
     "__version__",
+    "denoise_ntk",
+    "gradient_descent",
+    "gradient_flow",
     "info",
+    "ridge",
     "vanilla_cnn",
 ]

@@ -95,6 +95,7 @@ def stages(network: Network) -> list[tuple[int, float, float, bool, bool, float]
 def make(network: Network, images: np.ndarray, *, kernel: str, dtype: np.dtype[Any], threads: int) -> Any:
     """Compiled engine for ``images``, float64 of shape (batch, H, W, C)."""
     engine = _core.EngineFloat32 if dtype == np.float32 else _core.EngineFloat64
+    row = images.shape[2] * images.shape[0]  # rows hold the whole batch: the longer, the fewer lanes fit in the cache
     return engine(
         stages(network),
         network.padding == "circular",
@@ -102,7 +103,7 @@ def make(network: Network, images: np.ndarray, *, kernel: str, dtype: np.dtype[A
         np.ascontiguousarray(images, dtype=np.float64),
         isa=isa(),
         threads=threads,
-        lanes=LANES,
+        lanes=max(1, min(LANES, LANES * 256 // row)),
     )
 
 

@@ -1,0 +1,1 @@
+"""Benchmarks of ntkfast; see bench/README.md."""

@@ -1,0 +1,78 @@
+"""On what a result was measured: processor, instruction set, compiler, versions, commit; no names of hosts or paths.
+
+``python -m bench.machine`` prints it.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy
+import scipy
+
+from ntkfast import info
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def cpu_model() -> str:
+    """Name of the processor as the system gives it."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass  # not Linux
+    return platform.processor() or platform.machine()
+
+
+def _git(*arguments: str) -> str:
+    try:
+        done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return done.stdout.strip()
+
+
+def commit() -> str:
+    """Commit checked out, with ``+changes`` if tracked files differ from it; ``unknown`` outside a repository."""
+    name = _git("rev-parse", "HEAD")
+    changed = _git("status", "--porcelain", "--untracked-files=no")
+    return f"{name or 'unknown'}{'+changes' if changed else ''}"
+
+
+def description() -> dict[str, Any]:
+    """The machine and the build, for JSON files."""
+    ours = info()
+    return {
+        "cpu": cpu_model(),
+        "cores": ours["cores"],
+        "threads": ours["threads"],
+        "isa": ours["isa_active"],
+        "compiler": ours["compiler"],
+        "float_flags": ours["float_flags"],
+        "system": platform.system(),
+        "versions": {
+            "ntkfast": ours["version"],
+            "python": ours["python"],
+            "numpy": numpy.__version__,
+            "scipy": scipy.__version__,
+        },
+        "commit": commit(),
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+    }
+
+
+def save(path: Path, results: Any) -> None:
+    """Write results and the machine they were measured on as JSON."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"machine": description(), "results": results}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    print(json.dumps(description(), indent=2))

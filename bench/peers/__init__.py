@@ -1,0 +1,1 @@
+"""Other packages timed beside ntkfast; see bench/peers/README.md."""

@@ -1,0 +1,314 @@
+"""Filters that the kernel defines: what training to a given time, or ridge regression, does to an image.
+
+With the eigenvalues lambda of Theta, each is a function f(Theta) y:
+
+    gradient descent, t steps of size eta:   f(lambda) = 1 - (1 - eta lambda)^t
+    gradient flow to the time t:             f(lambda) = 1 - exp(-t lambda)
+    ridge / Gaussian process regression:     f(lambda) = lambda / (lambda + noise_var)
+
+Source: Tachella, Tang, Davies, CVPR 2021, equation for "twicing"; Jacot et al., NeurIPS 2018.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.sparse.linalg import LinearOperator
+
+from .kernel import NTK, as_columns
+from .network import _integer, _real
+from .spectral import BlockLanczos, Function
+
+__all__ = ["FilterInfo", "gradient_descent", "gradient_flow", "ridge"]
+
+METHODS = ("lanczos", "iteration")
+
+# Error estimate, relative to the result, at which Lanczos stops: what the engine's float32 products are worth.
+TOLERANCE = {"float32": 1e-5, "float64": 1e-9}
+MAX_PRODUCTS = 300
+
+
+@dataclass(frozen=True)
+class FilterInfo:
+    """How a filter was computed.
+
+    Attributes
+    ----------
+    products : int
+        Products with Theta.
+    error : float
+        Estimate of the result's error, relative to its norm: the change by the last Lanczos step (the larger of the last
+        two), the largest over all requested times; nan for the plain iteration.
+    lambda_max : float
+        Largest eigenvalue found, in the kernel's units; nan where none was needed.
+    learning_rate : float
+        Step size used; nan for the other filters.
+    """
+
+    products: int
+    error: float
+    lambda_max: float = float("nan")
+    learning_rate: float = float("nan")
+
+
+def gradient_descent(
+    K: LinearOperator,
+    y: Any,
+    steps: int | Sequence[int] = 200,
+    learning_rate: float | None = None,
+    *,
+    method: str = "lanczos",
+    tolerance: float | None = None,
+    max_products: int = MAX_PRODUCTS,
+    full_output: bool = False,
+) -> Any:
+    """Output of the infinitely wide network after gradient descent on ``y``, from a zero output.
+
+    z_{t+1} = z_t + eta Theta (y - z_t), z_0 = 0, hence z_t = (I - (I - eta Theta)^t) y.
+
+    Parameters
+    ----------
+    K : NTK or symmetric positive semi-definite LinearOperator, shape (d, d)
+    y : array_like, shape (d,), (d, n), (H, W) or (H, W, C), real
+        The target, usually the noisy image less its mean.
+    steps : int or sequence of int
+        Number of steps t >= 0; a sequence gives the whole path for the price of its longest.
+    learning_rate : float, optional
+        eta > 0, in units of one over the kernel's; default 1/lambda_max.
+    method : {"lanczos", "iteration"}
+        "iteration" takes every step as written above, one product each: slow, and the oracle of the other.
+    tolerance : float, optional
+        Relative error estimate at which Lanczos stops; default 1e-5 (float32) or 1e-9 (float64).
+    max_products : int
+        Bound on the products of Lanczos; a RuntimeWarning says if the tolerance was not reached.
+    full_output : bool
+        Also return a :class:`FilterInfo`.
+
+    Returns
+    -------
+    ndarray
+        Of the shape of y, with a leading axis if ``steps`` is a sequence; and the FilterInfo if asked for.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range, or learning_rate >= 2/lambda_max, where the iteration diverges.
+    """
+    times, single = _sequence("steps", steps, _integer)
+    if min(times) < 0:
+        raise ValueError(f"steps must be >= 0, got {min(times)}")
+    if method not in METHODS:
+        raise ValueError(f"method must be one of {METHODS}, got {method!r}")
+    eta = None if learning_rate is None else _positive("learning_rate", learning_rate)
+
+    def functions(lambda_max: float) -> list[Function]:
+        rate = _learning_rate(eta, lambda_max)
+        return [lambda x, t=t: 1.0 - (1.0 - rate * x) ** t for t in times]  # type: ignore[misc]
+
+    columns, shape = as_columns(K, "y", y)
+    settings = _Settings(_tolerance(K, tolerance), _count("max_products", max_products))
+    if method == "lanczos":
+        z, info = _lanczos(K, columns, functions, settings, with_lambda_max=True)
+        info = FilterInfo(info.products, info.error, info.lambda_max, _learning_rate(eta, info.lambda_max))
+    else:
+        lambda_max = _largest_eigenvalue(K, settings)
+        rate = _learning_rate(eta, lambda_max)
+        z = _iterate(K, columns, times, rate)
+        info = FilterInfo(max(times), float("nan"), lambda_max, rate)
+    return _result(z, shape, single, info, full_output)
+
+
+def gradient_flow(
+    K: LinearOperator,
+    y: Any,
+    t: float | Sequence[float],
+    *,
+    tolerance: float | None = None,
+    max_products: int = MAX_PRODUCTS,
+    full_output: bool = False,
+) -> Any:
+    """Gradient descent with infinitely small steps: dz/dt = Theta (y - z), z(0) = 0, so z(t) = (I - exp(-t Theta)) y.
+
+    Parameters
+    ----------
+    K, y, tolerance, max_products, full_output
+        As for :func:`gradient_descent`.
+    t : float or sequence of float
+        Time >= 0, in units of one over the kernel's; n steps of size eta take about the time n*eta.
+
+    Returns
+    -------
+    ndarray
+        Of the shape of y, with a leading axis if ``t`` is a sequence; and a :class:`FilterInfo` if asked for.
+    """
+    times, single = _sequence("t", t, _real)
+    if min(times) < 0:
+        raise ValueError(f"t must be >= 0, got {min(times)}")
+    functions = [lambda x, s=s: -np.expm1(-s * x) for s in times]
+    return _apply(K, y, functions, single, tolerance, max_products, full_output)
+
+
+def ridge(
+    K: LinearOperator,
+    y: Any,
+    noise_var: float | Sequence[float],
+    *,
+    tolerance: float | None = None,
+    max_products: int = MAX_PRODUCTS,
+    full_output: bool = False,
+) -> Any:
+    """Kernel ridge regression, the mean of Gaussian process regression: Theta (Theta + noise_var I)^-1 y.
+
+    Parameters
+    ----------
+    K, y, tolerance, max_products, full_output
+        As for :func:`gradient_descent`.
+    noise_var : float or sequence of float
+        Noise variance > 0, in the kernel's units.
+
+    Returns
+    -------
+    ndarray
+        Of the shape of y, with a leading axis if ``noise_var`` is a sequence; and a :class:`FilterInfo` if asked for.
+    """
+    variances, single = _sequence("noise_var", noise_var, _real)
+    if min(variances) <= 0:
+        raise ValueError(f"noise_var must be positive, got {min(variances)}")
+    functions = [lambda x, s=s: x / (x + s) for s in variances]
+    return _apply(K, y, functions, single, tolerance, max_products, full_output)
+
+
+@dataclass(frozen=True)
+class _Settings:
+    tolerance: float
+    max_products: int
+
+
+def _apply(
+    K: LinearOperator,
+    y: Any,
+    functions: list[Function],
+    single: bool,
+    tolerance: float | None,
+    max_products: int,
+    full_output: bool,
+) -> Any:
+    columns, shape = as_columns(K, "y", y)
+    settings = _Settings(_tolerance(K, tolerance), _count("max_products", max_products))
+    z, info = _lanczos(K, columns, lambda _: functions, settings, with_lambda_max=False)
+    return _result(z, shape, single, info, full_output)
+
+
+def _lanczos(
+    K: LinearOperator, y: np.ndarray, functions: Any, settings: _Settings, *, with_lambda_max: bool
+) -> tuple[np.ndarray, FilterInfo]:
+    """f(Theta) y for ``functions(lambda_max)``, shape (functions, d, n)."""
+    dtype = np.dtype(K.dtype)
+    n = y.shape[1]
+    lambda_max = getattr(K, "lambda_max", None)
+    start = y.astype(dtype)
+    probe = with_lambda_max and lambda_max is None
+    if probe:
+        # One random direction beside y, at the cost of one more column: y alone may be orthogonal to the top eigenvector.
+        direction = np.random.default_rng(0).standard_normal((y.shape[0], 1))
+        scale = np.abs(y).max(initial=0.0) or 1.0
+        start = np.concatenate([start, (scale * direction).astype(dtype)], axis=1)
+    lanczos = BlockLanczos(lambda v: np.asarray(K.matmat(v[0]), dtype=dtype)[None], start[None])
+    if lanczos.exhausted:
+        return np.zeros((len(functions(1.0)), *y.shape), dtype), FilterInfo(0, 0.0, 0.0)
+
+    earlier, changes = None, [float("inf")]
+    while True:
+        lanczos.step()
+        top = float(lanczos.eigenvalues()[0, -1]) if probe else lambda_max
+        evaluation = lanczos.evaluate(functions(top))
+        changes.append(evaluation.distance(earlier))
+        earlier = evaluation
+        error = 0.0 if lanczos.exhausted else max(changes[-2:])
+        if error <= settings.tolerance or lanczos.products >= settings.max_products:
+            break
+    if error > settings.tolerance:
+        warnings.warn(
+            f"error estimate {error:.1e} after {lanczos.products} products is above tolerance {settings.tolerance:.1e}: "
+            "raise max_products",
+            RuntimeWarning,
+            stacklevel=4,
+        )
+    if probe and isinstance(K, NTK):
+        K.lambda_max = top
+    found = float("nan") if top is None else top
+    return lanczos.assemble(evaluation, n)[:, 0], FilterInfo(lanczos.products, error, found)
+
+
+def _largest_eigenvalue(K: LinearOperator, settings: _Settings) -> float:
+    """lambda_max, from a run of its own if no filter has found it yet."""
+    known = getattr(K, "lambda_max", None)
+    if known is not None:
+        return float(known)
+    nothing = np.zeros((K.shape[0], 1))
+    # The filter's tolerance on the result is one on eta; the result here is that of the random direction alone.
+    _, info = _lanczos(K, nothing, lambda top: [lambda x: x / top], settings, with_lambda_max=True)
+    return info.lambda_max
+
+
+def _learning_rate(eta: float | None, lambda_max: float) -> float:
+    if lambda_max == 0.0:
+        return 1.0 if eta is None else eta  # a zero kernel: any step size does nothing
+    if eta is None:
+        return 1.0 / lambda_max
+    if eta * lambda_max >= 2.0:
+        raise ValueError(
+            f"learning_rate must be below 2/lambda_max = {2.0 / lambda_max:.6g}, where gradient descent diverges "
+            f"(1/lambda_max = {1.0 / lambda_max:.6g} is the default), got {eta:.6g}"
+        )
+    return eta
+
+
+def _iterate(K: LinearOperator, y: np.ndarray, times: list[int], eta: float) -> np.ndarray:
+    """The path at ``times``, step by step."""
+    z = np.zeros(y.shape, dtype=np.float64)
+    path = {0: z}
+    for step in range(1, max(times) + 1):
+        z = z + eta * np.asarray(K.matmat((y - z).astype(K.dtype)), dtype=np.float64)
+        if step in times:
+            path[step] = z
+    return np.stack([path[t] for t in times]).astype(K.dtype)
+
+
+def _sequence(name: str, value: Any, check: Any) -> tuple[list[Any], bool]:
+    """``value`` as a list of checked numbers, and whether it was a single one."""
+    if isinstance(value, (str, bytes)):
+        raise TypeError(f"{name} must be a number or a sequence of numbers, got {value!r}")
+    if np.ndim(value) == 0:
+        return [check(name, value.item() if isinstance(value, np.ndarray) else value)], True
+    numbers = [check(name, item) for item in value]
+    if not numbers:
+        raise ValueError(f"{name} must not be empty")
+    return numbers, False
+
+
+def _positive(name: str, value: Any) -> float:
+    number = _real(name, value)
+    if number <= 0:
+        raise ValueError(f"{name} must be positive, got {number!r}")
+    return number
+
+
+def _count(name: str, value: Any) -> int:
+    number = _integer(name, value)
+    if number < 1:
+        raise ValueError(f"{name} must be at least 1, got {number}")
+    return number
+
+
+def _tolerance(K: LinearOperator, value: Any) -> float:
+    return TOLERANCE[np.dtype(K.dtype).name] if value is None else _positive("tolerance", value)
+
+
+def _result(z: np.ndarray, shape: tuple[int, ...], single: bool, info: FilterInfo, full_output: bool) -> Any:
+    out = z[0].reshape(shape) if single else z.reshape(len(z), *shape)
+    return (out, info) if full_output else out

@@ -1,0 +1,67 @@
+"""Overlapping tiles of a stack of images, and blending them back."""
+
+from __future__ import annotations
+
+import numpy as np
+
+__all__ = ["Tiling"]
+
+
+class Tiling:
+    """Overlapping tiles that cover every pixel of images of one shape.
+
+    Parameters
+    ----------
+    shape : (n, H, W)
+        Number of images and their size.
+    size, overlap : int
+        Side of the tiles and how much neighbours share, in pixels, 0 <= overlap < size.  An image smaller than a tile is
+        one tile.
+
+    Attributes
+    ----------
+    tile_shape : (int, int)
+    count : int
+        Tiles in all.
+    """
+
+    def __init__(self, shape: tuple[int, int, int], size: int, overlap: int) -> None:
+        self.shape = shape
+        self.tile_shape = (min(size, shape[1]), min(size, shape[2]))
+        rows = _starts(shape[1], self.tile_shape[0], size - overlap)
+        cols = _starts(shape[2], self.tile_shape[1], size - overlap)
+        self.places = [(n, y, x) for n in range(shape[0]) for y in rows for x in cols]
+        self.count = len(self.places)
+        self._window = np.outer(*(_window(side) for side in self.tile_shape))[:, :, None]
+
+    def extract(self, images: np.ndarray, which: slice = slice(None)) -> np.ndarray:
+        """Tiles of ``images`` (n, H, W, C): (count, h, w, C), or those of the slice ``which``."""
+        h, w = self.tile_shape
+        return np.stack([images[n, y : y + h, x : x + w] for n, y, x in self.places[which]])
+
+    def accumulator(self, channels: int) -> np.ndarray:
+        """Zeros to which :meth:`add` adds; the last channel gathers the weights."""
+        return np.zeros((*self.shape, channels + 1))
+
+    def add(self, sums: np.ndarray, tiles: np.ndarray, which: slice) -> None:
+        """Adds the tiles of the slice ``which``, weighted by the window."""
+        h, w = self.tile_shape
+        for tile, (n, y, x) in zip(tiles, self.places[which], strict=True):
+            place = sums[n, y : y + h, x : x + w]
+            place[..., :-1] += self._window * tile
+            place[..., -1:] += self._window
+
+    @staticmethod
+    def blend(sums: np.ndarray) -> np.ndarray:
+        """Weighted means, (n, H, W, C)."""
+        return np.asarray(sums[..., :-1] / sums[..., -1:])
+
+
+def _starts(length: int, size: int, stride: int) -> list[int]:
+    """First pixels of the tiles along one axis; the last tile ends with the image."""
+    return [*range(0, length - size, stride), length - size]
+
+
+def _window(side: int) -> np.ndarray:
+    """Half a sine wave: a tile's border knows the pixels on one side only, and weighs little."""
+    return np.asarray(np.sin(np.pi * (np.arange(side) + 0.5) / side))
