@@ -18,10 +18,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import imagecodecs
-import ntkfast
 import numpy as np
 import pytest
 import tifffile
+
+import ntkfast
 from ntkfast import figures
 from ntkfast.cli import main
 from ntkfast.image_files import ImageFile, read_image, write_image

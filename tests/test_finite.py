@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
+
 from images import noise
 from ntkfast.finite import NTKConv2d, empirical_ntk, to_torch
 from ntkfast.network import Conv, LeakyReLU, Network, ReLU, vanilla_cnn

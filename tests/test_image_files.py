@@ -16,6 +16,7 @@ import imagecodecs
 import numpy as np
 import pytest
 import tifffile
+
 from ntkfast import image_files
 from ntkfast.image_files import (
     ImageFile,

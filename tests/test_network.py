@@ -11,6 +11,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 from hypothesis import given, settings
+
 from ntkfast.network import Conv, LeakyReLU, Network, ReLU, Stage, vanilla_cnn
 from strategies import networks
 

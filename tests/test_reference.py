@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from images import HARD, IMAGES, NATURAL, noise
 from ntkfast.network import Conv, LeakyReLU, Network, ReLU, vanilla_cnn
 from ntkfast.reference import kernel_matrix

@@ -128,14 +128,23 @@ template <class Real> void Engine<Real>::store(Poll poll) {
 template <class Real> void Engine<Real>::dense(Real* out, Poll poll) const {
     const Shape& shape = fields_.shape;
     const std::int64_t d = shape.pixels();
-    DenseSink<Real> sink(out, shape, Real(fields_.unit));  // has no state of its own: one for all threads
+    DenseSink<Real> sink(out, shape, program_.circular(), Real(fields_.unit));  // no state: one for all threads
     const auto sink_of = [&](int) -> RowSink<Real>& { return sink; };
     // What is stored is in blocks of the width it was stored with.
     const int lanes = stored() ? options_.lanes : max_lanes;
     sweep(HalfPlane(shape, program_.padding, lanes), sink_of, std::move(poll));
-    for (int n = 0; n < shape.batch; ++n)
-        for (std::int64_t i = 0; i < d; ++i)
-            out[(n * d + i) * d + i] = Real(fields_.diagonal[std::size_t(i * shape.batch + n)] * fields_.unit);
+    constexpr std::int64_t rows = 64;  // a task of the mirror
+    const std::int64_t tasks = (d + rows - 1) / rows;
+    parallel(options_.threads, [&](int thread, int team) {
+        for (int n = 0; n < shape.batch; ++n) {
+            Real* matrix = out + n * d * d;
+            for (std::int64_t i = thread; i < d; i += team)
+                matrix[i * d + i] = Real(fields_.diagonal[std::size_t(i * shape.batch + n)] * fields_.unit);
+            if (program_.circular()) continue;
+            for (std::int64_t task = thread; task < tasks; task += team)
+                mirror_upper(matrix, d, task * rows, std::min(d, (task + 1) * rows));
+        }
+    });
 }
 
 template <class Real>

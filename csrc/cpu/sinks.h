@@ -142,40 +142,89 @@ private:
     Real* to_ = nullptr;
 };
 
-// T(i,j) and T(j,i) into a batch of d x d matrices, in the image's units.  For a fixed i the lanes of a block lie side by
-// side in row i of the matrix, and for a fixed j in row j: with 16 lanes each visit fills about a cache line.
+// T(i,j) into a batch of d x d matrices, in the image's units.  With zeros every pair of the half plane has i < j: only the
+// upper triangle is written, where for a fixed i the lanes of a block lie side by side in row i, and mirror_upper() fills
+// the lower one afterwards in whole cache lines.  On the torus both entries are written at once.
 template <class Real> class DenseSink final : public RowSink<Real> {
 public:
-    DenseSink(Real* out, const Shape& shape, Real unit) : out_(out), shape_(shape), unit_(unit) {}
+    DenseSink(Real* out, const Shape& shape, bool circular, Real unit)
+        : out_(out), shape_(shape), circular_(circular), unit_(unit) {}
 
     void row(const Block& block, int y, const Real* const* t) override {
         const std::int64_t d = shape_.pixels();
-        const std::int64_t row_i = std::int64_t(y) * shape_.width;
-        const std::int64_t row_j = std::int64_t((y + block.dy) % shape_.height) * shape_.width;
         for (int n = 0; n < shape_.batch; ++n) {
             Real* matrix = out_ + n * d * d;
-            for (int x = 0; x < shape_.width; ++x) {
-                write(block, t, n, matrix + (row_i + x) * d + row_j, x, +1);
-                write(block, t, n, matrix + (row_j + x) * d + row_i, x, -1);
-            }
+            if (circular_)
+                torus_row(block, y, t, n, matrix);
+            else
+                upper_row(block, y, t, n, matrix);
         }
     }
 
 private:
-    // Row x of the matrix: entries at x + sign*dx, where x is the column of i (sign = +1) or of j (sign = -1).
-    void write(const Block& block, const Real* const* t, int n, Real* to, int x, int sign) const {
+    void upper_row(const Block& block, int y, const Real* const* t, int n, Real* matrix) const {
+        const std::int64_t d = shape_.pixels();
+        const int batch = shape_.batch;
+        // Entry (i, j) of the row: i = (y, x), j = (y + dy, x + dx).
+        Real* corner = matrix + std::int64_t(y) * shape_.width * d + std::int64_t(y + block.dy) * shape_.width;
+        int first = 0, last = shape_.width;  // where all lanes have a pair
         for (int b = 0; b < block.lanes; ++b) {
-            const Displacement& lane = block.lane[b];
-            int other = x + sign * lane.dx;
-            if (lane.cols == shape_.width) other = (other + shape_.width) % shape_.width;
-            const int l = (sign > 0 ? x : other) - lane.col0;
-            if (l >= 0 && l < lane.cols) to[other] = unit_ * t[b][std::ptrdiff_t(l) * shape_.batch + n];
+            first = std::max(first, block.lane[b].col0);
+            last = std::min(last, block.lane[b].col0 + block.lane[b].cols);
         }
+        const Real* from[max_lanes];
+        for (int b = 0; b < block.lanes; ++b) from[b] = t[b] - std::ptrdiff_t(block.lane[b].col0) * batch + n;
+        for (int x = first; x < last; ++x) {
+            Real* to = corner + x * (d + 1) + block.lane[0].dx;
+            for (int b = 0; b < block.lanes; ++b) to[b] = unit_ * from[b][std::ptrdiff_t(x) * batch];
+        }
+        for (int b = 0; b < block.lanes; ++b) {
+            const int start = block.lane[b].col0, end = start + block.lane[b].cols;
+            const auto write = [&](int x) {
+                corner[x * (d + 1) + block.lane[b].dx] = unit_ * from[b][std::ptrdiff_t(x) * batch];
+            };
+            for (int x = start; x < std::min(first, end); ++x) write(x);
+            for (int x = std::max({last, first, start}); x < end; ++x) write(x);
+        }
+    }
+
+    void torus_row(const Block& block, int y, const Real* const* t, int n, Real* matrix) const {
+        const std::int64_t d = shape_.pixels();
+        const int width = shape_.width, y_j = (y + block.dy) % shape_.height;
+        for (int b = 0; b < block.lanes; ++b)
+            for (int x = 0; x < width; ++x) {
+                const int x_j = x + block.lane[b].dx - (x + block.lane[b].dx >= width ? width : 0);
+                const std::int64_t i = std::int64_t(y) * width + x, j = std::int64_t(y_j) * width + x_j;
+                matrix[i * d + j] = matrix[j * d + i] = unit_ * t[b][std::ptrdiff_t(x) * shape_.batch + n];
+            }
     }
 
     Real* out_;
     Shape shape_;
+    bool circular_;
     Real unit_;
 };
+
+// One square of mirror_upper(): entries (i, j) with i in [i0, i0 + side), j in [j0, j0 + side) and j < i.
+template <class Real> void mirror_square(Real* matrix, std::int64_t d, std::int64_t i0, std::int64_t j0) {
+    constexpr std::int64_t side = 16;  // one cache line of floats: each line is read and written once, whatever the stride
+    Real buffer[side][side];
+    const std::int64_t rows = std::min(side, d - i0), cols = std::min(side, d - j0);
+    for (std::int64_t j = 0; j < cols; ++j)
+        for (std::int64_t i = 0; i < rows; ++i) buffer[i][j] = matrix[(j0 + j) * d + i0 + i];
+    for (std::int64_t i = 0; i < rows; ++i) {
+        const std::int64_t below = std::min(cols, i0 + i - j0);  // of row i, what lies left of the diagonal
+        for (std::int64_t j = 0; j < below; ++j) matrix[(i0 + i) * d + j0 + j] = buffer[i][j];
+    }
+}
+
+// Copies the upper triangle of a d x d matrix to the lower one, rows [first, last) of the lower; in tiles of 64 x 64, so that
+// neighbouring lines are fetched together.
+template <class Real> void mirror_upper(Real* matrix, std::int64_t d, std::int64_t first, std::int64_t last) {
+    constexpr std::int64_t side = 16, tile = 64;
+    for (std::int64_t j0 = 0; j0 < last; j0 += tile)
+        for (std::int64_t i = std::max(first, j0); i < last; i += side)
+            for (std::int64_t j = j0; j < std::min(j0 + tile, i + 1); j += side) mirror_square(matrix, d, i, j);
+}
 
 }  // namespace ntkfast

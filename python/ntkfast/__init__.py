@@ -1,7 +1,7 @@
 """Exact neural tangent kernels of convolutional denoisers over all pairs of pixels of an image, matrix-free.
 
-``NTK(network, image)`` is the kernel as a linear operator; ``gradient_descent``, ``gradient_flow`` and ``ridge`` are the
-filters that it defines; ``denoise_ntk`` is the denoiser made of them.  See README.md and docs/.
+``NTK(network, image)`` is the kernel as a linear operator; ``gradient_descent``, ``gradient_flow`` and ``ridge`` are
+the filters that it defines; ``denoise_ntk`` is the denoiser made of them.  See README.md and docs/.
 """
 
 from ._engine import __version__, info

@@ -12,7 +12,7 @@ Source: Tachella, Tang, Davies, CVPR 2021, equation for "twicing"; Jacot et al.,
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,14 +21,18 @@ from scipy.sparse.linalg import LinearOperator
 
 from .kernel import NTK, as_columns
 from .network import _integer, _real
-from .spectral import BlockLanczos, Function
+from .spectral import BlockLanczos, Filter, gradient_descent_filter, gradient_flow_filter, ridge_filter
 
 __all__ = ["FilterInfo", "gradient_descent", "gradient_flow", "ridge"]
 
 METHODS = ("lanczos", "iteration")
 
-# Error estimate, relative to the result, at which Lanczos stops: what the engine's float32 products are worth.
+# Error bound, relative to the result, at which Lanczos stops: what the engine's float32 products are worth.
 TOLERANCE = {"float32": 1e-5, "float64": 1e-9}
+
+# Residual of the top eigenpair, relative to the eigenvalue, at which lambda_max counts as found: its error is the
+# square.
+TOP_RESIDUAL = 1e-3
 MAX_PRODUCTS = 300
 
 
@@ -41,8 +45,8 @@ class FilterInfo:
     products : int
         Products with Theta.
     error : float
-        Estimate of the result's error, relative to its norm: the change by the last Lanczos step (the larger of the last
-        two), the largest over all requested times; nan for the plain iteration.
+        Bound on the result's error, relative to its norm, the largest over all requested times; it leaves out rounding
+        (1e-6 in float32).  nan for the plain iteration.
     lambda_max : float
         Largest eigenvalue found, in the kernel's units; nan where none was needed.
     learning_rate : float
@@ -82,7 +86,7 @@ def gradient_descent(
     method : {"lanczos", "iteration"}
         "iteration" takes every step as written above, one product each: slow, and the oracle of the other.
     tolerance : float, optional
-        Relative error estimate at which Lanczos stops; default 1e-5 (float32) or 1e-9 (float64).
+        Relative error bound at which Lanczos stops; default 1e-5 (float32) or 1e-9 (float64).
     max_products : int
         Bound on the products of Lanczos; a RuntimeWarning says if the tolerance was not reached.
     full_output : bool
@@ -105,14 +109,14 @@ def gradient_descent(
         raise ValueError(f"method must be one of {METHODS}, got {method!r}")
     eta = None if learning_rate is None else _positive("learning_rate", learning_rate)
 
-    def functions(lambda_max: float) -> list[Function]:
+    def filters(lambda_max: float) -> list[Filter]:
         rate = _learning_rate(eta, lambda_max)
-        return [lambda x, t=t: 1.0 - (1.0 - rate * x) ** t for t in times]  # type: ignore[misc]
+        return [gradient_descent_filter(t, rate) for t in times]
 
     columns, shape = as_columns(K, "y", y)
     settings = _Settings(_tolerance(K, tolerance), _count("max_products", max_products))
     if method == "lanczos":
-        z, info = _lanczos(K, columns, functions, settings, with_lambda_max=True)
+        z, info = _lanczos(K, columns, filters, settings, with_lambda_max=True)
         info = FilterInfo(info.products, info.error, info.lambda_max, _learning_rate(eta, info.lambda_max))
     else:
         lambda_max = _largest_eigenvalue(K, settings)
@@ -148,8 +152,8 @@ def gradient_flow(
     times, single = _sequence("t", t, _real)
     if min(times) < 0:
         raise ValueError(f"t must be >= 0, got {min(times)}")
-    functions = [lambda x, s=s: -np.expm1(-s * x) for s in times]
-    return _apply(K, y, functions, single, tolerance, max_products, full_output)
+    filters = [gradient_flow_filter(time) for time in times]
+    return _apply(K, y, filters, single, tolerance, max_products, full_output)
 
 
 def ridge(
@@ -178,8 +182,8 @@ def ridge(
     variances, single = _sequence("noise_var", noise_var, _real)
     if min(variances) <= 0:
         raise ValueError(f"noise_var must be positive, got {min(variances)}")
-    functions = [lambda x, s=s: x / (x + s) for s in variances]
-    return _apply(K, y, functions, single, tolerance, max_products, full_output)
+    filters = [ridge_filter(variance) for variance in variances]
+    return _apply(K, y, filters, single, tolerance, max_products, full_output)
 
 
 @dataclass(frozen=True)
@@ -191,7 +195,7 @@ class _Settings:
 def _apply(
     K: LinearOperator,
     y: Any,
-    functions: list[Function],
+    filters: list[Filter],
     single: bool,
     tolerance: float | None,
     max_products: int,
@@ -199,49 +203,56 @@ def _apply(
 ) -> Any:
     columns, shape = as_columns(K, "y", y)
     settings = _Settings(_tolerance(K, tolerance), _count("max_products", max_products))
-    z, info = _lanczos(K, columns, lambda _: functions, settings, with_lambda_max=False)
+    z, info = _lanczos(K, columns, lambda _: filters, settings, with_lambda_max=False)
     return _result(z, shape, single, info, full_output)
 
 
 def _lanczos(
-    K: LinearOperator, y: np.ndarray, functions: Any, settings: _Settings, *, with_lambda_max: bool
+    K: LinearOperator,
+    y: np.ndarray,
+    filters: Callable[[float], list[Filter]],
+    settings: _Settings,
+    *,
+    with_lambda_max: bool,
 ) -> tuple[np.ndarray, FilterInfo]:
-    """f(Theta) y for ``functions(lambda_max)``, shape (functions, d, n)."""
+    """f(Theta) y for each of ``filters(lambda_max)``, shape (filters, d, n)."""
     dtype = np.dtype(K.dtype)
     n = y.shape[1]
-    lambda_max = getattr(K, "lambda_max", None)
+    known = getattr(K, "lambda_max", None)
+    probe = with_lambda_max and known is None
     start = y.astype(dtype)
-    probe = with_lambda_max and lambda_max is None
     if probe:
-        # One random direction beside y, at the cost of one more column: y alone may be orthogonal to the top eigenvector.
+        # One random direction beside y, at the cost of one more column: y alone may be orthogonal to the top
+        # eigenvector.
         direction = np.random.default_rng(0).standard_normal((y.shape[0], 1))
         scale = np.abs(y).max(initial=0.0) or 1.0
         start = np.concatenate([start, (scale * direction).astype(dtype)], axis=1)
     lanczos = BlockLanczos(lambda v: np.asarray(K.matmat(v[0]), dtype=dtype)[None], start[None])
-    if lanczos.exhausted:
-        return np.zeros((len(functions(1.0)), *y.shape), dtype), FilterInfo(0, 0.0, 0.0)
+    if lanczos.exhausted:  # y is zero
+        return np.zeros((len(filters(0.0)), *y.shape), dtype), FilterInfo(
+            0, 0.0, float("nan") if known is None else known
+        )
 
-    earlier, changes = None, [float("inf")]
     while True:
         lanczos.step()
-        top = float(lanczos.eigenvalues()[0, -1]) if probe else lambda_max
-        evaluation = lanczos.evaluate(functions(top))
-        changes.append(evaluation.distance(earlier))
-        earlier = evaluation
-        error = 0.0 if lanczos.exhausted else max(changes[-2:])
-        if error <= settings.tolerance or lanczos.products >= settings.max_products:
+        solution = lanczos.solve()
+        top = float(solution.values[0, -1]) if probe else known
+        wanted = filters(0.0 if top is None else top)
+        error = solution.error(wanted)
+        found = not probe or solution.top_residual() <= TOP_RESIDUAL
+        if (found and error <= settings.tolerance) or lanczos.products >= settings.max_products or lanczos.exhausted:
             break
-    if error > settings.tolerance:
+    if not lanczos.exhausted and not (found and error <= settings.tolerance):
         warnings.warn(
-            f"error estimate {error:.1e} after {lanczos.products} products is above tolerance {settings.tolerance:.1e}: "
+            f"error bound {error:.1e} after {lanczos.products} products is above tolerance {settings.tolerance:.1e}: "
             "raise max_products",
             RuntimeWarning,
             stacklevel=4,
         )
-    if probe and isinstance(K, NTK):
+    elif probe and isinstance(K, NTK):
         K.lambda_max = top
-    found = float("nan") if top is None else top
-    return lanczos.assemble(evaluation, n)[:, 0], FilterInfo(lanczos.products, error, found)
+    info = FilterInfo(lanczos.products, error, float("nan") if top is None else top)
+    return lanczos.assemble(solution, wanted, n)[:, 0], info
 
 
 def _largest_eigenvalue(K: LinearOperator, settings: _Settings) -> float:
@@ -249,9 +260,8 @@ def _largest_eigenvalue(K: LinearOperator, settings: _Settings) -> float:
     known = getattr(K, "lambda_max", None)
     if known is not None:
         return float(known)
-    nothing = np.zeros((K.shape[0], 1))
-    # The filter's tolerance on the result is one on eta; the result here is that of the random direction alone.
-    _, info = _lanczos(K, nothing, lambda top: [lambda x: x / top], settings, with_lambda_max=True)
+    nothing = np.zeros((K.shape[0], 1))  # beside it runs the random direction, which is all that is wanted
+    _, info = _lanczos(K, nothing, lambda _: [ridge_filter(1.0)], settings, with_lambda_max=True)
     return info.lambda_max
 
 

@@ -44,8 +44,8 @@ class NTK(LinearOperator):  # type: ignore[misc]
         is to filter: see :func:`ntkfast.denoise_ntk`.
     kernel : {"ntk", "nngp"}
         The neural tangent kernel Theta, or the covariance S of the random network's output.
-    channel_axis : int
-        Axis of the channels of a 3-D image.
+    channel_axis : int, optional
+        Axis of the channels of a 3-D image; None is -1.
     device : {"auto", "cpu", "cuda"}
         Where to compute.  This version has the CPU engine.
     dtype : {"float32", "float64"}
@@ -70,8 +70,8 @@ class NTK(LinearOperator):  # type: ignore[misc]
 
     Notes
     -----
-    Ctrl-C stops a running product within half a second; the GIL is free meanwhile.  The same input and thread count give
-    the same bits.  Source: Tachella, Tang, Davies, CVPR 2021 (arXiv 2006.02379); docs/math.md has the recursion.
+    Ctrl-C stops a running product within half a second; the GIL is free meanwhile.  The same input and thread count
+    give the same bits.  Source: Tachella, Tang, Davies, CVPR 2021 (arXiv 2006.02379); docs/math.md has the recursion.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class NTK(LinearOperator):  # type: ignore[misc]
         image: Any,
         *,
         kernel: str = "ntk",
-        channel_axis: int = -1,
+        channel_axis: int | None = -1,
         device: str = "auto",
         dtype: Any = "float32",
         storage: str = "auto",
@@ -215,13 +215,14 @@ class NTK(LinearOperator):  # type: ignore[misc]
         for conv in reversed(self.network.convs):
             reach += conv.radius
             cost += (2 * reach + 1) ** 2
-        return cost * self.shape[0]
+        return cost * int(self.shape[0])
 
     def _sweep_cost(self) -> int:
-        return len(self.network.convs) * self.shape[0] ** 2 // 2
+        return len(self.network.convs) * int(self.shape[0]) ** 2 // 2
 
     def _dense_fits(self) -> bool:
-        return self.shape[0] ** 2 * self.dtype.itemsize <= AUTO_DENSE_SHARE * _engine.available_memory()
+        needed = int(self.shape[0]) ** 2 * int(self.dtype.itemsize)
+        return needed <= AUTO_DENSE_SHARE * _engine.available_memory()
 
     def dense(self) -> np.ndarray:
         """The whole matrix, shape (d, d).
@@ -274,7 +275,7 @@ def _choice(name: str, value: Any, choices: tuple[str, ...]) -> str:
 
 def _dtype(value: Any) -> np.dtype[Any]:
     try:
-        dtype = np.dtype(value)
+        dtype: np.dtype[Any] = np.dtype(value)
     except TypeError as error:
         raise TypeError(f"dtype must be 'float32' or 'float64', got {value!r}") from error
     if dtype not in (np.float32, np.float64) or value is None:
@@ -308,7 +309,9 @@ def as_image(name: str, value: Any, channel_axis: int | None, dtype: np.dtype[An
             raise ValueError(f"channel_axis must lie between -3 and 2, got {axis}")
         array = np.moveaxis(array, axis, -1)
     else:
-        raise ValueError(f"{name} must have shape (H, W) or, with a channel axis, 3 dimensions, got shape {array.shape}")
+        raise ValueError(
+            f"{name} must have shape (H, W) or, with a channel axis, 3 dimensions, got shape {array.shape}"
+        )
     largest, limit = float(np.abs(array).max()), LARGEST[dtype.name]
     if largest > limit:
         raise ValueError(f"{name} must have magnitudes up to {limit:g} for dtype {dtype.name}, got {largest:g}")

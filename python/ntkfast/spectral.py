@@ -1,12 +1,12 @@
 """Functions of the kernel, f(Theta) y, by one block Lanczos run that serves every f at once.
 
-The block Krylov space of Theta and Y = [y_1 ... y_n] is spanned by an orthonormal basis Q = [Q_0 ... Q_m], in which Theta
-is the block tridiagonal matrix T = Q^T Theta Q.  With Y = Q_0 R,
+The block Krylov space of Theta and Y = [y_1 ... y_n] is spanned by an orthonormal basis Q = [Q_0 ... Q_m], in which
+Theta is the block tridiagonal matrix T = Q^T Theta Q.  With Y = Q_0 R,
 
     f(Theta) Y  ~  Q f(T) E_1 R,        E_1 = [I 0 ... 0]^T
 
-(Saad, SIAM J. Numer. Anal. 29, 1992; block form: Frommer, Lund, Szyld, SIAM J. Matrix Anal. 41, 2020).  Everything works
-on a stack of independent problems: arrays are (batch, d, n).
+(Saad, SIAM J. Numer. Anal. 29, 1992; block form: Frommer, Lund, Szyld, SIAM J. Matrix Anal. 41, 2020).  Everything
+works on a stack of independent problems: arrays are (batch, d, n).
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["BlockLanczos", "Evaluation"]
+__all__ = ["BlockLanczos", "Filter", "gradient_descent_filter", "gradient_flow_filter", "ridge_filter"]
 
-# A stack of values of the eigenvalues -> the function's values there.
+# A stack of eigenvalues -> the function's values there.
 Function = Callable[[np.ndarray], np.ndarray]
 Product = Callable[[np.ndarray], np.ndarray]
 
@@ -26,29 +26,71 @@ BLOCKS_PER_SLAB = 8
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """f(Theta) Y for several f, in the coordinates of the basis.
+class Filter:
+    """f(Theta) Y, and what bounds the error of its Lanczos approximation.
+
+    The error of each filter here is an integral (or a sum) of residuals over its path.  With B_m the coupling to the
+    block that comes next, and since no residual grows on the way,
+
+        |f(Theta) Y - Q f(T) E_1 R|  <=  sum_k weights_k |B_m E_m^T nodes_k(T) E_1 R|
+
+    up to the quadrature, in exact arithmetic.
 
     Attributes
     ----------
-    coefficients : ndarray, shape (functions, batch, size, n)
-        Coordinates of each result in the basis.
+    value : callable
+        f.
+    nodes : tuple of callables
+    weights : tuple of float
     """
 
-    coefficients: np.ndarray
+    value: Function
+    nodes: tuple[Function, ...]
+    weights: tuple[float, ...]
 
-    def distance(self, earlier: Evaluation | None) -> float:
-        """Largest change since an evaluation in a smaller basis, relative to the largest result; inf without one.
 
-        The bases are nested and orthonormal, so that this is the distance of the results themselves.
-        """
-        if earlier is None:
-            return float("inf")
-        shared = earlier.coefficients.shape[2]
-        change = self.coefficients.copy()
-        change[:, :, :shared] -= earlier.coefficients
-        scale = float(np.sqrt((self.coefficients**2).sum(axis=(2, 3)).max(initial=0.0)))
-        return float(np.sqrt((change**2).sum(axis=(2, 3)).max(initial=0.0))) / scale if scale else 0.0
+def gradient_descent_filter(steps: int, learning_rate: float) -> Filter:
+    """f(x) = 1 - (1 - eta x)^t.
+
+    The residual y - z of Lanczos obeys the iteration up to eta Q_{m+1} B_m E_m^T (I - eta T)^k E_1 R at step k, and
+    |I - eta Theta| <= 1: the error is at most eta times the sum over k < t of those norms, here by the trapezoidal
+    rule.
+    """
+    k = np.unique(np.concatenate([np.arange(min(steps, 10) + 1), _geometric(10, steps)]).astype(np.int64))
+    weights = learning_rate * _trapezoid(k.astype(float))
+
+    def power(n: int) -> Function:
+        return lambda x: (1.0 - learning_rate * x) ** n
+
+    return Filter(lambda x: 1.0 - power(steps)(x), tuple(power(int(n)) for n in k), tuple(weights))
+
+
+def gradient_flow_filter(t: float) -> Filter:
+    """f(x) = 1 - exp(-t x); the error is at most the integral of |B_m E_m^T exp(-s T) E_1 R| over 0 <= s <= t."""
+    s = t * np.concatenate([[0.0], np.geomspace(1e-8, 1.0, 80)])
+
+    def decay(time: float) -> Function:
+        return lambda x: np.exp(-time * x)
+
+    return Filter(lambda x: -np.expm1(-t * x), tuple(decay(float(time)) for time in s), tuple(_trapezoid(s)))
+
+
+def ridge_filter(noise_var: float) -> Filter:
+    """f(x) = x/(x + v); the error is at most that of v (Theta + v)^-1, |B_m E_m^T (T + v)^-1 E_1 R|."""
+    return Filter(lambda x: x / (x + noise_var), (lambda x: 1.0 / (x + noise_var),), (1.0,))
+
+
+def _geometric(start: int, stop: int) -> np.ndarray:
+    """Integers from ``start`` to ``stop``, each about a quarter more than the one before; empty if stop < start."""
+    if stop < start:
+        return np.zeros(0)
+    return np.round(np.geomspace(start, stop, 2 + int(np.log(stop / start) / np.log(1.25))))
+
+
+def _trapezoid(nodes: np.ndarray) -> np.ndarray:
+    """Weights of the trapezoidal rule on increasing nodes."""
+    gaps = np.diff(nodes)
+    return np.asarray((np.append(gaps, 0.0) + np.insert(gaps, 0, 0.0)) / 2)
 
 
 class BlockLanczos:
@@ -74,7 +116,9 @@ class BlockLanczos:
         self._eps = float(np.finfo(start.dtype).eps)
         self._n = start.shape[2]
         first, self._start_factor = _orthonormal(start, 10 * self._eps * _norm(start))
-        self._slabs: list[np.ndarray] = []  # the basis Q_0 Q_1 ..., several blocks an array: few and long matrix products
+        self._slabs: list[
+            np.ndarray
+        ] = []  # the basis Q_0 Q_1 ..., several blocks an array: few and long matrix products
         self._newest = first
         self._append(first)
         self._projected = np.zeros((start.shape[0], 0, 0))
@@ -115,27 +159,69 @@ class BlockLanczos:
             grown[:, size - n : size, size:] = np.swapaxes(self._link, 1, 2)
         self._projected = grown
 
-    def eigenvalues(self) -> np.ndarray:
-        """Ritz values, ascending, shape (batch, size): the largest approaches that of Theta from below."""
-        return np.maximum(np.linalg.eigvalsh(self._projected), 0.0)
-
-    def evaluate(self, functions: Sequence[Function], items: slice = slice(None)) -> Evaluation:
-        """f(T) E_1 R for each function, and each problem of the stack or those in ``items``; after at least one step."""
+    def solve(self, items: slice = slice(None)) -> Solution:
+        """Diagonalise T, for each problem of the stack or those in ``items``; call after at least one step."""
         values, vectors = np.linalg.eigh(self._projected[items])
-        values = np.maximum(values, 0.0)  # Theta is positive semi-definite
-        first = np.swapaxes(vectors[:, : self._n], 1, 2) @ self._start_factor[items].astype(np.float64)
-        return Evaluation(np.stack([vectors @ (f(values)[:, :, None] * first) for f in functions]))
+        return Solution(
+            values=np.maximum(values, 0.0),  # Theta is positive semi-definite
+            vectors=vectors,
+            first=np.swapaxes(vectors[:, : self._n], 1, 2) @ self._start_factor[items].astype(np.float64),
+            coupling=self._link[items].astype(np.float64) @ vectors[:, -self._n :],
+        )
 
-    def assemble(self, evaluation: Evaluation, columns: int | None = None) -> np.ndarray:
-        """Results in pixels, shape (functions, batch, d, columns); by default all n columns."""
+    def assemble(self, solution: Solution, filters: Sequence[Filter], columns: int | None = None) -> np.ndarray:
+        """f(Theta) Y in pixels, for a solution of all items: (filters, batch, d, columns); by default all n columns."""
+        coefficients = np.stack([solution.coefficients(f.value)[:, :, :columns] for f in filters])
         out = 0.0
-        start, size = 0, evaluation.coefficients.shape[2]
+        start, size = 0, coefficients.shape[2]
         for slab in self._slabs:
             stop = min(start + slab.shape[2], size)
-            part = evaluation.coefficients[:, :, start:stop, :columns].astype(slab.dtype)
+            part = coefficients[:, :, start:stop].astype(slab.dtype)
             out = out + slab[:, :, : stop - start] @ part
             start = stop
         return np.asarray(out)
+
+
+@dataclass(frozen=True)
+class Solution:
+    """The projected problem, diagonalised: T = V diag(values) V^T.
+
+    Attributes
+    ----------
+    values : ndarray, shape (batch, size)
+        Ritz values, ascending: the largest approaches that of Theta from below.
+    vectors : ndarray, shape (batch, size, size)
+        V.
+    first : ndarray, shape (batch, size, n)
+        V^T E_1 R.
+    coupling : ndarray, shape (batch, n, size)
+        B_m E_m^T V: how each Ritz vector leaks into the block that comes next; 0 once the space is exhausted.
+    """
+
+    values: np.ndarray
+    vectors: np.ndarray
+    first: np.ndarray
+    coupling: np.ndarray
+
+    def coefficients(self, f: Function) -> np.ndarray:
+        """f(T) E_1 R, shape (batch, size, n): the result's coordinates in the basis."""
+        return np.asarray(self.vectors @ (f(self.values)[:, :, None] * self.first))
+
+    def error(self, filters: Sequence[Filter]) -> float:
+        """Bound on the error of the filters, relative to the norm of each result; the largest of all."""
+        worst = 0.0
+        for f in filters:
+            size = _norm(self.first * f.value(self.values)[:, :, None])
+            residuals = [_norm(self.coupling @ (node(self.values)[:, :, None] * self.first)) for node in f.nodes]
+            bound = np.einsum("k,kb->b", f.weights, np.stack(residuals))
+            worst = max(worst, float(np.divide(bound, size, out=np.zeros_like(bound), where=size > 0).max()))
+        return worst
+
+    def top_residual(self) -> float:
+        """|Theta v - theta v| of the largest Ritz pair, relative to theta; the error of theta is about its square."""
+        top = self.values[:, -1]
+        leak = np.sqrt((self.coupling[:, :, -1] ** 2).sum(axis=1))
+        return float(np.divide(leak, top, out=np.zeros_like(leak), where=top > 0).max())
 
 
 def _norm(v: np.ndarray) -> np.ndarray:
@@ -146,8 +232,8 @@ def _norm(v: np.ndarray) -> np.ndarray:
 def _orthonormal(v: np.ndarray, threshold: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """V = Q R with orthonormal columns Q, save that directions below ``threshold`` (batch,) become zero columns.
 
-    A singular value decomposition of the triangular factor turns the columns so that what is missing is whole columns; plain
-    QR would fill them with arbitrary vectors that need not be orthogonal to the earlier blocks.
+    A singular value decomposition of the triangular factor turns the columns so that what is missing is whole columns;
+    plain QR would fill them with arbitrary vectors that need not be orthogonal to the earlier blocks.
     """
     q, r = np.linalg.qr(v)
     u, s, vt = np.linalg.svd(r, full_matrices=False)

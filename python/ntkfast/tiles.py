@@ -15,8 +15,8 @@ class Tiling:
     shape : (n, H, W)
         Number of images and their size.
     size, overlap : int
-        Side of the tiles and how much neighbours share, in pixels, 0 <= overlap < size.  An image smaller than a tile is
-        one tile.
+        Side of the tiles and how much neighbours share, in pixels, 0 <= overlap < size.  An image smaller than a tile
+        is one tile.
 
     Attributes
     ----------

@@ -1,0 +1,127 @@
+"""Errors of the engine against the dense float64 reference: the tables of docs/math.md.
+
+``python -m bench.accuracy`` prints, for each dtype, image and network, the largest error of an entry over the largest
+entry of the kernel, the worst of both paddings and of every instruction-set level of this machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench import machine
+from bench.networks import stack, table
+from ntkfast import NTK, Conv, LeakyReLU, Network, _core, _engine, vanilla_cnn
+from ntkfast.network import PADDINGS
+from ntkfast.reference import kernel_matrix
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+from images import HARD, IMAGES, NATURAL, noise
+
+DTYPES = ("float32", "float64")
+
+NETWORKS: dict[str, Network] = {
+    "5": vanilla_cnn(1, 5),
+    "11": vanilla_cnn(1, 11),
+    "3 3 3": vanilla_cnn(3, 3),
+    "3 3 3 3 3": stack(5, 3),
+    "1": vanilla_cnn(1, 1),
+    "1 1 1": vanilla_cnn(3, 1),
+    "leaky": Network([Conv(5), LeakyReLU(0.1), Conv(3), LeakyReLU(-0.3), Conv(3)]),
+}
+
+
+def photograph(height: int, width: int, channels: int, seed: int) -> np.ndarray:
+    """The natural image in 256 levels: flat parts hold patches that are exactly parallel or nearly so."""
+    return np.round(255 * IMAGES["natural"](height, width, channels, seed)) / 255
+
+
+def bright_and_dark(height: int, width: int, channels: int, seed: int) -> np.ndarray:
+    """Halves at 1 and 1/3 with noise of 5e-4: nearly parallel patches, where an angle weighs most."""
+    x = np.where(np.arange(height) < height // 2, 1.0, 1 / 3)[:, None, None]
+    return x * (1 + 5e-4 * noise(height, width, channels, seed))
+
+
+def nearly_opposite(height: int, width: int, channels: int, seed: int) -> np.ndarray:
+    """A checkerboard of -1 and 1 with noise of 5e-4: patches that are nearly opposite."""
+    rows, cols = np.indices((height, width))
+    return (2.0 * ((rows + cols) % 2) - 1)[..., None] + 5e-4 * noise(height, width, channels, seed)
+
+
+# Beyond the images of the tests: what the snap to angle 0 and pi changes.
+LIMITS: dict[str, Callable[[int, int, int, int], np.ndarray]] = {
+    f.__name__: f for f in (photograph, bright_and_dark, nearly_opposite)
+}
+KINDS = {name: IMAGES[name] for name in (*NATURAL, *HARD) if name != "zero"} | LIMITS
+
+
+def error(actual: np.ndarray, expected: np.ndarray) -> float:
+    """Largest error of an entry over the largest entry."""
+    return float(np.abs(actual - expected).max() / np.abs(expected).max())
+
+
+def measure(image: np.ndarray, network: Network) -> dict[str, dict[tuple[str, str], float]]:
+    """Error by dtype and (padding, level)."""
+    errors: dict[str, dict[tuple[str, str], float]] = {dtype: {} for dtype in DTYPES}
+    for padding in PADDINGS:
+        net = Network(network.layers, padding=padding)
+        theta = kernel_matrix(net, image)
+        for isa in _core.supported_isas():
+            os.environ[_engine.ISA_VARIABLE] = isa
+            for dtype in DTYPES:
+                errors[dtype][padding, isa] = error(NTK(net, image, dtype=dtype, storage="stream").dense(), theta)
+    return errors
+
+
+def rows(results: Sequence[dict[str, Any]], dtype: str) -> list[list[str]]:
+    """A line for each image: the worst of the paddings and levels for each network."""
+    lines: dict[str, list[str]] = {}
+    for result in results:
+        name = f"{result['image']}, {'gray' if result['channels'] == 1 else 'colour'}"
+        lines.setdefault(name, [name]).append(f"{max(result['errors'][dtype].values()):.1e}")
+    return list(lines.values())
+
+
+def spread(results: Sequence[dict[str, Any]], dtype: str) -> str:
+    """How far the paddings and levels differ: the worst of all images and networks for each."""
+    names = sorted({key for result in results for key in result["errors"][dtype]})
+    worst = {key: max(result["errors"][dtype][key] for result in results) for key in names}
+    return ", ".join(f"{padding}/{isa} {value:.1e}" for (padding, isa), value in worst.items())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", type=int, default=24, help="side of the images")
+    parser.add_argument("--images", nargs="+", choices=list(KINDS), default=list(KINDS))
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", type=Path, help="write the results here")
+    args = parser.parse_args()
+
+    results: list[dict[str, Any]] = []
+    for name in args.images:
+        for channels in (3, 1):
+            image = KINDS[name](args.size, args.size, channels, args.seed)
+            for label, network in NETWORKS.items():
+                errors = measure(image, network)
+                results.append({"image": name, "channels": channels, "network": label, "errors": errors})
+    print(f"max error over max|T|, {args.size} x {args.size}; networks by the kernel sizes of their convolutions")
+    for dtype in DTYPES:
+        print(f"\n{dtype}")
+        print("\n".join(table(["image", *NETWORKS], rows(results, dtype))))
+        print(f"worst by padding/level: {spread(results, dtype)}")
+    if args.json:
+        for result in results:
+            result["errors"] = {
+                dtype: {"/".join(key): value for key, value in by.items()} for dtype, by in result["errors"].items()
+            }
+        machine.save(args.json, results)
+
+
+if __name__ == "__main__":
+    main()

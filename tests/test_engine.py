@@ -1,0 +1,437 @@
+"""The compiled engine against the dense reference: accuracy at every instruction set, image edges, invariants."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from images import HARD, IMAGES, NATURAL, noise
+from ntkfast import NTK, _core, _engine
+from ntkfast.network import Conv, LeakyReLU, Network, ReLU, vanilla_cnn
+from ntkfast.reference import kernel_matrix
+from strategies import image_shapes, networks
+
+ISAS = _core.supported_isas()
+KERNELS = ("ntk", "nngp")
+PADDINGS = ("zeros", "circular")
+DTYPES = ("float32", "float64")
+
+# Largest error of an entry over the largest entry.  In double precision the reference sets the limit: where patches are
+# parallel, rounding of its cosine by 1e-16 turns into an angle of 1e-8.
+BARS = {
+    "float32": dict.fromkeys(NATURAL, 1e-6) | dict.fromkeys(HARD, 1e-5),
+    "float64": dict.fromkeys(NATURAL, 2e-12) | dict.fromkeys(HARD, 5e-8),
+}
+PARALLEL = 5e-8
+
+NETS = {
+    "one conv": [Conv(5, bias_var=0.3)],
+    "1": [Conv(1), ReLU(), Conv(1)],
+    "3": [Conv(3), ReLU(), Conv(1)],
+    "11": [Conv(11), ReLU(), Conv(1)],
+    "deep 1": [*[Conv(1), ReLU()] * 5, Conv(1)],
+    "deep 3": [*[Conv(3), ReLU()] * 5, Conv(1)],
+    "7 9": [Conv(7), LeakyReLU(0.1), Conv(9), LeakyReLU(-0.3), Conv(5)],
+    "13 15": [Conv(13), ReLU(), Conv(15), ReLU(), Conv(3)],
+    "linear": [Conv(5), Conv(3), ReLU(), Conv(3), Conv(1)],
+    "frozen": [Conv(3, trainable=False), LeakyReLU(1.5), Conv(3), LeakyReLU(0.5), Conv(1, trainable=False)],
+    "biases": [Conv(3, bias_var=0.3), ReLU(), Conv(3, weight_var=1.2, bias_var=0.1), ReLU(), Conv(1, bias_var=0.2)],
+    "magnitude": [Conv(5), LeakyReLU(-1.0), Conv(3), ReLU(), Conv(1)],
+}
+each_isa = pytest.mark.parametrize("isa", ISAS)
+each_kernel = pytest.mark.parametrize("kernel", KERNELS)
+each_padding = pytest.mark.parametrize("padding", PADDINGS)
+each_dtype = pytest.mark.parametrize("dtype", DTYPES)
+each_net = pytest.mark.parametrize("net", NETS)
+
+
+def deterministic(max_examples: int):
+    return settings(deadline=None, derandomize=True, max_examples=max_examples)
+
+
+def use_isa(monkeypatch, isa):
+    monkeypatch.setenv("NTKFAST_ISA", isa)
+    assert _engine.isa() == isa
+
+
+def error_of(actual, expected, scale=None):
+    """Largest error over ``scale``, by default the largest entry; the error itself if all is zero."""
+    assert actual.shape == expected.shape
+    scale = np.abs(expected).max(initial=0.0) if scale is None else scale
+    return np.abs(actual - expected).max(initial=0.0) / (scale or 1.0)
+
+
+def bar_of(dtype, name, net):
+    """The bar; in double precision that of the reference, where patches are single pixels and many of them parallel."""
+    parallel = net.layers[0].kernel_size == 1
+    return PARALLEL if parallel and dtype == "float64" else BARS[dtype][name]
+
+
+def product_error(K, theta, v):
+    """Error of K @ v, over what it is if each entry of the kernel is off by max|T|."""
+    scale = np.abs(theta).max() * np.abs(v).reshape(len(v), -1).sum(axis=0).max()
+    return error_of(K @ v, theta @ v.astype(K.dtype).astype(np.float64), scale)
+
+
+# --- Accuracy -----------------------------------------------------------------------------------------------------
+
+
+@each_dtype
+@each_kernel
+@each_padding
+@each_net
+@pytest.mark.parametrize("name", IMAGES)
+def test_matrix_is_exact(name, net, padding, kernel, dtype):
+    net = Network(NETS[net], padding)
+    for shape, seed in (((9, 8, 1), 0), ((8, 9, 3), 1), ((7, 7, 2), 2)):
+        image = IMAGES[name](*shape, seed)
+        theta = kernel_matrix(net, image, kernel)
+        K = NTK(net, image, kernel=kernel, dtype=dtype, threads=1)
+        matrix = K.dense()
+        assert matrix.dtype == dtype
+        bar = bar_of(dtype, name, net)
+        assert error_of(matrix, theta) <= bar, shape
+        assert error_of(K.diagonal(), np.diagonal(theta)) <= {"float32": 3e-7, "float64": 1e-13}[dtype], shape
+
+
+@each_isa
+@each_dtype
+@each_kernel
+@each_padding
+@each_net
+@pytest.mark.parametrize("name", ["centred", "spiked"])
+def test_products_and_columns_at_every_level(name, net, padding, kernel, dtype, isa, monkeypatch):
+    use_isa(monkeypatch, isa)
+    net = Network(NETS[net], padding)
+    rng = np.random.default_rng(3)
+    image = IMAGES[name](6, 9, 3, 1)
+    theta = kernel_matrix(net, image, kernel)
+    bar = bar_of(dtype, name, net)
+    v = rng.standard_normal((54, 5))
+    pixels = np.array([0, 53, 8, 31, 31])
+    for storage in ("stream", "dense"):
+        K = NTK(net, image, kernel=kernel, dtype=dtype, storage=storage, threads=2)
+        assert K.storage == storage
+        for columns in (1, 3, 5):
+            assert product_error(K, theta, v[:, :columns]) <= bar, (storage, columns)
+        assert K._engine.stored == (storage == "dense")
+        assert error_of(K.dense(), theta) <= bar, storage
+        assert error_of(K._engine.columns(pixels).T, theta[:, pixels], np.abs(theta).max()) <= bar, storage
+        assert error_of(K.diagonal(), np.diagonal(theta)) <= bar, storage
+
+
+@each_isa
+@each_dtype
+@each_padding
+def test_levels_on_rows_of_every_length(padding, dtype, isa, monkeypatch):
+    # Rows end within a register, at its end, and one behind it.
+    use_isa(monkeypatch, isa)
+    net = Network([Conv(3), ReLU(), Conv(7), ReLU(), Conv(1)], padding)
+    for width in (1, 2, 7, 8, 9, 15, 16, 17, 31, 32, 33):
+        image = noise(3, width, 2, width)
+        theta = kernel_matrix(net, image)
+        K = NTK(net, image, dtype=dtype, storage="stream")
+        assert error_of(K.dense(), theta) <= BARS[dtype]["noise"], width
+        assert error_of(K.columns([3 * width // 2]), theta[:, [3 * width // 2]]) <= BARS[dtype]["noise"], width
+        assert product_error(K, theta, noise(3 * width, 3, 1, 1)[..., 0]) <= BARS[dtype]["noise"], width
+
+
+@each_dtype
+@each_padding
+@pytest.mark.parametrize("storage", ["stream", "dense"])
+@pytest.mark.parametrize("columns", [1, 3, 4, 5, 63, 64, 65, 70])
+def test_products_with_any_number_of_columns(columns, storage, padding, dtype):
+    net = vanilla_cnn(2, 3, padding=padding)
+    image = noise(5, 7, 3, 4)
+    v = np.random.default_rng(columns).standard_normal((35, columns))
+    K = NTK(net, image, dtype=dtype, storage=storage)
+    assert (K @ v).shape == (35, columns)
+    assert product_error(K, kernel_matrix(net, image), v) <= BARS[dtype]["noise"]
+
+
+@each_dtype
+def test_sums_over_many_displacements_do_not_drift(dtype):
+    # 2304 terms of one sign a sum, over more displacements than are summed in one go.
+    net = vanilla_cnn(1, 5)
+    image = IMAGES["natural"](48, 48, 3, 0)
+    theta = kernel_matrix(net, image)
+    K = NTK(net, image, dtype=dtype, storage="stream")
+    v = np.ones(48 * 48)
+    assert error_of(K @ v, theta @ v) <= {"float32": 1e-6, "float64": 1e-12}[dtype]
+
+
+@deterministic(60)
+@given(networks(max_depth=5, max_kernel=11), image_shapes(), st.sampled_from(NATURAL + HARD), st.integers(0, 1000))
+def test_random_networks_apply_as_the_reference(net, shape, name, seed):
+    image = IMAGES[name](*(*shape, 1)[:3], seed).reshape(shape)
+    v = np.random.default_rng(seed).standard_normal((shape[0] * shape[1], 3))
+    for kernel in KERNELS:
+        theta = kernel_matrix(net, image, kernel)
+        for dtype in DTYPES:
+            for storage in ("stream", "dense"):
+                K = NTK(net, image, kernel=kernel, dtype=dtype, storage=storage)
+                assert product_error(K, theta, v) <= bar_of(dtype, name, net)
+
+
+@deterministic(60)
+@given(networks(max_depth=5, max_kernel=11), image_shapes(max_side=7), st.sampled_from(NATURAL + HARD), st.data())
+def test_random_networks_have_the_columns_of_the_reference(net, shape, name, data):
+    image = IMAGES[name](*(*shape, 1)[:3], data.draw(st.integers(0, 1000))).reshape(shape)
+    pixels = np.array(data.draw(st.lists(st.integers(0, shape[0] * shape[1] - 1), min_size=1, max_size=4)))
+    for kernel in KERNELS:
+        theta = kernel_matrix(net, image, kernel)
+        for dtype in DTYPES:
+            K = NTK(net, image, kernel=kernel, dtype=dtype)
+            # Both ways: the engine's columns, and what NTK chooses.
+            scale = np.abs(theta).max()
+            for columns in (K._engine.columns(pixels).T, K.columns(pixels)):
+                assert error_of(columns, theta[:, pixels], scale) <= bar_of(dtype, name, net)
+
+
+# --- Images -------------------------------------------------------------------------------------------------------
+
+
+@each_dtype
+@each_kernel
+@each_padding
+@pytest.mark.parametrize(
+    "shape", [(1, 1), (1, 1, 5), (1, 9), (9, 1), (2, 2), (1, 2, 3), (3, 5, 4), (5, 3, 1), (7, 4, 5)], ids=str
+)
+def test_images_of_every_shape(shape, padding, kernel, dtype):
+    # Kernels up to 11 and 15 reach beyond most of these images.
+    image = np.random.default_rng(1).standard_normal(shape)
+    for layers in (NETS["deep 3"], NETS["11"], NETS["13 15"], NETS["biases"]):
+        net = Network(layers, padding)
+        theta = kernel_matrix(net, image, kernel)
+        # A single pixel, or a row of two, has no room for patches that differ.
+        K = NTK(net, image, kernel=kernel, dtype=dtype)
+        bar = {"float32": 1e-6, "float64": PARALLEL}[dtype]
+        assert error_of(K.dense(), theta) <= bar
+        assert error_of(K.columns(range(len(theta))), theta) <= bar
+        assert product_error(K, theta, np.eye(len(theta))) <= bar
+
+
+def image_variants():
+    x = np.random.default_rng(0).integers(0, 200, (6, 5, 3))
+    locked = x.astype(float)
+    locked.flags.writeable = False
+    wide = np.random.default_rng(1).standard_normal((12, 10, 6))
+    wide[::2, ::-2, 1::2] = x
+    return x, {
+        "uint8": x.astype(np.uint8),
+        "int64": x,
+        "float16": x.astype(np.float16),
+        "float32": x.astype(np.float32),
+        "longdouble": x.astype(np.longdouble),
+        "big-endian": x.astype(">f8"),
+        "list": x.tolist(),
+        "read-only": locked,
+        "Fortran order": np.asfortranarray(x.astype(float)),
+        "strided and reversed": wide[::2, ::-2, 1::2],
+    }
+
+
+@pytest.mark.parametrize("variant", image_variants()[1])
+def test_images_of_every_kind_of_array(variant):
+    x, variants = image_variants()
+    net = vanilla_cnn(1, 3)
+    expected = NTK(net, x.astype(float)).dense()
+    assert error_of(expected, kernel_matrix(net, x)) <= 1e-6
+    image = variants[variant]
+    before = np.array(image)
+    np.testing.assert_array_equal(NTK(net, image).dense(), expected)
+    np.testing.assert_array_equal(image, before)
+
+
+def test_boolean_images_are_zeros_and_ones():
+    mask = noise(5, 6, 1, 0)[..., 0] > 0
+    np.testing.assert_array_equal(NTK(vanilla_cnn(), mask).dense(), NTK(vanilla_cnn(), mask.astype(float)).dense())
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2, -1, -2, -3])
+def test_channels_may_lie_on_any_axis(axis):
+    image = noise(4, 5, 3, 0)
+    K = NTK(vanilla_cnn(1, 3), np.moveaxis(image, -1, axis), channel_axis=axis)
+    assert K.image_shape == (4, 5)
+    assert K.channels == 3
+    np.testing.assert_array_equal(K.dense(), NTK(vanilla_cnn(1, 3), image).dense())
+
+
+def test_a_grey_image_is_an_image_of_one_channel():
+    image = noise(4, 5, 1, 0)
+    np.testing.assert_array_equal(NTK(vanilla_cnn(), image[..., 0]).dense(), NTK(vanilla_cnn(), image).dense())
+
+
+def test_a_batch_of_images_is_each_of_them():
+    net = vanilla_cnn(2, 3, padding="circular")
+    images = noise(12, 5, 2, 0).reshape(3, 4, 5, 2)
+    engine = _engine.make(net, images, kernel="ntk", dtype=np.dtype("float64"), threads=2)
+    v = noise(20, 2, 3, 1)
+    matrices, product = engine.dense(), engine.product(v)
+    for n, image in enumerate(images):
+        theta = kernel_matrix(net, image)
+        assert error_of(matrices[n], theta) <= 1e-12
+        assert error_of(product[:, :, n], theta @ v[:, :, n]) <= 1e-12
+        assert error_of(engine.diagonal()[:, n], np.diagonal(theta)) <= 1e-12
+
+
+# --- Invariants ---------------------------------------------------------------------------------------------------
+
+
+@each_dtype
+@each_kernel
+@each_padding
+@each_net
+@pytest.mark.parametrize("name", ["natural", "periodic", "spiked"])
+def test_kernel_is_symmetric_and_positive_semi_definite(name, net, padding, kernel, dtype):
+    K = NTK(Network(NETS[net], padding), IMAGES[name](7, 8, 3, 0), kernel=kernel, dtype=dtype)
+    matrix = K.dense()
+    if padding == "zeros":
+        np.testing.assert_array_equal(matrix, matrix.T)
+    else:  # displacements that are their own opposites are computed from both ends
+        assert error_of(matrix, matrix.T) <= {"float32": 1e-6, "float64": 1e-14}[dtype]
+    values = np.linalg.eigvalsh(matrix.astype(np.float64))
+    assert values[-1] > 0
+    assert values[0] >= -{"float32": 1e-6, "float64": 1e-8}[dtype] * values[-1]
+
+
+@each_dtype
+@each_kernel
+@pytest.mark.parametrize("shift", [(1, 0), (0, 1), (-2, 3)])
+def test_circular_kernel_moves_with_the_image(shift, kernel, dtype):
+    net = Network(NETS["biases"], "circular")
+    image = noise(5, 6, 2, 5)
+    pixels = np.roll(np.arange(30).reshape(5, 6), shift, axis=(0, 1)).ravel()
+    matrix, moved = (NTK(net, x, kernel=kernel, dtype=dtype).dense() for x in (image, np.roll(image, shift, (0, 1))))
+    assert error_of(moved, matrix[np.ix_(pixels, pixels)]) <= BARS[dtype]["noise"]
+    assert error_of(moved, matrix) > 0.01
+
+
+@each_dtype
+@each_padding
+@pytest.mark.parametrize("storage", ["stream", "dense"])
+def test_products_are_linear_and_those_of_the_matrix(storage, padding, dtype):
+    K = NTK(vanilla_cnn(2, 5, padding=padding), noise(7, 6, 3, 0), dtype=dtype, storage=storage)
+    v, w = noise(42, 4, 2, 1).transpose(2, 0, 1).astype(dtype)
+    tolerance = {"float32": 2e-6, "float64": 1e-14}[dtype]
+    assert error_of(K @ (2 * v - 3 * w), 2 * (K @ v) - 3 * (K @ w)) <= tolerance
+    assert error_of(K @ v, K.dense() @ v) <= tolerance
+    assert error_of(np.vdot(w, K @ v), np.vdot(K @ w, v)) <= 10 * tolerance
+    assert not (K @ np.zeros(42)).any()
+
+
+@each_dtype
+@each_padding
+@pytest.mark.parametrize("factor", [2.0, 0.5, -4.0, 2.0**30, 2.0**-30])
+def test_powers_of_two_scale_the_kernel_exactly(factor, padding, dtype):
+    net, image, v = Network(NETS["7 9"], padding), noise(6, 7, 2, 0), noise(42, 2, 1, 1)[..., 0]
+    K, scaled = (NTK(net, x, dtype=dtype) for x in (image, factor * image))
+    np.testing.assert_array_equal(scaled.dense(), factor**2 * K.dense())
+    np.testing.assert_array_equal(scaled @ v, factor**2 * (K @ v))
+    np.testing.assert_array_equal(scaled.columns([5]), factor**2 * K.columns([5]))
+    np.testing.assert_array_equal(scaled.diagonal(), factor**2 * K.diagonal())
+
+
+@each_dtype
+@each_padding
+@pytest.mark.parametrize("factor", [3.7, 1e-12, 1e12])
+@pytest.mark.parametrize("name", ["centred", "spiked"])
+def test_kernel_scales_with_the_square_of_the_image(name, factor, padding, dtype):
+    net, image = vanilla_cnn(3, 3, padding=padding), IMAGES[name](6, 7, 3, 0)
+    matrix, scaled = (NTK(net, x, dtype=dtype).dense().astype(np.float64) for x in (image, factor * image))
+    assert np.isfinite(scaled).all()
+    assert error_of(scaled / factor**2, matrix) <= BARS[dtype][name]
+
+
+@each_padding
+@pytest.mark.parametrize("weight_var", [1e-3, 1e3])
+def test_weight_variances_of_any_size_stay_in_range(weight_var, padding):
+    net = Network([*[Conv(3, weight_var=weight_var), ReLU()] * 5, Conv(1)], padding)
+    image = 1e3 * noise(6, 7, 2, 0)
+    theta = kernel_matrix(net, image)
+    assert error_of(NTK(net, image, dtype="float32").dense(), theta) <= 1e-6
+
+
+@each_dtype
+@each_kernel
+@each_padding
+def test_zero_image_has_zero_kernel(padding, kernel, dtype):
+    K = NTK(Network(NETS["7 9"], padding), np.zeros((5, 6, 2)), kernel=kernel, dtype=dtype)
+    assert not K.dense().any()
+    assert not K.diagonal().any()
+    assert not K.columns([7]).any()
+    assert not (K @ np.ones((30, 3))).any()
+
+
+@each_dtype
+@each_kernel
+def test_zero_patches_have_zero_rows_and_columns(kernel, dtype):
+    image = noise(4, 9, 2, 11)
+    image[:, 4:] = 0
+    net = Network([Conv(3), LeakyReLU(0.1), Conv(3), ReLU(), Conv(1)])
+    K = NTK(net, image, kernel=kernel, dtype=dtype)
+    matrix = K.dense().reshape(4, 9, 4, 9)
+    # A receptive field of 5 x 5: columns 0 to 5 see the noise, columns 6 to 8 see zeros.
+    largest = np.abs(matrix).max()
+    assert np.abs(matrix[:, 6:]).max() <= 1e-7 * largest
+    assert np.abs(matrix[:, :, :, 6:]).max() <= 1e-7 * largest
+    assert (K.diagonal().reshape(4, 9)[:, :6] > 0).all()
+    assert error_of(K.dense(), kernel_matrix(net, image, kernel)) <= BARS[dtype]["noise"]
+
+
+@each_dtype
+@each_padding
+@pytest.mark.parametrize("storage", ["stream", "dense"])
+@pytest.mark.parametrize("threads", [1, 2, 3, 7])
+def test_results_repeat_to_the_bit(threads, storage, padding, dtype):
+    net, image, v = vanilla_cnn(2, 3, padding=padding), noise(19, 21, 2, 0), noise(399, 3, 1, 1)[..., 0]
+
+    def results(count):
+        K = NTK(net, image, dtype=dtype, storage=storage, threads=count)
+        return K @ v, K @ v, K.dense(), K.columns([3, 200])
+
+    first, again = results(threads), results(threads)
+    for a, b in zip(first, again, strict=True):
+        np.testing.assert_array_equal(a, b)
+    np.testing.assert_array_equal(first[0], first[1])
+    # Another number of threads adds in another order.
+    for a, b in zip(first, results(1), strict=True):
+        assert error_of(a, b) <= 1e-6
+
+
+@pytest.mark.skipif(len(ISAS) < 2, reason="this machine has one instruction-set level")
+@each_dtype
+@each_padding
+@each_net
+def test_levels_agree(net, padding, dtype, monkeypatch):
+    image, v = noise(9, 10, 3, 0), noise(90, 3, 1, 1)[..., 0]
+    results = []
+    for isa in ISAS:
+        use_isa(monkeypatch, isa)
+        K = NTK(Network(NETS[net], padding), image, dtype=dtype)
+        results.append((K.dense(), K @ v, K.columns([0, 44])))
+    for other in results[1:]:
+        for a, b in zip(results[0], other, strict=True):
+            assert error_of(a, b) <= BARS[dtype]["noise"]
+
+
+# --- Progress -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("call", ["product", "store", "dense"])
+@each_padding
+def test_progress_of_short_sweeps_over_many_images_stays_in_range(padding, call):
+    # Displacements that are their own opposites on the torus (here 3 of 3) meet each pair twice.
+    images = np.random.default_rng(0).standard_normal((200_000, 2, 2, 1))
+    net = vanilla_cnn(3, 1, padding=padding)
+    engine = _engine.make(net, images, kernel="ntk", dtype=np.dtype("float64"), threads=1)
+    seen = []
+    argument = [np.ones((4, 1, len(images)))] if call == "product" else []
+    getattr(engine, call)(*argument, seen.append)
+    assert len(seen) > 1
+    assert seen[-1] == 1
+    assert all(0 <= a <= b <= 1 for a, b in itertools.pairwise(seen))

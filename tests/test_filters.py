@@ -1,0 +1,199 @@
+"""Filters against dense float64 linear algebra and against the plain iteration."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.sparse.linalg import aslinearoperator
+
+import ntkfast as nf
+from images import IMAGES
+from ntkfast.reference import kernel_matrix
+from ntkfast.spectral import BlockLanczos, ridge_filter
+
+TOLERANCE = {"float32": 2e-5, "float64": 1e-8}
+
+
+@pytest.fixture(scope="module", params=["float32", "float64"])
+def problem(request):
+    """A kernel, its dense float64 matrix, and a colour target."""
+    image = IMAGES["centred"](14, 11, 3, 0)
+    K = nf.NTK(nf.vanilla_cnn(1, 5), image, dtype=request.param)
+    return K, kernel_matrix(K.network, image), image
+
+
+def apply(matrix, f, y):
+    """f(matrix) y by an eigendecomposition in float64."""
+    values, vectors = np.linalg.eigh(matrix)
+    columns = y.reshape(len(matrix), -1)
+    return (vectors @ (f(np.maximum(values, 0))[:, None] * (vectors.T @ columns))).reshape(y.shape)
+
+
+def assert_close(got, wanted, tolerance):
+    assert got.shape == wanted.shape
+    assert np.linalg.norm(got - wanted) <= tolerance * np.linalg.norm(wanted)
+
+
+@pytest.mark.parametrize("steps", [1, 7, 100, 3000])
+def test_gradient_descent_is_the_power(problem, steps):
+    K, matrix, y = problem
+    z, info = nf.gradient_descent(K, y, steps, full_output=True)
+    top = np.linalg.eigvalsh(matrix)[-1]
+    assert info.lambda_max == pytest.approx(top, rel=1e-4)
+    assert info.learning_rate == pytest.approx(1 / info.lambda_max)
+    assert z.dtype == K.dtype
+    wanted = apply(matrix, lambda x: 1 - (1 - info.learning_rate * x) ** steps, y)
+    assert_close(z, wanted, TOLERANCE[K.dtype.name])
+
+
+def test_path_and_single_steps_agree(problem):
+    K, _, y = problem
+    path = nf.gradient_descent(K, y, [0, 3, 50])
+    assert path.shape == (3, *y.shape)
+    assert not path[0].any()
+    for z, t in zip(path, (0, 3, 50), strict=True):
+        assert np.abs(z - nf.gradient_descent(K, y, t)).max() <= TOLERANCE[K.dtype.name] * np.abs(y).max()
+
+
+@pytest.mark.parametrize("share", [0.3, 1.0, 1.9])
+def test_lanczos_follows_the_plain_iteration(problem, share):
+    K, matrix, y = problem
+    rate = share / np.linalg.eigvalsh(matrix)[-1]
+    steps = [0, 1, 2, 5, 60]
+    fast = nf.gradient_descent(K, y, steps, rate)
+    slow, info = nf.gradient_descent(K, y, steps, rate, method="iteration", full_output=True)
+    assert info.products == 60
+    assert np.abs(fast - slow).max() <= TOLERANCE[K.dtype.name] * np.abs(y).max()
+
+
+def test_gradient_flow_and_ridge(problem):
+    K, matrix, y = problem
+    top = np.linalg.eigvalsh(matrix)[-1]
+    tolerance = TOLERANCE[K.dtype.name]
+    times = [0.0, 3 / top, 200 / top]
+    flow = nf.gradient_flow(K, y, times)
+    assert not flow[0].any()
+    for z, t in zip(flow[1:], times[1:], strict=True):
+        assert_close(z, apply(matrix, lambda x, t=t: 1 - np.exp(-t * x), y), tolerance)
+    for variance in (0.01 * top, 0.3 * top):
+        wanted = matrix @ np.linalg.solve(matrix + variance * np.eye(len(matrix)), y.reshape(len(matrix), -1))
+        assert_close(nf.ridge(K, y, variance), wanted.reshape(y.shape), tolerance)
+
+
+def test_flow_is_the_limit_of_small_steps(problem):
+    K, matrix, y = problem
+    t = 20 / np.linalg.eigvalsh(matrix)[-1]
+    errors = [np.linalg.norm(nf.gradient_descent(K, y, n, t / n) - nf.gradient_flow(K, y, t)) for n in (40, 80)]
+    assert errors[1] < 0.6 * errors[0]
+
+
+def test_the_error_estimate_bounds_the_error(problem):
+    K, matrix, y = problem
+    for tolerance in (1e-1, 1e-2, 1e-3):
+        z, info = nf.gradient_descent(K, y, 300, tolerance=tolerance, full_output=True)
+        rate = info.learning_rate
+        wanted = apply(matrix, lambda x, rate=rate: 1 - (1 - rate * x) ** 300, y)
+        assert info.error <= tolerance
+        assert np.linalg.norm(z - wanted) <= 2 * tolerance * np.linalg.norm(wanted)
+
+
+def test_a_bound_on_products_warns(problem):
+    K, _, y = problem
+    with pytest.warns(RuntimeWarning, match="max_products"):
+        _, info = nf.gradient_descent(K, y, 500, max_products=3, tolerance=1e-7, full_output=True)
+    assert info.products == 3
+
+
+@pytest.mark.parametrize("columns", ["equal", "zero", "dependent", "one", "many"])
+def test_dependent_columns(columns):
+    image = IMAGES["noise"](5, 4, 3, 1)
+    K = nf.NTK(nf.vanilla_cnn(1, 3), image, dtype="float64")
+    base = np.random.default_rng(2).standard_normal((20, 3))
+    y = {
+        "equal": base[:, [0, 0, 0]],
+        "zero": base * [1, 0, 1],
+        "dependent": base @ np.array([[1, 0, 1], [0, 1, 2], [0, 0, 0]]),
+        "one": base[:, 0],
+        "many": np.random.default_rng(3).standard_normal((20, 33)),
+    }[columns]
+    z, info = nf.gradient_descent(K, y, 77, full_output=True)
+    matrix = kernel_matrix(K.network, image)
+    assert_close(z, apply(matrix, lambda x: 1 - (1 - info.learning_rate * x) ** 77, y), 1e-8)
+
+
+def test_zero_target_and_zero_kernel():
+    K = nf.NTK(nf.vanilla_cnn(), IMAGES["noise"](6, 6, 1, 0))
+    assert not nf.gradient_descent(K, np.zeros((6, 6)), 10).any()
+    assert not nf.ridge(K, np.zeros((6, 6)), 1.0).any()
+    flat = nf.NTK(nf.vanilla_cnn(), np.zeros((6, 6)))
+    assert not nf.gradient_descent(flat, np.ones((6, 6)), 10).any()
+
+
+def test_a_target_orthogonal_to_the_top_eigenvector_still_gets_the_kernels_rate():
+    image = IMAGES["centred"](8, 8, 1, 0)
+    K = nf.NTK(nf.vanilla_cnn(1, 3), image, dtype="float64")
+    values, vectors = np.linalg.eigh(K.dense())
+    _, info = nf.gradient_descent(K, vectors[:, 3], 5, full_output=True)
+    assert info.lambda_max == pytest.approx(values[-1], rel=1e-4)
+
+
+def test_any_symmetric_operator_will_do():
+    rng = np.random.default_rng(0)
+    root = rng.standard_normal((30, 30))
+    matrix = root @ root.T
+    y = rng.standard_normal((30, 2))
+    z, info = nf.gradient_descent(aslinearoperator(matrix), y, 40, full_output=True)
+    assert_close(z, apply(matrix, lambda x: 1 - (1 - info.learning_rate * x) ** 40, y), 1e-8)
+
+
+def test_diverging_rate_names_the_bound(problem):
+    K, matrix, y = problem
+    bound = 2 / np.linalg.eigvalsh(matrix)[-1]
+    for method in ("lanczos", "iteration"):
+        with pytest.raises(ValueError, match=r"learning_rate must be below 2/lambda_max = [0-9.e-]+") as error:
+            nf.gradient_descent(K, y, 10, 1.01 * bound, method=method)
+        assert float(str(error.value).split("= ")[1].split(",")[0]) == pytest.approx(bound, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda K, y: nf.gradient_descent(K, y, -1), ValueError, "steps must be >= 0, got -1"),
+        (lambda K, y: nf.gradient_descent(K, y, 1.5), TypeError, "steps must be an integer, got 1.5"),
+        (lambda K, y: nf.gradient_descent(K, y, []), ValueError, "steps must not be empty"),
+        (lambda K, y: nf.gradient_descent(K, y, "10"), TypeError, "steps must be"),
+        (lambda K, y: nf.gradient_descent(K, y, 5, -0.1), ValueError, "learning_rate must be positive, got -0.1"),
+        (lambda K, y: nf.gradient_descent(K, y, 5, method="adam"), ValueError, "method must be one of .* got 'adam'"),
+        (lambda K, y: nf.gradient_descent(K, y, 5, tolerance=0), ValueError, "tolerance must be positive"),
+        (lambda K, y: nf.gradient_descent(K, y, 5, max_products=0), ValueError, "max_products must be at least 1"),
+        (lambda K, y: nf.gradient_descent(K, y[:-1], 5), ValueError, r"y must have shape .* got \(13, 11, 3\)"),
+        (lambda K, y: nf.gradient_descent(K, y * np.nan, 5), ValueError, "y must be finite"),
+        (lambda K, y: nf.gradient_descent(K, y * 1j, 5), TypeError, "y must be a real numeric array"),
+        (lambda K, y: nf.gradient_flow(K, y, -2.0), ValueError, "t must be >= 0, got -2.0"),
+        (lambda K, y: nf.gradient_flow(K, y, float("nan")), ValueError, "t must be finite"),
+        (lambda K, y: nf.ridge(K, y, 0.0), ValueError, "noise_var must be positive, got 0.0"),
+    ],
+)
+def test_bad_input(problem, call, error, message):
+    K, _, y = problem
+    with pytest.raises(error, match=message):
+        call(K, y)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 3), st.integers(2, 25), st.integers(1, 5), st.integers(0, 2**31))
+def test_lanczos_on_random_stacks(batch, d, n, seed):
+    """A stack of problems, some of low rank, in one run: f(A) Y for each."""
+    rng = np.random.default_rng(seed)
+    ranks = rng.integers(1, d + 1, batch)
+    roots = [rng.standard_normal((d, rank)) for rank in ranks]
+    matrices = np.stack([root @ root.T for root in roots])
+    y = rng.standard_normal((batch, d, n))
+    lanczos = BlockLanczos(lambda v: matrices @ v, y)
+    while not lanczos.exhausted:
+        lanczos.step()
+        assert lanczos.products <= d + 1
+    z = lanczos.assemble(lanczos.solve(), [ridge_filter(1.0)])[0]
+    for matrix, target, result in zip(matrices, y, z, strict=True):
+        wanted = apply(matrix, lambda x: x / (x + 1.0), target)
+        assert np.abs(result - wanted).max() <= 1e-6 * max(1.0, np.abs(target).max())

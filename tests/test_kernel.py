@@ -1,0 +1,647 @@
+"""The NTK class: as a SciPy operator, its choices of storage and memory, bad input, progress, Ctrl-C, import."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+
+import numpy as np
+import pytest
+import scipy.sparse
+from scipy.sparse.linalg import LinearOperator, aslinearoperator, cg, eigsh, lobpcg, svds
+
+from images import natural, noise
+from ntkfast import NTK, Conv, Network, ReLU, _engine, vanilla_cnn
+from ntkfast.reference import kernel_matrix
+
+NET = vanilla_cnn(1, 5)
+
+
+def operator(dtype="float64", storage="stream", shape=(8, 9, 3), **options):
+    return NTK(NET, natural(*shape, 0), dtype=dtype, storage=storage, **options)
+
+
+def relative(actual, expected):
+    assert np.shape(actual) == np.shape(expected)
+    return np.abs(actual - expected).max() / np.abs(expected).max()
+
+
+class Fenced:
+    """An engine of which some calls must not be made."""
+
+    def __init__(self, engine, *forbidden):
+        self._engine, self._forbidden = engine, forbidden
+
+    def __getattr__(self, name):
+        assert name not in self._forbidden, f"the engine's {name} was used"
+        return getattr(self._engine, name)
+
+
+def run_python(code, timeout=60):
+    """The last line that ``code`` prints in a process of its own, read as JSON."""
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=timeout, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+# --- A linear operator --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module", params=["stream", "dense"])
+def K(request):  # noqa: N802
+    return operator(storage=request.param)
+
+
+@pytest.fixture(scope="module")
+def theta():
+    return kernel_matrix(NET, natural(8, 9, 3, 0))
+
+
+def test_is_a_linear_operator(K):
+    assert isinstance(K, LinearOperator)
+    assert aslinearoperator(K) is K
+    assert K.shape == (72, 72)
+    assert K.dtype == np.float64
+    assert operator("float32").dtype == np.float32
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_products_in_all_their_spellings(dtype, theta):
+    K = operator(dtype)
+    tolerance = {"float32": 1e-5, "float64": 1e-12}[dtype]
+    v, V = noise(72, 1, 1, 1)[:, 0, 0], noise(72, 3, 1, 2)[..., 0]
+    for result in (K @ v, K.dot(v), K.matvec(v), K.rmatvec(v), K * v, K.T @ v, K.H @ v, K.adjoint() @ v, v @ K):
+        assert result.dtype == dtype
+        assert relative(result, theta @ v) <= tolerance
+    for result in (K @ V, K.matmat(V), K.rmatmat(V), K.T @ V):
+        assert result.dtype == dtype
+        assert relative(result, theta @ V) <= tolerance
+    assert relative(K.matvec(v[:, None]), (theta @ v)[:, None]) <= tolerance
+    assert (K @ np.empty((72, 0))).shape == (72, 0)
+
+
+def test_products_of_any_real_type_and_layout(K, theta):
+    V = np.random.default_rng(0).integers(0, 9, (72, 6))
+    for v in (V, V.astype(np.uint8), V.astype(np.float16), V > 4, np.asfortranarray(V), V[:, ::-2], V[::-1]):
+        assert relative(K @ v, theta @ v.astype(float)) <= 1e-12
+
+
+def test_operators_made_of_it(K, theta):
+    v = noise(72, 1, 1, 1)[:, 0, 0]
+    one = aslinearoperator(scipy.sparse.identity(72))
+    for made, matrix in (
+        (2 * K, 2 * theta),
+        (-K, -theta),
+        (K + 0.1 * one, theta + 0.1 * np.eye(72)),
+        (K - K, 0 * theta + 1e-300),
+        (K**2, theta @ theta),
+        (K @ K.T, theta @ theta),
+    ):
+        assert np.abs(made @ v - matrix @ v).max() <= 1e-11 * np.abs(theta @ v).max()
+
+
+def test_transpose_is_the_operator_itself(K):
+    assert K.T is K
+    assert K.H is K
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_eigsh_svds_and_lobpcg(dtype, theta):
+    K = operator(dtype)
+    values = np.linalg.eigvalsh(theta)[::-1][:3]
+    start = np.random.default_rng(0).standard_normal((72, 3))
+    tolerance = {"float32": 1e-5, "float64": 1e-10}[dtype]
+    found = eigsh(K, k=3, v0=start[:, 0], return_eigenvectors=False)
+    assert relative(np.sort(found)[::-1], values) <= tolerance
+    singular = svds(K, k=2, v0=start[:, 0], return_singular_vectors=False)
+    assert relative(np.sort(singular)[::-1], values[:2]) <= tolerance
+    found, vectors = lobpcg(K, start.astype(dtype), maxiter=100, tol=1e-4)
+    assert relative(found, values) <= 1e-4
+    assert vectors.shape == (72, 3)
+
+
+def test_cg_solves_ridge_regression(K, theta):
+    y = noise(72, 1, 1, 1)[:, 0, 0]
+    solution, status = cg(K + 0.1 * aslinearoperator(scipy.sparse.identity(72)), y, rtol=1e-10)
+    assert status == 0
+    assert relative(solution, np.linalg.solve(theta + 0.1 * np.eye(72), y)) <= 1e-8
+
+
+def test_apply_keeps_the_shape(K, theta):
+    rng = np.random.default_rng(1)
+    for shape in ((8, 9), (8, 9, 1), (8, 9, 3), (8, 9, 7), (72,), (72, 1), (72, 4)):
+        image = rng.standard_normal(shape)
+        result = K.apply(image)
+        assert result.dtype == np.float64
+        assert relative(result, (theta @ image.reshape(72, -1)).reshape(shape)) <= 1e-12
+    assert relative(K.apply(image.astype(np.float32).tolist()), theta @ image.astype(np.float32)) <= 1e-12
+
+
+def test_columns_affinity_diagonal_and_dense_agree(K, theta):
+    assert relative(K.dense(), theta) <= 1e-12
+    assert relative(K.diagonal(), np.diagonal(theta)) <= 1e-12
+    for indices in ([5], [71, 0, 0, 33], range(72), np.arange(3, dtype=np.uint8), (1, 2)):
+        assert relative(K.columns(indices), theta[:, list(indices)]) <= 1e-12
+    for indices in ([], np.array([], int)):
+        assert K.columns(indices).shape == (72, 0)
+    for row, col in ((0, 0), (7, 8), (np.int64(3), np.uint8(4))):
+        assert relative(K.affinity(row, col), theta[int(row) * 9 + int(col)].reshape(8, 9)) <= 1e-12
+
+
+def test_results_are_the_callers_own(K):
+    v = np.ones(72)
+    first = [K @ v, K.dense(), K.columns([1]), K.diagonal(), K.affinity(0, 0)]
+    kept = [array.copy() for array in first]
+    for array in first:
+        array[...] = np.nan
+    for again, expected in zip([K @ v, K.dense(), K.columns([1]), K.diagonal(), K.affinity(0, 0)], kept, strict=True):
+        np.testing.assert_array_equal(again, expected)
+
+
+def test_later_changes_of_the_image_do_not_count():
+    image = natural(6, 7, 3, 0)
+    K = NTK(NET, image, storage="dense", dtype="float64")
+    before = K @ np.ones(42)
+    image[...] = 0
+    np.testing.assert_array_equal(K @ np.ones(42), before)
+    np.testing.assert_array_equal(K.diagonal() > 0, True)
+
+
+def test_names_what_it_is():
+    K = operator("float32", "dense", kernel="nngp")
+    assert repr(K) == (
+        "<8x9 NNGP of Network([Conv(5), ReLU(), Conv(1)], padding='zeros'), dtype=float32, "
+        "storage='dense', device='cpu'>"
+    )
+    assert (K.kernel, K.device, K.image_shape, K.channels, K.network) == ("nngp", "cpu", (8, 9), 3, NET)
+    assert K.lambda_max is None
+
+
+# --- Columns, storage, memory -------------------------------------------------------------------------------------
+
+
+def test_columns_of_a_large_image_need_no_sweep():
+    image = noise(300, 300, 1, 0)
+    K = NTK(NET, image, dtype="float64")
+    K._engine = Fenced(K._engine, "dense", "product", "store")
+    pixels = [0, 300 * 150 + 150, 300 * 299 + 4]
+    columns = K.columns(pixels)
+    assert columns.shape == (90000, 3)
+    # Pixels whose patches lie in a corner of 7 x 7 have the kernel of that corner cut out.
+    theta = kernel_matrix(NET, image[:7, :7]).reshape(7, 7, 7, 7)[0, 0, :5, :5]
+    assert relative(columns[:, 0].reshape(300, 300)[:5, :5], theta) <= 1e-12
+    np.testing.assert_array_equal(K.affinity(150, 150).ravel(), columns[:, 1])
+
+
+def test_many_columns_take_one_sweep(monkeypatch):
+    K = operator(shape=(20, 20, 1))
+    K._engine = Fenced(K._engine, "columns")
+    every = K.columns(range(400))
+    np.testing.assert_array_equal(every, K.dense())
+    # ... unless the matrix does not fit
+    monkeypatch.setattr(_engine, "available_memory", lambda: 3 * 8 * 400 * 400)
+    with pytest.raises(AssertionError, match="columns was used"):
+        K.columns(range(400))
+
+
+def test_storage_auto_goes_by_size(monkeypatch):
+    needed = operator().memory_estimate()
+    for memory, storage in ((4.1 * needed["dense"], "dense"), (3.9 * needed["dense"], "stream")):
+        monkeypatch.setattr(_engine, "available_memory", lambda memory=memory: int(memory))
+        assert operator(storage="auto").storage == storage
+    assert operator(storage="stream").storage == "stream"
+    assert operator(storage="dense").storage == "dense"
+
+
+def test_stores_at_the_first_product_only():
+    K = operator(storage="dense")
+    assert not K._engine.stored
+    K.columns([0])
+    assert not K._engine.stored
+    first = K @ np.ones(72)
+    assert K._engine.stored
+    K._engine = Fenced(K._engine, "store")
+    np.testing.assert_array_equal(K @ np.ones(72), first)
+    streaming = operator(storage="stream")
+    streaming._engine = Fenced(streaming._engine, "store")
+    assert relative(streaming @ np.ones(72), first) <= 1e-13
+
+
+def fail(*_args, **_options):
+    raise AssertionError("work was begun")
+
+
+def test_constructor_refuses_what_does_not_fit(monkeypatch):
+    needed = operator().memory_estimate()["stream"]
+    monkeypatch.setattr(_engine, "make", fail)
+    monkeypatch.setattr(_engine, "available_memory", lambda: needed - 1)
+    with pytest.raises(MemoryError, match=rf"\({needed} bytes\), but only .*{needed - 1} bytes.*smaller image"):
+        operator()
+
+
+def test_dense_storage_refuses_what_does_not_fit(monkeypatch):
+    needed = operator().memory_estimate()["dense"]
+    monkeypatch.setattr(_engine, "available_memory", lambda: needed)
+    assert operator(storage="dense").storage == "dense"
+    monkeypatch.setattr(_engine, "make", fail)
+    monkeypatch.setattr(_engine, "available_memory", lambda: needed - 1)
+    with pytest.raises(MemoryError, match=rf"storage='dense' needs .*\({needed} bytes\).*use storage='stream'"):
+        operator(storage="dense")
+
+
+def test_dense_matrix_refuses_what_does_not_fit(monkeypatch):
+    K = operator()
+    K._engine = Fenced(K._engine, "dense")
+    monkeypatch.setattr(_engine, "available_memory", lambda: 72 * 72 * 8 - 1)
+    with pytest.raises(MemoryError, match=r"dense matrix needs .*\(41472 bytes\).*columns\(\)"):
+        K.dense()
+
+
+def test_columns_refuse_what_does_not_fit(monkeypatch):
+    K = operator()
+    K._engine = Fenced(K._engine, "columns", "dense")
+    monkeypatch.setattr(_engine, "available_memory", lambda: 10 * 72 * 8 - 1)
+    with pytest.raises(MemoryError, match=r"10 columns needs .* bytes.*fewer columns"):
+        K.columns(range(10))
+
+
+def test_a_gigapixel_matrix_is_refused_on_any_machine():
+    K = NTK(NET, np.ones((1000, 1000)))
+    assert K.storage == "stream"
+    with pytest.raises(MemoryError, match=r"3\.6 TiB \(4000000000000 bytes\)"):
+        K.dense()
+
+
+def test_memory_estimate_grows_with_the_problem():
+    def estimate(columns=3, **options):
+        return operator(**options).memory_estimate(columns)
+
+    few, many = estimate(1), estimate(100)
+    assert 0 < few["stream"] < many["stream"]
+    assert many["dense"] - many["stream"] == few["dense"] - few["stream"] >= 72 * 71 // 2 * 8
+    assert estimate(dtype="float32")["dense"] < estimate(dtype="float64")["dense"]
+    assert estimate(threads=1)["stream"] < estimate(threads=4)["stream"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the peak memory from /proc")
+@pytest.mark.parametrize(
+    ("size", "dtype", "storage"), [(256, "float32", "stream"), (256, "float64", "stream"), (80, "float32", "dense")]
+)
+def test_memory_estimate_is_what_a_product_takes(size, dtype, storage):
+    # All memory is taken at the start of a product, so that the long ones may stop there.
+    taken, predicted = run_python(f"""
+        import json, re, time
+        from pathlib import Path
+        import numpy as np
+        from ntkfast import NTK, vanilla_cnn
+
+        def peak():
+            return 1024 * int(re.search(r"VmHWM:\\s*(\\d+)", Path("/proc/self/status").read_text())[1])
+
+        def progress(fraction):
+            if time.perf_counter() - start > 0.5 and "{storage}" == "stream":
+                raise TimeoutError
+
+        rng = np.random.default_rng(0)
+        image, v = rng.standard_normal(({size}, {size}, 3)), rng.standard_normal(({size**2}, 3)).astype("{dtype}")
+        options = dict(dtype="{dtype}", storage="{storage}", threads=2)
+        NTK(vanilla_cnn(1, 3), image[:5, :5], **options) @ v[:25]  # starts the threads
+        before, start = peak(), time.perf_counter()
+        K = NTK(vanilla_cnn(1, 3), image, progress=progress, **options)
+        try:
+            K @ v
+        except TimeoutError:
+            pass
+        print(json.dumps([peak() - before, K.memory_estimate()["{storage}"]]))
+    """)
+    assert 0.75 * predicted <= taken <= 1.25 * predicted
+
+
+def test_memory_in_words():
+    assert _engine.readable(1023) == "1023 bytes"
+    assert _engine.readable(3 * 2**29) == "1.5 GiB (1610612736 bytes)"
+    assert _engine.available_memory() > 0
+
+
+# --- Bad input ----------------------------------------------------------------------------------------------------
+
+
+X = np.ones((4, 5))
+
+
+@pytest.mark.parametrize(
+    ("image", "error", "message"),
+    [
+        (np.ones(4), ValueError, r"image must have shape \(H, W\).*got shape \(4,\)"),
+        (np.ones((2, 2, 2, 2)), ValueError, r"image must have .*got shape \(2, 2, 2, 2\)"),
+        (3.0, ValueError, r"image must have .*got shape \(\)"),
+        (np.ones((0, 4)), ValueError, r"image must not be empty, got shape \(0, 4\)"),
+        (np.ones((4, 4, 0)), ValueError, r"image must not be empty, got shape \(4, 4, 0\)"),
+        ([], ValueError, r"image must not be empty"),
+        (np.array([[1, np.nan], [np.nan, 1]]), ValueError, r"image must be finite, got 2 "),
+        (np.array([[1, -np.inf]]), ValueError, r"image must be finite, got 1 "),
+        (np.array([[1, np.inf]], np.float16), ValueError, r"image must be finite, got 1 "),
+        (np.array([[1, 2j]]), TypeError, r"image must be a real numeric array, got dtype complex"),
+        (np.array([["a", "b"]]), TypeError, r"image must be a real numeric array, got dtype <U1"),
+        ("photo.png", TypeError, r"image must be a real numeric array"),
+        (np.array([[1, None]]), TypeError, r"image must be a real numeric array, got dtype object"),
+        (None, TypeError, r"image must be a real numeric array, got dtype object"),
+        (np.array([["2020-01-01"]], "M8[D]"), TypeError, r"image must be a real numeric array"),
+        ([[1, 2], [3]], ValueError, r"image must be"),
+        (np.full((2, 2), 1e16), ValueError, r"image must have magnitudes up to 1e\+15 for dtype float32, got 1e\+16"),
+        (np.full((2, 2), -1e16), ValueError, r"image must have magnitudes"),
+    ],
+    ids=repr,
+)
+def test_bad_images(image, error, message):
+    with pytest.raises(error, match=message):
+        NTK(NET, image)
+
+
+def test_magnitudes_of_double_precision():
+    assert np.isfinite(NTK(NET, np.full((2, 2), 1e120), dtype="float64").dense()).all()
+    assert np.isfinite(NTK(NET, np.full((2, 2), 1e15), dtype="float32").dense()).all()
+    with pytest.raises(ValueError, match=r"magnitudes up to 1e\+120 for dtype float64, got 1e\+121"):
+        NTK(NET, np.full((2, 2), 1e121), dtype="float64")
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"kernel": "NTK"}, ValueError, r"kernel must be one of \('ntk', 'nngp'\), got 'NTK'"),
+        ({"kernel": None}, TypeError, r"kernel must be one of .*got None"),
+        ({"device": "gpu"}, ValueError, r"device must be one of \('auto', 'cpu', 'cuda'\), got 'gpu'"),
+        ({"device": 0}, TypeError, r"device must be one of .*got 0"),
+        ({"device": "cuda"}, RuntimeError, r"device='cuda' needs a build of ntkfast with CUDA.*'cpu'"),
+        ({"storage": "sparse"}, ValueError, r"storage must be one of \('auto', 'stream', 'dense'\), got 'sparse'"),
+        ({"storage": True}, TypeError, r"storage must be one of .*got True"),
+        ({"dtype": "float16"}, ValueError, r"dtype must be 'float32' or 'float64', got 'float16'"),
+        ({"dtype": int}, ValueError, r"dtype must be 'float32' or 'float64'"),
+        ({"dtype": None}, ValueError, r"dtype must be 'float32' or 'float64', got None"),
+        ({"dtype": "real"}, TypeError, r"dtype must be 'float32' or 'float64', got 'real'"),
+        ({"threads": 0}, ValueError, r"threads must be at least 1, got 0"),
+        ({"threads": -1}, ValueError, r"threads must be at least 1, got -1"),
+        ({"threads": 1.5}, TypeError, r"threads must be an integer, got 1.5"),
+        ({"threads": "2"}, TypeError, r"threads must be an integer, got '2'"),
+        ({"threads": True}, TypeError, r"threads must be an integer, got True"),
+        ({"progress": 3}, TypeError, r"progress must be callable, got 3"),
+    ],
+    ids=str,
+)
+def test_bad_options(options, error, message):
+    with pytest.raises(error, match=message):
+        NTK(NET, X, **options)
+
+
+@pytest.mark.parametrize("axis", [3, -4, 100])
+def test_channel_axis_out_of_range(axis):
+    with pytest.raises(ValueError, match=rf"channel_axis must lie between -3 and 2, got {axis}"):
+        NTK(NET, np.ones((4, 5, 3)), channel_axis=axis)
+
+
+@pytest.mark.parametrize("axis", [1.0, "2", True])
+def test_channel_axis_of_the_wrong_kind(axis):
+    with pytest.raises(TypeError, match=r"channel_axis must be an integer"):
+        NTK(NET, np.ones((4, 5, 3)), channel_axis=axis)
+
+
+@pytest.mark.parametrize("network", [None, "vanilla", [Conv(3), ReLU(), Conv(1)], Conv(3), Network])
+def test_networks_only(network):
+    with pytest.raises(TypeError, match=r"network must be an ntkfast\.Network, got "):
+        NTK(network, X)
+
+
+def test_a_frozen_network_has_a_covariance_but_no_tangent_kernel():
+    net = Network([Conv(3, trainable=False), ReLU(), Conv(1, trainable=False)])
+    image = noise(4, 5, 1, 0)
+    with pytest.raises(ValueError, match=r"network must have a trainable Conv for kernel='ntk'"):
+        NTK(net, image)
+    K = NTK(net, image, kernel="nngp", dtype="float64")
+    assert relative(K.dense(), kernel_matrix(net, image, "nngp")) <= 1e-12
+
+
+@pytest.mark.parametrize(
+    ("indices", "error", "message"),
+    [
+        ([20], ValueError, r"indices must lie between 0 and 19, got 20 to 20"),
+        ([3, -1], ValueError, r"indices must lie between 0 and 19, got -1 to 3"),
+        (np.array([2**63], np.uint64), ValueError, r"indices must lie between 0 and 19"),
+        ([1.0], TypeError, r"indices must be a 1-D sequence of integers"),
+        (3, TypeError, r"indices must be a 1-D sequence of integers, got 3"),
+        ([[1]], TypeError, r"indices must be a 1-D sequence of integers"),
+        ([True], TypeError, r"indices must be a 1-D sequence of integers"),
+        (["1"], TypeError, r"indices must be a 1-D sequence of integers"),
+        (None, TypeError, r"indices must be a 1-D sequence of integers, got None"),
+    ],
+    ids=repr,
+)
+def test_bad_indices(indices, error, message):
+    with pytest.raises(error, match=message):
+        NTK(NET, X).columns(indices)
+
+
+@pytest.mark.parametrize(
+    ("place", "error", "message"),
+    [
+        ((4, 0), ValueError, "row must lie between 0 and 3, got 4"),
+        ((0, 5), ValueError, "col must lie between 0 and 4, got 5"),
+        ((-1, 0), ValueError, "row must lie between 0 and 3, got -1"),
+        ((0, 1.0), TypeError, "col must be an integer, got 1.0"),
+        (("0", 1), TypeError, "row must be an integer, got '0'"),
+    ],
+)
+def test_bad_places(place, error, message):
+    with pytest.raises(error, match=message):
+        NTK(NET, X).affinity(*place)
+
+
+def test_bad_right_hand_sides():
+    K = NTK(NET, X)
+    wanted = r"image must have shape \(20,\) or \(20, n\), or \(4, 5\) or \(4, 5, 'n'\), got "
+    for shape in ((19,), (5, 4), (4, 5, 3, 1), (21, 2), (2, 20), (20, 1, 1)):
+        with pytest.raises(ValueError, match=wanted):
+            K.apply(np.ones(shape))
+    with pytest.raises(ValueError, match=wanted):
+        K.apply(1.0)
+    with pytest.raises(ValueError, match="image must be finite"):
+        K.apply(np.full(20, np.nan))
+    with pytest.raises(TypeError, match="image must be a real numeric array"):
+        K.apply(1j * np.ones(20))
+    with pytest.raises(TypeError, match="the kernel applies to real vectors, got dtype complex128"):
+        K @ (1j * np.ones(20))
+    with pytest.raises(ValueError, match="dimension mismatch"):
+        K @ np.ones(19)
+
+
+def test_unknown_instruction_set(monkeypatch):
+    monkeypatch.setenv("NTKFAST_ISA", "sse9")
+    with pytest.raises(ValueError, match=r"environment variable NTKFAST_ISA must be one of \['baseline'.*got 'sse9'"):
+        NTK(NET, X)
+    with pytest.raises(ValueError, match="NTKFAST_ISA"):
+        _engine.info()
+    monkeypatch.setenv("NTKFAST_ISA", " baseline ")
+    assert _engine.info()["isa_active"] == "baseline"
+    monkeypatch.setenv("NTKFAST_ISA", "")
+    assert _engine.info()["isa_active"] == _engine.info()["isa_supported"][-1]
+
+
+# --- Progress and Ctrl-C ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("padding", ["zeros", "circular"])
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("side", [100, 150])
+def test_progress_rises_to_one(side, threads, padding):
+    seen = []
+    net = vanilla_cnn(5, 3, padding=padding)
+    K = NTK(net, noise(side, side, 1, 0), storage="stream", threads=threads, progress=seen.append)
+    K @ np.ones(side * side)
+    assert len(seen) > 2
+    assert seen[-1] == 1
+    assert all(0 <= a <= b <= 1 for a, b in itertools.pairwise(seen))
+
+
+@pytest.mark.parametrize("call", ["product", "columns", "dense"])
+def test_progress_of_every_call_ends_at_one(call):
+    seen = []
+    K = operator(progress=seen.append)
+    {"product": lambda: K @ np.ones(72), "columns": lambda: K.columns([3]), "dense": K.dense}[call]()
+    assert seen[-1:] == [1]
+
+
+def test_an_exception_of_the_callback_stops_the_product():
+    class Enough(Exception):  # noqa: N818
+        pass
+
+    enough = Enough("seen enough")
+    calls = []
+
+    def progress(fraction):
+        calls.append(fraction)
+        raise enough
+
+    K = NTK(vanilla_cnn(3, 3), noise(300, 300, 1, 0), storage="stream", progress=progress)
+    start = time.perf_counter()
+    with pytest.raises(Enough) as caught:
+        K @ np.ones(90000)
+    assert time.perf_counter() - start < 2  # the whole product takes ten times as long
+    assert caught.value is enough
+    assert len(calls) == 1
+    assert calls[0] < 0.5
+
+
+def test_nothing_is_half_stored():
+    failing = [True]
+
+    def progress(_fraction):
+        if failing[0]:
+            raise KeyError("stop")
+
+    K = operator(storage="dense", progress=progress)
+    with pytest.raises(KeyError, match="stop"):
+        K @ np.ones(72)
+    assert not K._engine.stored
+    failing[0] = False
+    assert relative(K @ np.ones(72), operator() @ np.ones(72)) <= 1e-13
+    assert K._engine.stored
+
+
+def test_other_threads_run_during_a_product():
+    K = NTK(vanilla_cnn(3, 3), noise(110, 110, 1, 0), storage="stream", threads=1)
+    count, running = [0], threading.Event()
+
+    def tick():
+        while not running.wait(0.001):
+            count[0] += 1
+
+    thread = threading.Thread(target=tick)
+    thread.start()
+    try:
+        before, start = count[0], time.perf_counter()
+        K @ np.ones(110 * 110)
+        ticks, seconds = count[0] - before, time.perf_counter() - start
+    finally:
+        running.set()
+        thread.join()
+    assert seconds > 0.05, "too short to tell"
+    assert ticks > 10
+
+
+def test_two_threads_may_share_an_operator():
+    K = operator(storage="dense", shape=(24, 24, 1))
+    v = noise(576, 4, 1, 0)[..., 0]
+    results = [None] * 4
+
+    def product(n):
+        results[n] = K @ v[:, n]
+
+    workers = [threading.Thread(target=product, args=(n,)) for n in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    expected = operator(shape=(24, 24, 1)) @ v
+    for n in range(4):
+        assert relative(results[n], expected[:, n]) <= 1e-12
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_ctrl_c_stops_a_product_within_half_a_second(threads):
+    waited = run_python(f"""
+        import json, os, signal, threading, time
+        import numpy as np
+        from ntkfast import NTK, vanilla_cnn
+
+        sent = []
+
+        def interrupt():
+            sent.append(time.perf_counter())
+            os.kill(os.getpid(), signal.SIGINT)
+
+        K = NTK(vanilla_cnn(1, 5), np.random.default_rng(0).standard_normal((700, 700)), threads={threads})
+        assert K.storage == "stream"
+        timer = threading.Timer(0.7, interrupt)
+        timer.start()
+        try:
+            K @ np.ones(490000)
+        except KeyboardInterrupt:
+            print(json.dumps(time.perf_counter() - sent[0]))
+    """)
+    assert waited < 0.5
+
+
+# --- Import -------------------------------------------------------------------------------------------------------
+
+
+def test_import_is_quick():
+    # SciPy's linear operators take most of it, and there is no way around them: NTK is one.
+    def seconds(code):
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-c", code], check=True)
+        return time.perf_counter() - start
+
+    pairs = [(seconds("import ntkfast"), seconds("import scipy.sparse.linalg")) for _ in range(5)]
+    assert min(a for a, _ in pairs) - min(b for _, b in pairs) < 0.15
+
+
+def test_import_loads_no_heavy_package():
+    loaded = run_python("import sys, json, ntkfast; print(json.dumps(list(sys.modules)))")
+    assert "numpy" in loaded
+    heavy = {"torch", "cupy", "matplotlib", "skimage", "imagecodecs", "tifffile", "tqdm", "PIL"}
+    assert not heavy & set(loaded)
+
+
+def test_info_names_the_build():
+    info = _engine.info()
+    assert info["isa_active"] in info["isa_supported"]
+    assert set(info["isa_supported"]) <= set(info["isa_compiled"])
+    assert info["threads"] >= 1
+    assert info["devices"] == ["cpu"]
+    assert json.dumps(info)
