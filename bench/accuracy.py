@@ -42,10 +42,14 @@ def photograph(height: int, width: int, channels: int, seed: int) -> np.ndarray:
     return np.round(255 * IMAGES["natural"](height, width, channels, seed)) / 255
 
 
-def bright_and_dark(height: int, width: int, channels: int, seed: int) -> np.ndarray:
-    """Halves at 1 and 1/3 with noise of 5e-4: nearly parallel patches, where an angle weighs most."""
-    x = np.where(np.arange(height) < height // 2, 1.0, 1 / 3)[:, None, None]
-    return x * (1 + 5e-4 * noise(height, width, channels, seed))
+def halves(height: int, width: int, channels: int, seed: int) -> np.ndarray:
+    """Halves at 1 and 1/3: parallel patches, at the ratio of lengths where an error of the angle weighs most."""
+    return np.where(np.arange(height) < height // 2, 1.0, 1 / 3)[:, None, None] * np.ones((width, channels))
+
+
+def nearly_parallel(height: int, width: int, channels: int, seed: int) -> np.ndarray:
+    """The same with relative noise of 5e-4."""
+    return halves(height, width, channels, seed) * (1 + 5e-4 * noise(height, width, channels, seed))
 
 
 def nearly_opposite(height: int, width: int, channels: int, seed: int) -> np.ndarray:
@@ -56,7 +60,7 @@ def nearly_opposite(height: int, width: int, channels: int, seed: int) -> np.nda
 
 # Beyond the images of the tests: what the snap to angle 0 and pi changes.
 LIMITS: dict[str, Callable[[int, int, int, int], np.ndarray]] = {
-    f.__name__: f for f in (photograph, bright_and_dark, nearly_opposite)
+    f.__name__: f for f in (photograph, halves, nearly_parallel, nearly_opposite)
 }
 KINDS = {name: IMAGES[name] for name in (*NATURAL, *HARD) if name != "zero"} | LIMITS
 

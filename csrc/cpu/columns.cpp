@@ -15,7 +15,7 @@ PixelPyramid<Real>::PixelPyramid(const Program& program, const Fields<Real>& fie
     e_.assign(std::size_t(side * side * stride_), Real(0));
     t_ = e_;
     sums_ = e_;
-    constant_.assign(std::size_t(std::max(3, fields.shape.channels) * stride_), Real(0));
+    constant_.assign(std::size_t(3 * stride_), Real(0));
     zero_.assign(std::size_t(fields.shape.channels * fields.image.plane_stride() + stride_), Real(0));
     result_.assign(std::size_t(2 * stride_), Real(0));
 }
@@ -108,19 +108,19 @@ template <class Real> void PixelPyramid<Real>::enter_input(const Place& at, Real
 template <class Real>
 MapArgs<Real> PixelPyramid<Real>::map_args(int s, const Place& at, const Real* e_sum, const Real* t_sum) {
     const StageFields<Real>& fields = fields_.stages[std::size_t(s)];
-    Real* p_i = constant_.data();
-    Real* r_i = p_i + stride_;
-    std::fill(p_i, p_i + round_up(width_), fields.root.row(at.i_y)[at.i_x]);
-    std::fill(r_i, r_i + round_up(width_), fields.inverse.row(at.i_y)[at.i_x]);
+    Real* constant = constant_.data();  // the values of I, once for each j of the row
+    const Root<const Real*> roots = fields.roots(at.i_y);
+    for (const Real* values : {roots.p, roots.inverse, roots.rest}) {
+        std::fill(constant, constant + round_up(width_), values[at.i_x]);
+        constant += stride_;
+    }
     const Stage& stage = program_.stages[std::size_t(s)];
     const double next = s + 1 < program_.size() ? program_.stages[std::size_t(s) + 1].scale() : 1.0;
     MapArgs<Real> args{};
     args.e[0] = e_sum;
     args.t[0] = t_sum;
-    args.p_i = p_i;
-    args.r_i = r_i;
-    args.p_j = fields.root.row(at.j_y);
-    args.r_j = fields.inverse.row(at.j_y);
+    args.i = {constant_.data(), constant_.data() + stride_, constant_.data() + 2 * stride_};
+    args.j = fields.roots(at.j_y);
     args.constants = ActivationConstants<Real>::make(stage.slope, next, stage.trainable);
     args.scale = Real(next);
     return args;

@@ -34,7 +34,9 @@ private:
     void enter_map(int s, const Place& at, Real* e, Real* t);
     void box(int s, std::vector<Real>& window);
     MapArgs<Real> map_args(int s, const Place& at, const Real* e_sum, const Real* t_sum);
-    Real* window_row(std::vector<Real>& window, std::ptrdiff_t index) { return window.data() + index * stride_ + left_; }
+    Real* window_row(std::vector<Real>& window, std::ptrdiff_t index) {
+        return window.data() + index * stride_ + left_;
+    }
 
     const Program& program_;
     const Fields<Real>& fields_;
@@ -43,8 +45,8 @@ private:
     std::ptrdiff_t left_, stride_;
     Lanes lane_{};  // the one row under way: i is constant, j runs over all columns
     int pixel_y_ = 0, pixel_x_ = 0, row_y_ = 0;
-    std::vector<Real> e_, t_, sums_;                  // (window, row)
-    std::vector<Real> constant_, zero_, result_;      // rows: broadcast values of I; what lies outside
+    std::vector<Real> e_, t_, sums_;              // (window, row)
+    std::vector<Real> constant_, zero_, result_;  // rows: broadcast values of I; what lies outside
 };
 
 }  // namespace ntkfast

@@ -39,8 +39,7 @@ void combine(const Fields<Real>& fields, const std::vector<std::unique_ptr<Produ
             for (int c = 0; c < columns; ++c)
                 for (int n = 0; n < shape.batch; ++n, ++at) {
                     const std::int64_t pixel = std::int64_t(y) * shape.width + x;
-                    const std::int64_t total =
-                        ((std::int64_t(y) * columns + c) * shape.width + x) * shape.batch + n;
+                    const std::int64_t total = ((std::int64_t(y) * columns + c) * shape.width + x) * shape.batch + n;
                     double sum = fields.diagonal[std::size_t(pixel * shape.batch + n)] * double(v[at]);
                     for (const auto& sink : sinks)
                         if (sink) sum += sink->totals()[std::size_t(total)];
@@ -74,7 +73,8 @@ void Engine<Real>::sweep(const HalfPlane& plane, SinkOf sink_of, Poll poll) cons
     parallel(options_.threads, [&](int thread, int team) {
         RowSink<Real>& sink = sink_of(thread);
         std::unique_ptr<Pipeline<Real>> pipeline;
-        if (!stored()) pipeline = std::make_unique<Pipeline<Real>>(program_, fields_, kernels_, plane.lanes_per_block());
+        if (!stored())
+            pipeline = std::make_unique<Pipeline<Real>>(program_, fields_, kernels_, plane.lanes_per_block());
         for (std::int64_t n = thread; n < plane.blocks() && !monitor.stopped(); n += team) {
             const Block block = plane.block(n);
             sink.begin_block(block, n);

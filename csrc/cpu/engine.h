@@ -49,7 +49,8 @@ public:
     // Rows (or columns) of Theta for single pixels: out (count, pixels); batch 1 only.
     void columns(const std::int64_t* pixels, std::int64_t count, Real* out, Poll poll) const;
 
-    static MemoryEstimate estimate(const Program& program, const Shape& shape, int columns, const EngineOptions& options);
+    static MemoryEstimate estimate(const Program& program, const Shape& shape, int columns,
+                                   const EngineOptions& options);
 
 private:
     // Every block of the half plane through the sink of the thread that takes it; sink_of(thread) outlives the call.

@@ -81,15 +81,18 @@ StageFields<Real> stage_fields(const Program& program, const Shape& shape, const
     const bool circular = program.circular();
     const double largest = std::sqrt(*std::max_element(s.begin(), s.end()));
     const double floor = std::max(tiny_root<Real> * largest, least_root<Real>);
-    Plane root(s.size()), inverse(s.size()), half(s.size());
+    Plane root(s.size()), inverse(s.size()), rest(s.size()), half(s.size());
     for (std::size_t n = 0; n < s.size(); ++n) {
         const double p = std::sqrt(s[n]);
         root[n] = p > floor ? p : 0.0;
         inverse[n] = p > floor ? 1 / p : 0.0;
+        rest[n] = root[n] - double(Real(root[n]));
         half[n] = entering[n] / 2;
     }
     StageFields<Real> fields;
-    for (auto [rows, plane] : {std::pair{&fields.root, &root}, {&fields.inverse, &inverse}, {&fields.half, &half}}) {
+    const std::pair<PaddedRows<Real>*, const Plane*> planes[] = {
+        {&fields.root.p, &root}, {&fields.root.inverse, &inverse}, {&fields.root.rest, &rest}, {&fields.half, &half}};
+    for (const auto& [rows, plane] : planes) {
         *rows = PaddedRows<Real>(shape, 1, circular, margin);
         copy_plane(*rows, *plane, shape, circular);
     }
@@ -101,7 +104,8 @@ StageFields<Real> stage_fields(const Program& program, const Shape& shape, const
 double natural_unit(const Program& program, const Shape& shape, const double* image) {
     // The image is divided by its own largest value first: its square could overflow.
     double largest = 0;
-    for (std::int64_t n = 0; n < shape.elements() * shape.channels; ++n) largest = std::max(largest, std::abs(image[n]));
+    for (std::int64_t n = 0; n < shape.elements() * shape.channels; ++n)
+        largest = std::max(largest, std::abs(image[n]));
     const double first = largest > 1e-150 ? std::ldexp(1.0, std::ilogb(largest)) : 1.0;  // below: a zero image
     double most = 0;
     const double scale = program.stages[0].scale();
@@ -149,7 +153,7 @@ template <class Real> std::int64_t Fields<Real>::bytes(const Program& program, c
     const int margin = program.max_radius();
     const auto rows = [&](int planes) { return PaddedRows<Real>::bytes(shape, planes, program.circular(), margin); };
     const std::int64_t scratch = 10 * shape.elements() * std::int64_t(sizeof(double));
-    return rows(shape.channels) + 3 * program.size() * rows(1) + scratch;
+    return rows(shape.channels) + 4 * program.size() * rows(1) + scratch;
 }
 
 template struct Fields<float>;

@@ -53,17 +53,18 @@ private:
 
 // Diagonals of one stage, from the box sum of what enters it.
 template <class Real> struct StageFields {
-    PaddedRows<Real> root;     // p_i = sqrt(S(i,i)); 0 for a patch of zeros
-    PaddedRows<Real> inverse;  // 1 / p_i; 0 where p_i is
-    PaddedRows<Real> half;     // w/k^2 Q(i,i)/2 of what enters the stage: the half-distance to a pixel outside
+    Root<PaddedRows<Real>> root;  // p_i = sqrt(S(i,i)), 1/p_i and the rounding of p_i; 0 for a patch of zeros
+    PaddedRows<Real> half;        // w/k^2 Q(i,i)/2 of what enters the stage: the half-distance to a pixel outside
+
+    Root<const Real*> roots(int y) const { return {root.p.row(y), root.inverse.row(y), root.rest.row(y)}; }
 };
 
 template <class Real> struct Fields {
     Shape shape;
-    PaddedRows<Real> image;                   // scaled so that the input's E is a plain sum of squared differences
+    PaddedRows<Real> image;  // scaled so that the input's E is a plain sum of squared differences
     std::vector<StageFields<Real>> stages;
-    std::vector<double> diagonal;             // Theta(i,i) (or the covariance), in units of `unit`; (pixels, batch)
-    double unit;                              // kernel entries in the image's units = engine's entries * unit
+    std::vector<double> diagonal;  // Theta(i,i) (or the covariance), in units of `unit`; (pixels, batch)
+    double unit;                   // kernel entries in the image's units = engine's entries * unit
 
     // image: (batch, height, width, channels), contiguous, finite
     static Fields make(const Program& program, const Shape& shape, const double* image);

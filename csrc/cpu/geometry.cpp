@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cstdlib>
 
-
 namespace ntkfast {
 
 HalfPlane::HalfPlane(const Shape& shape, Padding padding, int lanes_per_block)
@@ -43,7 +42,10 @@ Block HalfPlane::block(std::int64_t n) const {
 
 std::int64_t HalfPlane::pairs() const {
     const std::int64_t d = shape_.pixels();
-    return d * (d - 1) / 2 * shape_.batch;
+    if (!circular_) return d * (d - 1) / 2 * shape_.batch;
+    std::int64_t displacements = 0;
+    for (const Band& band : bands_) displacements += band.count;
+    return displacements * d * shape_.batch;
 }
 
 std::int64_t HalfPlane::packed_elements() const {

@@ -56,7 +56,7 @@ public:
 
     std::int64_t blocks() const { return first_block_.back(); }
     Block block(std::int64_t n) const;
-    // Unordered pairs of distinct pixels of one image, times the batch.
+    // Pairs that the sweep visits, over the batch: with zeros each unordered pair of distinct pixels once.
     std::int64_t pairs() const;
     // Numbers that StoreSink keeps: rows of whole chunks.
     std::int64_t packed_elements() const;

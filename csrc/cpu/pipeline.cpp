@@ -160,7 +160,8 @@ template <class Real> void Pipeline<Real>::raw_row(const Block& block, int s, in
 template <class Real> void Pipeline<Real>::input_row(const Block& block, int y, Real* e) {
     const PaddedRows<Real>& image = fields_.image;
     const std::ptrdiff_t beyond = program_.circular() ? 0 : halo(0);
-    kernels_.input(lanes_, e, image.row(y), image.row(y + block.dy), image.plane_stride(), fields_.shape.channels, beyond);
+    kernels_.input(lanes_, e, image.row(y), image.row(y + block.dy), image.plane_stride(), fields_.shape.channels,
+                   beyond);
     if (!program_.circular()) return;
     for (int b = 0; b < lanes_.count; ++b) wrap_columns(e + b * lanes_.stride, lanes_.length[b], halo(0));
 }
@@ -191,11 +192,11 @@ template <class Real> void Pipeline<Real>::complete_columns(const Block& block, 
             continue;
         }
         const Real *i = h_i + lanes_.at_i[b], *j = h_j + lanes_.at_j[b];
-        for (const std::ptrdiff_t start : {-beyond, length})
-            for (std::ptrdiff_t l = start; l < start + beyond; ++l) {
-                e[l] = i[l] + j[l];
-                t[l] = Real(0);
-            }
+        for (std::ptrdiff_t l = 0; l < beyond; ++l) {
+            e[-1 - l] = i[-1 - l] + j[-1 - l];
+            e[length + l] = i[length + l] + j[length + l];
+            t[-1 - l] = t[length + l] = Real(0);
+        }
     }
 }
 
@@ -205,10 +206,8 @@ void Pipeline<Real>::map(const MapTable<Real>& table, const Block& block, int s,
     const Ring& ring = layout_.rings[std::size_t(s)];
     const StageFields<Real>& diagonals = fields_.stages[std::size_t(s)];
     MapArgs<Real> args;
-    args.p_i = diagonals.root.row(y);
-    args.r_i = diagonals.inverse.row(y);
-    args.p_j = diagonals.root.row(y + block.dy);
-    args.r_j = diagonals.inverse.row(y + block.dy);
+    args.i = diagonals.roots(y);
+    args.j = diagonals.roots(y + block.dy);
     args.e_out = e;
     args.t_out = t;
     args.constants = constants_[std::size_t(s)];

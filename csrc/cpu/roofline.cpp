@@ -41,8 +41,8 @@ private:
 
 }  // namespace
 
-double roofline(const std::vector<std::tuple<int, double, double, bool, bool, double>>& stages, int channels, int columns,
-                const std::string& isa, int length, int repeats) {
+double roofline(const std::vector<std::tuple<int, double, double, bool, bool, double>>& stages, int channels,
+                int columns, const std::string& isa, int length, int repeats) {
     if (length < chunk || length % chunk != 0) throw std::invalid_argument("length must be a multiple of 16");
     const RowKernels<float>& kernels = row_kernels<float>(isa_from_name(isa));
     Rows rows(24, length), scratch(4, length);
@@ -69,12 +69,14 @@ double roofline(const std::vector<std::tuple<int, double, double, bool, bool, do
         }
         MapArgs<float> args{};
         for (int n = 0; n < max_direct_rows; ++n) args.e[n] = rows[n], args.t[n] = rows[5 + n];
-        args.p_i = rows[10], args.r_i = rows[11], args.p_j = rows[12], args.r_j = rows[13];
+        args.i = {rows[10], rows[11], rows[14]};
+        args.j = {rows[12], rows[13], rows[15]};
         args.e_out = scratch[0], args.t_out = scratch[1];
         args.constants = ActivationConstants<float>::make(slope, 1.0, trainable);
         args.scale = 1;
         const auto& table = s + 1 == stages.size() ? kernels.output : active ? kernels.activation : kernels.linear;
-        const MapKernel<float> map = table[row_count_index(blockwise ? 2 : k)][int(s > 0 ? Flow::tangent : Flow::first)];
+        const MapKernel<float> map =
+            table[row_count_index(blockwise ? 2 : k)][int(s > 0 ? Flow::tangent : Flow::first)];
         seconds += best_seconds(repeats, [&] { map(lanes, args); });
     }
     // Zeros for T: the sums must not grow from call to call.

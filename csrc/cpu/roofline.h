@@ -9,7 +9,7 @@ namespace ntkfast {
 
 // Seconds per pixel pair of one float32 product with the tangent kernel: the sum over the kernels that one row of one
 // displacement calls, each timed by itself over `length` pairs, best of `repeats`.
-double roofline(const std::vector<std::tuple<int, double, double, bool, bool, double>>& stages, int channels, int columns,
-                const std::string& isa, int length, int repeats);
+double roofline(const std::vector<std::tuple<int, double, double, bool, bool, double>>& stages, int channels,
+                int columns, const std::string& isa, int length, int repeats);
 
 }  // namespace ntkfast

@@ -42,10 +42,7 @@ inline int row_count_index(int rows) { return rows <= 3 ? rows - 1 : 3; }
 template <class Real> struct MapArgs {
     const Real* e[max_direct_rows];  // rows of the box sum of E
     const Real* t[max_direct_rows];  // rows of the box sum of T'; read with Flow::tangent only
-    const Real* p_i;                 // sqrt(S(i,i)) along the row of i, and its inverse; likewise for the row of j
-    const Real* r_i;
-    const Real* p_j;
-    const Real* r_j;
+    Root<const Real*> i, j;          // diagonals along the row of i and along that of j
     Real* e_out;
     Real* t_out;
     ActivationConstants<Real> constants;

@@ -11,8 +11,16 @@ namespace {
 // Rows of one call never overlap except where a kernel says so.
 #define NTKFAST_VECTOR_LOOP _Pragma("GCC ivdep")
 
-// Length in whole chunks, in a form from which the compiler sees that no remainder loop is needed.
-NTKFAST_HD std::ptrdiff_t whole(std::ptrdiff_t length) { return (length + chunk - 1) & -std::ptrdiff_t(chunk); }
+// Length in whole steps of this level's vectors, in a form from which the compiler sees that no remainder loop is needed.
+// Half a chunk where the vectors are shorter: at 128 elements a row, the mean of a 256 wide image, it saves 3%.
+#if defined(__AVX512F__)
+constexpr int vector_step = chunk;
+#else
+constexpr int vector_step = chunk / 2;
+#endif
+NTKFAST_HD std::ptrdiff_t whole(std::ptrdiff_t length) {
+    return (length + vector_step - 1) & -std::ptrdiff_t(vector_step);
+}
 
 template <class Real, int Channels>
 void input_channels(Real* __restrict e, const Real* x_i, const Real* x_j, std::ptrdiff_t plane, std::ptrdiff_t n) {
@@ -143,15 +151,16 @@ NTKFAST_HD Real sum_rows(const Real* const (&rows)[Rows], std::ptrdiff_t l) {
 
 // Operands of one lane, copied so that the loops see constants.
 template <class Real, int Rows> struct LaneOperands {
-    const Real *e[Rows], *t[Rows], *p_i, *r_i, *p_j, *r_j;
+    const Real *e[Rows], *t[Rows];
+    Root<const Real*> i, j;
     Real *e_out, *t_out;
     std::ptrdiff_t n;
 
     LaneOperands(const Lanes& lanes, const MapArgs<Real>& a, int b) {
         const std::ptrdiff_t offset = b * lanes.stride;
         for (int m = 0; m < Rows; ++m) e[m] = a.e[m] + offset, t[m] = a.t[m] + offset;
-        p_i = a.p_i + lanes.at_i[b], r_i = a.r_i + lanes.at_i[b];
-        p_j = a.p_j + lanes.at_j[b], r_j = a.r_j + lanes.at_j[b];
+        i = {a.i.p + lanes.at_i[b], a.i.inverse + lanes.at_i[b], a.i.rest + lanes.at_i[b]};
+        j = {a.j.p + lanes.at_j[b], a.j.inverse + lanes.at_j[b], a.j.rest + lanes.at_j[b]};
         e_out = a.e_out + offset, t_out = a.t_out + offset;
         n = whole(lanes.length[b]);
     }
@@ -165,8 +174,8 @@ template <class Real, int Rows, Flow flow> void activation(const Lanes& lanes, c
         for (std::ptrdiff_t l = 0; l < a.n; ++l) {
             const Real e = sum_rows<Rows>(a.e, l);
             const Real t = flow == Flow::tangent ? sum_rows<Rows>(a.t, l) : Real(0);
-            const Pair<Real> out =
-                activate<flow != Flow::covariance>(e, t, a.p_i[l], a.r_i[l], a.p_j[l], a.r_j[l], k);
+            const Root<Real> i{a.i.p[l], a.i.inverse[l], a.i.rest[l]}, j{a.j.p[l], a.j.inverse[l], a.j.rest[l]};
+            const Pair<Real> out = activate<flow != Flow::covariance>(e, t, i, j, k);
             a.e_out[l] = out.e;
             if (flow != Flow::covariance) a.t_out[l] = out.t;
         }
@@ -182,7 +191,7 @@ template <class Real, int Rows, Flow flow> void linear(const Lanes& lanes, const
             const Real e = sum_rows<Rows>(a.e, l);
             const Real t = flow == Flow::tangent ? sum_rows<Rows>(a.t, l) : Real(0);
             a.e_out[l] = scale * e;
-            if (flow != Flow::covariance) a.t_out[l] = scale * (trainable * covariance(e, a.p_i[l], a.p_j[l]) + t);
+            if (flow != Flow::covariance) a.t_out[l] = scale * (trainable * covariance(e, a.i.p[l], a.j.p[l]) + t);
         }
     }
 }
@@ -195,9 +204,10 @@ template <class Real, int Rows, Flow flow> void output(const Lanes& lanes, const
         for (std::ptrdiff_t l = 0; l < a.n; ++l) {
             const Real e = sum_rows<Rows>(a.e, l);
             const Real t = flow == Flow::tangent ? sum_rows<Rows>(a.t, l) : Real(0);
-            a.t_out[l] = trainable * covariance(e, a.p_i[l], a.p_j[l]) + t;
+            a.t_out[l] = trainable * covariance(e, a.i.p[l], a.j.p[l]) + t;
         }
-        for (std::ptrdiff_t l = lanes.length[b]; l < a.n; ++l) a.t_out[l] = 0;
+        const std::ptrdiff_t end = (lanes.length[b] + chunk - 1) & -std::ptrdiff_t(chunk);
+        for (std::ptrdiff_t l = lanes.length[b]; l < end; ++l) a.t_out[l] = 0;
     }
 }
 
@@ -242,14 +252,20 @@ void accumulate_j(const Lanes& lanes, const Real* const* t, const Real* v_i, std
 }
 
 #define NTKFAST_BY_FLOW(kernel, rows) \
-    { kernel<Real, rows, Flow::covariance>, kernel<Real, rows, Flow::first>, kernel<Real, rows, Flow::tangent> }
+    {kernel<Real, rows, Flow::covariance>, kernel<Real, rows, Flow::first>, kernel<Real, rows, Flow::tangent>}
 #define NTKFAST_BY_ROWS(kernel) \
-    { NTKFAST_BY_FLOW(kernel, 1), NTKFAST_BY_FLOW(kernel, 2), NTKFAST_BY_FLOW(kernel, 3), NTKFAST_BY_FLOW(kernel, 5) }
+    {NTKFAST_BY_FLOW(kernel, 1), NTKFAST_BY_FLOW(kernel, 2), NTKFAST_BY_FLOW(kernel, 3), NTKFAST_BY_FLOW(kernel, 5)}
 
 template <class Real>
 constexpr RowKernels<Real> table = {
-    input<Real>, box_row<Real>, add<Real>, NTKFAST_BY_ROWS(activation), NTKFAST_BY_ROWS(linear), NTKFAST_BY_ROWS(output),
-    accumulate_i<Real>, accumulate_j<Real>,
+    input<Real>,
+    box_row<Real>,
+    add<Real>,
+    NTKFAST_BY_ROWS(activation),
+    NTKFAST_BY_ROWS(linear),
+    NTKFAST_BY_ROWS(output),
+    accumulate_i<Real>,
+    accumulate_j<Real>,
 };
 
 }  // namespace

@@ -207,7 +207,8 @@ private:
 
 // One square of mirror_upper(): entries (i, j) with i in [i0, i0 + side), j in [j0, j0 + side) and j < i.
 template <class Real> void mirror_square(Real* matrix, std::int64_t d, std::int64_t i0, std::int64_t j0) {
-    constexpr std::int64_t side = 16;  // one cache line of floats: each line is read and written once, whatever the stride
+    constexpr std::int64_t side =
+        16;  // one cache line of floats: each line is read and written once, whatever the stride
     Real buffer[side][side];
     const std::int64_t rows = std::min(side, d - i0), cols = std::min(side, d - j0);
     for (std::int64_t j = 0; j < cols; ++j)
