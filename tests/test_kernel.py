@@ -622,14 +622,14 @@ def test_ctrl_c_stops_a_product_within_half_a_second(threads):
 
 
 def test_import_is_quick():
-    # SciPy's linear operators take most of it, and there is no way around them: NTK is one.
+    # Beyond NumPy; SciPy's linear operators, 0.2 s and more, are imported when NTK is first used.
     def seconds(code):
         before = os.times()
         subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "OPENBLAS_NUM_THREADS": "1"})
         after = os.times()
         return sum(after[2:4]) - sum(before[2:4])  # of the processor, so that a busy machine does not count
 
-    pairs = [(seconds("import ntkfast"), seconds("import scipy.sparse.linalg")) for _ in range(5)]
+    pairs = [(seconds("import ntkfast"), seconds("import numpy")) for _ in range(5)]
     assert min(a for a, _ in pairs) - min(b for _, b in pairs) < 0.15
 
 

@@ -114,7 +114,7 @@ void Pipeline<Real>::run(const Block& block, RowSink<Real>& sink, Monitor& monit
             unreported = 0;
         }
     }
-    monitor.advance(unreported, false);
+    monitor.advance(unreported, leader);
 }
 
 // Takes row y of stage s into its ring.

@@ -4,11 +4,16 @@
 the filters that it defines; ``denoise_ntk`` is the denoiser made of them.  See README.md and docs/.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from ._engine import __version__, info
-from .denoise import DenoiseInfo, denoise_ntk
-from .filters import FilterInfo, gradient_descent, gradient_flow, ridge
-from .kernel import NTK
 from .network import Conv, LeakyReLU, Network, ReLU, vanilla_cnn
+
+if TYPE_CHECKING:
+    from .denoise import DenoiseInfo, denoise_ntk
+    from .filters import FilterInfo, gradient_descent, gradient_flow, ridge
+    from .kernel import NTK
 
 __all__ = [
     "NTK",
@@ -26,3 +31,26 @@ __all__ = [
     "ridge",
     "vanilla_cnn",
 ]
+
+# Imported at first use: they need scipy.sparse.linalg, which takes longer to import than all the rest together.
+_LAZY = {
+    "NTK": "kernel",
+    "DenoiseInfo": "denoise",
+    "FilterInfo": "filters",
+    "denoise_ntk": "denoise",
+    "gradient_descent": "filters",
+    "gradient_flow": "filters",
+    "ridge": "filters",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f".{_LAZY[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -285,7 +285,10 @@ def _dtype(value: Any) -> np.dtype[Any]:
 
 def real_array(name: str, value: Any) -> np.ndarray:
     """``value`` as a finite real array of float32 or float64, or an error naming the argument."""
-    array = np.asarray(value)
+    try:
+        array = np.asarray(value)
+    except ValueError as error:  # rows of unequal length
+        raise ValueError(f"{name} must be a real numeric array: {error}") from error
     if array.dtype.kind not in "fiub":
         raise TypeError(f"{name} must be a real numeric array, got dtype {array.dtype}")
     if array.dtype.kind != "f" or array.dtype.itemsize not in (4, 8):
@@ -323,7 +326,7 @@ def as_columns(operator: LinearOperator, name: str, value: Any) -> tuple[np.ndar
     array = real_array(name, value)
     d = operator.shape[0]
     image_shape = getattr(operator, "image_shape", None)
-    if array.shape[0] == d and array.ndim <= 2:
+    if array.ndim in (1, 2) and array.shape[0] == d:
         return array.reshape(d, -1), array.shape
     if image_shape is not None and array.ndim in (2, 3) and array.shape[:2] == image_shape:
         return array.reshape(d, -1), array.shape
