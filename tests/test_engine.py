@@ -66,12 +66,13 @@ def error_of(actual, expected, scale=None):
 
 
 def bar_of(dtype, name, net):
-    """The bar, but where patches are single pixels: colours of 2 or 3 channels are then nearly parallel on any image.
+    """The bar, but where patches are single pixels: colours of 2 or 3 channels are nearly parallel on any image.
 
-    Single precision holds the bar of hard images (up to 6e-6 was seen); in double precision the reference sets the limit.
+    An angle of 1e-4 between pixels of different brightness is what single precision cannot see: up to 5e-5 was measured,
+    on 2 channels and 5 layers.  In double precision the reference sets the limit.
     """
     single_pixels = net.layers[0].kernel_size == 1
-    return {"float32": 1e-5, "float64": PARALLEL}[dtype] if single_pixels else BARS[dtype][name]
+    return {"float32": 1e-4, "float64": PARALLEL}[dtype] if single_pixels else BARS[dtype][name]
 
 
 def product_error(K, theta, v):

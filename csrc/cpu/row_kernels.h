@@ -13,7 +13,7 @@
 namespace ntkfast {
 
 constexpr int chunk = 16;             // elements; one AVX-512 register of floats, two of AVX2
-constexpr int max_lanes = 16;         // displacements in one call
+constexpr int max_lanes = 32;         // displacements in one call
 constexpr int max_direct_rows = 5;    // largest kernel whose rows are summed afresh for each output row
 constexpr int max_columns_fused = 4;  // right-hand sides that `accumulate` serves in one pass over T
 
