@@ -45,7 +45,7 @@ class FakeDenoiser:
         self.meanwhile()
         info = SimpleNamespace(
             sigma=24.83 if sigma is None else sigma, sigma_estimated=sigma is None, network=vanilla_cnn(), tiles=4096,
-            tile_size=16, tile_overlap=8, steps=37, refine=1, seconds=3.21,
+            tile_size=16, tile_overlap=8, steps=(37, 210), refine=1, seconds=3.21,
         )  # fmt: skip
         return image + 10, info
 
@@ -162,7 +162,7 @@ def test_options_given_reach_the_denoiser(here: Path, denoiser: FakeDenoiser) ->
 def test_summary(here: Path, denoiser: FakeDenoiser, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["denoise", "in.png", "out.png"]) == 0
     out, err = capsys.readouterr()
-    assert out == "noise level 24.8 (estimated), 4096 tiles of 16 x 16, 37 steps, 1 refinement, 3.2 s -> out.png\n"
+    assert out == "noise level 24.8 (estimated), 4096 tiles of 16 x 16, 37 + 210 steps, 1 refinement, 3.2 s -> out.png\n"
     assert err == ""
     assert main(["denoise", "in.png", "out.png", "--force", "--sigma", "12345"]) == 0
     assert capsys.readouterr().out.startswith("noise level 12345 (given), ")

@@ -252,7 +252,8 @@ def _summary(info: Any) -> str:
     size = info.tile_size
     height, width = size if isinstance(size, tuple) else (size, size)
     tiles = _count(info.tiles, "tile") + (f" of {height} x {width}" if size else "")
-    work = f"{tiles}, {_count(info.steps, 'step')}, {_count(info.refine, 'refinement')}, {info.seconds:.1f} s"
+    steps = " + ".join(map(str, info.steps)) or "no"  # of each pass
+    work = f"{tiles}, {steps} steps, {_count(info.refine, 'refinement')}, {info.seconds:.1f} s"
     sigma = f"{info.sigma:.3g}" if info.sigma < 100 else f"{info.sigma:.0f}"
     return f"noise level {sigma} ({origin}), {work}"
 

@@ -50,7 +50,7 @@ class NTK(LinearOperator):  # type: ignore[misc]
         Where to compute.  This version has the CPU engine.
     dtype : {"float32", "float64"}
         Type of the engine's arithmetic and of all results.  float32 is exact to 1e-6 of the largest entry on natural
-        images.
+        images, save where the first convolution is 1x1 (docs/math.md, "Accuracy, measured").
     storage : {"auto", "stream", "dense"}
         "stream" computes each entry anew in each product and keeps O(d) numbers; "dense" keeps half of the matrix after
         the first product; "auto" is "dense" if that takes at most a quarter of the free memory.  The attribute
