@@ -69,7 +69,9 @@ def product_deviation(name: str, size: int, v: np.ndarray, out: np.ndarray) -> f
 
 def floor_seconds(network: Network, columns: int = COLUMNS) -> float:
     """Seconds a pair that the inner loops take by themselves, in cache, on one core."""
-    return float(_core.roofline(_engine.stages(network), COLUMNS, columns, _engine.isa(), 256, 50))
+    return float(
+        _core.roofline(_engine.stages(network), COLUMNS, columns, _engine.isa(), 256, 50, _engine.threads(None))
+    )
 
 
 class Timing:

@@ -190,9 +190,10 @@ PYBIND11_MODULE(_core, module) {
         module.def(wide ? "estimate_float64" : "estimate_float32", wide ? &estimate<double> : &estimate<float>,
                    py::arg("stages"), py::arg("circular"), py::arg("nngp"), py::arg("shape"), py::arg("columns"),
                    py::arg("threads"), py::arg("lanes"));
-    module.def("roofline", &roofline, py::arg("stages"), py::arg("channels"), py::arg("columns"), py::arg("isa"),
-               py::arg("length"), py::arg("repeats"),
-               "Seconds per pixel pair of the row kernels that a network uses, timed alone in L1 on one core.");
+    module.def(
+        "roofline", &roofline, py::arg("stages"), py::arg("channels"), py::arg("columns"), py::arg("isa"),
+        py::arg("length"), py::arg("repeats"), py::arg("threads"),
+        "Seconds per pixel pair of the row kernels that a network uses, timed alone in L1, on all threads at once.");
     module.def("compiled_isas", [] { return names(compiled_isas); });
     module.def("supported_isas", [] { return names(supported_isas); });
     module.def("default_threads", &default_threads);

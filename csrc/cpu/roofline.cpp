@@ -3,10 +3,12 @@
 #include <algorithm>
 #include <chrono>
 #include <limits>
+#include <numeric>
 #include <stdexcept>
 
 #include "dispatch.h"
 #include "row_kernels.h"
+#include "threads.h"
 
 namespace ntkfast {
 namespace {
@@ -41,8 +43,11 @@ private:
 
 }  // namespace
 
-double roofline(const std::vector<std::tuple<int, double, double, bool, bool, double>>& stages, int channels,
-                int columns, const std::string& isa, int length, int repeats) {
+namespace {
+
+// Seconds per pair on the thread that calls.
+double time_kernels(const std::vector<std::tuple<int, double, double, bool, bool, double>>& stages, int channels,
+                    int columns, const std::string& isa, int length, int repeats) {
     if (length < chunk || length % chunk != 0) throw std::invalid_argument("length must be a multiple of 16");
     const RowKernels<float>& kernels = row_kernels<float>(isa_from_name(isa));
     Rows rows(24, length), scratch(4, length);
@@ -85,6 +90,19 @@ double roofline(const std::vector<std::tuple<int, double, double, bool, bool, do
     const auto accumulate = [&] { kernels.accumulate_i(lanes, &t, rows[0], stride, rows[12], stride, columns); };
     seconds += 2 * best_seconds(repeats, accumulate);
     return seconds / length;
+}
+
+}  // namespace
+
+double roofline(const std::vector<std::tuple<int, double, double, bool, bool, double>>& stages, int channels,
+                int columns, const std::string& isa, int length, int repeats, int threads) {
+    std::vector<double> seconds(std::size_t(std::max(1, threads)), 0.0);
+    int team = 1;
+    parallel(int(seconds.size()), [&](int thread, int size) {
+        if (thread == 0) team = size;
+        seconds[std::size_t(thread)] = time_kernels(stages, channels, columns, isa, length, repeats);
+    });
+    return std::accumulate(seconds.begin(), seconds.end(), 0.0) / team;
 }
 
 }  // namespace ntkfast
