@@ -16,7 +16,7 @@ from bench import machine
 from bench.networks import NETWORKS, pairs, picture, table
 from ntkfast import _core, _engine
 
-LANES = (1, 2, 4, 6, 8, 16)
+LANES = (1, 2, 4, 8, 16, 32)
 
 
 def measure(name: str, size: int, rounds: int, threads: int) -> dict[str, Any]:
