@@ -19,7 +19,7 @@ DEVICES = ("auto", "cpu", "cuda")
 STORAGES = ("auto", "stream", "dense")
 
 # storage="auto" keeps the kernel if it takes at most this share of the memory that is free: a filter needs 15 to 30
-# products, and reading the kernel is 3 to 8 times faster than computing it again (bench/test_products.py).
+# products, and reading the kernel is several times faster than computing it again (bench/test_products.py).
 AUTO_DENSE_SHARE = 0.25
 
 # Right-hand sides that go through one sweep; more than these and the accumulators leave the cache.
