@@ -35,8 +35,15 @@ struct Program {
     // Sum of the radii of stage s and all later ones: how far a pixel of the output reaches at the input of stage s.
     int reach(int s) const;
     int max_radius() const;
+    // w/k^2 of stage s + 1, which the map of stage s applies; 1 after the last.
+    double scale_after(int s) const { return s + 1 < size() ? stages[std::size_t(s) + 1].scale() : 1.0; }
     // Whether a field T' enters stage s; before the first activation it is identically zero.
     bool tangent_enters(int s) const { return kernel == Kernel::ntk && s > 0; }
+    // Whether stage s leaves the angles of what stage s - 1's activation made, for an activation of its own.
+    bool keeps_angles(int s) const {
+        return s > 0 && s < size() && stages[std::size_t(s)].kernel_size == 1 && stages[std::size_t(s)].bias_var == 0 &&
+               stages[std::size_t(s)].has_activation && stages[std::size_t(s) - 1].has_activation;
+    }
     bool circular() const { return padding == Padding::circular; }
 };
 

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "pipeline.h"
+
 namespace ntkfast {
 
 template <class Real>
@@ -36,8 +38,7 @@ template <class Real> void PixelPyramid<Real>::row(std::int64_t pixel, int y, Re
     }
     MapArgs<Real> args = map_args(last, place(0, 0), window_row(e_, 0), window_row(t_, 0));
     args.t_out = result_.data();
-    const Flow flow = program_.kernel == Kernel::nngp ? Flow::covariance : last > 0 ? Flow::tangent : Flow::first;
-    kernels_.output[row_count_index(1)][int(flow)](lane_, args);
+    kernels_.output[row_count_index(1)][int(flow_of(program_, last))](lane_, args);
     for (int x = 0; x < width_; ++x) out[x] = Real(double(result_[std::size_t(x)]) * fields_.unit);
     if (y == pixel_y_) out[pixel_x_] = Real(fields_.diagonal[std::size_t(pixel)] * fields_.unit);
 }
@@ -114,15 +115,13 @@ MapArgs<Real> PixelPyramid<Real>::map_args(int s, const Place& at, const Real* e
         std::fill(constant, constant + round_up(width_), values[at.i_x]);
         constant += stride_;
     }
-    const Stage& stage = program_.stages[std::size_t(s)];
-    const double next = s + 1 < program_.size() ? program_.stages[std::size_t(s) + 1].scale() : 1.0;
     MapArgs<Real> args{};
     args.e[0] = e_sum;
     args.t[0] = t_sum;
     args.i = {constant_.data(), constant_.data() + stride_, constant_.data() + 2 * stride_};
     args.j = fields.roots(at.j_y);
-    args.constants = ActivationConstants<Real>::make(stage.slope, next, stage.trainable);
-    args.scale = Real(next);
+    args.constants = constants_of(program_, fields_, s);
+    args.scale = Real(program_.scale_after(s));
     return args;
 }
 
@@ -132,8 +131,7 @@ void PixelPyramid<Real>::enter_map(int s, const Place& at, Real* e, Real* t) {
     args.e_out = result_.data();  // the kernels do not work in place
     args.t_out = result_.data() + stride_;
     const auto& table = program_.stages[std::size_t(s)].has_activation ? kernels_.activation : kernels_.linear;
-    const Flow flow = program_.kernel == Kernel::nngp ? Flow::covariance : s > 0 ? Flow::tangent : Flow::first;
-    table[row_count_index(1)][int(flow)](lane_, args);
+    table[row_count_index(1)][int(flow_of(program_, s))](lane_, args);
     std::copy(args.e_out, args.e_out + width_, e);
     std::copy(args.t_out, args.t_out + width_, t);
 }

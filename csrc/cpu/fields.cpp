@@ -90,6 +90,7 @@ StageFields<Real> stage_fields(const Program& program, const Shape& shape, const
         half[n] = entering[n] / 2;
     }
     StageFields<Real> fields;
+    fields.largest_root = largest;
     const std::pair<PaddedRows<Real>*, const Plane*> planes[] = {
         {&fields.root.p, &root}, {&fields.root.inverse, &inverse}, {&fields.root.rest, &rest}, {&fields.half, &half}};
     for (const auto& [rows, plane] : planes) {

@@ -55,6 +55,7 @@ private:
 template <class Real> struct StageFields {
     Root<PaddedRows<Real>> root;  // p_i = sqrt(S(i,i)), 1/p_i and the rounding of p_i; 0 for a patch of zeros
     PaddedRows<Real> half;        // w/k^2 Q(i,i)/2 of what enters the stage: the half-distance to a pixel outside
+    double largest_root;          // max p_i
 
     Root<const Real*> roots(int y) const { return {root.p.row(y), root.inverse.row(y), root.rest.row(y)}; }
 };

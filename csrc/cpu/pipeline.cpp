@@ -51,25 +51,18 @@ typename Pipeline<Real>::Layout Pipeline<Real>::make_layout(const Program& progr
 template <class Real>
 Pipeline<Real>::Pipeline(const Program& program, const Fields<Real>& fields, const RowKernels<Real>& kernels, int lanes)
     : program_(program), fields_(fields), kernels_(kernels), layout_(make_layout(program, fields.shape)) {
-    for (int s = 0; s < program.size(); ++s) {
-        const Stage& stage = program.stages[std::size_t(s)];
-        const double next = s + 1 < program.size() ? program.stages[std::size_t(s) + 1].scale() : 1.0;
-        constants_.push_back(ActivationConstants<Real>::make(stage.slope, next, stage.trainable));
-    }
+    for (int s = 0; s < program.size(); ++s) constants_.push_back(constants_of(program, fields, s));
     // Zeros, so that chunks that run past a row's end compute on numbers, never on what memory happened to hold.
     buffers_.assign(std::size_t(lanes * layout_.lane_stride), Real(0));
     scratch_.assign(std::size_t(2 * layout_.row_stride), Real(0));
+    exact_.assign(std::size_t(layout_.row_stride), 0.0);
 }
 
 template <class Real>
 std::int64_t Pipeline<Real>::bytes(const Program& program, const Shape& shape, int lanes) {
     const Layout layout = make_layout(program, shape);
-    return (lanes * layout.lane_stride + 2 * layout.row_stride) * std::int64_t(sizeof(Real));
-}
-
-template <class Real> Flow Pipeline<Real>::flow(int s) const {
-    if (program_.kernel == Kernel::nngp) return Flow::covariance;
-    return program_.tangent_enters(s) ? Flow::tangent : Flow::first;
+    return (lanes * layout.lane_stride + 2 * layout.row_stride) * std::int64_t(sizeof(Real)) +
+           layout.row_stride * std::int64_t(sizeof(double));
 }
 
 // With zeros a stage sees the image's rows and k//2 rows outside at either end, which are known in closed form; on the
@@ -211,7 +204,7 @@ void Pipeline<Real>::map(const MapTable<Real>& table, const Block& block, int s,
     args.e_out = e;
     args.t_out = t;
     args.constants = constants_[std::size_t(s)];
-    args.scale = s + 1 < program_.size() ? Real(program_.stages[std::size_t(s) + 1].scale()) : Real(1);
+    args.scale = Real(program_.scale_after(s));
 
     // The newest row of the window y - k//2 .. y + k//2 lies in `slot`; the oldest follows it.
     const int slot = (y + ring.slots / 2 - ring.first) % ring.slots;
@@ -230,7 +223,30 @@ void Pipeline<Real>::map(const MapTable<Real>& table, const Block& block, int s,
             from = from + 1 < rows ? from + 1 : 0;
         }
     }
-    table[row_count_index(rows)][int(flow(s))](lanes_, args);
+    const std::uint32_t doubts = table[row_count_index(rows)][int(flow_of(program_, s))](lanes_, args);
+    if (doubts != 0) refine(args, doubts, block, y);
+}
+
+// Does row y of the first activation again for some lanes, with E summed in double from the image: where patches of
+// different brightness are nearly parallel, or nearly opposite, the rounding of E would show.  Rare in natural images, so
+// that the plain sum over the window's rows will do.
+template <class Real>
+void Pipeline<Real>::refine(const MapArgs<Real>& args, std::uint32_t lanes, const Block& block, int y) {
+    const PaddedRows<Real>& image = fields_.image;
+    const int radius = program_.stages[0].radius();
+    const std::ptrdiff_t beyond = program_.circular() ? 0 : halo(0);
+    double* sums = exact_.data() + layout_.left;
+    for (int b = 0; b < block.lanes; ++b) {
+        if ((lanes >> b & 1) == 0) continue;
+        std::fill(sums - beyond, sums + lanes_.length[b] + beyond, 0.0);
+        for (int n = y - radius; n <= y + radius; ++n)
+            kernels_.input_exact(sums - beyond, image.row(n) + lanes_.at_i[b] - beyond,
+                                 image.row(n + block.dy) + lanes_.at_j[b] - beyond, image.plane_stride(),
+                                 fields_.shape.channels, lanes_.length[b] + 2 * beyond);
+        if (program_.circular()) wrap_columns(sums, lanes_.length[b], halo(0));
+        kernels_.activation_exact[program_.kernel == Kernel::ntk](lanes_, b, args, sums, 2 * radius + 1,
+                                                                  fields_.shape.batch);
+    }
 }
 
 template class Pipeline<float>;

@@ -52,7 +52,7 @@ private:
     void complete_columns(const Block& block, int s, int y, Real* e, Real* t);
     void push(const Ring& ring, int slot, int field, const Real* raw);
     void map(const MapTable<Real>& table, const Block& block, int s, int y, Real* e, Real* t);
-    Flow flow(int s) const;
+    void refine(const MapArgs<Real>& args, std::uint32_t lanes, const Block& block, int y);
     std::ptrdiff_t halo(int s) const {
         return std::ptrdiff_t(program_.stages[std::size_t(s)].radius()) * fields_.shape.batch;
     }
@@ -64,6 +64,25 @@ private:
     Layout layout_;
     Lanes lanes_{};  // of the block under way
     std::vector<Real> buffers_, scratch_;
+    std::vector<double> exact_;  // one row of column sums
 };
+
+// What travels through stage s.
+inline Flow flow_of(const Program& program, int s) {
+    if (program.kernel == Kernel::nngp) return s > 0 ? Flow::covariance : Flow::first_covariance;
+    return s > 0 ? Flow::tangent : Flow::first_tangent;
+}
+
+// The constants of stage s's pointwise map; the scale of stage s + 1 is folded in.
+template <class Real>
+ActivationConstants<Real> constants_of(const Program& program, const Fields<Real>& fields, int s) {
+    using Constants = ActivationConstants<Real>;
+    const Stage& stage = program.stages[std::size_t(s)];
+    const auto form = [&](int n) {
+        return program.keeps_angles(n) ? Constants::Form::angle : Constants::Form::distance;
+    };
+    return Constants::make(stage.slope, program.scale_after(s), stage.trainable,
+                           fields.stages[std::size_t(s)].largest_root, stage.kernel_size == 1, form(s), form(s + 1));
+}
 
 }  // namespace ntkfast

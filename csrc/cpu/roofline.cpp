@@ -77,11 +77,11 @@ double time_kernels(const std::vector<std::tuple<int, double, double, bool, bool
         args.i = {rows[10], rows[11], rows[14]};
         args.j = {rows[12], rows[13], rows[15]};
         args.e_out = scratch[0], args.t_out = scratch[1];
-        args.constants = ActivationConstants<float>::make(slope, 1.0, trainable);
+        args.constants = ActivationConstants<float>::make(slope, 1.0, trainable, 1.0, false);
         args.scale = 1;
         const auto& table = s + 1 == stages.size() ? kernels.output : active ? kernels.activation : kernels.linear;
         const MapKernel<float> map =
-            table[row_count_index(blockwise ? 2 : k)][int(s > 0 ? Flow::tangent : Flow::first)];
+            table[row_count_index(blockwise ? 2 : k)][int(s > 0 ? Flow::tangent : Flow::first_tangent)];
         seconds += best_seconds(repeats, [&] { map(lanes, args); });
     }
     // Zeros for T: the sums must not grow from call to call.

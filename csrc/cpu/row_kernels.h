@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 
 #include "../pair_math.h"
 
@@ -30,9 +31,12 @@ struct Lanes {
 };
 
 // What travels through a stage: the covariance alone; or T as well, which is [trainable] S at the first convolution, and
-// [trainable] S + sum T' at the later ones.
-enum class Flow { covariance, first, tangent };
-constexpr int flows = 3;
+// [trainable] S + sum T' at the later ones.  At the first convolution, whose E can be had from the image again, activations
+// also report the lanes with doubtful pairs.
+enum class Flow { covariance, tangent, first_covariance, first_tangent };
+constexpr int flows = 4;
+constexpr bool has_tangent(Flow flow) { return flow == Flow::tangent || flow == Flow::first_tangent; }
+constexpr bool is_first(Flow flow) { return flow == Flow::first_covariance || flow == Flow::first_tangent; }
 
 // Rows whose sum is the vertical box sum: 1 (k = 1, or a complete block), 2 (suffix and prefix), 3, 5 (the rows themselves).
 constexpr int row_counts = 4;
@@ -49,7 +53,8 @@ template <class Real> struct MapArgs {
     Real scale;  // of the convolution that follows, where there is no activation
 };
 
-template <class Real> using MapKernel = void (*)(const Lanes&, const MapArgs<Real>&);
+// Returns the lanes with doubtful pairs, one bit each.
+template <class Real> using MapKernel = std::uint32_t (*)(const Lanes&, const MapArgs<Real>&);
 template <class Real> using MapTable = MapKernel<Real>[row_counts][flows];
 
 template <class Real> struct RowKernels {
@@ -63,7 +68,14 @@ template <class Real> struct RowKernels {
     // Pointwise maps by [row_count_index][flow]
     MapTable<Real> activation;
     MapTable<Real> linear;  // no activation: E' = scale E, T' = scale T
-    MapTable<Real> output;  // last convolution: t_out = T, or S with Flow::covariance; zero up to the whole chunk
+    MapTable<Real> output;  // last convolution: t_out = T, or S without a tangent; zero up to the whole chunk
+    // sums[l] += sum_c (x_c(i) - x_c(j))^2 in double, n elements of one lane
+    void (*input_exact)(double* sums, const Real* x_i, const Real* x_j, std::ptrdiff_t plane, int channels,
+                        std::ptrdiff_t n);
+    // The activation of the first convolution for one lane, from column sums of E in double: E[l] is the sum of
+    // columns[l + (n - k/2)*shift], n < k
+    void (*activation_exact[2])(const Lanes&, int lane, const MapArgs<Real>&, const double* columns, int k,
+                                std::ptrdiff_t shift);  // by has_tangent
     // sums_c(i) += T v_c(j); column c lies c*v_plane and c*plane behind column 0
     void (*accumulate_i)(const Lanes&, const Real* const* t, const Real* v_j, std::ptrdiff_t v_plane, Real* sums_i,
                          std::ptrdiff_t plane, int columns);

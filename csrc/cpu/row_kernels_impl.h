@@ -166,23 +166,70 @@ template <class Real, int Rows> struct LaneOperands {
     }
 };
 
-template <class Real, int Rows, Flow flow> void activation(const Lanes& lanes, const MapArgs<Real>& args) {
+// An int as wide as Real, so that the two share a vector's lanes.
+template <class Real> struct Mask;
+template <> struct Mask<float> {
+    using Int = std::int32_t;
+};
+template <> struct Mask<double> {
+    using Int = std::int64_t;
+};
+
+template <class Real> NTKFAST_HD Root<Real> root_at(const Root<const Real*>& rows, std::ptrdiff_t l) {
+    return {rows.p[l], rows.inverse[l], rows.rest[l]};
+}
+
+template <class Real, int Rows, Flow flow> std::uint32_t activation(const Lanes& lanes, const MapArgs<Real>& args) {
     const ActivationConstants<Real> k = args.constants;
+    std::uint32_t doubts = 0;
     for (int b = 0; b < lanes.count; ++b) {
         const LaneOperands<Real, Rows> a(lanes, args, b);
+        typename Mask<Real>::Int doubt = 0;
         NTKFAST_VECTOR_LOOP
         for (std::ptrdiff_t l = 0; l < a.n; ++l) {
             const Real e = sum_rows<Rows>(a.e, l);
             const Real t = flow == Flow::tangent ? sum_rows<Rows>(a.t, l) : Real(0);
-            const Root<Real> i{a.i.p[l], a.i.inverse[l], a.i.rest[l]}, j{a.j.p[l], a.j.inverse[l], a.j.rest[l]};
-            const Pair<Real> out = activate<flow != Flow::covariance>(e, t, i, j, k);
+            const Root<Real> i = root_at<Real>(a.i, l), j = root_at<Real>(a.j, l);
+            const Pair<Real> out = activate<has_tangent(flow)>(e, t, i, j, k);
             a.e_out[l] = out.e;
-            if (flow != Flow::covariance) a.t_out[l] = out.t;
+            if (has_tangent(flow)) a.t_out[l] = out.t;
+            if (is_first(flow)) doubt |= certainty(e, i, j, k) < 0 ? 1 : 0;
+        }
+        doubts |= std::uint32_t(doubt) << b;
+    }
+    return doubts;
+}
+
+template <class Real>
+void input_exact(double* __restrict sums, const Real* x_i, const Real* x_j, std::ptrdiff_t plane, int channels,
+                 std::ptrdiff_t n) {
+    for (int c = 0; c < channels; ++c) {
+        NTKFAST_VECTOR_LOOP
+        for (std::ptrdiff_t l = 0; l < n; ++l) {
+            const double diff = double(x_i[c * plane + l]) - double(x_j[c * plane + l]);
+            sums[l] += diff * diff;
         }
     }
 }
 
-template <class Real, int Rows, Flow flow> void linear(const Lanes& lanes, const MapArgs<Real>& args) {
+template <class Real, bool with_tangent>
+void activation_exact(const Lanes& lanes, int lane, const MapArgs<Real>& args, const double* columns, int kernel_size,
+                      std::ptrdiff_t shift) {
+    const ActivationConstants<Real> k = args.constants;
+    const LaneOperands<Real, 1> a(lanes, args, lane);
+    const double* first = columns - (kernel_size / 2) * shift;
+    NTKFAST_VECTOR_LOOP
+    for (std::ptrdiff_t l = 0; l < lanes.length[lane]; ++l) {
+        double e = first[l];
+        for (int m = 1; m < kernel_size; ++m) e += first[l + m * shift];
+        const Pair<Real> out =
+            activate_exact<with_tangent>(e, Real(0), root_at<Real>(a.i, l), root_at<Real>(a.j, l), k);
+        a.e_out[l] = out.e;
+        if (with_tangent) a.t_out[l] = out.t;
+    }
+}
+
+template <class Real, int Rows, Flow flow> std::uint32_t linear(const Lanes& lanes, const MapArgs<Real>& args) {
     const Real scale = args.scale, trainable = args.constants.trainable;
     for (int b = 0; b < lanes.count; ++b) {
         const LaneOperands<Real, Rows> a(lanes, args, b);
@@ -191,13 +238,14 @@ template <class Real, int Rows, Flow flow> void linear(const Lanes& lanes, const
             const Real e = sum_rows<Rows>(a.e, l);
             const Real t = flow == Flow::tangent ? sum_rows<Rows>(a.t, l) : Real(0);
             a.e_out[l] = scale * e;
-            if (flow != Flow::covariance) a.t_out[l] = scale * (trainable * covariance(e, a.i.p[l], a.j.p[l]) + t);
+            if (has_tangent(flow)) a.t_out[l] = scale * (trainable * covariance(e, a.i.p[l], a.j.p[l]) + t);
         }
     }
+    return 0;
 }
 
-template <class Real, int Rows, Flow flow> void output(const Lanes& lanes, const MapArgs<Real>& args) {
-    const Real trainable = flow == Flow::covariance ? Real(1) : args.constants.trainable;
+template <class Real, int Rows, Flow flow> std::uint32_t output(const Lanes& lanes, const MapArgs<Real>& args) {
+    const Real trainable = has_tangent(flow) ? args.constants.trainable : Real(1);
     for (int b = 0; b < lanes.count; ++b) {
         const LaneOperands<Real, Rows> a(lanes, args, b);
         NTKFAST_VECTOR_LOOP
@@ -209,6 +257,7 @@ template <class Real, int Rows, Flow flow> void output(const Lanes& lanes, const
         const std::ptrdiff_t end = (lanes.length[b] + chunk - 1) & -std::ptrdiff_t(chunk);
         for (std::ptrdiff_t l = lanes.length[b]; l < end; ++l) a.t_out[l] = 0;
     }
+    return 0;
 }
 
 template <class Real, int Columns>
@@ -252,7 +301,8 @@ void accumulate_j(const Lanes& lanes, const Real* const* t, const Real* v_i, std
 }
 
 #define NTKFAST_BY_FLOW(kernel, rows) \
-    {kernel<Real, rows, Flow::covariance>, kernel<Real, rows, Flow::first>, kernel<Real, rows, Flow::tangent>}
+    {kernel<Real, rows, Flow::covariance>, kernel<Real, rows, Flow::tangent>, \
+     kernel<Real, rows, Flow::first_covariance>, kernel<Real, rows, Flow::first_tangent>}
 #define NTKFAST_BY_ROWS(kernel) \
     {NTKFAST_BY_FLOW(kernel, 1), NTKFAST_BY_FLOW(kernel, 2), NTKFAST_BY_FLOW(kernel, 3), NTKFAST_BY_FLOW(kernel, 5)}
 
@@ -264,6 +314,8 @@ constexpr RowKernels<Real> table = {
     NTKFAST_BY_ROWS(activation),
     NTKFAST_BY_ROWS(linear),
     NTKFAST_BY_ROWS(output),
+    input_exact<Real>,
+    {activation_exact<Real, false>, activation_exact<Real, true>},
     accumulate_i<Real>,
     accumulate_j<Real>,
 };
