@@ -8,7 +8,25 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from ._engine import __version__, info
-from .network import Conv, LeakyReLU, Network, ReLU, vanilla_cnn
+from .inputs import NoiseInput
+from .network import (
+    GELU,
+    Abs,
+    AvgPool,
+    Conv,
+    Cos,
+    Erf,
+    Identity,
+    LeakyReLU,
+    Network,
+    ReLU,
+    Sin,
+    Skip,
+    Upsample,
+    autoencoder,
+    unet,
+    vanilla_cnn,
+)
 
 if TYPE_CHECKING:
     from .denoise import DenoiseInfo, denoise_ntk
@@ -16,19 +34,31 @@ if TYPE_CHECKING:
     from .kernel import NTK
 
 __all__ = [
+    "GELU",
     "NTK",
+    "Abs",
+    "AvgPool",
     "Conv",
+    "Cos",
     "DenoiseInfo",
+    "Erf",
     "FilterInfo",
+    "Identity",
     "LeakyReLU",
     "Network",
+    "NoiseInput",
     "ReLU",
+    "Sin",
+    "Skip",
+    "Upsample",
     "__version__",
+    "autoencoder",
     "denoise_ntk",
     "gradient_descent",
     "gradient_flow",
     "info",
     "ridge",
+    "unet",
     "vanilla_cnn",
 ]
 
