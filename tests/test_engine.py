@@ -66,7 +66,7 @@ def error_of(actual, expected, scale=None):
 
 
 def bar_of(dtype, name, net):
-    """The bar; where patches are single pixels, parallel on any gray image, the reference sets it in double precision."""
+    """The bar; the reference sets it in double precision where patches are single pixels, parallel on gray images."""
     single_pixels = net.layers[0].kernel_size == 1
     return PARALLEL if single_pixels and dtype == "float64" else BARS[dtype][name]
 

@@ -300,7 +300,7 @@ void accumulate_j(const Lanes& lanes, const Real* const* t, const Real* v_i, std
     accumulate(lanes, t, v_i, lanes.at_i, v_plane, sums_j, lanes.at_j, plane, columns);
 }
 
-#define NTKFAST_BY_FLOW(kernel, rows) \
+#define NTKFAST_BY_FLOW(kernel, rows)                                         \
     {kernel<Real, rows, Flow::covariance>, kernel<Real, rows, Flow::tangent>, \
      kernel<Real, rows, Flow::first_covariance>, kernel<Real, rows, Flow::first_tangent>}
 #define NTKFAST_BY_ROWS(kernel) \
