@@ -83,7 +83,7 @@ def test_conv_defaults():
 
 def test_conv_stores_plain_numbers():
     conv = Conv(np.int32(5), weight_var=np.float32(0.5), bias_var=Fraction(1, 4))
-    assert [type(v) for v in dataclasses.astuple(conv)] == [int, float, float, bool]
+    assert [type(v) for v in dataclasses.astuple(conv)] == [int, int, float, float, bool]
     assert conv == Conv(5, weight_var=0.5, bias_var=0.25)
 
 

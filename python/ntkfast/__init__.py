@@ -8,7 +8,24 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from ._engine import __version__, info
-from .network import Conv, LeakyReLU, Network, ReLU, vanilla_cnn
+from .network import (
+    GELU,
+    Abs,
+    AvgPool,
+    Conv,
+    Cos,
+    Erf,
+    Identity,
+    LeakyReLU,
+    Network,
+    ReLU,
+    Sin,
+    Skip,
+    Upsample,
+    autoencoder,
+    unet,
+    vanilla_cnn,
+)
 
 if TYPE_CHECKING:
     from .denoise import DenoiseInfo, denoise_ntk
@@ -16,19 +33,30 @@ if TYPE_CHECKING:
     from .kernel import NTK
 
 __all__ = [
+    "GELU",
     "NTK",
+    "Abs",
+    "AvgPool",
     "Conv",
+    "Cos",
     "DenoiseInfo",
+    "Erf",
     "FilterInfo",
+    "Identity",
     "LeakyReLU",
     "Network",
     "ReLU",
+    "Sin",
+    "Skip",
+    "Upsample",
     "__version__",
+    "autoencoder",
     "denoise_ntk",
     "gradient_descent",
     "gradient_flow",
     "info",
     "ridge",
+    "unet",
     "vanilla_cnn",
 ]
 

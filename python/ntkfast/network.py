@@ -1,7 +1,8 @@
 """Networks as data: the one description that every execution (NumPy, C++, and later CUDA and torch) reads.
 
-A :class:`Network` is a tuple of layers.  It holds no weights: the neural tangent kernel describes the limit of infinite
-width, where only the architecture and the variances of the weights matter.
+A :class:`Network` is a tuple of layers, nested where it branches (:class:`Skip`).  It holds no weights: the kernel is
+that of the limit of infinite width, where only the architecture and the variances of the weights matter.
+:meth:`Network.graph` is the same network as a flat list of nodes, and every execution walks that list.
 """
 
 from __future__ import annotations
@@ -12,9 +13,28 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-__all__ = ["Conv", "LeakyReLU", "Network", "ReLU", "vanilla_cnn"]
+__all__ = [
+    "GELU",
+    "Abs",
+    "AvgPool",
+    "Conv",
+    "Cos",
+    "Erf",
+    "Identity",
+    "LeakyReLU",
+    "Network",
+    "ReLU",
+    "Sin",
+    "Skip",
+    "Upsample",
+    "autoencoder",
+    "unet",
+    "vanilla_cnn",
+]
 
 PADDINGS = ("zeros", "circular")
+MODES = ("bilinear", "nearest")
+MERGES = ("concat", "add")
 
 
 def _real(name: str, value: Any) -> float:
@@ -34,15 +54,25 @@ def _integer(name: str, value: Any) -> int:
     return int(value)
 
 
+def _choice(name: str, value: Any, choices: tuple[str, ...]) -> str:
+    """Return ``value`` if it is one of the strings ``choices``, or raise naming the argument."""
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be one of {choices}, got {value!r}")
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {choices}, got {value!r}")
+    return value
+
+
 class _Layer:
-    """What all layers share: a ``repr`` that leaves out arguments at their default."""
+    """What all layers share: a ``repr`` that leaves out arguments at their default and shows paths as lists."""
 
     def __repr__(self) -> str:
         shown = []
         for f in fields(self):  # type: ignore[arg-type]
             value = getattr(self, f.name)
-            if not (f.kw_only and value == f.default):
-                shown.append(f"{f.name}={value!r}" if f.kw_only else repr(value))
+            if value != f.default:
+                text = repr(list(value) if isinstance(value, tuple) else value)
+                shown.append(f"{f.name}={text}" if f.kw_only else text)
         return f"{type(self).__name__}({', '.join(shown)})"
 
 
@@ -54,6 +84,8 @@ class Conv(_Layer):
     ----------
     kernel_size : int
         Side k of the kernel in pixels; odd and at least 1.
+    stride : {1, 2}
+        2 halves the resolution: output pixel i is the one that stride 1 has at 2i.
     weight_var : float
         Weight variance w > 0.  The default, 2, keeps the energy of a ReLU network constant over depth (He).
     bias_var : float
@@ -68,6 +100,7 @@ class Conv(_Layer):
     """
 
     kernel_size: int
+    stride: int = field(default=1, kw_only=True)
     weight_var: float = field(default=2.0, kw_only=True)
     bias_var: float = field(default=0.0, kw_only=True)
     trainable: bool = field(default=True, kw_only=True)
@@ -76,6 +109,9 @@ class Conv(_Layer):
         k = _integer("kernel_size", self.kernel_size)
         if k < 1 or k % 2 == 0:
             raise ValueError(f"kernel_size must be an odd integer >= 1, got {k}")
+        stride = _integer("stride", self.stride)
+        if stride not in (1, 2):
+            raise ValueError(f"stride must be 1 or 2, got {stride}")
         w, b = _real("weight_var", self.weight_var), _real("bias_var", self.bias_var)
         if w <= 0:
             raise ValueError(f"weight_var must be positive, got {w!r}")
@@ -84,6 +120,7 @@ class Conv(_Layer):
         if not isinstance(self.trainable, bool):
             raise TypeError(f"trainable must be True or False, got {self.trainable!r}")
         object.__setattr__(self, "kernel_size", k)
+        object.__setattr__(self, "stride", stride)
         object.__setattr__(self, "weight_var", w)
         object.__setattr__(self, "bias_var", b)
 
@@ -95,7 +132,7 @@ class Conv(_Layer):
 
 @dataclass(frozen=True, repr=False)
 class LeakyReLU(_Layer):
-    """Pointwise ``max(x, 0) + slope * min(x, 0)``; any finite slope (``-1`` is the absolute value).
+    """Pointwise ``max(x, 0) + slope * min(x, 0)``; any finite slope.
 
     Parameters
     ----------
@@ -119,8 +156,345 @@ class ReLU(_Layer):
         return 0.0
 
 
-Layer = Conv | ReLU | LeakyReLU
-Activation = (ReLU, LeakyReLU)
+@dataclass(frozen=True, repr=False)
+class Abs(_Layer):
+    """Pointwise ``|x|``."""
+
+    @property
+    def slope(self) -> float:
+        """Slope of the negative half: -1.  The absolute value is a leaky ReLU with this slope."""
+        return -1.0
+
+
+@dataclass(frozen=True, repr=False)
+class Erf(_Layer):
+    """Pointwise error function ``erf(x) = 2/sqrt(pi) int_0^x exp(-t^2) dt``, the sigmoid that has closed forms."""
+
+
+@dataclass(frozen=True, repr=False)
+class GELU(_Layer):
+    """Pointwise ``x Phi(x)``, Phi the distribution function of N(0, 1): the exact form, not the one with tanh."""
+
+
+@dataclass(frozen=True, repr=False)
+class Sin(_Layer):
+    """Pointwise ``sin(x)``, x in radians."""
+
+
+@dataclass(frozen=True, repr=False)
+class Cos(_Layer):
+    """Pointwise ``cos(x)``, x in radians."""
+
+
+def _factor(value: Any) -> int:
+    number = _integer("factor", value)
+    if number != 2:
+        raise ValueError(f"factor must be 2 (use two layers for 4), got {number}")
+    return number
+
+
+@dataclass(frozen=True, repr=False)
+class AvgPool(_Layer):
+    """Mean over cells of 2x2 pixels: half the resolution.
+
+    Parameters
+    ----------
+    factor : int
+        Side of a cell; only 2.  Use two layers for 4.
+    """
+
+    factor: int = 2
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "factor", _factor(self.factor))
+
+
+@dataclass(frozen=True, repr=False)
+class Upsample(_Layer):
+    """Twice the resolution.
+
+    Parameters
+    ----------
+    factor : int
+        Only 2.  Use two layers for 4.
+    mode : {"bilinear", "nearest"}
+        "nearest" repeats each pixel 2x2 times.  "bilinear" is, along either axis,
+        ``out[2a] = 3/4 in[a] + 1/4 in[a-1]`` and ``out[2a+1] = 3/4 in[a] + 1/4 in[a+1]``, as PyTorch has it with
+        ``align_corners=False``.
+
+    Notes
+    -----
+    Beyond the border, "bilinear" takes the border's own pixel (as PyTorch does) in a network with ``padding="zeros"``,
+    so that every output pixel is a mean.  With ``padding="circular"`` the index wraps, which PyTorch does not do: so
+    the network moves with its input wherever that is shifted by multiples of ``Network.multiple``.
+    """
+
+    factor: int = 2
+    mode: str = field(default="bilinear", kw_only=True)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "factor", _factor(self.factor))
+        _choice("mode", self.mode, MODES)
+
+
+@dataclass(frozen=True, repr=False)
+class Identity(_Layer):
+    """Does nothing, and leaves no node in the graph."""
+
+
+DEFAULT_SHARE = 0.5
+
+
+@dataclass(frozen=True, repr=False)
+class Skip(_Layer):
+    """Two paths from the same features h, merged: ``merge(shortcut(h), branch(h))``.
+
+    Parameters
+    ----------
+    layers : iterable of layers
+        The branch; at least one layer.
+    merge : {"concat", "add"}
+        Channels side by side, or the sum.
+    share : float
+        The branch's share of the channels of a concat, 0 < share < 1.  Only for ``merge="concat"``.
+    shortcut : iterable of layers
+        The other path; empty is the identity.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of the wrong kind or out of range.  What depends on the place in the network is checked by
+        :class:`Network`.
+
+    Notes
+    -----
+    With a the features of the shortcut and b those of the branch, c counting channels, i and j pixels, and means over
+    the channels, which in the limit of infinite width are expectations:
+
+    **concat.**  ``Q = (1-share) Q_a + share Q_b``, the same for T'.  This holds however a and b depend on each other:
+    the convolution that follows gives every channel a weight of its own, independent and of mean zero, so that no
+    product of two channels is left.  But its channels have two different covariances, and their mean is not the
+    covariance of any of them: an activation cannot follow (use it inside the paths), nor does it stay Gaussian.
+
+    **add.**  ``Q_(a+b) = Q_a + Q_b + E[a_c(i) b_c(j)] + E[b_c(i) a_c(j)]``.  The closed form is the sum of the first
+    two, so the cross terms must vanish.  They do if the paths are independent and one of them has mean zero:
+
+    - *Independent.*  Where every route from h to b passes a Conv, b_c is a function of ``u_c = sum_c' W_cc' g_c'``
+      with weights W_c that nothing else uses, and g made of h.  Given all that lies upstream, the u_c are independent
+      Gaussians with the covariance ``w/k^2 box(mean_c' g_c' g_c') + b``, which no longer depends on the weights
+      upstream: so u_c is independent of h_c, although u and h share those weights.  What a adds to h_c are
+      convolutions with other weights.  One such path is therefore enough.  If both paths have a route without Conv (of
+      activations, pools, identities of nested skips), then a_c and b_c are both functions of the same h_c.
+    - *Mean zero.*  Then ``E[a_c b_c] = E[a_c] E[b_c]``: one factor must be 0.  The output of a Conv has mean zero;
+      Erf, Sin and a LeakyReLU of slope 1 are odd and keep it, and so do the linear maps; a concat or a sum has it if
+      both parts do.  ReLU, LeakyReLU, Abs, GELU and Cos lose it.
+    - *Tangent kernel.*  Its cross term ``<grad a_c(i), grad b_c(j)>`` vanishes by the independence alone.  Weights
+      inside one path do not move the other.  Weights upstream move both, through h: with b as above, the term is a sum
+      over c' of ``W_cc'/sqrt(n) <grad a_c, grad g_c'>`` for n channels.  There ``<grad h_c, grad h_c'>`` is T' for
+      c = c', a single term, of order n^-1/2, and of order n^-1/2 with random signs elsewhere.  If a also passes a
+      Conv, the sum over c', c'' of ``V_cc' W_cc''/n <grad g_c', grad g_c''>`` has the mean zero in V and in W, up to
+      their correlation with the slopes of the activations that follow, which is of order 1/n in all.
+    - *Not the image.*  The image has C channels, the other path has infinitely many: they cannot be added.
+    """
+
+    layers: tuple[Layer, ...]
+    merge: str = field(default="concat", kw_only=True)
+    share: float = field(default=DEFAULT_SHARE, kw_only=True)
+    shortcut: tuple[Layer, ...] = field(default=(), kw_only=True)
+
+    def __init__(
+        self,
+        layers: Iterable[Layer],
+        *,
+        merge: str = "concat",
+        share: float = DEFAULT_SHARE,
+        shortcut: Iterable[Layer] = (),
+    ) -> None:
+        branch = _as_layers("layers", layers)
+        if not branch:
+            raise ValueError("layers of a Skip must hold at least one layer, got none")
+        share = _real("share", share)
+        if not 0 < share < 1:
+            raise ValueError(f"share must lie strictly between 0 and 1, got {share!r}")
+        if _choice("merge", merge, MERGES) == "add" and share != DEFAULT_SHARE:
+            raise ValueError(f"share is the share of a concat and must be left out with merge='add', got {share!r}")
+        object.__setattr__(self, "layers", branch)
+        object.__setattr__(self, "merge", merge)
+        object.__setattr__(self, "share", share)
+        object.__setattr__(self, "shortcut", _as_layers("shortcut", shortcut))
+
+
+# A leaky ReLU of any slope: the activations with a property ``slope``.
+Rectifier = ReLU | LeakyReLU | Abs
+Activation = Rectifier | Erf | GELU | Sin | Cos
+Layer = Conv | Activation | AvgPool | Upsample | Identity | Skip
+
+
+def _as_layers(name: str, layers: Any) -> tuple[Layer, ...]:
+    """Return ``layers`` as a tuple of layers, or raise naming the argument and the place in it."""
+    if isinstance(layers, (str, bytes)) or not isinstance(layers, Iterable):
+        raise TypeError(f"{name} must be a sequence of layers, got {layers!r}")
+    checked: tuple[Layer, ...] = tuple(layers)
+    for n, layer in enumerate(checked):
+        if not isinstance(layer, Layer):
+            hint = " (write it with parentheses)" if isinstance(layer, type) else ""
+            raise TypeError(
+                f"{name}[{n}] must be a Conv, AvgPool, Upsample, Identity, Skip or an activation, got {layer!r}{hint}"
+            )
+    return checked
+
+
+# --- The graph ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Input:
+    """The image: node 0 of every graph."""
+
+
+@dataclass(frozen=True)
+class Concat:
+    """Channels of two nodes side by side, with their shares of the channels; the shares add up to 1."""
+
+    shares: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Add:
+    """Sum of two nodes that are independent, one of them of mean zero."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """One step of a network.
+
+    Attributes
+    ----------
+    layer
+        What is done: :class:`Input`, a :class:`Conv`, an activation, :class:`AvgPool`, :class:`Upsample`,
+        :class:`Concat` or :class:`Add`.
+    inputs : tuple of int
+        Indices of the nodes that it takes, all of them earlier in the graph; (shortcut, branch) for a merge.
+    level : int
+        Halvings of the resolution at its output.
+    """
+
+    layer: Input | Conv | Activation | AvgPool | Upsample | Concat | Add
+    inputs: tuple[int, ...]
+    level: int
+
+
+def _is_odd(layer: Activation) -> bool:
+    """Whether f(-x) = -f(x), so that the activation keeps a mean of zero."""
+    return isinstance(layer, (Erf, Sin)) or (isinstance(layer, Rectifier) and layer.slope == 1)
+
+
+class _Graph:
+    """Flattens nested layers into nodes and checks on the way that every closed form holds."""
+
+    def __init__(self) -> None:
+        self.nodes = [Node(Input(), (), 0)]
+        self.gaussian = [False]  # Are the channels independent Gaussians of mean zero with one covariance?
+        self.centred = [False]  # Has every channel the mean zero?
+
+    def append(self, node: Node, *, gaussian: bool, centred: bool) -> int:
+        self.nodes.append(node)
+        self.gaussian.append(gaussian)
+        self.centred.append(centred)
+        return len(self.nodes) - 1
+
+    def path(self, layers: tuple[Layer, ...], at: int, place: str) -> int:
+        """Append ``layers`` after the node ``at``; return the node they end with."""
+        for n, layer in enumerate(layers):
+            at = self.layer(layer, at, f"{place}[{n}]")
+        return at
+
+    def layer(self, layer: Layer, at: int, place: str) -> int:
+        if isinstance(layer, Identity):
+            return at
+        if isinstance(layer, Skip):
+            return self.skip(layer, at, place)
+        level = self.nodes[at].level
+        if isinstance(layer, Activation):
+            self.check_gaussian(layer, at, place)
+            centred = self.centred[at] and _is_odd(layer)
+            return self.append(Node(layer, (at,), level), gaussian=False, centred=centred)
+        if isinstance(layer, Conv):
+            return self.append(Node(layer, (at,), level + layer.stride - 1), gaussian=True, centred=True)
+        level += 1 if isinstance(layer, AvgPool) else -1
+        if level < 0:
+            raise ValueError(
+                f"{place}, {layer!r}, must follow an AvgPool or a Conv of stride 2 that it undoes, got features at the "
+                "resolution of the image (level 0) before it: no layer can be finer than the image"
+            )
+        return self.append(Node(layer, (at,), level), gaussian=self.gaussian[at], centred=self.centred[at])
+
+    def skip(self, skip: Skip, at: int, place: str) -> int:
+        ends = self.path(skip.shortcut, at, f"{place}.shortcut"), self.path(skip.layers, at, f"{place}.layers")
+        levels = tuple(self.nodes[end].level for end in ends)
+        if levels[0] != levels[1]:
+            raise ValueError(
+                f"{place}: shortcut and layers of a Skip must end at the same resolution, "
+                f"got level {levels[0]} and level {levels[1]} (halvings of the image)"
+            )
+        centred = all(self.centred[end] for end in ends)
+        if skip.merge == "concat":
+            shares = (1 - skip.share, skip.share)
+            return self.append(Node(Concat(shares), ends, levels[0]), gaussian=False, centred=centred)
+        self.check_add(at, ends, place)
+        gaussian = all(self.gaussian[end] for end in ends)
+        return self.append(Node(Add(), ends, levels[0]), gaussian=gaussian, centred=centred)
+
+    def check_gaussian(self, layer: Activation, at: int, place: str) -> None:
+        """Rule: the closed form of an activation is an expectation over Gaussian pre-activations."""
+        if self.gaussian[at]:
+            return
+        before = self.nodes[at].layer
+        if place == "layers[0]":
+            raise ValueError(
+                f"layers must start with a Conv or another linear layer, got {layer!r} at layers[0]: "
+                "the closed form needs Gaussian pre-activations"
+            )
+        hint = ""
+        if isinstance(before, Concat):
+            hint = "; put the activation inside both paths, before the concat"
+        raise ValueError(
+            f"{place}, {layer!r}, must follow a Conv (or a pool, upsampling or sum of such), got {self.name(at)} "
+            f"before it: the closed form needs Gaussian pre-activations{hint}"
+        )
+
+    def check_add(self, at: int, ends: tuple[int, ...], place: str) -> None:
+        """Rules: the covariance of a sum is the sum of the covariances; see the notes of :class:`Skip`."""
+        for end, name in zip(ends, ("shortcut", "layers"), strict=True):
+            if self.without_conv(0, end):
+                raise ValueError(
+                    f"{place}: {name} of a Skip with merge='add' must lead through a Conv, got a way from the image "
+                    "without: the image has few channels, and a sum needs as many as a Conv has, infinitely many; "
+                    "use shortcut=[Conv(1)] or merge='concat'"
+                )
+        if all(self.without_conv(at, end) for end in ends):
+            raise ValueError(
+                f"{place}: one path of a Skip with merge='add' must lead through a Conv on every way, got a way "
+                "without in both shortcut and layers: a sum needs independent summands; use a Conv or merge='concat'"
+            )
+        if not any(self.centred[end] for end in ends):
+            raise ValueError(
+                f"{place}: one path of a Skip with merge='add' must have mean zero (a Conv, or an odd activation of "
+                f"one), got {self.name(ends[0])} and {self.name(ends[1])} at the ends of shortcut and layers: end one "
+                "path with a Conv, or use merge='concat'"
+            )
+
+    def without_conv(self, start: int, end: int) -> bool:
+        """Whether a route leads from node ``start`` to node ``end`` without a Conv."""
+        seen = {end}
+        for n in range(end, start, -1):
+            if n in seen and not isinstance(self.nodes[n].layer, Conv):
+                seen.update(self.nodes[n].inputs)
+        return start in seen
+
+    def name(self, at: int) -> str:
+        layer = self.nodes[at].layer
+        return {Input: "the image", Concat: "a concat", Add: "a sum"}.get(type(layer), repr(layer))
 
 
 @dataclass(frozen=True)
@@ -128,7 +502,7 @@ class Stage:
     """A convolution with the activation that follows it (``None``: none); the unit that the engine pipelines."""
 
     conv: Conv
-    activation: ReLU | LeakyReLU | None
+    activation: Rectifier | None
 
 
 @dataclass(frozen=True, repr=False)
@@ -138,82 +512,181 @@ class Network:
     Parameters
     ----------
     layers : iterable of layers
-        Starts and ends with a :class:`Conv`; every activation directly follows a :class:`Conv`, since the closed forms
-        need Gaussian pre-activations.
+        Starts with a linear layer and ends with a :class:`Conv` of stride 1 at the resolution of the image.
     padding : {"zeros", "circular"}
-        What convolutions see outside the image.
+        What convolutions see outside the image (and outside the coarser features).  Bilinear upsampling does not see
+        the zeros: see :class:`Upsample`.
 
     Raises
     ------
     TypeError, ValueError
-        If a layer is not one of ours, or stands where its closed form does not hold.
+        If a layer is not one of ours, or stands where its closed form does not hold.  The rules:
+
+        - An activation needs Gaussian pre-activations, since its closed form is an expectation over them: the output
+          of a Conv, of a pool or upsampling of such, or the sum of two such.  Not the image, another activation's
+          output, or a concat, whose channels have two different covariances.
+        - The paths of a sum must be independent, one of them must have mean zero, and neither may be the image: else
+          the covariance of the sum is not the sum of the covariances (:class:`Skip` has the derivation).
+        - Both paths of a Skip end at the same resolution, no layer is finer than the image, and the last one is as
+          fine as the image, since the kernel is over the pairs of its pixels.
 
     Examples
     --------
     >>> Network([Conv(5), ReLU(), Conv(1)])
     Network([Conv(5), ReLU(), Conv(1)], padding='zeros')
+    >>> Network([Conv(3), ReLU(), Skip([AvgPool(), Conv(3), ReLU(), Upsample()]), Conv(3)]).levels
+    1
     """
 
     layers: tuple[Layer, ...]
     padding: str = "zeros"
 
     def __init__(self, layers: Iterable[Layer], padding: str = "zeros") -> None:
-        if isinstance(layers, (str, bytes)) or not isinstance(layers, Iterable):
-            raise TypeError(f"layers must be a sequence of layers, got {layers!r}")
-        layers = tuple(layers)
-        for n, layer in enumerate(layers):
-            if not isinstance(layer, (Conv, *Activation)):
-                hint = " (write it with parentheses)" if isinstance(layer, type) else ""
-                raise TypeError(f"layers[{n}] must be a Conv, ReLU or LeakyReLU, got {layer!r}{hint}")
-        if not layers:
+        checked = _as_layers("layers", layers)
+        if not checked:
             raise ValueError("layers must hold at least one Conv, got none")
-        for n, end in ((0, "start"), (len(layers) - 1, "end")):
-            if not isinstance(layers[n], Conv):
-                raise ValueError(f"layers must {end} with a Conv, got {layers[n]!r} at layers[{n}]")
-        for n in range(1, len(layers)):
-            if isinstance(layers[n], Activation) and not isinstance(layers[n - 1], Conv):
-                raise ValueError(
-                    f"layers[{n}], {layers[n]!r}, must follow a Conv, got {layers[n - 1]!r} before it: "
-                    "the closed form needs Gaussian pre-activations"
-                )
-        if not isinstance(padding, str):
-            raise TypeError(f"padding must be one of {PADDINGS}, got {padding!r}")
-        if padding not in PADDINGS:
-            raise ValueError(f"padding must be one of {PADDINGS}, got {padding!r}")
-        object.__setattr__(self, "layers", layers)
-        object.__setattr__(self, "padding", padding)
+        graph = _Graph()
+        last = graph.nodes[graph.path(checked, 0, "layers")]
+        place = f"{checked[-1]!r} at layers[{len(checked) - 1}]"
+        if not (isinstance(last.layer, Conv) and last.layer.stride == 1):
+            raise ValueError(f"layers must end with a Conv of stride 1, got {place}")
+        if last.level != 0:
+            raise ValueError(
+                f"layers must end with a Conv at the resolution of the image (level 0), got level {last.level} for "
+                f"{place}: use Upsample"
+            )
+        object.__setattr__(self, "layers", checked)
+        object.__setattr__(self, "padding", _choice("padding", padding, PADDINGS))
+        object.__setattr__(self, "_nodes", tuple(graph.nodes))
+
+    def graph(self) -> tuple[Node, ...]:
+        """The network as a flat list of steps, each after those that it takes as inputs.
+
+        Returns
+        -------
+        tuple of Node
+            Node 0 is the input.  Then one node for every Conv, activation, AvgPool and Upsample, and one for every
+            Skip, a :class:`Concat` or :class:`Add` with the inputs (shortcut, branch).  The last is the output.
+        """
+        nodes: tuple[Node, ...] = self._nodes  # type: ignore[attr-defined]
+        return nodes
 
     @property
     def convs(self) -> tuple[Conv, ...]:
-        """The convolutions, in order."""
-        return tuple(layer for layer in self.layers if isinstance(layer, Conv))
+        """The convolutions, in the order of the graph."""
+        return tuple(node.layer for node in self.graph() if isinstance(node.layer, Conv))
 
     @property
     def depth(self) -> int:
-        """Number of hidden layers: the activations."""
-        return len(self.layers) - len(self.convs)
+        """Number of hidden layers: the activations on the longest path."""
+        depths: list[int] = []
+        for node in self.graph():
+            depths.append(max((depths[n] for n in node.inputs), default=0) + isinstance(node.layer, Activation))
+        return depths[-1]
+
+    @property
+    def levels(self) -> int:
+        """Halvings of the resolution at the coarsest features; 0 for one resolution."""
+        return max(node.level for node in self.graph())
+
+    @property
+    def multiple(self) -> int:
+        """2**levels: sides of an image must be multiples of it."""
+        return int(2**self.levels)
 
     @property
     def receptive_field(self) -> int:
-        """Side in pixels of the input patch that one output pixel sees."""
-        return 1 + 2 * sum(conv.radius for conv in self.convs)
+        """Side in pixels of the input patch that one output pixel sees.
+
+        With several resolutions it depends on where the pixel lies in its coarsest cell: this is the largest.  Parts
+        of the patch may be left out, as a Conv of stride 2 with a kernel of 1 does.
+        """
+        return max(last - first + 1 for first, last in map(self._sight, range(self.multiple)))
+
+    def _sight(self, pixel: int) -> tuple[int, int]:
+        """First and last input pixel, along one axis without borders, that the output pixel sees."""
+        graph = self.graph()
+        seen: dict[int, tuple[int, int]] = {len(graph) - 1: (pixel, pixel)}
+        for n in range(len(graph) - 1, 0, -1):
+            first, last = seen[n]
+            layer = graph[n].layer
+            if isinstance(layer, Conv):
+                first, last = layer.stride * first - layer.radius, layer.stride * last + layer.radius
+            elif isinstance(layer, AvgPool):
+                first, last = 2 * first, 2 * last + 1
+            elif isinstance(layer, Upsample) and layer.mode == "nearest":
+                first, last = first // 2, last // 2
+            elif isinstance(layer, Upsample):
+                first, last = (first - 1) // 2, (last + 1) // 2
+            for m in graph[n].inputs:
+                a, b = seen.get(m, (first, last))
+                seen[m] = min(a, first), max(b, last)
+        return seen[0]
 
     @property
     def trainable(self) -> bool:
         """Whether any convolution is trained; if not, the tangent kernel is zero."""
         return any(conv.trainable for conv in self.convs)
 
+    def check_size(self, height: int, width: int) -> None:
+        """Refuse an image whose sides cannot be halved ``levels`` times.
+
+        Parameters
+        ----------
+        height, width : int
+            Sides of the image in pixels.
+
+        Raises
+        ------
+        ValueError
+            If one of them is not a multiple of ``multiple``; the message has the nearest sizes that are.
+        """
+        m = self.multiple
+        if height % m or width % m:
+            nearest = (
+                " or ".join(str(n) for n in sorted({side // m * m, -(-side // m) * m}) if n > 0)
+                for side in (height, width)
+            )
+            raise ValueError(
+                f"image must have a height and a width that are multiples of {m} (2^levels, levels = {self.levels}), "
+                "got {} x {}: the nearest that fit are {} x {}".format(height, width, *nearest)
+            )
+
     def stages(self) -> tuple[Stage, ...]:
-        """The network as (convolution, activation or None) pairs, in order."""
-        followed = (*self.layers[1:], None)
-        return tuple(
-            Stage(layer, nxt if isinstance(nxt, Activation) else None)
-            for layer, nxt in zip(self.layers, followed, strict=True)
-            if isinstance(layer, Conv)
-        )
+        """The network as (convolution, activation or None) pairs, in order.
+
+        Raises
+        ------
+        ValueError
+            If it is more than a chain of Conv of stride 1 and ReLU, LeakyReLU or Abs.
+        """
+        graph = self.graph()
+        stages: list[Stage] = []
+        for n, node in enumerate(graph[1:]):
+            layer = node.layer
+            if isinstance(layer, Conv) and layer.stride == 1 and node.inputs == (n,):
+                stages.append(Stage(layer, None))
+            elif isinstance(layer, Rectifier) and node.inputs == (n,):
+                stages[-1] = Stage(stages[-1].conv, layer)
+            else:
+                raise ValueError(
+                    "network must be a chain of Conv(stride=1), ReLU, LeakyReLU and Abs here: the engine takes no "
+                    f"others yet, got {layer!r}"
+                )
+        return tuple(stages)
 
     def __repr__(self) -> str:
-        return f"Network([{', '.join(map(repr, self.layers))}], padding={self.padding!r})"
+        return f"Network({list(self.layers)!r}, padding={self.padding!r})"
+
+
+# --- Presets ------------------------------------------------------------------------------------------------------
+
+
+def _count(name: str, value: Any) -> int:
+    number = _integer(name, value)
+    if number < 1:
+        raise ValueError(f"{name} must be an integer >= 1, got {number}")
+    return number
 
 
 def vanilla_cnn(depth: int = 1, kernel_size: int = 5, *, padding: str = "zeros") -> Network:
@@ -233,10 +706,72 @@ def vanilla_cnn(depth: int = 1, kernel_size: int = 5, *, padding: str = "zeros")
     Network
         The "vanilla CNN" of Tachella, Tang, Davies, CVPR 2021 (section 5), with He variances.
     """
-    depth = _integer("depth", depth)
-    if depth < 1:
-        raise ValueError(f"depth must be an integer >= 1, got {depth}")
     layers: list[Layer] = []
-    for _ in range(depth):
+    for _ in range(_count("depth", depth)):
         layers += [Conv(kernel_size), ReLU()]
+    return Network([*layers, Conv(1)], padding=padding)
+
+
+def autoencoder(
+    levels: int = 2, kernel_size: int = 3, *, upsample: str = "bilinear", padding: str = "zeros"
+) -> Network:
+    """Autoencoder without skips: down ``levels`` times and up again, a hidden layer at each resolution on either way.
+
+    Parameters
+    ----------
+    levels : int
+        Number of halvings, at least 1.  Sides of images must be multiples of 2^levels.
+    kernel_size : int
+        Side of the hidden kernels in pixels of their own resolution, odd.
+    upsample : {"bilinear", "nearest"}
+        Mode of the upsampling.
+    padding : {"zeros", "circular"}
+        What convolutions see outside the image.
+
+    Returns
+    -------
+    Network
+        ``levels`` times (Conv, ReLU, AvgPool); Conv, ReLU; ``levels`` times (Upsample, Conv, ReLU); Conv(1).  With He
+        variances.
+    """
+    levels = _count("levels", levels)
+    hidden: list[Layer] = [Conv(kernel_size), ReLU()]
+    down, up = [*hidden, AvgPool()], [Upsample(mode=upsample), *hidden]
+    return Network([*levels * down, *hidden, *levels * up, Conv(1)], padding=padding)
+
+
+def unet(
+    levels: int = 2,
+    kernel_size: int = 3,
+    *,
+    upsample: str = "bilinear",
+    padding: str = "zeros",
+    share: float = DEFAULT_SHARE,
+) -> Network:
+    """U-Net: at each resolution a hidden layer before and one after a skip around all coarser ones.
+
+    Parameters
+    ----------
+    levels : int
+        Number of halvings, at least 1.  Sides of images must be multiples of 2^levels.
+    kernel_size : int
+        Side of the hidden kernels in pixels of their own resolution, odd.
+    upsample : {"bilinear", "nearest"}
+        Mode of the upsampling.
+    padding : {"zeros", "circular"}
+        What convolutions see outside the image.
+    share : float
+        Share of the channels of each concat that comes from the coarser features, 0 < share < 1.
+
+    Returns
+    -------
+    Network
+        Conv, ReLU, Skip([AvgPool, the next level, Upsample]), Conv, ReLU at each level; Conv, ReLU at the coarsest;
+        Conv(1) at the end.  With He variances.  After Ronneberger, Fischer, Brox, MICCAI 2015, with pools and
+        upsampling for their max-pools and transposed convolutions, which have no closed form.
+    """
+    hidden: list[Layer] = [Conv(kernel_size), ReLU()]
+    layers = hidden
+    for _ in range(_count("levels", levels)):
+        layers = [*hidden, Skip([AvgPool(), *layers, Upsample(mode=upsample)], share=share), *hidden]
     return Network([*layers, Conv(1)], padding=padding)
