@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from ._engine import __version__, info
+from .inputs import NoiseInput
 from .network import (
     GELU,
     Abs,
@@ -45,6 +46,7 @@ __all__ = [
     "Identity",
     "LeakyReLU",
     "Network",
+    "NoiseInput",
     "ReLU",
     "Sin",
     "Skip",

@@ -6,74 +6,166 @@ and the tangent kernel (T before, T' after).  Memory is several d x d matrices: 
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Callable
+from typing import Any
 
-from .network import Conv, LeakyReLU, Network, ReLU
+import numpy as np
+import scipy.sparse
+
+from .inputs import NoiseInput
+from .network import (
+    GELU,
+    Abs,
+    Add,
+    AvgPool,
+    Concat,
+    Conv,
+    Cos,
+    Erf,
+    Input,
+    LeakyReLU,
+    Network,
+    Rectifier,
+    ReLU,
+    Sin,
+    Upsample,
+)
 
 __all__ = ["kernel_matrix"]
 
+Field = np.ndarray  # d x d, float64, symmetric
+Axis = list[np.ndarray]  # matrices that act on one axis of an image
 
-def kernel_matrix(network: Network, image: np.ndarray, kernel: str = "ntk") -> np.ndarray:
+
+def kernel_matrix(network: Network, image: np.ndarray | NoiseInput, kernel: str = "ntk") -> np.ndarray:
     """Dense kernel over all pairs of pixels.
 
     Parameters
     ----------
     network : Network
-    image : ndarray, shape (H, W) or (H, W, C)
+    image : ndarray, shape (H, W) or (H, W, C), or NoiseInput
+        H and W must be multiples of ``network.multiple``.
     kernel : {"ntk", "nngp"}
 
     Returns
     -------
     ndarray, shape (H*W, H*W), float64
         Entry (i, j) is Theta (or the NNGP covariance) of the pixels i = row*W + col and j.
+
+    Raises
+    ------
+    ValueError
+        If the image has a size that the network cannot halve as often as it must.
     """
+    q, (height, width) = _input(image)
+    network.check_size(height, width)
+    graph = network.graph()
+    last_use = {m: n for n, node in enumerate(graph) for m in node.inputs}
+    kept: dict[int, tuple[Field, Field]] = {}
+    for n, node in enumerate(graph):
+        inputs = [kept[m] for m in node.inputs]
+        if isinstance(node.layer, Input):
+            kept[n] = q, np.zeros_like(q)
+        elif isinstance(node.layer, (Conv, AvgPool, Upsample)):
+            level = graph[node.inputs[0]].level
+            shape = height >> level, width >> level
+            kept[n] = _linear(node.layer, *inputs[0], shape, network.padding)
+        elif isinstance(node.layer, (Concat, Add)):
+            # Concat of shares a + b = 1:  a Q_1 + b Q_2.  Sum of independent paths:  Q_1 + Q_2.  The same for T'.
+            a, b = node.layer.shares if isinstance(node.layer, Concat) else (1.0, 1.0)
+            (q1, t1), (q2, t2) = inputs
+            kept[n] = a * q1 + b * q2, a * t1 + b * t2
+        else:
+            # T' = Q' T
+            s, t = inputs[0]
+            diagonal = np.diagonal(s)
+            q, dq = DUALS[type(node.layer)](node.layer, s, diagonal[:, None], diagonal[None, :])
+            kept[n] = q, dq * t
+        for m in node.inputs:
+            if last_use[m] == n:
+                kept.pop(m, None)
+    return kept[len(graph) - 1][0 if kernel == "nngp" else 1]
+
+
+def _input(image: np.ndarray | NoiseInput) -> tuple[Field, tuple[int, int]]:
+    """Covariance of the input, and its shape."""
+    if isinstance(image, NoiseInput):
+        # Many iid channels of unit variance:  Q(i,j) = [i = j]
+        return np.eye(image.shape[0] * image.shape[1]), image.shape
+    # Q(i,j) = (1/C) sum_c x_c(i) x_c(j)
     x = np.asarray(image, dtype=np.float64)
     height, width = x.shape[:2]
     x = x.reshape(height * width, -1)
-
-    # Input:  Q(i,j) = (1/C) sum_c x_c(i) x_c(j),  T' = 0
-    q = x @ x.T / x.shape[1]
-    t = np.zeros_like(q)
-    for layer in network.layers:
-        if isinstance(layer, Conv):
-            q, t = _conv(layer, q, t, (height, width), network.padding)
-        else:
-            q, t = _leaky_relu(layer, q, t)
-    return q if kernel == "nngp" else t
+    return x @ x.T / x.shape[1], (height, width)
 
 
-def _conv(
-    layer: Conv, q: np.ndarray, t: np.ndarray, shape: tuple[int, int], padding: str
-) -> tuple[np.ndarray, np.ndarray]:
-    # S(i,j) = w/k^2 sum_delta Q(i+delta, j+delta) + b
-    # T(i,j) = [trainable] S(i,j) + w/k^2 sum_delta T'(i+delta, j+delta)
-    scale = layer.weight_var / layer.kernel_size**2
-    s = scale * _box(q, layer.radius, shape, padding) + layer.bias_var
-    t = layer.trainable * s + scale * _box(t, layer.radius, shape, padding)
-    return s, t
+# --- Linear layers ------------------------------------------------------------------------------------------------
 
 
-def _box(field: np.ndarray, radius: int, shape: tuple[int, int], padding: str) -> np.ndarray:
-    """Sum over delta of field(i+delta, j+delta), the same delta on both sides of the pair."""
-    height, width = shape
-    mode = {"zeros": "constant", "circular": "wrap"}[padding]
-    f = field.reshape(height, width, height, width)
-    f = np.pad(f, radius, mode=mode)  # type: ignore[call-overload]
-    total = np.zeros((height, width, height, width))
-    for dy in range(2 * radius + 1):
-        for dx in range(2 * radius + 1):
-            total += f[dy : dy + height, dx : dx + width, dy : dy + height, dx : dx + width]
-    return total.reshape(field.shape)
+def _linear(
+    layer: Conv | AvgPool | Upsample, q: Field, t: Field, shape: tuple[int, int], padding: str
+) -> tuple[Field, Field]:
+    rows, columns = (_axis(layer, n, padding) for n in shape)
+    q, t = (_both_sides(rows, columns, f) for f in (q, t))
+    if isinstance(layer, Conv):
+        # S = w/k^2 sum_delta P_delta Q P_delta^T + b,    T = [trainable] S + w/k^2 sum_delta P_delta T' P_delta^T
+        scale = layer.weight_var / layer.kernel_size**2
+        q = scale * q + layer.bias_var
+        t = layer.trainable * q + scale * t
+    return q, t  # pools and upsampling:  A Q A^T,  A T' A^T
 
 
-def _leaky_relu(layer: ReLU | LeakyReLU, s: np.ndarray, t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _both_sides(rows: Axis, columns: Axis, field: Field) -> Field:
+    """Sum over A in ``rows`` and B in ``columns`` of M F M^T, M = A (x) B on images in row-major order."""
+    # A (x) B = (I (x) B) (A (x) I): one axis after the other, so that k + k products do for k^2 matrices M.
+    height, width = rows[0].shape[0], columns[0].shape[1]
+    for matrices in (
+        [scipy.sparse.kron(a, scipy.sparse.eye(width), "csr") for a in rows],
+        [scipy.sparse.kron(scipy.sparse.eye(height), b, "csr") for b in columns],
+    ):
+        field = sum(m @ (m @ field).T for m in matrices)  # F = F^T
+    return field
+
+
+def _axis(layer: Conv | AvgPool | Upsample, n: int, padding: str) -> Axis:
+    """The layer along one axis of n pixels: matrices of shape (pixels out, n), one for every delta of a Conv."""
+    if isinstance(layer, Conv):
+        # P_delta: out[i] = in[stride i + delta], zero or wrapped outside
+        deltas = range(-layer.radius, layer.radius + 1)
+        return [_rows([[(layer.stride * i + d, 1.0)] for i in range(n // layer.stride)], n, padding) for d in deltas]
+    if isinstance(layer, AvgPool):
+        # out[i] = (in[2i] + in[2i+1]) / 2
+        return [_rows([[(2 * i, 0.5), (2 * i + 1, 0.5)] for i in range(n // 2)], n, padding)]
+    if layer.mode == "nearest":
+        # out[2a] = out[2a+1] = in[a]
+        return [_rows([[(i // 2, 1.0)] for i in range(2 * n)], n, padding)]
+    # out[2a] = 3/4 in[a] + 1/4 in[a-1],  out[2a+1] = 3/4 in[a] + 1/4 in[a+1]
+    taps = [[(i // 2, 0.75), (i // 2 + (1 if i % 2 else -1), 0.25)] for i in range(2 * n)]
+    if padding == "zeros":
+        taps = [[(min(max(j, 0), n - 1), weight) for j, weight in row] for row in taps]  # the border's own pixel
+    return [_rows(taps, n, padding)]
+
+
+def _rows(taps: list[list[tuple[int, float]]], n: int, padding: str) -> np.ndarray:
+    """Matrix with ``taps`` (index, weight) in its rows; an index outside 0 ... n-1 wraps, or is left out."""
+    matrix = np.zeros((len(taps), n))
+    for i, row in enumerate(taps):
+        for j, weight in row:
+            if padding == "circular" or 0 <= j < n:
+                matrix[i, j % n] += weight
+    return matrix
+
+
+# --- Activations: (S_ij, S_ii, S_jj) -> (Q, Q') = (E[f(u) f(v)], E[f'(u) f'(v)]),  (u, v) ~ N(0, S) -----------------
+
+
+def _rectifier(layer: Rectifier, s: Field, si: np.ndarray, sj: np.ndarray) -> tuple[Field, Field]:
     # p_i = sqrt(S(i,i)),  cos th = S(i,j) / (p_i p_j)
     # ReLU (Cho & Saul, 2009):  Q  = p_i p_j (sin th + (pi - th) cos th) / (2 pi),   Q' = (pi - th) / (2 pi)
     # slope a, as max(x, ax) = a x + (1-a) relu(x):  Q = a S + (1-a)^2 Q_relu,       Q' = a + (1-a)^2 Q'_relu
-    # T' = Q' T.  Where p = 0 (a patch of zeros) the row and the column are 0.
+    # Where p = 0 (a patch of zeros) the row and the column are 0.
     a = layer.slope
-    p = np.sqrt(np.diagonal(s))
-    pp = np.outer(p, p)
+    pp = np.sqrt(si) * np.sqrt(sj)
     alive = pp > 0
     cos = np.clip(np.divide(s, pp, out=np.ones_like(s), where=alive), -1.0, 1.0)
     np.fill_diagonal(cos, 1.0)
@@ -82,4 +174,59 @@ def _leaky_relu(layer: ReLU | LeakyReLU, s: np.ndarray, t: np.ndarray) -> tuple[
     dq_relu = (np.pi - theta) / (2 * np.pi)
     q = a * s + (1 - a) ** 2 * q_relu
     dq = a + (1 - a) ** 2 * dq_relu
-    return np.where(alive, q, 0.0), np.where(alive, dq * t, 0.0)
+    return np.where(alive, q, 0.0), np.where(alive, dq, 0.0)
+
+
+def _erf(layer: Erf, s: Field, si: np.ndarray, sj: np.ndarray) -> tuple[Field, Field]:
+    # Williams, 1997:  Q = 2/pi asin(2 S_ij / sqrt((1 + 2 S_ii)(1 + 2 S_jj))) = 2/pi atan(2 S_ij / sqrt D),
+    #                  Q' = 4/pi / sqrt D,    D = (1 + 2 S_ii)(1 + 2 S_jj) - 4 S_ij^2
+    root = np.sqrt(_determinant(2 * s, 2 * si, 2 * sj))
+    return 2 / np.pi * np.arctan(2 * s / root), 4 / np.pi / root
+
+
+def _gelu(layer: GELU, s: Field, si: np.ndarray, sj: np.ndarray) -> tuple[Field, Field]:
+    # Stein's lemma, E[u F(u, v)] = S_ii E[F_u] + S_ij E[F_v], takes the factors u and v off E[u v Phi(u) Phi(v)] and
+    # leaves, with phi = Phi' and D = (1 + S_ii)(1 + S_jj) - S_ij^2,
+    #     G = E[Phi(u) Phi(v)] = 1/4 + 1/(2 pi) atan(S_ij / sqrt D),    P = E[phi(u) phi(v)] = 1/(2 pi sqrt D)
+    #     E[u phi(u) Phi(v)] = S_ij P / (1 + S_ii),    E[u v phi(u) phi(v)] = S_ij P / D
+    # so that, with R = 1/(1 + S_ii) + 1/(1 + S_jj)  (Tsuchida et al., 2021, in another form),
+    #     Q = S_ij G + P (S_ii S_jj - S_ij^2 + S_ij^2 R),    Q' = G + P S_ij (R + 1/D)
+    det = _determinant(s, si, sj)
+    root = np.sqrt(det)
+    g = 0.25 + np.arctan(s / root) / (2 * np.pi)
+    p = 1 / (2 * np.pi * root)
+    r = 1 / (1 + si) + 1 / (1 + sj)
+    return s * g + p * (np.maximum(si * sj - s * s, 0.0) + s * s * r), g + p * s * (r + 1 / det)
+
+
+def _determinant(s: Field, si: np.ndarray, sj: np.ndarray) -> Field:
+    """(1 + S_ii)(1 + S_jj) - S_ij^2, at least 1 in spite of rounding: S_ii S_jj >= S_ij^2."""
+    return np.asarray(1 + si + sj + np.maximum(si * sj - s * s, 0.0))
+
+
+def _sine_cosine(s: Field, si: np.ndarray, sj: np.ndarray) -> tuple[Field, Field]:
+    # E[sin u sin v] = exp(-(S_ii + S_jj)/2) sinh S_ij,    E[cos u cos v] = exp(-(S_ii + S_jj)/2) cosh S_ij
+    # with sinh |x| = exp(|x|) (1 - exp(-2|x|)) / 2, and cosh likewise, since exp(|x|) alone overflows.
+    size = np.abs(s)
+    decay = np.exp(size - (si + sj) / 2) / 2
+    return -np.sign(s) * decay * np.expm1(-2 * size), decay * (1 + np.exp(-2 * size))
+
+
+def _sin(layer: Sin, s: Field, si: np.ndarray, sj: np.ndarray) -> tuple[Field, Field]:
+    return _sine_cosine(s, si, sj)
+
+
+def _cos(layer: Cos, s: Field, si: np.ndarray, sj: np.ndarray) -> tuple[Field, Field]:
+    sine, cosine = _sine_cosine(s, si, sj)
+    return cosine, sine
+
+
+DUALS: dict[type, Callable[[Any, Field, np.ndarray, np.ndarray], tuple[Field, Field]]] = {
+    ReLU: _rectifier,
+    LeakyReLU: _rectifier,
+    Abs: _rectifier,
+    Erf: _erf,
+    GELU: _gelu,
+    Sin: _sin,
+    Cos: _cos,
+}
