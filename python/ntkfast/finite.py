@@ -21,7 +21,6 @@ except ImportError as error:  # pragma: no cover - depends on the installation
 from .network import (
     GELU,
     Abs,
-    Activation,
     Add,
     AvgPool,
     Concat,
@@ -296,7 +295,8 @@ FUNCTIONS: dict[type, Callable[[torch.Tensor], torch.Tensor]] = {
 }
 
 
-def _without_weights(layer: Activation | AvgPool | Upsample | Concat | Add, padding: str) -> torch.nn.Module:
+def _without_weights(layer: Any, padding: str) -> torch.nn.Module:
+    """The module of an activation, a pool, an upsampling or a merge."""
     if isinstance(layer, Concat):
         return NTKConcat(layer.shares)
     if isinstance(layer, Add):
