@@ -13,7 +13,7 @@ from images import HARD, IMAGES, NATURAL, noise
 from ntkfast import NTK, _core, _engine
 from ntkfast.network import Conv, LeakyReLU, Network, ReLU, vanilla_cnn
 from ntkfast.reference import kernel_matrix
-from strategies import image_shapes, networks
+from strategies import chains, image_shapes
 
 ISAS = _core.supported_isas()
 KERNELS = ("ntk", "nngp")
@@ -169,7 +169,7 @@ def test_sums_over_many_displacements_do_not_drift(dtype):
 
 
 @deterministic(60)
-@given(networks(max_depth=5, max_kernel=11), image_shapes(), st.sampled_from(NATURAL + HARD), st.integers(0, 1000))
+@given(chains(max_depth=5, max_kernel=11), image_shapes(), st.sampled_from(NATURAL + HARD), st.integers(0, 1000))
 def test_random_networks_apply_as_the_reference(net, shape, name, seed):
     image = IMAGES[name](*(*shape, 1)[:3], seed).reshape(shape)
     v = np.random.default_rng(seed).standard_normal((shape[0] * shape[1], 3))
@@ -182,7 +182,7 @@ def test_random_networks_apply_as_the_reference(net, shape, name, seed):
 
 
 @deterministic(60)
-@given(networks(max_depth=5, max_kernel=11), image_shapes(max_side=7), st.sampled_from(NATURAL + HARD), st.data())
+@given(chains(max_depth=5, max_kernel=11), image_shapes(max_side=7), st.sampled_from(NATURAL + HARD), st.data())
 def test_random_networks_have_the_columns_of_the_reference(net, shape, name, data):
     image = IMAGES[name](*(*shape, 1)[:3], data.draw(st.integers(0, 1000))).reshape(shape)
     pixels = np.array(data.draw(st.lists(st.integers(0, shape[0] * shape[1] - 1), min_size=1, max_size=4)))

@@ -32,7 +32,7 @@ from ntkfast.network import (
     vanilla_cnn,
 )
 from ntkfast.reference import kernel_matrix
-from strategies import convs, image_shapes, networks
+from strategies import chains, convs, image_shapes
 
 PADDINGS = ("zeros", "circular")
 
@@ -329,7 +329,7 @@ def test_empirical_kernel_leaves_the_module_as_it_was():
 
 
 @deterministic(20)
-@given(networks(max_depth=3, max_kernel=5), image_shapes(max_side=4))
+@given(chains(max_depth=3, max_kernel=5), image_shapes(max_side=4))
 def test_random_networks_have_symmetric_kernels_of_the_image_size(network, shape):
     image = noise(*(*shape, 1)[:3], seed=8)
     theta = empirical_ntk(to_torch(network, 5, image.shape[2]), image.reshape(shape))

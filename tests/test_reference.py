@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from images import HARD, IMAGES, NATURAL, noise
 from ntkfast.network import Conv, LeakyReLU, Network, ReLU, vanilla_cnn
 from ntkfast.reference import kernel_matrix
-from strategies import image_shapes, networks
+from strategies import chains, image_shapes
 
 KERNELS = ("ntk", "nngp")
 PADDINGS = ("zeros", "circular")
@@ -171,7 +171,7 @@ def test_activation_kernels_of_parallel_orthogonal_and_opposite_patches(slope):
 
 
 @deterministic(40)
-@given(networks(max_depth=2, max_kernel=5), image_shapes(max_side=3), st.integers(0, 1000))
+@given(chains(max_depth=2, max_kernel=5), image_shapes(max_side=3), st.integers(0, 1000))
 def test_random_networks_against_shift_matrices_and_quadrature(net, shape, seed):
     image = noise(*(*shape, 1)[:3], seed=seed)
     for kernel, expected in zip(KERNELS, explicit_kernels(net, image), strict=True):
@@ -275,7 +275,7 @@ def test_kernels_are_symmetric_and_positive_semi_definite(name, net, kernel):
 
 
 @deterministic(60)
-@given(networks(), image_shapes(max_side=6), st.sampled_from(NATURAL + HARD), st.integers(0, 1000))
+@given(chains(), image_shapes(max_side=6), st.sampled_from(NATURAL + HARD), st.integers(0, 1000))
 def test_random_kernels_are_symmetric_and_positive_semi_definite(net, shape, name, seed):
     image = IMAGES[name](*(*shape, 1)[:3], seed).reshape(shape)
     for kernel in KERNELS:
@@ -409,7 +409,7 @@ def test_a_row_is_a_column_turned(padding, kernel):
 
 
 @deterministic(30)
-@given(networks(), image_shapes(max_side=5), st.integers(0, 1000))
+@given(chains(), image_shapes(max_side=5), st.integers(0, 1000))
 def test_linear_networks_have_the_covariance_of_one_convolution_after_another(net, shape, seed):
     # Without activations, the tangent kernel is the covariance (less biases) times the number of trained layers.
     convs = [Conv(c.kernel_size, weight_var=c.weight_var, trainable=c.trainable) for c in net.convs]

@@ -6,7 +6,9 @@ and the tangent kernel (T before, T' after).  Memory is several d x d matrices: 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -34,7 +36,6 @@ from .network import (
 __all__ = ["kernel_matrix"]
 
 Field = np.ndarray  # d x d, float64, symmetric
-Axis = list[np.ndarray]  # matrices that act on one axis of an image
 
 
 def kernel_matrix(network: Network, image: np.ndarray | NoiseInput, kernel: str = "ntk") -> np.ndarray:
@@ -105,8 +106,7 @@ def _input(image: np.ndarray | NoiseInput) -> tuple[Field, tuple[int, int]]:
 def _linear(
     layer: Conv | AvgPool | Upsample, q: Field, t: Field, shape: tuple[int, int], padding: str
 ) -> tuple[Field, Field]:
-    rows, columns = (_axis(layer, n, padding) for n in shape)
-    q, t = (_both_sides(rows, columns, f) for f in (q, t))
+    q, t = (_both_sides(layer, field, shape, padding) for field in (q, t))
     if isinstance(layer, Conv):
         # S = w/k^2 sum_delta P_delta Q P_delta^T + b,    T = [trainable] S + w/k^2 sum_delta P_delta T' P_delta^T
         scale = layer.weight_var / layer.kernel_size**2
@@ -115,19 +115,28 @@ def _linear(
     return q, t  # pools and upsampling:  A Q A^T,  A T' A^T
 
 
-def _both_sides(rows: Axis, columns: Axis, field: Field) -> Field:
-    """Sum over A in ``rows`` and B in ``columns`` of M F M^T, M = A (x) B on images in row-major order."""
-    # A (x) B = (I (x) B) (A (x) I): one axis after the other, so that k + k products do for k^2 matrices M.
-    height, width = rows[0].shape[0], columns[0].shape[1]
-    for matrices in (
-        [scipy.sparse.kron(a, scipy.sparse.eye(width), "csr") for a in rows],
-        [scipy.sparse.kron(scipy.sparse.eye(height), b, "csr") for b in columns],
-    ):
-        field = sum(m @ (m @ field).T for m in matrices)  # F = F^T
-    return field
+def _both_sides(layer: Conv | AvgPool | Upsample, field: Field, shape: tuple[int, int], padding: str) -> Field:
+    """Sum of M F M^T over the layer's matrices M = A (x) B, which act on images in row-major order.
+
+    A acts on rows and B on columns.  A Conv has the k^2 matrices of all pairs (A, B), other layers have one.
+    """
+    # M F M^T takes F[(r, c), (r', c')] to sum of A[s, r] A[s', r'] B[e, c] B[e', c'] F: a matrix for the pair of rows
+    # (r, r'), sum_A A (x) A, and one for the pair of columns.
+    height, width = shape
+    pairs = field.reshape(height, width, height, width).swapaxes(1, 2).reshape(height**2, width**2)
+    rows, columns = (_pairs(layer, n, padding) for n in shape)
+    out = (columns @ (rows @ pairs).T).T
+    height, width = (math.isqrt(n) for n in out.shape)
+    return np.asarray(out.reshape(height, height, width, width).swapaxes(1, 2).reshape(height * width, -1))
 
 
-def _axis(layer: Conv | AvgPool | Upsample, n: int, padding: str) -> Axis:
+@lru_cache(maxsize=256)
+def _pairs(layer: Conv | AvgPool | Upsample, n: int, padding: str) -> scipy.sparse.csr_matrix:
+    """Sum of A (x) A over the layer's matrices A along one axis of n pixels."""
+    return sum(scipy.sparse.kron(a, a, "csr") for a in _axis(layer, n, padding))
+
+
+def _axis(layer: Conv | AvgPool | Upsample, n: int, padding: str) -> list[np.ndarray]:
     """The layer along one axis of n pixels: matrices of shape (pixels out, n), one for every delta of a Conv."""
     if isinstance(layer, Conv):
         # P_delta: out[i] = in[stride i + delta], zero or wrapped outside
