@@ -548,17 +548,18 @@ def _channels(steps: Sequence[_Step]) -> list[int]:
         taken = [channels[m] for m in step.inputs]
         conv = step.found.conv
         if conv is not None and conv.in_channels != taken[0]:
-            raise ValueError(
-                f"module must fit together, got {conv.in_channels} input channels at {step.place} for {taken[0]}"
-            )
+            raise ValueError(f"module must give {step.place} {conv.in_channels} channels, as it takes, got {taken[0]}")
         if step.found.merge == "add" and len(set(taken)) > 1 and not step.found.repeats:
             raise ValueError(f"module must add features of as many channels, got {taken} at {step.place}")
         if conv is not None:
             channels.append(int(conv.weight.shape[0]))
         else:
             channels.append(sum(taken) if step.found.merge == "concat" else math.lcm(*taken))
-    if channels[-1] not in (1, channels[0]):
-        raise ValueError(f"module must end with 1 or {channels[0]} channels, as many as its input, got {channels[-1]}")
+    if steps[-1].found.conv is not None and channels[-1] not in (1, channels[0]):
+        raise ValueError(
+            f"module must return 1 channel, or as many as it takes ({channels[0]}), got {channels[-1]} from "
+            f"{steps[-1].place}"
+        )
     return channels
 
 
