@@ -219,6 +219,29 @@ def test_a_dense_network():
     assert network == Network([Skip([Conv(3), ReLU()], share=0.4), Skip([Conv(3), ReLU()]), Conv(3)])
 
 
+def test_a_dense_block_that_concatenates_all_features_so_far():
+    def forward(m, x):
+        features = [m.a(x)]
+        for name in "bcd":
+            features.append(F.relu(getattr(m, name)(torch.cat(features, 1))))
+        return m.end(torch.cat(features, 1))
+
+    children = {name: conv(c_in, 2) for name, c_in in zip("bcd", (4, 6, 8), strict=True)}
+    network = described(forward, a=conv(1, 4), end=conv(10, 1), **children)
+    skips = [Skip([Conv(3), ReLU()], share=2 / channels) for channels in (6, 8, 10)]
+    assert network == Network([Conv(3), *skips, Conv(3)])
+
+
+def test_paths_that_part_late_are_merged_first():
+    # cat(h, r, c(r)) = cat(h, cat(r, c(r))) with r = relu(b(h))
+    network = described(
+        lambda m, x: m.end(torch.cat([r := F.relu(m.b(h := m.a(x))), h, m.c(r)], 1)),
+        **{"a": conv(1, 2), "b": conv(2, 3), "c": conv(3, 5), "end": conv(10, 1)},
+    )
+    late = Skip([Conv(3)], share=5 / 8)
+    assert network == Network([Conv(3), Skip([Conv(3), ReLU(), late], share=8 / 10), Conv(3)])
+
+
 def test_an_activation_behind_a_concat_moves_into_its_paths():
     network = described(
         lambda m, x: m.end(F.relu(m.pool_up(torch.cat([h := m.a(x), m.b(h)], 1)))),
@@ -239,13 +262,13 @@ def test_an_activation_behind_a_concat_moves_into_its_paths():
 
 
 def test_layers_without_weights_may_lead_into_several_paths():
-    # relu(h) is used by two paths of a merge whose third is h
+    # relu(h) is used by two paths that end at different places: it is the same function in both
     network = described(
-        lambda m, x: m.end(torch.cat([h := m.a(x), m.b(r := F.relu(h)), m.c(r)], 1)),
-        **{"a": conv(1, 2), "b": conv(2, 2), "c": conv(2, 4), "end": conv(8, 1)},
+        lambda m, x: m.end(torch.cat([m.d(torch.cat([h := m.a(x), m.b(r := F.relu(h))], 1)), m.c(r)], 1)),
+        **{"a": conv(1, 2), "b": conv(2, 2), "c": conv(2, 4), "d": conv(4, 4), "end": conv(8, 1)},
     )
     inner = Skip([ReLU(), Conv(3)])
-    assert network == Network([Conv(3), Skip([ReLU(), Conv(3)], shortcut=[inner]), Conv(3)])
+    assert network == Network([Conv(3), Skip([ReLU(), Conv(3)], shortcut=[inner, Conv(3)]), Conv(3)])
 
 
 def test_a_concat_of_features_with_themselves_is_nothing():
@@ -510,6 +533,14 @@ def test_paths_that_are_not_series_parallel_are_refused_by_place():
             e=conv(1, 4),
             end=conv(8, 1),
         )
+
+
+def test_weights_that_are_computed_are_refused():
+    for norm in (nn.utils.parametrizations.weight_norm, nn.utils.parametrizations.spectral_norm):
+        with refused(ValueError, "'0' (ParametrizedConv2d)"):
+            from_torch(norm(conv(1, 1)), init="he")
+    with refused(ValueError, "'0' (Conv2d) must have its weight as a parameter", "spectral_norm"):
+        from_torch(nn.utils.spectral_norm(conv(1, 1)), init="he")
 
 
 def test_weights_that_are_used_twice_are_refused():

@@ -8,6 +8,8 @@ the merge's immediate dominator.
 
 from __future__ import annotations
 
+import functools
+import itertools
 import math
 import operator
 from collections.abc import Callable, Sequence
@@ -77,7 +79,8 @@ def from_torch(module: torch.nn.Module, *, init: Init) -> Network:
     such networks).  Training the module as it is, with one learning rate for weights of variance ``w/(c k^2)``, weighs
     the layers by their fan-in and so follows another kernel.
 
-    The variances of uniform and normal weights have the same limit.
+    Numbers of channels matter only as shares of a concat: all are taken to be infinite.  Of the distribution of the
+    weights only the variance matters then.
     """
     if not isinstance(module, torch.nn.Module):
         raise TypeError(f"module must be a torch.nn.Module, got {module!r}")
@@ -371,9 +374,14 @@ class _Translation:
             raise ValueError(f"module must compute its output from one input, got {names}")
         steps = [_Step("the input", found[images[0]], ())]
         index = {images[0]: 0}
+        concats: dict[frozenset[int], int] = {}
         for node in self.nodes:
             if node in found and node not in index:
                 inputs = tuple(index[part] for part in found[node].inputs)
+                if found[node].merge == "concat" and not found[node].shares:
+                    parts = frozenset(inputs)
+                    inputs = _regrouped(inputs, concats)
+                    concats[parts] = len(steps)
                 if len(inputs) == 1 and not found[node].layers:  # an identity, or a merge of one
                     index[node] = inputs[0]
                 else:
@@ -468,7 +476,9 @@ class _Translation:
                 f"must have groups=1 and dilation=1, got groups={module.groups}, dilation={module.dilation}: use a "
                 "larger kernel, whose size costs little, or several layers"
             )
-        if module.padding != "same" and _same(module.padding) != k // 2:
+        if "weight" not in dict(module.named_parameters(recurse=False)):
+            raise _RefusedError("must have its weight as a parameter, without weight_norm, spectral_norm and the like")
+        if module.padding not in ("same", "valid" if k == 1 else "same") and _same(module.padding) != k // 2:
             raise _RefusedError(f"must keep the size of its input, padding={k // 2}, got padding={module.padding}")
         if k > 1 and module.padding_mode not in ("zeros", "circular"):
             raise _RefusedError(f"must have padding_mode 'zeros' or 'circular', got {module.padding_mode!r}")
@@ -497,6 +507,18 @@ class _Translation:
             fan_in = conv.in_channels * conv.kernel_size[0] * conv.kernel_size[1]
             return 1 / 3, 0.0 if conv.bias is None else 1 / (3 * fan_in)
         return {"he": 2.0, "lecun": 1.0}[self.init], 0.0
+
+
+def _regrouped(inputs: tuple[int, ...], concats: dict[frozenset[int], int]) -> tuple[int, ...]:
+    """Inputs of a concat, with those that an earlier one has put together replaced by that one.
+
+    Dense blocks concatenate all features so far again and again: cat(x, f), then cat(x, f, g) with g made of cat(x, f).
+    Only as cat(cat(x, f), g) is it series-parallel.
+    """
+    for known, step in reversed(concats.items()):
+        if len(known) > 1 and known <= set(inputs) and len(inputs) == len(set(inputs)):
+            return (step, *(m for m in inputs if m not in known))
+    return inputs
 
 
 # --- Checks of all steps together ---------------------------------------------------------------------------------
@@ -572,16 +594,18 @@ class _Nesting:
     def __init__(self, steps: Sequence[_Step]) -> None:
         self.steps = steps
         self.channels = _channels(steps)
-        # The immediate dominator: the last step that every way from the input to this one passes.
+        # The immediate dominator: the last step before this one that every way from the input to this one passes.
         self.dominator = [0]
         for step in steps[1:]:
-            common = step.inputs[0]
-            for other in step.inputs[1:]:
-                while common != other:  # the later of the two cannot dominate the earlier one
-                    common, other = sorted((common, other))
-                    other = self.dominator[other]
-            self.dominator.append(common)
+            self.dominator.append(functools.reduce(self.common, step.inputs))
         self.used: set[int] = set()
+
+    def common(self, a: int, b: int) -> int:
+        """The last step that every way from the input to ``a`` and to ``b`` passes."""
+        while a != b:
+            a, b = sorted((a, b))
+            b = self.dominator[b]  # the later one does not dominate the earlier one
+        return a
 
     def path(self, end: int, start: int) -> list[Layer]:
         """Layers that lead from step ``start``, which dominates ``end``, to step ``end``."""
@@ -605,19 +629,34 @@ class _Nesting:
         return layers
 
     def merge(self, n: int) -> list[Layer]:
-        """One Skip; for more than two inputs, one in the shortcut of the other."""
+        """Layers of a merge, from its dominator on: Skips of two paths each, the last to part being merged first."""
         step = self.steps[n]
-        shares = step.found.shares or [self.channels[m] for m in step.inputs]
-        paths = [(self.path(m, self.dominator[n]), share) for m, share in zip(step.inputs, shares, strict=True)]
-        # A path that does nothing comes first, as the shortcut.
-        (layers, total), *others = sorted(paths, key=lambda path: bool(path[0]))
-        for branch, share in others:
-            total += share
-            if branch or step.found.merge == "add":
-                only = {"share": share / total} if step.found.merge == "concat" else {}
-                layers = [Skip(branch or [Identity()], merge=step.found.merge, shortcut=layers, **only)]
-            # else: a concat of features with themselves
-        return layers
+        shares = step.found.shares or [float(self.channels[m]) for m in step.inputs]
+        # What is merged: a step, layers behind it, and their share of the whole.
+        ends: list[tuple[int, list[Layer], float]] = [
+            (m, [], share) for m, share in zip(step.inputs, shares, strict=True)
+        ]
+        while len(ends) > 1:
+            fork = max(self.common(a, b) for (a, *_), (b, *_) in itertools.combinations(ends, 2))
+            group = [end for end in ends if self.common(end[0], fork) == fork]
+            paths = [([*self.path(m, fork), *layers], share) for m, layers, share in group]
+            first = ends.index(group[0])
+            ends = [end for end in ends if end not in group]
+            ends.insert(first, (fork, _skips(paths, step.found.merge), sum(share for _, share in paths)))
+        return ends[0][1]
+
+
+def _skips(paths: Sequence[tuple[list[Layer], float]], merge: str) -> list[Layer]:
+    """Merge of paths from one step, each with its share; for more than two, a Skip in the shortcut of the next."""
+    # A path that does nothing comes first, as the shortcut.
+    (layers, total), *others = sorted(paths, key=lambda path: bool(path[0]))
+    for branch, share in others:
+        total += share
+        if merge == "add":
+            layers = [Skip(branch or [Identity()], merge=merge, shortcut=layers)]
+        elif branch:  # else: a concat of features with themselves
+            layers = [Skip(branch, shortcut=layers, share=share / total)]
+    return layers
 
 
 def _appended(layers: list[Layer], layer: Layer) -> list[Layer]:
