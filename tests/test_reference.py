@@ -7,13 +7,33 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+import scipy.special
+import torch
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from images import HARD, IMAGES, NATURAL, noise
-from ntkfast.network import Conv, LeakyReLU, Network, ReLU, vanilla_cnn
+from ntkfast.inputs import NoiseInput
+from ntkfast.network import (
+    GELU,
+    Abs,
+    AvgPool,
+    Conv,
+    Cos,
+    Erf,
+    Identity,
+    LeakyReLU,
+    Network,
+    ReLU,
+    Sin,
+    Skip,
+    Upsample,
+    autoencoder,
+    unet,
+    vanilla_cnn,
+)
 from ntkfast.reference import kernel_matrix
-from strategies import chains, image_shapes
+from strategies import chains, image_shapes, networks
 
 KERNELS = ("ntk", "nngp")
 PADDINGS = ("zeros", "circular")
@@ -95,22 +115,76 @@ def gaussian_mean(s, f, n=48, reach=9.0):
     return total
 
 
-def explicit_kernels(network, image):
-    """The kernels (ntk, nngp) by shift matrices and quadrature, from the definitions alone."""
-    height, width, channels = image.shape
-    flat = image.reshape(-1, channels)
-    q = sum(np.outer(flat[:, c], flat[:, c]) for c in range(channels)) / channels
-    t = np.zeros_like(q)
-    for layer in network.layers:
+# f and f' of the smooth activations.
+SMOOTH = {
+    Erf: (scipy.special.erf, lambda x: 2 / math.sqrt(math.pi) * np.exp(-(x**2))),
+    GELU: (
+        lambda x: x * scipy.special.ndtr(x),
+        lambda x: scipy.special.ndtr(x) + x * np.exp(-(x**2) / 2) / math.sqrt(2 * math.pi),
+    ),
+    Sin: (np.sin, np.cos),
+    Cos: (np.cos, lambda x: -np.sin(x)),
+}
+
+
+def function_and_derivative(layer):
+    if type(layer) in SMOOTH:
+        return SMOOTH[type(layer)]
+    slope = layer.slope if isinstance(layer, LeakyReLU) else {ReLU: 0.0, Abs: -1.0}[type(layer)]
+    return (lambda x: np.where(x > 0, x, slope * x)), (lambda x: np.where(x > 0, 1.0, slope))
+
+
+def torch_matrix(layer, height, width, padding):
+    """The d' x d matrix of a pool or upsampling: what PyTorch makes of every basis image.
+
+    PyTorch has no bilinear upsampling that wraps: it is what happens in the middle of 3 x 3 copies of the image.
+    """
+    basis = torch.eye(height * width, dtype=torch.float64).reshape(-1, 1, height, width)
+    if isinstance(layer, AvgPool):
+        out = torch.nn.functional.avg_pool2d(basis, 2)
+    else:
+        options = {"align_corners": False} if layer.mode == "bilinear" else {}
+        copies = basis.tile(1, 1, 3, 3) if padding == "circular" else basis
+        out = torch.nn.functional.interpolate(copies, scale_factor=2, mode=layer.mode, **options)
+        if padding == "circular":
+            out = out[:, :, 2 * height : 4 * height, 2 * width : 4 * width]
+    return out.reshape(height * width, -1).T.numpy(), out.shape[2:]
+
+
+def explicit_path(layers, q, t, shape, padding):
+    """Covariance, tangent kernel and shape after ``layers``, from the definitions alone."""
+    for layer in layers:
         if isinstance(layer, Conv):
-            shifts = list(shift_matrices(height, width, layer.kernel_size, network.padding))
+            shifts = list(shift_matrices(*shape, layer.kernel_size, padding))
+            keep = np.arange(shape[0] * shape[1]).reshape(shape)[:: layer.stride, :: layer.stride]
+            shape = keep.shape
+            shifts = [a[keep.ravel()] for a in shifts]
             scale = layer.weight_var / len(shifts)
             q = scale * sum(a @ q @ a.T for a in shifts) + layer.bias_var
             t = scale * sum(a @ t @ a.T for a in shifts) + (q if layer.trainable else 0)
-        else:
-            slope = layer.slope
-            t = t * gaussian_mean(q, lambda x, a=slope: np.where(x > 0, 1.0, a))
-            q = gaussian_mean(q, lambda x, a=slope: np.where(x > 0, x, a * x))
+        elif isinstance(layer, (AvgPool, Upsample)):
+            a, shape = torch_matrix(layer, *shape, padding)
+            q, t = a @ q @ a.T, a @ t @ a.T
+        elif isinstance(layer, Skip):
+            q1, t1, _ = explicit_path(layer.shortcut, q, t, shape, padding)
+            q2, t2, shape = explicit_path(layer.layers, q, t, shape, padding)
+            a, b = (1, 1) if layer.merge == "add" else (1 - layer.share, layer.share)
+            q, t = a * q1 + b * q2, a * t1 + b * t2
+        elif not isinstance(layer, Identity):
+            if isinstance(layer, (Sin, Cos)):
+                assume(q.max() < 9)  # the quadrature resolves no more oscillations
+            f, df = function_and_derivative(layer)
+            t = t * gaussian_mean(q, df)
+            q = gaussian_mean(q, f)
+    return q, t, shape
+
+
+def explicit_kernels(network, image):
+    """The kernels (ntk, nngp) by shift matrices, PyTorch's pools and quadrature."""
+    height, width, channels = image.shape
+    flat = image.reshape(-1, channels)
+    q = sum(np.outer(flat[:, c], flat[:, c]) for c in range(channels)) / channels
+    q, t, _ = explicit_path(network.layers, q, np.zeros_like(q), (height, width), network.padding)
     return t, q
 
 
@@ -151,6 +225,54 @@ def test_activation_kernels_are_gaussian_means(slope):
         scale = (1 + slope**2) * np.outer(p, p)
         assert_close(q / scale, mean_q / scale, 1e-9)
         assert_close(dq, mean_dq, 1e-9)
+
+
+@pytest.mark.parametrize("cls", SMOOTH)
+def test_smooth_activation_kernels_are_gaussian_means(cls):
+    # Gauss-Hermite: E[f(u) f(v)] = sum_ab w_a w_b f(p_i x_a) f(p_j (rho x_a + sqrt(1 - rho^2) x_b))
+    x, w = np.polynomial.hermite_e.hermegauss(150)
+    w = w / w.sum()
+    rng = np.random.default_rng(2)
+    for rho in (*rng.uniform(-1, 1, 12), 0.999, -0.999, 0.999999):
+        p = 10 ** rng.uniform(-2, 0.2, 2)
+        s = np.outer(p, p) * np.array([[1, rho], [rho, 1]])
+        q, dq = activation_kernels(cls(), s)
+        u, v = p[0] * x[:, None], p[1] * (rho * x[:, None] + math.sqrt(1 - rho**2) * x)
+        for dual, f in zip((q, dq), SMOOTH[cls], strict=True):
+            assert dual[0, 1] == pytest.approx(w @ (f(u) * f(v)) @ w, rel=1e-11, abs=1e-14)
+            for n in (0, 1):
+                assert dual[n, n] == pytest.approx(w @ f(p[n] * x) ** 2, rel=1e-11)
+
+
+@pytest.mark.parametrize("rho", [-0.8, -0.1, 0.3, 0.99])
+def test_smooth_activations_far_from_zero(rho):
+    # Steps of p = 1e5 standard deviations: erf is a sign (arcsine law), GELU a ReLU, sine and cosine two random phases.
+    s = 1e10 * np.array([[1, rho], [rho, 1]])
+    q, dq = activation_kernels(Erf(), s)
+    assert q[0, 1] == pytest.approx(2 / math.pi * math.asin(rho), rel=1e-9)
+    assert dq[0, 1] == pytest.approx(2 / math.pi / 1e10 / math.sqrt(1 - rho**2), rel=1e-9)
+    for smooth, rectified in zip(activation_kernels(GELU(), s), activation_kernels(ReLU(), s), strict=True):
+        assert_close(smooth, rectified, 1e-5)  # they differ by 1 / p
+    for layer in (Sin(), Cos()):
+        for dual in activation_kernels(layer, s):
+            assert_close(dual, np.eye(2) / 2, 1e-15)
+
+
+@pytest.mark.parametrize(("layer", "gain"), [(Erf(), 4 / math.pi), (Sin(), 1.0), (GELU(), 0.25)])
+def test_smooth_activations_close_to_zero_are_linear(layer, gain):
+    s = 1e-14 * np.array([[1, 0.3], [0.3, 2]])
+    q, dq = activation_kernels(layer, s)
+    assert_close(q, gain * s, 1e-12)
+    assert_close(dq, np.full((2, 2), gain), 1e-12)
+
+
+def test_sines_and_cosines_side_by_side_are_a_gaussian_kernel():
+    # Random Fourier features (Rahimi & Recht, 2007): E[cos(u - v)] = exp(-Var(u - v) / 2).
+    image = noise(4, 3, 2, seed=16)
+    net = Network([Skip([Conv(3), Sin()], shortcut=[Conv(3), Cos()]), Conv(1)])
+    s = kernel_matrix(Network([Conv(3)]), image, "nngp")
+    half = (np.diagonal(s)[:, None] + np.diagonal(s)) / 2 - s
+    assert_close(kernel_matrix(net, image, "nngp"), np.exp(-half), 1e-14)
 
 
 @pytest.mark.parametrize("slope", SLOPES)
@@ -249,6 +371,129 @@ def test_closed_form_of_one_hidden_layer_with_the_last_layer_trained(kernel_size
     assert_close(kernel_matrix(net, image), expected, 1e-10)
 
 
+LAYERS = {
+    "pool": [AvgPool()],
+    "stride": [Conv(3, stride=2, weight_var=1.5, bias_var=0.3)],
+    "stride5": [Conv(5, stride=2, trainable=False)],
+    "bilinear": [AvgPool(), Upsample()],
+    "nearest": [AvgPool(), Upsample(mode="nearest")],
+    "bilinear twice": [AvgPool(), AvgPool(), Upsample(), Upsample()],
+}
+
+
+@pytest.mark.parametrize("padding", PADDINGS)
+@pytest.mark.parametrize("layers", LAYERS.values(), ids=LAYERS)
+def test_linear_layers_are_the_matrices_of_pytorch(layers, padding):
+    # Back to the image's resolution by "nearest", so that no entry is lost, after a Conv that makes T' != 0.
+    up = [] if isinstance(layers[-1], Upsample) else [Upsample(mode="nearest")]
+    net = Network([Conv(3, bias_var=0.1), *layers, *up, Conv(1)], padding)
+    for shape in ((4, 8, 2), (8, 4, 1), (4, 4, 1)):
+        image = noise(*shape, seed=17)
+        for kernel, expected in zip(KERNELS, explicit_kernels(net, image), strict=True):
+            assert_close(kernel_matrix(net, image, kernel), expected, 1e-13)
+
+
+@pytest.mark.parametrize("padding", PADDINGS)
+def test_strided_convolutions_sum_the_patches_of_pytorch(padding):
+    # S = w/(k^2 C) Y Y^T with Y the patches, by PyTorch's own unfolding; "nearest" repeats them.
+    image = torch.from_numpy(noise(6, 4, 2, seed=18)).permute(2, 0, 1)[None]
+    mode = {"zeros": "constant", "circular": "circular"}[padding]
+    patch = torch.nn.functional.unfold(torch.nn.functional.pad(image, (1, 1, 1, 1), mode), 3, stride=2)[0].T.numpy()
+    s = 2 / 18 * patch @ patch.T
+    coarse = np.arange(6).reshape(3, 2).repeat(2, axis=0).repeat(2, axis=1).ravel()
+    net = Network([Conv(3, stride=2), Upsample(mode="nearest"), Conv(1, weight_var=1)], padding)
+    theta = kernel_matrix(net, image[0].permute(1, 2, 0).numpy(), "nngp")
+    assert_close(theta, s[np.ix_(coarse, coarse)], 1e-14)
+
+
+@deterministic(15)
+@given(networks(max_kernel=3), st.data())
+def test_random_graphs_against_pytorch_and_quadrature(net, data):
+    shape = data.draw(image_shapes(max_side=3, multiple=net.multiple))
+    image = 0.5 * noise(*(*shape, 1)[:3], seed=data.draw(st.integers(0, 1000)))
+    for kernel, expected in zip(KERNELS, explicit_kernels(net, image), strict=True):
+        assert_close(kernel_matrix(net, image.reshape(shape), kernel), expected, 1e-6)
+
+
+# --- Against random networks of finite width ----------------------------------------------------------------------
+
+
+class Wide:
+    """Convolutions 3x3 of random weights in the NTK parametrisation, n channels out; remembers its weights."""
+
+    def __init__(self, width, seed):
+        self.width, self.weights = width, []
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def conv(self, x, width=None, kernel_size=3):
+        shape = (width or self.width, x.shape[0], kernel_size, kernel_size)
+        self.weights.append(torch.randn(shape, generator=self.generator).requires_grad_())
+        scale = math.sqrt(2 / (x.shape[0] * kernel_size**2))
+        return torch.nn.functional.conv2d(x[None], scale * self.weights[-1], padding=kernel_size // 2)[0]
+
+
+def tensor(image):
+    return torch.from_numpy(image).permute(2, 0, 1).float()
+
+
+def covariance(features):
+    """Mean over the channels of products of pixels."""
+    flat = features.detach().double().flatten(1).numpy()
+    return flat.T @ flat / len(flat)
+
+
+def test_covariances_add_if_one_summand_is_centred_and_not_if_none_is():
+    # Both paths read the same h, and h depends on the weights of the first convolution.
+    image = noise(4, 4, 2, seed=19)
+    wide = Wide(2000, seed=20)
+    h = wide.conv(tensor(image))
+    b = wide.conv(h.relu())
+    last = Conv(1, weight_var=1)
+
+    def q(*layers):
+        return kernel_matrix(Network([Conv(3), *layers, last]), image, "nngp")
+
+    # relu(h) + conv(relu(h)): accepted.  Channels are 2000: errors of a few times 1 / sqrt(2000).
+    accepted = q(ReLU(), Skip([Conv(3)], merge="add"))
+    assert_close(covariance(h.relu() + b), accepted, 0.07)
+    # relu(h) + relu(conv(relu(h))): refused.  The sum of the covariances lacks twice the product of two means.
+    with pytest.raises(ValueError, match="mean zero"):
+        q(ReLU(), Skip([Conv(3), ReLU()], merge="add"))
+    short, branch = q(ReLU()), q(ReLU(), Conv(3), ReLU())
+    measured = covariance(h.relu() + b.relu())
+    assert np.abs(measured - (short + branch)).max() > 0.2 * measured.max()
+    p, r = (np.sqrt(np.diagonal(f) * 2 / (2 * math.pi)) for f in (short, branch))  # E relu(u) = sqrt(S / (2 pi))
+    assert_close(measured, short + branch + np.outer(p, r) + np.outer(r, p), 0.07)
+    # h + erf(h) and h + pool(h): refused, since the summands are functions of the same h.
+    for path, features in (([Erf()], h.erf()), ([AvgPool(), Upsample(mode="nearest")], pooled(h))):
+        with pytest.raises(ValueError, match="independent"):
+            q(Skip(path, merge="add"))
+        total = q() + q(*path)
+        assert np.abs(covariance(h + features) - total).max() > 0.4 * total.max()
+
+
+def pooled(h):
+    return torch.nn.functional.interpolate(torch.nn.functional.avg_pool2d(h[None], 2), scale_factor=2)[0]
+
+
+@pytest.mark.parametrize("shortcut", ["activation", "conv"])
+def test_tangent_kernels_add_with_weights_shared_upstream(shortcut):
+    # Mean over three random networks of J J^T, all pixels of the output against all weights.
+    image = noise(4, 4, 2, seed=21)
+    path = [ReLU()] if shortcut == "activation" else [Conv(3), GELU()]
+    net = Network([Conv(3), Skip([Conv(3), Erf()], merge="add", shortcut=path), Conv(1)])
+    theta = np.zeros((16, 16))
+    for seed in range(3):
+        wide = Wide(400, seed)
+        h = wide.conv(tensor(image))
+        a = h.relu() if shortcut == "activation" else torch.nn.functional.gelu(wide.conv(h))
+        out = wide.conv(a + wide.conv(h).erf(), 1, 1).flatten()
+        rows = [torch.autograd.grad(pixel, wide.weights, retain_graph=True) for pixel in out]
+        jacobian = torch.stack([torch.cat([g.flatten() for g in row]) for row in rows])
+        theta += (jacobian @ jacobian.T).double().numpy() / 3
+    assert_close(theta, kernel_matrix(net, image), 0.1)
+
+
 # --- Invariants ---------------------------------------------------------------------------------------------------
 
 INVARIANT_NETS = {
@@ -272,6 +517,120 @@ def test_kernels_are_symmetric_and_positive_semi_definite(name, net, kernel):
         assert_close(theta, theta.T, 1e-14)
         eigenvalues = np.linalg.eigvalsh(theta)
         assert eigenvalues[0] >= -1e-10 * eigenvalues[-1]
+
+
+@deterministic(60)
+@given(networks(), st.data(), st.sampled_from(NATURAL + HARD), st.integers(0, 1000))
+def test_random_graphs_have_symmetric_and_positive_semi_definite_kernels(net, data, name, seed):
+    shape = data.draw(image_shapes(max_side=6, multiple=net.multiple))
+    image = IMAGES[name](*(*shape, 1)[:3], seed).reshape(shape)
+    for kernel in KERNELS:
+        theta = kernel_matrix(net, image, kernel)
+        assert np.isfinite(theta).all()
+        assert_close(theta, theta.T, 1e-12)
+        eigenvalues = np.linalg.eigvalsh(theta)
+        assert eigenvalues[0] >= -PARALLEL * eigenvalues[-1]
+
+
+@deterministic(40)
+@given(networks(), st.integers(0, 1000))
+def test_random_circular_graphs_move_with_the_image_by_multiples(net, seed):
+    net, m = Network(net.layers, "circular"), net.multiple
+    height, width = 2 * m, 3 * m
+    image = noise(height, width, 2, seed=seed)
+    pixels = np.roll(np.arange(height * width).reshape(height, width), (m, -m), axis=(0, 1)).ravel()
+    for kernel in KERNELS:
+        theta, moved = (kernel_matrix(net, x, kernel) for x in (image, np.roll(image, (m, -m), axis=(0, 1))))
+        assert_close(moved, theta[np.ix_(pixels, pixels)], 1e-9)
+
+
+@deterministic(40)
+@given(networks(), st.integers(0, 1000))
+def test_random_graphs_turn_with_the_image_and_see_only_inner_products(net, seed):
+    m = net.multiple
+    image = noise(m, 2 * m, 3, seed=seed)
+    pixels = np.arange(2 * m * m).reshape(m, 2 * m).T.ravel()
+    rotation = np.linalg.qr(np.random.default_rng(seed).standard_normal((3, 3)))[0]
+    for kernel in KERNELS:
+        theta = kernel_matrix(net, image, kernel)
+        turned = kernel_matrix(net, image.swapaxes(0, 1), kernel)
+        assert_close(turned, theta[np.ix_(pixels, pixels)], 1e-9)
+        assert_close(kernel_matrix(net, image @ rotation, kernel), theta, PARALLEL)
+
+
+@each_kernel
+def test_shares_weigh_the_paths_of_a_concat(kernel):
+    image = noise(4, 4, 2, seed=22)
+    branch, shortcut = [AvgPool(), Conv(3), GELU(), Upsample()], [Conv(3), Sin()]
+
+    def theta(*layers):
+        return kernel_matrix(Network([Conv(3), *layers, Conv(3, trainable=False)]), image, kernel)
+
+    one, other = theta(*branch), theta(*shortcut)
+    for share in (1e-13, 0.25, 0.5, 1 - 1e-13):
+        merged = theta(Skip(branch, share=share, shortcut=shortcut))
+        assert_close(merged, share * one + (1 - share) * other, 1e-14)
+    assert np.abs(one - other).max() > 0.1 * other.max()
+
+
+@each_kernel
+def test_a_concat_of_equal_paths_and_identities_change_nothing(kernel):
+    image = noise(4, 4, 2, seed=23)
+    layers = [Conv(3), ReLU(), AvgPool(), Conv(3), Erf(), Upsample()]
+    theta = kernel_matrix(Network([*layers, Conv(1)]), image, kernel)
+    assert_close(
+        kernel_matrix(Network([Identity(), *layers, Skip([Identity()]), Conv(1)]), image, kernel), theta, 1e-14
+    )
+    double = Skip(layers, shortcut=layers, share=0.3)
+    assert_close(kernel_matrix(Network([double, Conv(1)]), image, kernel), theta, 1e-14)
+
+
+@each_kernel
+@pytest.mark.parametrize("net", [autoencoder(), unet(1, 5)])
+def test_constant_circular_images_have_constant_kernels_at_all_resolutions(net, kernel):
+    # Pools and upsampling are means: an autoencoder of kernels 1x1 and one resolution gives the same value.
+    def flattened(layers):
+        for layer in layers:
+            if isinstance(layer, Skip):
+                yield Skip(list(flattened(layer.layers)))
+            elif not isinstance(layer, (AvgPool, Upsample)):
+                yield Conv(1) if isinstance(layer, Conv) else layer
+
+    value = kernel_matrix(Network(flattened(net.layers)), np.full((1, 1, 2), 0.7), kernel).item()
+    theta = kernel_matrix(Network(net.layers, "circular"), np.full((4, 8, 2), 0.7), kernel)
+    assert_close(theta, np.full((32, 32), value), PARALLEL)
+
+
+@deterministic(20)
+@given(networks(max_kernel=3))
+def test_noise_is_an_image_of_orthonormal_channels(net):
+    m = net.multiple
+    image = math.sqrt(2 * m * m) * np.eye(2 * m * m).reshape(m, 2 * m, -1)
+    for kernel in KERNELS:
+        assert_close(kernel_matrix(net, NoiseInput((m, 2 * m)), kernel), kernel_matrix(net, image, kernel), PARALLEL)
+
+
+@pytest.mark.parametrize("padding", PADDINGS)
+def test_noise_through_one_resolution_is_filtered_not_at_all(padding):
+    # Different pixels of noise, and different patches, are orthogonal: Theta is a multiple of I plus a constant.  With
+    # kernels of one pixel S = 2 I;  Q = [i = j] + 1/pi [i != j];  Theta = 4 I + 2/pi [i != j].
+    theta = kernel_matrix(vanilla_cnn(1, 1, padding=padding), NoiseInput((5, 4)))
+    assert_close(theta, (4 - 2 / math.pi) * np.eye(20) + 2 / math.pi, 1e-14)
+    if padding == "circular":
+        assert_close(kernel_matrix(vanilla_cnn(1, 3, padding=padding), NoiseInput((5, 4))), theta, 1e-14)
+
+
+def test_noise_through_an_autoencoder_is_a_low_pass():
+    # Upsampled pixels share what they were made of: the weights fall with the distance, down to a constant.
+    row = kernel_matrix(autoencoder(1, 3, padding="circular"), NoiseInput((16, 16)))[0].reshape(16, 16)
+    assert row[0, 0] > row[0, 1] > row[0, 2] > row[0, 3] > row[0, 6]
+    assert row[0, 8] == pytest.approx(row[8, 8], rel=1e-13)
+
+
+@pytest.mark.parametrize("shape", [(4, 6), (6, 4), (3, 3, 2)])
+def test_images_that_cannot_be_halved_are_refused(shape):
+    with pytest.raises(ValueError, match=f"image must have .* multiples of 4 .* got {shape[0]} x {shape[1]}"):
+        kernel_matrix(autoencoder(2), np.ones(shape))
 
 
 @deterministic(60)

@@ -127,7 +127,8 @@ def _both_sides(layer: Conv | AvgPool | Upsample, field: Field, shape: tuple[int
     rows, columns = (_pairs(layer, n, padding) for n in shape)
     out = (columns @ (rows @ pairs).T).T
     height, width = (math.isqrt(n) for n in out.shape)
-    return np.asarray(out.reshape(height, height, width, width).swapaxes(1, 2).reshape(height * width, -1))
+    out = out.reshape(height, height, width, width).swapaxes(1, 2).reshape(height * width, -1)
+    return np.asarray((out + out.T) / 2)  # angles of parallel patches would amplify what rounding left of F - F^T
 
 
 @lru_cache(maxsize=256)
