@@ -32,7 +32,7 @@ from ntkfast.network import (
     vanilla_cnn,
 )
 from ntkfast.reference import kernel_matrix
-from strategies import chains, convs, image_shapes
+from strategies import chains, convs, image_shapes, networks
 
 PADDINGS = ("zeros", "circular")
 
@@ -334,6 +334,16 @@ def test_random_networks_have_symmetric_kernels_of_the_image_size(network, shape
     image = noise(*(*shape, 1)[:3], seed=8)
     theta = empirical_ntk(to_torch(network, 5, image.shape[2]), image.reshape(shape))
     assert theta.shape == (image[..., 0].size,) * 2
+    assert distance(theta.T, theta) < 1e-14
+    assert (np.diagonal(theta) >= 0).all()
+
+
+@deterministic(20)
+@given(networks(max_kernel=3))
+def test_random_branching_networks_have_symmetric_kernels_of_the_image_size(network):
+    image = noise(network.multiple, 2 * network.multiple, 2, seed=8)
+    theta = empirical_ntk(to_torch(network, 3, 2), image)
+    assert theta.shape == (2 * network.multiple**2,) * 2
     assert distance(theta.T, theta) < 1e-14
     assert (np.diagonal(theta) >= 0).all()
 
