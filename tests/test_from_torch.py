@@ -232,6 +232,20 @@ def test_a_dense_block_that_concatenates_all_features_so_far():
     assert network == Network([Conv(3), *skips, Conv(3)])
 
 
+def test_the_same_concat_twice_is_one():
+    network = described(
+        lambda m, x: m.end(torch.cat([torch.cat([h := m.a(x), b := m.b(h)], 1), m.c(torch.cat([b, h], 1))], 1)),
+        **{"a": conv(1, 2), "b": conv(2, 2), "c": conv(4, 4), "end": conv(8, 1)},
+    )
+    assert network == Network([Conv(3), Skip([Conv(3)]), Skip([Conv(3)]), Conv(3)])
+    # but not one in which some part counts twice: cat(h, h, b) and cat(h, b) have other shares
+    with refused(ValueError, "series-parallel", "'b' (Conv2d)"):
+        described(
+            lambda m, x: m.end(torch.cat([torch.cat([h := m.a(x), h, b := m.b(h)], 1), m.c(torch.cat([h, b], 1))], 1)),
+            **{"a": conv(1, 2), "b": conv(2, 2), "c": conv(4, 4), "end": conv(10, 1)},
+        )
+
+
 def test_paths_that_part_late_are_merged_first():
     # cat(h, r, c(r)) = cat(h, cat(r, c(r))) with r = relu(b(h))
     network = described(

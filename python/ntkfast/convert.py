@@ -247,7 +247,7 @@ FUNCTIONS_BY_NAME: dict[str, Callable[..., _Found]] = {
 IN_PLACE = ("relu", "leaky_relu", "abs", "absolute", "erf", "sin", "cos", "add")
 FUNCTIONS_BY_NAME |= {f"{name}_": FUNCTIONS_BY_NAME[name] for name in IN_PLACE}
 METHODS = tuple(f"{name}{end}" for name in IN_PLACE if name != "leaky_relu" for end in ("", "_"))
-PLACES = (torch, torch.nn.functional, operator, torch._C._nn)
+PLACES = (torch, torch.nn.functional, operator)
 
 # By type, the arguments of the function.
 MODULES: dict[type, Callable[[Any], tuple[str, dict[str, Any]]]] = {
@@ -378,10 +378,10 @@ class _Translation:
         for node in self.nodes:
             if node in found and node not in index:
                 inputs = tuple(index[part] for part in found[node].inputs)
-                if found[node].merge == "concat" and not found[node].shares:
-                    parts = frozenset(inputs)
+                parts = frozenset(inputs)
+                if found[node].merge == "concat" and not found[node].shares and len(parts) == len(inputs):
                     inputs = _regrouped(inputs, concats)
-                    concats[parts] = len(steps)
+                    concats.setdefault(parts, len(steps))
                 if len(inputs) == 1 and not found[node].layers:  # an identity, or a merge of one
                     index[node] = inputs[0]
                 else:
@@ -516,7 +516,7 @@ def _regrouped(inputs: tuple[int, ...], concats: dict[frozenset[int], int]) -> t
     Only as cat(cat(x, f), g) is it series-parallel.
     """
     for known, step in reversed(concats.items()):
-        if len(known) > 1 and known <= set(inputs) and len(inputs) == len(set(inputs)):
+        if len(known) > 1 and known <= set(inputs):
             return (step, *(m for m in inputs if m not in known))
     return inputs
 
