@@ -14,9 +14,25 @@ from hypothesis import given, settings
 
 from images import noise
 from ntkfast.finite import NTKConv2d, empirical_ntk, to_torch
-from ntkfast.network import Conv, LeakyReLU, Network, ReLU, vanilla_cnn
+from ntkfast.network import (
+    GELU,
+    Abs,
+    AvgPool,
+    Conv,
+    Cos,
+    Erf,
+    LeakyReLU,
+    Network,
+    ReLU,
+    Sin,
+    Skip,
+    Upsample,
+    autoencoder,
+    unet,
+    vanilla_cnn,
+)
 from ntkfast.reference import kernel_matrix
-from strategies import chains, convs, image_shapes
+from strategies import chains, convs, image_shapes, networks
 
 PADDINGS = ("zeros", "circular")
 
@@ -70,9 +86,42 @@ LIMITS = {
     "leaky": (Network([Conv(3), LeakyReLU(0.1), Conv(3), LeakyReLU(0.1), Conv(3)], "circular"), (4, 3, 2)),
     "absolute": (Network([Conv(3, weight_var=1), LeakyReLU(-1), Conv(1, weight_var=1)]), (4, 4, 1)),
     "no activation": (Network([Conv(3, weight_var=1), Conv(3, weight_var=1), ReLU(), Conv(1)]), (4, 3, 2)),
+    "Erf and Sin": (Network([Conv(3, weight_var=1), Erf(), Conv(1, bias_var=0.5), Sin(), Conv(1)]), (4, 3, 2)),
+    "GELU and Cos": (Network([Conv(3, weight_var=1), GELU(), Conv(1, bias_var=0.5), Cos(), Conv(1)]), (4, 3, 2)),
+    "Abs": (Network([Conv(3, weight_var=1), Abs(), Conv(3, weight_var=1)], "circular"), (4, 3, 1)),
+    "autoencoder": (autoencoder(1), (4, 4, 1)),
+    "stride 2": (
+        Network([Conv(3, stride=2), ReLU(), Upsample(mode="nearest"), Conv(3, bias_var=0.3)], "circular"),
+        (4, 6, 2),
+    ),
+    "U-Net": (unet(1, share=0.3), (4, 4, 1)),
+    "U-Net, circular": (unet(1, padding="circular"), (4, 4, 2)),
+    "residual": (
+        Network([Conv(3), Skip([ReLU(), Conv(3, weight_var=1)], merge="add"), ReLU(), Conv(1)]),
+        (4, 3, 2),
+    ),
+    "concat with the image": (
+        Network([Skip([Conv(3), ReLU()], share=0.7), Conv(3), ReLU(), Conv(1)], "circular"),
+        (4, 3, 2),
+    ),
+    # Twice and three times the width: the sum repeats both up to six times.
+    "sum of concats": (
+        Network(
+            [
+                *(Conv(3), ReLU()),
+                Skip(
+                    [Conv(1), Erf(), Skip([Conv(1)]), Skip([Conv(1)], share=0.8)],
+                    merge="add",
+                    shortcut=[Skip([Conv(1)], share=0.4)],
+                ),
+                Conv(1),
+            ]
+        ),
+        (3, 4, 1),
+    ),
 }
 # Width: number of seeds; wide networks are slow, and their kernels vary less.
-SEEDS = {12: 150, 36: 150, 108: 60}
+SEEDS = {12: 80, 36: 100, 72: 40}
 each_limit = pytest.mark.parametrize("name", LIMITS)
 
 
@@ -100,7 +149,7 @@ def test_empirical_kernels_tend_to_the_kernel_as_one_over_the_root_of_the_width(
 
 
 @each_limit
-@pytest.mark.parametrize("width", [36, 108])
+@pytest.mark.parametrize("width", [36, 72])
 def test_empirical_kernels_have_the_kernel_as_their_mean(name, width):
     theta, samples = limit(name), limit_samples(name, width)
     spread = np.sqrt(np.mean([distance(s, theta) ** 2 for s in samples]))
@@ -111,7 +160,13 @@ def test_empirical_kernels_have_the_kernel_as_their_mean(name, width):
     assert allowed < 0.12
 
 
-@pytest.mark.parametrize("name", ["one hidden", "two hidden, circular", "biases", "leaky"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("one hidden", "two hidden, circular", "biases", "leaky", "Erf and Sin", "GELU and Cos", "Abs"),
+        *("stride 2", "residual", "autoencoder", "U-Net, circular", "sum of concats"),
+    ],
+)
 def test_outputs_have_mean_zero_and_the_nngp_covariance(name):
     network, shape = LIMITS[name]
     image = noise(*shape, seed=0)
@@ -137,7 +192,7 @@ def test_the_authors_closed_form_is_the_limit_of_training_the_last_layer():
     t = np.arccos(cos)
     formula = np.outer(norm, norm) / math.pi * (np.sin(t) + (math.pi - t) * cos)
     assert distance(limit("only last"), formula) < 1e-12
-    samples = limit_samples("only last", 108)
+    samples = limit_samples("only last", 72)
     spread = np.sqrt(np.mean([distance(s, formula) ** 2 for s in samples]))
     assert distance(samples.mean(axis=0), formula) <= 2.5 * spread / math.sqrt(len(samples))
 
@@ -175,6 +230,45 @@ def test_forward_is_the_sum_over_the_kernel(kernel_size, shape, padding):
     assert distance(actual[0, 0], expected) < 1e-13
 
 
+def test_the_finite_parts_of_a_branching_network_do_what_the_layers_say():
+    # With 1x1 convolutions of weight 1 (in the module: W = 1/scale) everything is a function of the one channel.
+    network = Network([Conv(1), Skip([AvgPool(), Upsample(mode="nearest")], share=0.36), Conv(1)])
+    module = to_torch(network, 1, 1)
+    with torch.no_grad():
+        for conv in (m for m in module.modules() if isinstance(m, NTKConv2d)):
+            conv.weight.fill_(1 / conv.weight_scale)
+    x = noise(4, 6, 1, seed=12)[..., 0]
+    pooled = x.reshape(2, 2, 3, 2).mean(axis=(1, 3)).repeat(2, axis=0).repeat(2, axis=1)
+    # parts of one channel of two: sqrt(share * 2 / 1)
+    expected = math.sqrt(0.64 * 2) * x + math.sqrt(0.36 * 2) * pooled
+    assert distance(module(as_batch(x[..., None])).detach().numpy()[0, 0], expected) < 1e-14
+
+
+@pytest.mark.parametrize("size", [2, 3, 6])
+def test_bilinear_upsampling_wraps_in_circular_networks_and_clamps_in_others(size):
+    x = np.random.default_rng(13).standard_normal(size)
+    a = np.arange(size)
+    for padding, index in (("circular", lambda n: n % size), ("zeros", lambda n: np.clip(n, 0, size - 1))):
+        module = to_torch(Network([AvgPool(), Upsample(), Conv(1)], padding), 1, 1)[1]
+        expected = np.empty(2 * size)
+        expected[::2] = 0.75 * x + 0.25 * x[index(a - 1)]
+        expected[1::2] = 0.75 * x + 0.25 * x[index(a + 1)]
+        columns = module(as_batch(np.outer(x, np.ones(size))[..., None])).numpy()[0, 0]
+        assert distance(columns, np.outer(expected, np.ones(2 * size))) < 1e-14
+        rows = module(as_batch(np.outer(np.ones(size), x)[..., None])).numpy()[0, 0]
+        assert distance(rows, np.outer(np.ones(2 * size), expected)) < 1e-14
+
+
+def test_circular_networks_of_several_levels_commute_with_shifts_by_their_multiple():
+    network = unet(2, padding="circular")
+    module = to_torch(network, 4, 1, seed=1)
+    x = as_batch(noise(8, 8, 1, seed=14))
+    m = network.multiple
+    shifted = module(x.roll((m, -m), (2, 3)))
+    assert torch.allclose(shifted.roll((-m, m), (2, 3)), module(x), rtol=1e-12, atol=1e-12)
+    assert not torch.allclose(shifted, module(x), rtol=0.1)
+
+
 def test_activations_are_those_of_the_network():
     network = Network([Conv(1), ReLU(), Conv(1), LeakyReLU(-0.5), Conv(1), Conv(1)])
     module = to_torch(network, 3, 1)
@@ -183,6 +277,28 @@ def test_activations_are_those_of_the_network():
     assert kinds == [NTKConv2d, torch.nn.ReLU, NTKConv2d, torch.nn.LeakyReLU, NTKConv2d, NTKConv2d]
     assert module[1](x).tolist() == [0.0, 0.0, 3.0]
     assert module[3](x).tolist() == [1.0, 0.0, 3.0]
+    functions = {
+        Abs(): abs,
+        Erf(): math.erf,
+        Sin(): math.sin,
+        Cos(): math.cos,
+        GELU(): lambda t: t * (1 + math.erf(t / math.sqrt(2))) / 2,
+    }
+    for layer, function in functions.items():
+        module = to_torch(Network([Conv(1), layer, Conv(1)]), 3, 1)
+        assert module[1](x).tolist() == pytest.approx([function(t) for t in x.tolist()], rel=1e-6)
+
+
+def test_networks_without_branches_are_sequential_and_branching_ones_have_the_names_of_the_graph():
+    assert type(to_torch(autoencoder(1), 3, 1)) is torch.nn.Sequential
+    network = Network([Conv(3), ReLU(), Skip([Conv(1, trainable=False)], share=0.25), Conv(3, stride=1)])
+    module = to_torch(network, 3, 2)
+    assert {name: (tuple(p.shape), p.requires_grad) for name, p in module.named_parameters()} == {
+        "0.weight": ((3, 2, 3, 3), True),
+        "2.weight": ((3, 3, 1, 1), False),
+        "4.weight": ((1, 6, 3, 3), True),
+    }
+    assert "NTKConcat((0.75, 0.25))" in repr(module)
 
 
 @pytest.mark.parametrize("name", ["biases", "frozen first", "leaky"])
@@ -218,6 +334,16 @@ def test_random_networks_have_symmetric_kernels_of_the_image_size(network, shape
     image = noise(*(*shape, 1)[:3], seed=8)
     theta = empirical_ntk(to_torch(network, 5, image.shape[2]), image.reshape(shape))
     assert theta.shape == (image[..., 0].size,) * 2
+    assert distance(theta.T, theta) < 1e-14
+    assert (np.diagonal(theta) >= 0).all()
+
+
+@deterministic(20)
+@given(networks(max_kernel=3))
+def test_random_branching_networks_have_symmetric_kernels_of_the_image_size(network):
+    image = noise(network.multiple, 2 * network.multiple, 2, seed=8)
+    theta = empirical_ntk(to_torch(network, 3, 2), image)
+    assert theta.shape == (2 * network.multiple**2,) * 2
     assert distance(theta.T, theta) < 1e-14
     assert (np.diagonal(theta) >= 0).all()
 

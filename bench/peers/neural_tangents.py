@@ -48,13 +48,13 @@ def make_environment(folder: Path, python: str) -> Path:
     return interpreter
 
 
-def run_peer(interpreter: Path, job: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """One network in a process of its own, so that its peak of memory is its own too."""
+def run_peer(interpreter: Path, job: dict[str, Any], folder: Path, worker: Path = WORKER) -> dict[str, Any]:
+    """One job in a process of its own, so that its peak of memory is its own too."""
     job_path, result_path = folder / "job.json", folder / "result.json"
     job_path.write_text(json.dumps(job))
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "3"}
     environment["JAX_ENABLE_X64"] = str(int(job["dtype"] == "float64"))
-    command = [str(interpreter), "-I", str(WORKER), str(job_path), str(result_path)]
+    command = [str(interpreter), "-I", str(worker), str(job_path), str(result_path)]
     done = subprocess.run(command, env=environment, stderr=subprocess.PIPE, text=True)
     if done.returncode != 0:
         raise RuntimeError(f"neural_tangents failed with status {done.returncode}:\n{done.stderr[-2000:]}")

@@ -29,6 +29,7 @@ from .network import (
 )
 
 if TYPE_CHECKING:
+    from .convert import from_torch as from_torch
     from .denoise import DenoiseInfo, denoise_ntk
     from .filters import FilterInfo, gradient_descent, gradient_flow, ridge
     from .kernel import NTK
@@ -62,12 +63,14 @@ __all__ = [
     "vanilla_cnn",
 ]
 
-# Imported at first use: they need scipy.sparse.linalg, which takes longer to import than all the rest together.
+# Imported at first use: they need scipy.sparse.linalg or torch, which take longer to import than all the rest together.
+# from_torch is not in __all__, so that ``from ntkfast import *`` does not need torch.
 _LAZY = {
     "NTK": "kernel",
     "DenoiseInfo": "denoise",
     "FilterInfo": "filters",
     "denoise_ntk": "denoise",
+    "from_torch": "convert",
     "gradient_descent": "filters",
     "gradient_flow": "filters",
     "ridge": "filters",
@@ -83,4 +86,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, *_LAZY})

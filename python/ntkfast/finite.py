@@ -8,6 +8,7 @@ with a random error that falls as one over the square root of the width.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,25 @@ try:
 except ImportError as error:  # pragma: no cover - depends on the installation
     raise ImportError("ntkfast.finite needs PyTorch: install it with `pip install torch`") from error
 
-from .network import Conv, LeakyReLU, Network, ReLU, _integer
+from .network import (
+    GELU,
+    Abs,
+    Add,
+    AvgPool,
+    Concat,
+    Conv,
+    Cos,
+    Erf,
+    LeakyReLU,
+    Network,
+    Node,
+    ReLU,
+    Sin,
+    Upsample,
+    _integer,
+)
 
-__all__ = ["NTKConv2d", "empirical_ntk", "to_torch"]
+__all__ = ["NTKConv2d", "NTKGraph", "empirical_ntk", "to_torch"]
 
 
 class NTKConv2d(torch.nn.Module):
@@ -80,7 +97,8 @@ class NTKConv2d(torch.nn.Module):
         if self.padding == "circular":
             h, radius = _wrap(h, radius), 0
         bias = None if self.bias is None else self.bias_scale * self.bias
-        return torch.nn.functional.conv2d(h, self.weight_scale * self.weight, bias, padding=radius)
+        stride = self.layer.stride
+        return torch.nn.functional.conv2d(h, self.weight_scale * self.weight, bias, stride, radius)
 
     def extra_repr(self) -> str:
         """What ``repr`` shows between the parentheses."""
@@ -98,20 +116,123 @@ def _wrap(h: torch.Tensor, radius: int) -> torch.Tensor:
     return h
 
 
+class Pointwise(torch.nn.Module):
+    """A function of one tensor as a module.
+
+    Parameters
+    ----------
+    function : callable
+        Maps a tensor to one of the same shape.
+    """
+
+    def __init__(self, function: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, h: torch.Tensor) -> torch.Tensor:
+        """Map features of shape (N, c, H, W) to the same shape."""
+        return self.function(h)
+
+    def extra_repr(self) -> str:
+        """What ``repr`` shows between the parentheses."""
+        return self.function.__name__
+
+
+class CircularUpsample(torch.nn.Module):
+    """Bilinear upsampling by 2 that wraps around: out[2a] = 3/4 in[a] + 1/4 in[a-1], out[2a+1] with in[a+1]."""
+
+    def forward(self, h: torch.Tensor) -> torch.Tensor:
+        """Map features of shape (N, c, H, W) to (N, c, 2H, 2W)."""
+        # torch clamps at the border: give it one more pixel on every side, and cut off what that makes.
+        return torch.nn.functional.interpolate(_wrap(h, 1), scale_factor=2, mode="bilinear")[..., 2:-2, 2:-2]
+
+
+class NTKConcat(torch.nn.Module):
+    """Channels side by side, scaled so that their mean square is the mean of the parts' weighted by the shares.
+
+    A part with c_p of the c channels gets the factor ``sqrt(share_p c / c_p)``: then
+    ``1/c sum_channels Q = sum_p share_p (1/c_p sum_(channels of p) Q)`` whatever the c_p are.
+
+    Parameters
+    ----------
+    shares : (float, float)
+        Their sum is 1.
+    """
+
+    def __init__(self, shares: tuple[float, float]) -> None:
+        super().__init__()
+        self.shares = shares
+
+    def forward(self, *parts: torch.Tensor) -> torch.Tensor:
+        """Map (N, c_1, H, W) and (N, c_2, H, W) to (N, c_1 + c_2, H, W)."""
+        channels = sum(part.shape[1] for part in parts)
+        scaled = (
+            math.sqrt(share * channels / part.shape[1]) * part for share, part in zip(self.shares, parts, strict=True)
+        )
+        return torch.cat(tuple(scaled), dim=1)
+
+    def extra_repr(self) -> str:
+        """What ``repr`` shows between the parentheses."""
+        return repr(self.shares)
+
+
+class NTKAdd(torch.nn.Module):
+    """Sum of two features.
+
+    Where their numbers of channels differ, which only concats inside a path make, both are repeated up to the least
+    common multiple: each repetition has the same mean over the channels.
+    """
+
+    def forward(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        """Map (N, c_1, H, W) and (N, c_2, H, W) to (N, lcm(c_1, c_2), H, W)."""
+        channels = math.lcm(a.shape[1], b.shape[1])
+        a, b = (h.repeat(1, channels // h.shape[1], 1, 1) for h in (a, b))
+        return a + b
+
+
+class NTKGraph(torch.nn.Module):
+    """A network that branches: the nodes of ``Network.graph()`` one after the other.
+
+    Parameters
+    ----------
+    modules : sequence of Module
+        That of node n >= 1 stands at n - 1 and is the attribute of the name ``str(n - 1)``.
+    inputs : sequence of tuple of int
+        The nodes that each of them takes; node 0 is the input.
+    """
+
+    def __init__(self, modules: Sequence[torch.nn.Module], inputs: Sequence[tuple[int, ...]]) -> None:
+        super().__init__()
+        for n, module in enumerate(modules):
+            self.add_module(str(n), module)
+        self.inputs = tuple(inputs)
+
+    def forward(self, h: torch.Tensor) -> torch.Tensor:
+        """Map (N, C, H, W) to (N, 1, H, W)."""
+        last_use = {m: n for n, inputs in enumerate(self.inputs) for m in inputs}
+        features: dict[int, torch.Tensor] = {0: h}
+        for n, (module, inputs) in enumerate(zip(self.children(), self.inputs, strict=True)):
+            features[n + 1] = module(*(features[m] for m in inputs))
+            for m in inputs:
+                if last_use[m] == n:
+                    features.pop(m, None)  # not kept longer than needed
+        return features[len(self.inputs)]
+
+
 def to_torch(
     network: Network,
     width: int,
     in_channels: int,
     seed: int = 0,
     dtype: torch.dtype = torch.float64,
-) -> torch.nn.Sequential:
+) -> torch.nn.Sequential | NTKGraph:
     """Random network of finite width, in the NTK parametrisation.
 
     Parameters
     ----------
     network : Network
     width : int
-        Channels of every hidden layer, at least 1.
+        Output channels of every convolution but the last, at least 1.
     in_channels : int
         Channels C of the input image, at least 1.
     seed : int
@@ -121,8 +242,9 @@ def to_torch(
 
     Returns
     -------
-    torch.nn.Sequential
-        Maps (N, C, H, W) to (N, 1, H, W).  Frozen convolutions have parameters with ``requires_grad=False``.
+    torch.nn.Sequential or NTKGraph
+        Maps (N, C, H, W) to (N, 1, H, W), H and W multiples of ``network.multiple``.  A Sequential unless the network
+        branches.  Frozen convolutions have parameters with ``requires_grad=False``.
 
     Raises
     ------
@@ -135,18 +257,63 @@ def to_torch(
     if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
         raise TypeError(f"dtype must be a floating-point torch.dtype, got {dtype!r}")
     generator = torch.Generator().manual_seed(_at_least("seed", seed, 0))
-    stages = network.stages()
-    channels = [in_channels, *[width] * (len(stages) - 1), 1]
+    nodes = network.graph()
+    channels = _channels(nodes, width, in_channels)
     modules: list[torch.nn.Module] = []
-    for stage, c_in, c_out in zip(stages, channels[:-1], channels[1:], strict=True):
-        modules.append(NTKConv2d(stage.conv, c_in, c_out, network.padding, generator, dtype))
-        if stage.activation is not None:
-            modules.append(_activation(stage.activation))
-    return torch.nn.Sequential(*modules)
+    for n, node in enumerate(nodes[1:], start=1):
+        if isinstance(node.layer, Conv):
+            c_in, c_out = channels[node.inputs[0]], channels[n]
+            modules.append(NTKConv2d(node.layer, c_in, c_out, network.padding, generator, dtype))
+        else:
+            modules.append(_without_weights(node.layer, network.padding))
+    inputs = [node.inputs for node in nodes[1:]]
+    if inputs == [(n,) for n in range(len(inputs))]:
+        return torch.nn.Sequential(*modules)
+    return NTKGraph(modules, inputs)
 
 
-def _activation(layer: ReLU | LeakyReLU) -> torch.nn.Module:
-    return torch.nn.ReLU() if isinstance(layer, ReLU) else torch.nn.LeakyReLU(layer.slope)
+def _channels(nodes: Sequence[Node], width: int, in_channels: int) -> list[int]:
+    """Number of channels at the output of each node."""
+    channels = [in_channels]
+    for node in nodes[1:]:
+        taken = [channels[m] for m in node.inputs]
+        if isinstance(node.layer, Conv):
+            channels.append(width if len(channels) < len(nodes) - 1 else 1)
+        elif isinstance(node.layer, Concat):
+            channels.append(sum(taken))
+        else:
+            channels.append(math.lcm(*taken))  # one input, or those of a sum
+    return channels
+
+
+# One module for each pointwise layer; ntkfast.convert reads the same functions back.
+FUNCTIONS: dict[type, Callable[[torch.Tensor], torch.Tensor]] = {
+    Abs: torch.abs,
+    Erf: torch.erf,
+    Sin: torch.sin,
+    Cos: torch.cos,
+}
+
+
+def _without_weights(layer: Any, padding: str) -> torch.nn.Module:
+    """The module of an activation, a pool, an upsampling or a merge."""
+    if isinstance(layer, Concat):
+        return NTKConcat(layer.shares)
+    if isinstance(layer, Add):
+        return NTKAdd()
+    if isinstance(layer, AvgPool):
+        return torch.nn.AvgPool2d(layer.factor)
+    if isinstance(layer, Upsample):
+        if layer.mode == "bilinear" and padding == "circular":
+            return CircularUpsample()
+        return torch.nn.Upsample(scale_factor=layer.factor, mode=layer.mode)
+    if isinstance(layer, ReLU):
+        return torch.nn.ReLU()
+    if isinstance(layer, LeakyReLU):
+        return torch.nn.LeakyReLU(layer.slope)
+    if isinstance(layer, GELU):
+        return torch.nn.GELU()
+    return Pointwise(FUNCTIONS[type(layer)])
 
 
 def _at_least(name: str, value: Any, least: int) -> int:
