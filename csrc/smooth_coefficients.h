@@ -8,7 +8,7 @@ template <class Real> struct SmoothCoefficients;
 
 template <> struct SmoothCoefficients<float> {
     // G: relative error 4.8e-8
-    static constexpr float g[9] = {
+    float g[9] = {
         0.3333333173f,
         -0.1999973933f,
         0.1427856875f,
@@ -20,7 +20,7 @@ template <> struct SmoothCoefficients<float> {
         0.002386997317f,
     };
     // H: relative error 1.3e-7
-    static constexpr float h[5] = {
+    float h[5] = {
         0.5f,
         0.1666657703f,
         0.04166655466f,
@@ -31,7 +31,7 @@ template <> struct SmoothCoefficients<float> {
 
 template <> struct SmoothCoefficients<double> {
     // G: relative error 9.2e-17
-    static constexpr double g[20] = {
+    double g[20] = {
         0.33333333333333330252,
         -0.19999999999997532204,
         0.14285714285384131545,
@@ -54,7 +54,7 @@ template <> struct SmoothCoefficients<double> {
         -0.000018061954618612152202,
     };
     // H: relative error 3.0e-18
-    static constexpr double h[11] = {
+    double h[11] = {
         0.5,
         0.16666666666666670986,
         0.041666666666666669752,

@@ -40,7 +40,7 @@ def main():
         fits = (("g", fit(arc, terms_g)), ("h", fit(exponential, terms_h, -HALF_LOG2, HALF_LOG2)))
         for label, (coefficients, worst) in fits:
             print(f"    // {label.upper()}: relative error {nstr(worst, 2)}")
-            print(f"    static constexpr {name} {label}[{len(coefficients)}] = {{")
+            print(f"    {name} {label}[{len(coefficients)}] = {{")
             for c in coefficients:
                 print(f"        {nstr(c, digits)}{suffix},")
             print("    };")

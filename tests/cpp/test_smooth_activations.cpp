@@ -191,12 +191,20 @@ template <class Real> void check_functions() {
     check(std::isnan(arctangent(Real(NAN), Real(1)).angle), type + "atan of NaN");
 }
 
-// The end of the range in float32: finite, and E' between 0 and what opposite patches have.
+// The end of the range in float32, with a rounded E that is outside of what any angle has: finite, E' not negative, and Q' not
+// above what equal patches have by more than rounding.
 template <template <class> class Activation> void check_range(const char* name) {
-    for (const double cosine : {-1.0, 0.0, 1.0}) {
-        const Pair<double> out = evaluate<Activation, float>(1e12, 1e12, 1e12 * (1 - cosine));
-        check(out.e >= 0 && std::isfinite(out.e) && std::isfinite(out.t), std::string(name) + ": large S");
-    }
+    check(evaluate<Activation, float>(1, 1.01, 0).e >= 0, std::string(name) + ": E of 0 for patches of different length");
+    for (const double s_i : {1e6, 1e12})
+        for (const double s_j : {s_i, 0.7 * s_i, 0.01 * s_i, 0.0}) {
+            const double p = std::sqrt(s_i), q = std::sqrt(s_j);
+            for (const double e :
+                 {(p - q) * (p - q) / 2 * (1 - 4 * u<float>), (p + q) * (p + q) / 2 * (1 + 4 * u<float>)}) {
+                const Pair<double> out = evaluate<Activation, float>(s_i, s_j, e);
+                check(out.e >= 0 && std::isfinite(out.e) && std::abs(out.t) < 1.3,
+                      describe(name, s_i, s_j, e) + ": large S");
+            }
+        }
 }
 
 double nothing(double) { return 0; }
