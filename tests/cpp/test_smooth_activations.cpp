@@ -194,7 +194,8 @@ template <class Real> void check_functions() {
 // The end of the range in float32, with a rounded E that is outside of what any angle has: finite, E' not negative, and Q' not
 // above what equal patches have by more than rounding.
 template <template <class> class Activation> void check_range(const char* name) {
-    check(evaluate<Activation, float>(1, 1.01, 0).e >= 0, std::string(name) + ": E of 0 for patches of different length");
+    check(evaluate<Activation, float>(1, 1.01, 0).e >= 0,
+          std::string(name) + ": E of 0 for patches of different length");
     for (const double s_i : {1e6, 1e12})
         for (const double s_j : {s_i, 0.7 * s_i, 0.01 * s_i, 0.0}) {
             const double p = std::sqrt(s_i), q = std::sqrt(s_j);
