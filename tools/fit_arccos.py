@@ -30,10 +30,10 @@ def kernel(m):
     return (t * (1 - m) - sqrt(m * (2 - m))) / (m * sqrt(m))
 
 
-def fit(function, terms):
-    """Coefficients, lowest power first, and the largest relative error on a grid."""
-    coefficients = chebyfit(function, [0, 1], terms)
-    grid = [mpf(n) / 400 for n in range(401)]
+def fit(function, terms, low=0, high=1):
+    """Coefficients, lowest power first, and the largest relative error on a grid over [low, high]."""
+    coefficients = chebyfit(function, [low, high], terms)
+    grid = [low + (high - low) * mpf(n) / 400 for n in range(401)]
     worst = max(abs(polyval(coefficients, m) / function(m) - 1) for m in grid)
     return coefficients[::-1], worst
 
