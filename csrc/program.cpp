@@ -5,33 +5,132 @@
 #include <stdexcept>
 
 namespace ntkfast {
+namespace {
 
-void Program::check() const {
-    if (stages.empty()) throw std::invalid_argument("program: needs at least one stage");
-    for (size_t s = 0; s < stages.size(); ++s) {
-        const Stage& stage = stages[s];
-        const std::string where = "program: stage " + std::to_string(s) + ": ";
-        if (stage.kernel_size < 1 || stage.kernel_size % 2 == 0)
-            throw std::invalid_argument(where + "kernel_size must be odd, got " + std::to_string(stage.kernel_size));
-        if (!(stage.weight_var > 0) || !std::isfinite(stage.weight_var))
-            throw std::invalid_argument(where + "weight_var must be positive and finite");
-        if (!(stage.bias_var >= 0) || !std::isfinite(stage.bias_var))
-            throw std::invalid_argument(where + "bias_var must be >= 0 and finite");
-        if (!std::isfinite(stage.slope)) throw std::invalid_argument(where + "slope must be finite");
+struct Name {
+    const char* name;
+    Op op;
+    int inputs;
+};
+constexpr Name names[] = {
+    {"input", Op::input, 0}, {"conv", Op::conv, 1},         {"rectifier", Op::rectifier, 1}, {"erf", Op::erf, 1},
+    {"gelu", Op::gelu, 1},   {"sin", Op::sin, 1},           {"cos", Op::cos, 1},             {"avg_pool", Op::avg_pool, 1},
+    {"upsample", Op::upsample, 1}, {"concat", Op::concat, 2}, {"add", Op::add, 2},
+};
+
+const Name& entry(Op op) { return names[int(op)]; }
+
+bool positive(double x) { return x > 0 && std::isfinite(x); }
+
+void check_node(const Node& node, const std::string& where) {
+    const auto refuse = [&](const std::string& what) { throw std::invalid_argument(where + what); };
+    if (node.op == Op::conv) {
+        if (node.kernel_size < 1 || node.kernel_size % 2 == 0)
+            refuse("kernel_size must be odd, got " + std::to_string(node.kernel_size));
+        if (node.stride != 1 && node.stride != 2) refuse("stride must be 1 or 2, got " + std::to_string(node.stride));
+        if (!positive(node.weight_var)) refuse("weight_var must be positive and finite");
+        if (!(node.bias_var >= 0) || !std::isfinite(node.bias_var)) refuse("bias_var must be >= 0 and finite");
     }
-    if (stages.back().has_activation) throw std::invalid_argument("program: the last stage must have no activation");
+    if (!std::isfinite(node.slope)) refuse("slope must be finite");
+    if (is_merge(node.op) && !(positive(node.shares[0]) && positive(node.shares[1])))
+        refuse("shares must be positive and finite");
 }
 
-int Program::reach(int s) const {
-    int sum = 0;
-    for (int n = s; n < size(); ++n) sum += stages[n].radius();
-    return sum;
+}  // namespace
+
+Op op_from_name(const std::string& name) {
+    for (const Name& candidate : names)
+        if (name == candidate.name) return candidate.op;
+    throw std::invalid_argument("program: no operation is called '" + name + "'");
+}
+
+void Program::check() const {
+    if (nodes.empty() || nodes[0].op != Op::input) throw std::invalid_argument("program: node 0 must be the input");
+    for (int n = 0; n < size(); ++n) {
+        const Node& node = (*this)[n];
+        const std::string where = "program: node " + std::to_string(n) + ": ";
+        if (int(node.inputs.size()) != entry(node.op).inputs || (n > 0 && node.op == Op::input))
+            throw std::invalid_argument(where + "wrong number of inputs");
+        for (const int m : node.inputs) {
+            if (m < 0 || m >= n) throw std::invalid_argument(where + "inputs must be earlier nodes");
+            const int level = (*this)[m].level + (node.goes_down() ? 1 : node.op == Op::upsample ? -1 : 0);
+            if (node.level != level || level < 0) throw std::invalid_argument(where + "wrong level");
+        }
+        check_node(node, where);
+    }
+    const Node& last = nodes.back();
+    if (nodes[0].level != 0 || last.op != Op::conv || last.stride != 1 || last.level != 0)
+        throw std::invalid_argument("program: the last node must be a convolution of stride 1 at level 0");
+}
+
+int Program::levels() const {
+    int deepest = 0;
+    for (const Node& node : nodes) deepest = std::max(deepest, node.level);
+    return deepest;
 }
 
 int Program::max_radius() const {
     int most = 0;
-    for (const Stage& stage : stages) most = std::max(most, stage.radius());
+    for (const Node& node : nodes) most = std::max(most, node.radius());
     return most;
+}
+
+bool Program::has_tangent(int n) const {
+    if (kernel == Kernel::nngp) return false;
+    const Node& node = (*this)[n];
+    if (node.op == Op::conv) return true;
+    return std::any_of(node.inputs.begin(), node.inputs.end(), [&](int m) { return has_tangent(m); });
+}
+
+std::vector<Target> targets_of(const Program& program) {
+    std::vector<Target> targets;
+    for (int n = 0; n < program.size(); ++n) {
+        const Node& node = program[n];
+        if (node.op == Op::avg_pool) targets.push_back({TargetKind::pooled, n, node.level});
+        if (node.op == Op::conv && node.stride == 2) targets.push_back({TargetKind::strided, n, node.level});
+        if (node.op == Op::upsample) {
+            const Target stored{TargetKind::stored, node.input(), node.level + 1};
+            const bool known = std::any_of(targets.begin(), targets.end(), [&](const Target& t) {
+                return t.kind == TargetKind::stored && t.node == stored.node;
+            });
+            if (!known) targets.push_back(stored);
+        }
+    }
+    targets.push_back({TargetKind::output, program.size() - 1, 0});
+    return targets;
+}
+
+std::vector<int> segment_nodes(const Program& program, const Target& target) {
+    std::vector<bool> wanted(std::size_t(program.size()), false);
+    const bool below = target.kind == TargetKind::pooled || target.kind == TargetKind::strided;
+    const int end = below ? program[target.node].input() : target.node;
+    wanted[std::size_t(end)] = true;
+    std::vector<int> nodes;
+    for (int n = end; n >= 0; --n) {
+        if (!wanted[std::size_t(n)]) continue;
+        nodes.push_back(n);
+        if (program[n].changes_level()) continue;
+        for (const int m : program[n].inputs) wanted[std::size_t(m)] = true;
+    }
+    std::reverse(nodes.begin(), nodes.end());
+    return nodes;
+}
+
+std::vector<Source> sources_of(const Program& program, const std::vector<Target>& targets, const Target& target) {
+    std::vector<Source> sources;
+    for (const int n : segment_nodes(program, target)) {
+        const Node& node = program[n];
+        if (node.op == Op::input) sources.push_back({n, -1});
+        if (!node.changes_level()) continue;
+        const bool up = node.op == Op::upsample;
+        for (int t = 0; t < int(targets.size()); ++t) {
+            const Target& candidate = targets[std::size_t(t)];
+            if (candidate.kind == TargetKind::output) continue;
+            const bool stored = candidate.kind == TargetKind::stored;
+            if (stored == up && candidate.node == (up ? node.input() : n)) sources.push_back({n, t});
+        }
+    }
+    return sources;
 }
 
 }  // namespace ntkfast

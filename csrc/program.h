@@ -1,4 +1,4 @@
-// A network compiled to the flat list of stages that every engine runs.
+// A network as the flat graph that every engine runs, and its split into pieces of one resolution.
 #pragma once
 
 #include <string>
@@ -8,43 +8,80 @@ namespace ntkfast {
 
 enum class Padding { zeros, circular };
 enum class Kernel { ntk, nngp };
+enum class Op { input, conv, rectifier, erf, gelu, sin, cos, avg_pool, upsample, concat, add };
 
-// One convolution and the pointwise activation max(x, ax) that follows it, if any.
-struct Stage {
-    int kernel_size;
-    double weight_var;
-    double bias_var;
-    bool trainable;
-    bool has_activation;
-    double slope;
+// Throws std::invalid_argument for a name that is none of these.
+Op op_from_name(const std::string& name);
 
+inline bool is_activation(Op op) { return op >= Op::rectifier && op <= Op::cos; }
+inline bool is_merge(Op op) { return op == Op::concat || op == Op::add; }
+
+// One step of the graph; only the numbers of its own kind are read.
+struct Node {
+    Op op;
+    std::vector<int> inputs;  // earlier nodes; (shortcut, branch) of a merge
+    int level;                // halvings of the resolution at the node's output
+
+    int kernel_size = 1, stride = 1;         // conv
+    double weight_var = 1, bias_var = 0;     // conv
+    bool trainable = false;                  // conv
+    double slope = 1;                        // rectifier: max(x, 0) + slope min(x, 0)
+    bool bilinear = false;                   // upsample; else nearest
+    double shares[2] = {1, 1};               // merges: factors of the two inputs
+
+    int input() const { return inputs[0]; }
     int radius() const { return kernel_size / 2; }
     // w/k^2, the factor of every box sum.
     double scale() const { return weight_var / (double(kernel_size) * kernel_size); }
+    bool goes_down() const { return op == Op::avg_pool || (op == Op::conv && stride == 2); }
+    bool changes_level() const { return goes_down() || op == Op::upsample; }
 };
 
 struct Program {
-    std::vector<Stage> stages;
+    std::vector<Node> nodes;  // node 0 is the input, the last one the output
     Padding padding;
     Kernel kernel;
 
-    // Throws std::invalid_argument where the stages make no network; the message names the stage.
+    // Throws std::invalid_argument where the nodes make no network; the message names the node.
     void check() const;
 
-    int size() const { return int(stages.size()); }
-    // Sum of the radii of stage s and all later ones: how far a pixel of the output reaches at the input of stage s.
-    int reach(int s) const;
-    int max_radius() const;
-    // w/k^2 of stage s + 1, which the map of stage s applies; 1 after the last.
-    double scale_after(int s) const { return s + 1 < size() ? stages[std::size_t(s) + 1].scale() : 1.0; }
-    // Whether a field T' enters stage s; before the first activation it is identically zero.
-    bool tangent_enters(int s) const { return kernel == Kernel::ntk && s > 0; }
-    // Whether stage s leaves the angles of what stage s - 1's activation made, for an activation of its own.
-    bool keeps_angles(int s) const {
-        return s > 0 && s < size() && stages[std::size_t(s)].kernel_size == 1 && stages[std::size_t(s)].bias_var == 0 &&
-               stages[std::size_t(s)].has_activation && stages[std::size_t(s) - 1].has_activation;
-    }
+    int size() const { return int(nodes.size()); }
+    const Node& operator[](int n) const { return nodes[std::size_t(n)]; }
     bool circular() const { return padding == Padding::circular; }
+    int levels() const;
+    int max_radius() const;
+    // Whether T' (or T) of a node is not identically zero: a convolution lies before it.
+    bool has_tangent(int n) const;
 };
+
+// A field that is kept in bands, since it crosses from one resolution to another; always at the coarser of the two.
+//   pooled:   raw output of an average pool, A E A^T and A T' A^T
+//   strided:  box sums of a convolution with stride 2
+//   stored:   what is to be upsampled
+//   output:   not kept: T of the last node
+enum class TargetKind { pooled, strided, stored, output };
+
+// A target is computed by one segment: everything between it and the crossings before it, at one resolution.
+struct Target {
+    TargetKind kind;
+    int node;   // whose output it is
+    int level;  // where it is kept
+    int sweep_level() const { return kind == TargetKind::pooled || kind == TargetKind::strided ? level - 1 : level; }
+};
+
+// Where rows of a segment come from: the image, or a band.
+struct Source {
+    int node;    // input, or the node that changes the level
+    int target;  // index of the band's target; -1 for the input
+};
+
+// All targets in an order in which each comes behind those that it needs; the output is the last.
+std::vector<Target> targets_of(const Program& program);
+
+// Nodes that the segment of a target computes at its sweep level, in order, its sources among them.
+std::vector<int> segment_nodes(const Program& program, const Target& target);
+
+// Sources among the nodes of a segment.
+std::vector<Source> sources_of(const Program& program, const std::vector<Target>& targets, const Target& target);
 
 }  // namespace ntkfast

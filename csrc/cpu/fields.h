@@ -1,8 +1,9 @@
-// What a sweep reads: the padded image and the diagonals of every stage.
+// What a sweep reads: the padded image and the diagonals of every node.
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
+#include <map>
 #include <vector>
 
 #include "../program.h"
@@ -51,25 +52,34 @@ private:
     std::vector<Real> data_;
 };
 
-// Diagonals of one stage, from the box sum of what enters it.
-template <class Real> struct StageFields {
-    Root<PaddedRows<Real>> root;  // p_i = sqrt(S(i,i)), 1/p_i and the rounding of p_i; 0 for a patch of zeros
-    PaddedRows<Real> half;        // w/k^2 Q(i,i)/2 of what enters the stage: the half-distance to a pixel outside
-    double largest_root;          // max p_i
+using Plane = std::vector<double>;  // (height, width, batch) of a node's level
+
+// Diagonals that one pointwise map reads.  Its key is the activation, or the convolution whose output nothing follows.
+template <class Real> struct MapFields {
+    Root<PaddedRows<Real>> root;  // rectifiers and convolutions: p_i = sqrt(S(i,i)), 1/p_i and the rounding of p_i, all 0 for a
+                                  // patch of zeros; other activations: their own three numbers
+    double largest_root;          // max sqrt(S(i,i))
 
     Root<const Real*> roots(int y) const { return {root.p.row(y), root.inverse.row(y), root.rest.row(y)}; }
 };
 
 template <class Real> struct Fields {
-    Shape shape;
+    Shape shape;             // of the image
+    bool noise;              // the input's covariance is the identity; there is no image
     PaddedRows<Real> image;  // scaled so that the input's E is a plain sum of squared differences
-    std::vector<StageFields<Real>> stages;
-    std::vector<double> diagonal;  // Theta(i,i) (or the covariance), in units of `unit`; (pixels, batch)
-    double unit;                   // kernel entries in the image's units = engine's entries * unit
+    double unit;             // kernel entries in the image's units = engine's entries * unit
 
-    // image: (batch, height, width, channels), contiguous, finite
-    static Fields make(const Program& program, const Shape& shape, const double* image);
-    static std::int64_t bytes(const Program& program, const Shape& shape);
+    // By node, in units of `unit`:
+    std::vector<Plane> variance;             // Q(i,i); of a convolution and of what it is pooled or upsampled to, S(i,i)
+    std::vector<Plane> tangent;              // T'(i,i), of a convolution T(i,i)
+    std::map<int, MapFields<Real>> maps;     // by activation, or convolution without one
+    std::map<int, PaddedRows<Real>> halves;  // by convolution: w/k^2 Q(i,i)/2 of its input, the half-distance to a pixel outside
+    std::map<int, PaddedRows<Real>> spread;  // by average pool and bilinear upsampling: v(p) = 1/2 sum_aa' A_pa A_pa' E(a,a')
+
+    // Theta(i,i), or the covariance; (pixels, batch)
+    const Plane& diagonal(const Program& program) const {
+        return (program.kernel == Kernel::ntk ? tangent : variance).back();
+    }
 };
 
 }  // namespace ntkfast
