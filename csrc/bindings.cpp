@@ -25,13 +25,41 @@ namespace {
 // Contiguous arrays of exactly this type: nothing is converted behind the caller's back.
 template <class T> using Array = py::array_t<T, py::array::c_style>;
 
-// (kernel_size, weight_var, bias_var, trainable, has_activation, slope)
-using StageTuple = std::tuple<int, double, double, bool, bool, double>;
+// (operation, inputs, level, numbers); numbers by operation:
+//   conv       kernel_size, stride, weight_var, bias_var, trainable
+//   rectifier  slope
+//   upsample   1 for bilinear, 0 for nearest
+//   concat     the two shares
+using NodeTuple = std::tuple<std::string, std::vector<int>, int, std::vector<double>>;
 
-Program make_program(const std::vector<StageTuple>& stages, bool circular, bool nngp) {
+Node make_node(const NodeTuple& tuple) {
+    const auto& [name, inputs, level, numbers] = tuple;
+    Node node{op_from_name(name), inputs, level};
+    const auto require = [&, count = numbers.size()](std::size_t wanted) {
+        if (count != wanted) throw std::invalid_argument("program: wrong number of numbers for a node");
+    };
+    if (node.op == Op::conv) {
+        require(5);
+        node.kernel_size = int(numbers[0]), node.stride = int(numbers[1]);
+        node.weight_var = numbers[2], node.bias_var = numbers[3], node.trainable = numbers[4] != 0;
+    } else if (node.op == Op::rectifier) {
+        require(1);
+        node.slope = numbers[0];
+    } else if (node.op == Op::upsample) {
+        require(1);
+        node.bilinear = numbers[0] != 0;
+    } else if (node.op == Op::concat) {
+        require(2);
+        node.shares[0] = numbers[0], node.shares[1] = numbers[1];
+    } else {
+        require(0);
+    }
+    return node;
+}
+
+Program make_program(const std::vector<NodeTuple>& nodes, bool circular, bool nngp) {
     Program program;
-    for (const auto& [k, w, b, trainable, has_activation, slope] : stages)
-        program.stages.push_back({k, w, b, trainable, has_activation, slope});
+    for (const NodeTuple& node : nodes) program.nodes.push_back(make_node(node));
     program.padding = circular ? Padding::circular : Padding::zeros;
     program.kernel = nngp ? Kernel::nngp : Kernel::ntk;
     program.check();
@@ -91,9 +119,9 @@ template <class Array> void require_shape(const char* name, const Array& array, 
 
 template <class Real> class PyEngine {
 public:
-    PyEngine(const std::vector<StageTuple>& stages, bool circular, bool nngp, const Array<double>& images,
+    PyEngine(const std::vector<NodeTuple>& nodes, bool circular, bool nngp, const Array<double>& images, bool noise,
              const std::string& isa, int threads, int lanes)
-        : engine_(make_program(stages, circular, nngp), shape_of(images), images.data(),
+        : engine_(make_program(nodes, circular, nngp), shape_of(images), noise ? nullptr : images.data(),
                   {isa_from_name(isa), threads, lanes}) {}
 
     Array<double> diagonal() const {
@@ -151,8 +179,8 @@ private:
 template <class Real> void bind_engine(py::module_& module, const char* name) {
     using E = PyEngine<Real>;
     py::class_<E>(module, name)
-        .def(py::init<const std::vector<StageTuple>&, bool, bool, const Array<double>&, const std::string&, int, int>(),
-             py::arg("stages"), py::arg("circular"), py::arg("nngp"), py::arg("images"), py::kw_only(), py::arg("isa"),
+        .def(py::init<const std::vector<NodeTuple>&, bool, bool, const Array<double>&, bool, const std::string&, int, int>(),
+             py::arg("nodes"), py::arg("circular"), py::arg("nngp"), py::arg("images"), py::arg("noise"), py::kw_only(), py::arg("isa"),
              py::arg("threads"), py::arg("lanes"))
         .def("diagonal", &E::diagonal)
         .def("product", &E::product, py::arg("v").noconvert(), py::arg("progress") = py::none())
@@ -162,16 +190,15 @@ template <class Real> void bind_engine(py::module_& module, const char* name) {
         .def("columns", &E::columns, py::arg("pixels").noconvert(), py::arg("progress") = py::none());
 }
 
-// Bytes of (fields, product, store); see MemoryEstimate.
+// Bytes of (fields, product, bands, store); see MemoryEstimate.
 template <class Real>
-std::tuple<std::int64_t, std::int64_t, std::int64_t> estimate(const std::vector<StageTuple>& stages, bool circular,
-                                                              bool nngp, std::array<int, 4> shape, int columns,
-                                                              int threads, int lanes) {
+std::array<std::int64_t, 4> estimate(const std::vector<NodeTuple>& nodes, bool circular, bool nngp,
+                                     std::array<int, 4> shape, int columns, int threads, int lanes) {
     const auto [batch, height, width, channels] = shape;
     const MemoryEstimate bytes =
-        Engine<Real>::estimate(make_program(stages, circular, nngp), {height, width, channels, batch}, columns,
+        Engine<Real>::estimate(make_program(nodes, circular, nngp), {height, width, channels, batch}, columns,
                                {Isa::baseline, threads, lanes});
-    return {bytes.fields, bytes.product, bytes.store};
+    return {bytes.fields, bytes.product, bytes.bands, bytes.store};
 }
 
 template <class Call> std::vector<std::string> names(Call levels) {
@@ -188,7 +215,7 @@ PYBIND11_MODULE(_core, module) {
     bind_engine<double>(module, "EngineFloat64");
     for (const bool wide : {false, true})
         module.def(wide ? "estimate_float64" : "estimate_float32", wide ? &estimate<double> : &estimate<float>,
-                   py::arg("stages"), py::arg("circular"), py::arg("nngp"), py::arg("shape"), py::arg("columns"),
+                   py::arg("nodes"), py::arg("circular"), py::arg("nngp"), py::arg("shape"), py::arg("columns"),
                    py::arg("threads"), py::arg("lanes"));
     module.def(
         "roofline", &roofline, py::arg("stages"), py::arg("channels"), py::arg("columns"), py::arg("isa"),

@@ -1,11 +1,15 @@
 #include "engine.h"
 
 #include <algorithm>
+#include <cstdlib>
+#include <map>
 #include <memory>
 #include <stdexcept>
 
+#include "band_maker.h"
 #include "columns.h"
 #include "dispatch.h"
+#include "fields_builder.h"
 #include "pipeline.h"
 #include "threads.h"
 
@@ -28,9 +32,14 @@ PaddedRows<Real> padded_columns(const Real* v, const Shape& shape, int columns, 
     return rows;
 }
 
+template <class Sink, class Make> Sink& made_once(std::unique_ptr<Sink>& sink, Make make) {
+    if (!sink) sink = make();
+    return *sink;
+}
+
 // out (pixels, columns, batch) = unit * (diagonal v + sum of the threads' totals, in the order of the threads).
 template <class Real>
-void combine(const Fields<Real>& fields, const std::vector<std::unique_ptr<ProductSink<Real>>>& sinks, const Real* v,
+void combine(const Fields<Real>& fields, const Plane& diagonal, const std::vector<std::unique_ptr<ProductSink<Real>>>& sinks, const Real* v,
              Real* out, int columns) {
     const Shape& shape = fields.shape;
     std::int64_t at = 0;
@@ -40,11 +49,45 @@ void combine(const Fields<Real>& fields, const std::vector<std::unique_ptr<Produ
                 for (int n = 0; n < shape.batch; ++n, ++at) {
                     const std::int64_t pixel = std::int64_t(y) * shape.width + x;
                     const std::int64_t total = ((std::int64_t(y) * columns + c) * shape.width + x) * shape.batch + n;
-                    double sum = fields.diagonal[std::size_t(pixel * shape.batch + n)] * double(v[at]);
+                    double sum = diagonal[std::size_t(pixel * shape.batch + n)] * double(v[at]);
                     for (const auto& sink : sinks)
                         if (sink) sum += sink->totals()[std::size_t(total)];
                     out[at] = Real(sum * fields.unit);
                 }
+}
+
+// Bands that a target keeps have all displacements.
+template <class Real>
+Stores<Real> make_stores(const Program& program, const std::vector<Target>& targets, const Shape& shape) {
+    Stores<Real> stores;
+    for (const Target& target : targets) {
+        if (target.kind == TargetKind::output) break;
+        const int all = shape.height + shape.width + 8;
+        stores.push_back(std::make_unique<BandStore<Real>>(at_level(shape, target.level), program.circular(), all,
+                                                           program.has_tangent(target.node)));
+    }
+    return stores;
+}
+
+std::int64_t pairs_of(const Program& program, const Target& target, const Shape& image, const MakeBands& step) {
+    const Shape shape = at_level(image, target.sweep_level());
+    std::int64_t sum = 0;
+    for (const int dy : step.sweep)
+        sum += Block::of_rows(shape, program.circular(), dy).rows * std::int64_t(shape.width) * shape.width;
+    return sum * shape.batch / (target.kind == TargetKind::strided ? 2 : 1);
+}
+
+// Calls visit(steps, schedule, first band, last band) for the groups of bands of the output, in order.
+template <class Visit>
+void each_group(const Program& program, const std::vector<Target>& targets, const HalfPlane& plane, const Shape& shape,
+                Visit visit) {
+    Schedule schedule(program, targets, shape, false);
+    const int group = schedule.outputs_at_once(plane.bands());
+    for (int first = 0; first < plane.bands(); first += group) {
+        const int last = std::min(plane.bands(), first + group) - 1;
+        const auto steps = schedule.prepare(plane.band_dy(first), plane.band_dy(last));
+        visit(steps, schedule, first, last);
+    }
 }
 
 }  // namespace
@@ -55,38 +98,81 @@ Engine<Real>::Engine(Program program, const Shape& shape, const double* image, c
     program_.check();
     if (shape.height < 1 || shape.width < 1 || shape.channels < 1 || shape.batch < 1)
         throw std::invalid_argument("image must not be empty");
+    const int multiple = 1 << program_.levels();
+    if (shape.height % multiple != 0 || shape.width % multiple != 0)
+        throw std::invalid_argument("image must have sides that are multiples of " + std::to_string(multiple));
+    targets_ = targets_of(program_);
     options_.lanes = std::clamp(options.lanes, 1, max_lanes);
     options_.threads = std::max(1, options.threads);
-    fields_ = Fields<Real>::make(program_, shape, image);
+    const FieldsBuilder builder(program_, shape, image, sizeof(Real) == 4, row_kernels<double>(options.isa),
+                                options_.threads);
+    fields_ = round_fields<Real>(builder.fields(), program_);
+    if (image != nullptr) image_.assign(image, image + shape.elements() * shape.channels);
 }
 
 template <class Real> void Engine<Real>::diagonal(double* out) const {
-    for (std::size_t n = 0; n < fields_.diagonal.size(); ++n) out[n] = fields_.diagonal[n] * fields_.unit;
+    const Plane& diagonal = fields_.diagonal(program_);
+    for (std::size_t n = 0; n < diagonal.size(); ++n) out[n] = diagonal[n] * fields_.unit;
 }
 
-// Blocks are dealt round robin: thread n of the team takes blocks n, n + team, ..., so that the same team gives the same
-// bits, and neighbouring blocks, nearly equal in cost, go to different threads.
+// The output's blocks are dealt round robin: thread n of the team takes blocks n, n + team, ..., so that the same team gives
+// the same bits, and neighbouring blocks, nearly equal in cost, go to different threads.  With several resolutions two
+// bands of the output alternate with the coarse bands that they read.
 template <class Real>
 template <class SinkOf>
 void Engine<Real>::sweep(const HalfPlane& plane, SinkOf sink_of, Poll poll) const {
-    Monitor monitor(std::move(poll), plane.pairs());
-    parallel(options_.threads, [&](int thread, int team) {
-        RowSink<Real>& sink = sink_of(thread);
-        std::unique_ptr<Pipeline<Real>> pipeline;
-        if (!stored())
-            pipeline = std::make_unique<Pipeline<Real>>(program_, fields_, kernels_, plane.lanes_per_block());
-        for (std::int64_t n = thread; n < plane.blocks() && !monitor.stopped(); n += team) {
-            const Block block = plane.block(n);
-            sink.begin_block(block, n);
-            if (pipeline) {
-                pipeline->run(block, sink, monitor, thread == 0);
-            } else {
-                replay(packed_.data() + packed_offsets_[std::size_t(n)], fields_.shape.batch, block, sink);
-                monitor.advance(block.pairs() * fields_.shape.batch, thread == 0);
+    const Shape& shape = fields_.shape;
+    std::int64_t pairs = plane.pairs();
+    if (!stored())
+        each_group(program_, targets_, plane, shape, [&](const auto& steps, const Schedule&, int, int) {
+            for (const MakeBands& step : steps)
+                pairs += pairs_of(program_, targets_[std::size_t(step.target)], shape, step);
+        });
+    Monitor monitor(std::move(poll), pairs);
+    const Stores<Real> stores = make_stores<Real>(program_, targets_, shape);
+    std::vector<std::unique_ptr<BandMaker<Real>>> makers;
+    for (int t = 0; t + 1 < int(targets_.size()); ++t)
+        makers.push_back(std::make_unique<BandMaker<Real>>(program_, targets_, t, fields_, stores, kernels_,
+                                                           options_.lanes, options_.threads));
+    const Plan plan(program_, targets_, int(targets_.size()) - 1, shape, fields_.noise);
+    std::vector<std::unique_ptr<Pipeline<Real>>> pipelines(std::size_t(options_.threads));
+    const auto blocks = [&](int first_band, int last_band) {
+        parallel(options_.threads, [&](int thread, int team) {
+            RowSink<Real>& sink = sink_of(thread);
+            if (!stored())
+                made_once(pipelines[std::size_t(thread)], [&] {
+                    return std::make_unique<Pipeline<Real>>(program_, plan, fields_, stores, kernels_,
+                                                            plane.lanes_per_block());
+                });
+            const std::int64_t begin = plane.first_block(first_band), end = plane.first_block(last_band + 1);
+            const std::int64_t start = begin + ((thread - begin) % team + team) % team;
+            for (std::int64_t n = start; n < end && !monitor.stopped(); n += team) {
+                const Block block = plane.block(n);
+                sink.begin_block(block, n);
+                if (stored()) {
+                    replay(packed_.data() + packed_offsets_[std::size_t(n)], shape.batch, block, sink);
+                    monitor.advance(block.pairs() * shape.batch, thread == 0);
+                } else {
+                    pipelines[std::size_t(thread)]->run(block, sink, monitor, thread == 0);
+                }
+                sink.end_block(block);
             }
-            sink.end_block(block);
-        }
-    });
+        });
+    };
+    if (stored()) {
+        blocks(0, plane.bands() - 1);
+    } else {
+        each_group(program_, targets_, plane, shape,
+                   [&](const auto& steps, const Schedule& schedule, int first, int last) {
+                       for (const MakeBands& step : steps) {
+                           if (monitor.stopped()) return;
+                           makers[std::size_t(step.target)]->run(step, monitor);
+                           for (int dy = step.first; dy <= step.last; ++dy) makers[std::size_t(step.target)]->seal(dy);
+                       }
+                       for (std::size_t t = 0; t < stores.size(); ++t) stores[t]->drop_below(schedule.drop(int(t)));
+                       if (!monitor.stopped()) blocks(first, last);
+                   });
+    }
     monitor.finish();
 }
 
@@ -97,14 +183,15 @@ void Engine<Real>::product(const Real* v, Real* out, int columns, Poll poll) con
     const PaddedRows<Real> rows = padded_columns(v, fields_.shape, columns, circular);
     std::vector<std::unique_ptr<ProductSink<Real>>> sinks(std::size_t(options_.threads));
     const auto sink_of = [&](int thread) -> RowSink<Real>& {
-        auto& sink = sinks[std::size_t(thread)];  // made by its thread, so that its memory is near
-        sink = std::make_unique<ProductSink<Real>>(kernels_, rows, fields_.shape, columns, circular);
-        return *sink;
+        // Made by its thread, so that its memory is near.
+        return made_once(sinks[std::size_t(thread)], [&] {
+            return std::make_unique<ProductSink<Real>>(kernels_, rows, fields_.shape, columns, circular);
+        });
     };
     sweep(HalfPlane(fields_.shape, program_.padding, options_.lanes), sink_of, std::move(poll));
     for (const auto& sink : sinks)
         if (sink) sink->flush();
-    combine(fields_, sinks, v, out, columns);
+    combine(fields_, fields_.diagonal(program_), sinks, v, out, columns);
 }
 
 template <class Real> void Engine<Real>::store(Poll poll) {
@@ -116,9 +203,9 @@ template <class Real> void Engine<Real>::store(Poll poll) {
     std::vector<Real> packed(std::size_t(offsets.back()));
     std::vector<std::unique_ptr<StoreSink<Real>>> sinks(std::size_t(options_.threads));
     const auto sink_of = [&](int thread) -> RowSink<Real>& {
-        auto& sink = sinks[std::size_t(thread)];
-        sink = std::make_unique<StoreSink<Real>>(packed.data(), offsets, fields_.shape.batch);
-        return *sink;
+        return made_once(sinks[std::size_t(thread)], [&] {
+            return std::make_unique<StoreSink<Real>>(packed.data(), offsets, fields_.shape.batch);
+        });
     };
     sweep(plane, sink_of, std::move(poll));
     packed_ = std::move(packed);
@@ -133,13 +220,14 @@ template <class Real> void Engine<Real>::dense(Real* out, Poll poll) const {
     // What is stored is in blocks of the width it was stored with.
     const int lanes = stored() ? options_.lanes : max_lanes;
     sweep(HalfPlane(shape, program_.padding, lanes), sink_of, std::move(poll));
+    const Plane& diagonal = fields_.diagonal(program_);
     constexpr std::int64_t rows = 64;  // a task of the mirror
     const std::int64_t tasks = (d + rows - 1) / rows;
     parallel(options_.threads, [&](int thread, int team) {
         for (int n = 0; n < shape.batch; ++n) {
             Real* matrix = out + n * d * d;
             for (std::int64_t i = thread; i < d; i += team)
-                matrix[i * d + i] = Real(fields_.diagonal[std::size_t(i * shape.batch + n)] * fields_.unit);
+                matrix[i * d + i] = Real(diagonal[std::size_t(i * shape.batch + n)] * fields_.unit);
             if (program_.circular()) continue;
             for (std::int64_t task = thread; task < tasks; task += team)
                 mirror_upper(matrix, d, task * rows, std::min(d, (task + 1) * rows));
@@ -153,16 +241,52 @@ void Engine<Real>::columns(const std::int64_t* pixels, std::int64_t count, Real*
     if (shape.batch != 1) throw std::invalid_argument("columns: the engine holds a batch of images");
     for (std::int64_t n = 0; n < count; ++n)
         if (pixels[n] < 0 || pixels[n] >= shape.pixels()) throw std::invalid_argument("columns: pixel out of range");
+    const FieldsBuilder builder(program_, shape, image_.empty() ? nullptr : image_.data(), false,
+                                row_kernels<double>(options_.isa), options_.threads);
+    const Columns one(program_, builder.fields());
+    const std::int64_t strips = (shape.height + one.strip() - 1) / one.strip();
     Monitor monitor(std::move(poll), count * shape.pixels());
-    const std::int64_t rows = count * shape.height;
     parallel(options_.threads, [&](int thread, int team) {
-        PixelPyramid<Real> pyramid(program_, fields_, kernels_);
-        for (std::int64_t n = thread; n < rows && !monitor.stopped(); n += team) {
-            pyramid.row(pixels[n / shape.height], int(n % shape.height), out + n * shape.width);
-            monitor.advance(shape.width, thread == 0);
+        Columns rows(program_, builder.fields());
+        std::vector<double> strip(std::size_t(one.strip()) * std::size_t(shape.width));
+        for (std::int64_t n = thread; n < count * strips && !monitor.stopped(); n += team) {
+            const std::int64_t pixel = n / strips;
+            const int y0 = int(n % strips) * one.strip(), y1 = std::min(shape.height, y0 + one.strip());
+            rows.rows(pixels[pixel], y0, y1, strip.data());
+            Real* to = out + pixel * shape.pixels() + std::int64_t(y0) * shape.width;
+            for (int e = 0; e < (y1 - y0) * shape.width; ++e) to[e] = Real(strip[std::size_t(e)]);
+            monitor.advance((y1 - y0) * shape.width, thread == 0);
         }
     });
     monitor.finish();
+}
+
+// The bands of all targets that are held at once, at most.
+template <class Real>
+std::int64_t most_band_bytes(const Program& program, const std::vector<Target>& targets, const HalfPlane& plane,
+                             const Shape& shape) {
+    std::vector<std::map<int, std::int64_t>> held(targets.size());
+    std::int64_t sum = 0, most = 0;
+    each_group(program, targets, plane, shape, [&](const auto& steps, const Schedule& schedule, int, int) {
+        for (const MakeBands& step : steps) {
+            const Target& target = targets[std::size_t(step.target)];
+            const Shape at = at_level(shape, target.level);
+            const int begun = step.last + (target.kind == TargetKind::pooled ? 1 : 0);
+            for (int dy = step.first; dy <= begun; ++dy) {
+                if (!program.circular() && std::abs(dy) >= at.height) continue;
+                std::int64_t& bytes = held[std::size_t(step.target)][dy];
+                sum -= bytes;
+                bytes = Band<Real>::bytes(at, program.circular(), dy, program.has_tangent(target.node));
+                sum += bytes;
+            }
+        }
+        most = std::max(most, sum);
+        for (std::size_t t = 0; t < held.size(); ++t) {
+            const auto end = held[t].lower_bound(schedule.drop(int(t)));
+            for (auto band = held[t].begin(); band != end; band = held[t].erase(band)) sum -= band->second;
+        }
+    });
+    return most;
 }
 
 template <class Real>
@@ -170,11 +294,15 @@ MemoryEstimate Engine<Real>::estimate(const Program& program, const Shape& shape
                                       const EngineOptions& options) {
     MemoryEstimate bytes;
     const bool circular = program.circular();
-    bytes.fields = Fields<Real>::bytes(program, shape);
+    const std::vector<Target> targets = targets_of(program);
+    bytes.fields = fields_bytes(program, shape, sizeof(Real));
+    std::int64_t pipelines = 0;
+    for (int t = 0; t < int(targets.size()); ++t)
+        pipelines += Pipeline<Real>::bytes(program, Plan(program, targets, t, shape, false), options.lanes);
     bytes.product = PaddedRows<Real>::bytes(shape, columns, circular, 0) +
-                    options.threads * (ProductSink<Real>::bytes(shape, columns, circular) +
-                                       Pipeline<Real>::bytes(program, shape, options.lanes));
+                    options.threads * (ProductSink<Real>::bytes(shape, columns, circular) + pipelines);
     const HalfPlane plane(shape, program.padding, options.lanes);
+    bytes.bands = most_band_bytes<Real>(program, targets, plane, shape);
     bytes.store = plane.packed_elements() * std::int64_t(sizeof(Real)) + plane.blocks() * 8;
     return bytes;
 }

@@ -8,7 +8,9 @@
 #include "fields.h"
 #include "geometry.h"
 #include "monitor.h"
+#include "pipeline.h"
 #include "row_kernels.h"
+#include "schedule.h"
 #include "sinks.h"
 
 namespace ntkfast {
@@ -22,13 +24,14 @@ struct EngineOptions {
 // Bytes of each part, predicted from the sizes alone.
 struct MemoryEstimate {
     std::int64_t fields;   // held from construction on
-    std::int64_t product;  // during a product, beyond its input and output
+    std::int64_t product;  // during a product, beyond its input and output, without `bands`
+    std::int64_t bands;    // during a sweep: coarse bands, at their most
     std::int64_t store;    // held after store()
 };
 
 template <class Real> class Engine {
 public:
-    // image: (batch, height, width, channels), contiguous, finite
+    // image: (batch, height, width, channels), contiguous, finite; nullptr for iid noise, with batch and channels 1
     Engine(Program program, const Shape& shape, const double* image, const EngineOptions& options);
 
     const Shape& shape() const { return fields_.shape; }
@@ -53,13 +56,16 @@ public:
                                    const EngineOptions& options);
 
 private:
-    // Every block of the half plane through the sink of the thread that takes it; sink_of(thread) outlives the call.
+    // Every block of the half plane through the sink of the thread that takes it; sink_of(thread) gives the same sink whenever
+    // it is called, and that outlives the call.
     template <class SinkOf> void sweep(const HalfPlane& plane, SinkOf sink_of, Poll poll) const;
 
     Program program_;
+    std::vector<Target> targets_;
     EngineOptions options_;
     const RowKernels<Real>& kernels_;
     Fields<Real> fields_;
+    std::vector<double> image_;  // as it came, for the columns
     std::vector<Real> packed_;
     std::vector<std::int64_t> packed_offsets_;  // of each block of the half plane
 };

@@ -30,6 +30,13 @@ public:
     Real* row(int y) { return data_.data() + offset(y); }
     const Real* row(int y) const { return data_.data() + offset(y); }
     std::ptrdiff_t plane_stride() const { return plane_stride_; }
+    // Rounds rows of the same geometry.
+    template <class Other> void copy_from(const PaddedRows<Other>& from) {
+        for (int y = -margin_; y < height_ + margin_; ++y)
+            for (int c = 0; c < planes_; ++c)
+                for (std::ptrdiff_t l = -left_; l < plane_stride_ - left_; ++l)
+                    row(y)[c * plane_stride_ + l] = Real(from.row(y)[c * plane_stride_ + l]);
+    }
     void clear() { std::fill(data_.begin(), data_.end(), Real(0)); }
 
     static std::int64_t bytes(const Shape& shape, int planes, bool circular, int margin) {

@@ -5,6 +5,19 @@
 
 namespace ntkfast {
 
+Block Block::of_rows(const Shape& shape, bool circular, int dy) {
+    Block block{};
+    block.dy = dy;
+    block.row0 = circular ? 0 : std::max(0, -dy);
+    block.rows = circular ? shape.height : std::max(0, shape.height - std::abs(dy));
+    return block;
+}
+
+void Block::add_lane(const Shape& shape, bool circular, int dx) {
+    lane[lanes++] = circular ? Displacement{dx, 0, shape.width, 2 * dy % shape.height == 0 && 2 * dx % shape.width == 0}
+                             : Displacement{dx, std::max(0, -dx), shape.width - std::abs(dx), false};
+}
+
 HalfPlane::HalfPlane(const Shape& shape, Padding padding, int lanes_per_block)
     : shape_(shape), circular_(padding == Padding::circular), lanes_(std::clamp(lanes_per_block, 1, max_lanes)) {
     const int h = shape.height, w = shape.width;
@@ -25,18 +38,10 @@ Block HalfPlane::block(std::int64_t n) const {
     const auto after = std::upper_bound(first_block_.begin(), first_block_.end(), n);
     const auto index = std::size_t(after - first_block_.begin()) - 1;
     const Band& band = bands_[index];
-    const int h = shape_.height, w = shape_.width;
     const int start = int(n - first_block_[index]) * lanes_;
-
-    Block block{};
-    block.dy = band.dy;
-    block.rows = circular_ ? h : h - band.dy;
-    block.lanes = std::min(lanes_, band.count - start);
-    for (int b = 0; b < block.lanes; ++b) {
-        const int dx = band.dx0 + start + b;
-        block.lane[b] = circular_ ? Displacement{dx, 0, w, 2 * band.dy % h == 0 && 2 * dx % w == 0}
-                                  : Displacement{dx, std::max(0, -dx), w - std::abs(dx), false};
-    }
+    Block block = Block::of_rows(shape_, circular_, band.dy);
+    for (int b = 0; b < std::min(lanes_, band.count - start); ++b)
+        block.add_lane(shape_, circular_, band.dx0 + start + b);
     return block;
 }
 

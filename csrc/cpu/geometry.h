@@ -18,17 +18,31 @@ struct Shape {
     std::int64_t elements() const { return pixels() * batch; }
 };
 
+// The same images after `level` halvings of the resolution.
+inline Shape at_level(const Shape& shape, int level) {
+    return {shape.height >> level, shape.width >> level, shape.channels, shape.batch};
+}
+
+inline int wrap(int n, int period) { return ((n % period) + period) % period; }
+
 // One displacement of a block: the pixels i of its rows are the columns [col0, col0 + cols), those of j lie dx further.
 struct Displacement {
-    int dx, col0, cols;
+    int dx;  // on the torus any number of turns
+    int col0, cols;
     bool self_paired;  // D = -D on the torus: the sweep meets each pair from both ends
 };
 
 // Neighbouring displacements with the same dy, swept together row by row: what a row reads of the image, of the diagonals
 // and of the right-hand sides then stays in L1 for all of them.
 struct Block {
-    int dy, rows, lanes;
+    int dy, row0, rows;  // pixels i lie in the rows [row0, row0 + rows)
+    int lanes;
     Displacement lane[max_lanes];
+
+    // Rows of a block without lanes.
+    static Block of_rows(const Shape& shape, bool circular, int dy);
+    // Adds a displacement; not beyond max_lanes.
+    void add_lane(const Shape& shape, bool circular, int dx);
 
     std::int64_t pairs_per_row() const {
         std::int64_t sum = 0;
@@ -38,11 +52,13 @@ struct Block {
     std::int64_t pairs() const { return rows * pairs_per_row(); }
 
     // For the row kernels; `stride` separates the lanes' buffers.
-    Lanes row_lanes(int batch, std::ptrdiff_t stride) const {
+    Lanes row_lanes(const Shape& shape, bool circular, std::ptrdiff_t stride) const {
         Lanes out{lanes, stride, {}, {}, {}};
+        const int batch = shape.batch;
         for (int b = 0; b < lanes; ++b) {
+            const int dx = circular ? wrap(lane[b].dx, shape.width) : lane[b].dx;
             out.at_i[b] = std::ptrdiff_t(lane[b].col0) * batch;
-            out.at_j[b] = std::ptrdiff_t(lane[b].col0 + lane[b].dx) * batch;
+            out.at_j[b] = std::ptrdiff_t(lane[b].col0 + dx) * batch;
             out.length[b] = std::ptrdiff_t(lane[b].cols) * batch;
         }
         return out;
@@ -56,6 +72,10 @@ public:
 
     std::int64_t blocks() const { return first_block_.back(); }
     Block block(std::int64_t n) const;
+    // Bands of equal dy, in ascending order; blocks [first_block(n), first_block(n + 1)) make up band n.
+    int bands() const { return int(bands_.size()); }
+    int band_dy(int n) const { return bands_[std::size_t(n)].dy; }
+    std::int64_t first_block(int band) const { return first_block_[std::size_t(band)]; }
     // Pairs that the sweep visits, over the batch: with zeros each unordered pair of distinct pixels once.
     std::int64_t pairs() const;
     // Numbers that StoreSink keeps: rows of whole chunks.

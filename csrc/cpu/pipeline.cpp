@@ -2,12 +2,12 @@
 
 #include <algorithm>
 
+#include "../activations.h"
+
 namespace ntkfast {
 namespace {
 
 constexpr int E = 0, T = 1;
-
-int ring_rows(int kernel_size) { return kernel_size > max_direct_rows ? kernel_size + 1 : kernel_size; }
 
 // Positions l < 0 and l >= length of a row that repeats with period `length`.
 template <class Real> void wrap_columns(Real* row, std::ptrdiff_t length, std::ptrdiff_t halo) {
@@ -20,87 +20,87 @@ template <class Real> void wrap_columns(Real* row, std::ptrdiff_t length, std::p
 }  // namespace
 
 template <class Real>
-typename Pipeline<Real>::Layout Pipeline<Real>::make_layout(const Program& program, const Shape& shape) {
-    Layout layout;
-    const std::ptrdiff_t halo = std::ptrdiff_t(program.max_radius()) * shape.batch;
-    layout.left = round_up(halo);
-    layout.row_stride = layout.left + round_up(std::ptrdiff_t(shape.width) * shape.batch + 2 * halo) + 2 * chunk;
-    std::ptrdiff_t end = 0;
-    const auto take = [&](int rows) {
-        const std::ptrdiff_t start = end;
-        end += rows * layout.row_stride;
-        return start;
-    };
-    int lag = 0;
-    for (const Stage& stage : program.stages) {
-        Ring ring{};
-        ring.slots = stage.kernel_size;
-        ring.rows = ring_rows(stage.kernel_size);
-        ring.lag = lag;
-        ring.base = take(2 * ring.rows);
-        layout.rings.push_back(ring);
-        lag += stage.radius();
+Pipeline<Real>::Pipeline(const Program& program, const Plan& plan, const Fields<Real>& fields,
+                         const Stores<Real>& stores, const RowKernels<Real>& kernels, int lanes)
+    : program_(program), plan_(plan), fields_(fields), stores_(stores), kernels_(kernels), maps_(plan.values.size()),
+      upsampled_(plan.values.size()) {
+    for (std::size_t v = 0; v < plan.values.size(); ++v) {
+        const Value& value = plan.values[v];
+        if (value.kind == ValueKind::map) maps_[v] = make_map(value);
+        if (value.kind != ValueKind::upsampled) continue;
+        const bool bilinear = program[value.node].bilinear;
+        upsampled_[v] = std::make_unique<UpsampledRows<Real>>(
+            plan.shape, program.circular(), bilinear, bilinear ? &fields.spread.at(value.node) : nullptr, value.gain,
+            kernels, lanes);
     }
-    layout.raw_e = take(1);
-    layout.raw_t = take(1);
-    layout.output = take(1);
-    layout.lane_stride = end;
-    return layout;
-}
-
-template <class Real>
-Pipeline<Real>::Pipeline(const Program& program, const Fields<Real>& fields, const RowKernels<Real>& kernels, int lanes)
-    : program_(program), fields_(fields), kernels_(kernels), layout_(make_layout(program, fields.shape)) {
-    for (int s = 0; s < program.size(); ++s) constants_.push_back(constants_of(program, fields, s));
     // Zeros, so that chunks that run past a row's end compute on numbers, never on what memory happened to hold.
-    buffers_.assign(std::size_t(lanes * layout_.lane_stride), Real(0));
-    scratch_.assign(std::size_t(2 * layout_.row_stride), Real(0));
-    exact_.assign(std::size_t(layout_.row_stride), 0.0);
+    buffers_.assign(std::size_t(lanes * plan.lane_stride), Real(0));
+    scratch_.assign(std::size_t(2 * plan.row_stride), Real(0));
+    exact_.assign(std::size_t(plan.row_stride), 0.0);
 }
 
-template <class Real>
-std::int64_t Pipeline<Real>::bytes(const Program& program, const Shape& shape, int lanes) {
-    const Layout layout = make_layout(program, shape);
-    return (lanes * layout.lane_stride + 2 * layout.row_stride) * std::int64_t(sizeof(Real)) +
-           layout.row_stride * std::int64_t(sizeof(double));
+template <class Real> std::int64_t Pipeline<Real>::bytes(const Program& program, const Plan& plan, int lanes) {
+    std::int64_t sum = (lanes * plan.lane_stride + 2 * plan.row_stride) * std::int64_t(sizeof(Real)) +
+                       plan.row_stride * std::int64_t(sizeof(double));
+    for (const Value& value : plan.values)
+        if (value.kind == ValueKind::upsampled) sum += UpsampledRows<Real>::bytes(plan.shape, lanes);
+    (void)program;
+    return sum;
 }
 
-// With zeros a stage sees the image's rows and k//2 rows outside at either end, which are known in closed form; on the
-// torus it sees as many rows beyond the image as the later stages reach, computed like all others.
-template <class Real> void Pipeline<Real>::start(const Block& block) {
-    lanes_ = block.row_lanes(fields_.shape.batch, layout_.lane_stride);
-    for (int s = 0; s < program_.size(); ++s) {
-        const int beyond = program_.circular() ? program_.reach(s) : program_.stages[std::size_t(s)].radius();
-        layout_.rings[std::size_t(s)].first = -beyond;
-        layout_.rings[std::size_t(s)].last = block.rows + beyond;
+template <class Real> typename Pipeline<Real>::Map Pipeline<Real>::make_map(const Value& value) const {
+    using Constants = ActivationConstants<Real>;
+    Map map{};
+    if (value.sums) return map;
+    const Box& box = plan_.boxes[std::size_t(value.box)];
+    const Value& before = plan_.values[std::size_t(box.value)];
+    const Node &node = program_[value.node], &conv = program_[box.node];
+    const bool trainable = conv.op == Op::conv && conv.trainable;
+    map.fields = &fields_.maps.at(value.node);
+    map.refined = before.kind == ValueKind::image && node.op == Op::rectifier;
+    if (program_.kernel == Kernel::nngp)
+        map.flow = map.refined ? Flow::first_covariance : Flow::covariance;
+    else
+        map.flow = before.tangent ? Flow::tangent : Flow::first_tangent;
+    const bool leaves_angles = value.boxes.size() == 1 && plan_.boxes[std::size_t(value.boxes[0])].angles;
+    const auto form = [](bool angles) { return angles ? Constants::Form::angle : Constants::Form::distance; };
+    map.args.constants =
+        Constants::make(node.op == Op::rectifier ? node.slope : 1.0, value.gain, trainable, map.fields->largest_root,
+                        map.refined && box.slots == 1, form(box.angles), form(leaves_angles));
+    map.args.scale = Real(value.gain);
+    map.table = &kernels_.linear;
+    if (is_activation(node.op)) {
+        const int kind = int(node.op) - int(Op::rectifier);
+        map.table = &kernels_.activation[kind];
+        map.args.smooth = smooth_constants<Real>(node.op, fields_.unit, value.gain, trainable);
+    } else if (plan_.target.kind == TargetKind::output && &value == &plan_.end()) {
+        map.table = &kernels_.output;
     }
+    return map;
 }
 
 template <class Real>
 void Pipeline<Real>::run(const Block& block, RowSink<Real>& sink, Monitor& monitor, bool leader) {
-    start(block);
-    const int last = program_.size() - 1;
-    int step = 0, end = 0;
-    for (const Ring& ring : layout_.rings) {
-        step = std::min(step, ring.first + ring.lag);
-        end = std::max(end, ring.last + ring.lag);
+    block_ = &block;
+    lanes_ = block.row_lanes(plan_.shape, program_.circular(), plan_.lane_stride);
+    int begin = 0, end = 0;
+    for (const Value& value : plan_.values) {
+        int low = program_.circular() ? -value.reach : 0;
+        for (const int b : value.boxes) low = std::min(low, first_row(plan_.boxes[std::size_t(b)]));
+        begin = std::min(begin, low + value.lag);
+        end = std::max(end, block.rows - low + value.lag);
     }
-    const int total_lag = layout_.rings[std::size_t(last)].lag + program_.stages[std::size_t(last)].radius();
-    const std::int64_t pairs_per_row = block.pairs_per_row() * fields_.shape.batch;
+    const std::int64_t pairs_per_row = block.pairs_per_row() * plan_.shape.batch;
     std::int64_t unreported = 0;
-    Real* output = at(layout_.output);
-    const Real* rows[max_lanes];
-    for (int b = 0; b < block.lanes; ++b) rows[b] = output + b * layout_.lane_stride;
-    for (; step < end && !monitor.stopped(); ++step) {
-        for (int s = 0; s <= last; ++s) {
-            const Ring& ring = layout_.rings[std::size_t(s)];
-            const int y = step - ring.lag;
-            if (y >= ring.first && y < ring.last) feed(block, s, y);
-        }
-        const int y = step - total_lag;
+    const Real *e[max_lanes], *t[max_lanes];
+    for (int n = begin; n < end && !monitor.stopped(); ++n) {
+        for (std::size_t v = 0; v < plan_.values.size(); ++v) step(v, n - plan_.values[v].lag);
+        const int y = n - plan_.end().lag;
         if (y < 0 || y >= block.rows) continue;
-        map(kernels_.output, block, last, y, output, output);
-        sink.row(block, y, rows);
+        const Rows rows = rows_of(plan_.end(), y);
+        for (int b = 0; b < block.lanes; ++b)
+            e[b] = rows.e + b * plan_.lane_stride, t[b] = rows.t + b * plan_.lane_stride;
+        sink.row(block, block.row0 + y, e, t);
         unreported += pairs_per_row;
         if (unreported >= Monitor::stride) {
             monitor.advance(unreported, leader);
@@ -110,28 +110,63 @@ void Pipeline<Real>::run(const Block& block, RowSink<Real>& sink, Monitor& monit
     monitor.advance(unreported, leader);
 }
 
-// Takes row y of stage s into its ring.
-template <class Real> void Pipeline<Real>::feed(const Block& block, int s, int y) {
-    const Ring& ring = layout_.rings[std::size_t(s)];
-    if (ring.slots == 1) return raw_row(block, s, y, ring_row(ring, E, 0), ring_row(ring, T, 0));
-    const int slot = (y - ring.first) % ring.slots;
-    Real *e = at(layout_.raw_e), *t = at(layout_.raw_t);
-    raw_row(block, s, y, e, t);
-    push(ring, slot, E, e);
-    if (program_.tangent_enters(s)) push(ring, slot, T, t);
+// Row y of one value, and into the boxes that take it in.  With zeros a box sees the image's rows and k//2 rows outside at
+// either end, which are known in closed form; on the torus as many rows beyond the image as the later ones reach.
+template <class Real> void Pipeline<Real>::step(std::size_t v, int y) {
+    const Value& value = plan_.values[v];
+    const int rows = block_->rows;
+    const bool inside = program_.circular() ? y >= -value.reach && y < rows + value.reach : y >= 0 && y < rows;
+    const Rows to = rows_of(value, y);
+    if (inside) compute(v, y, to);
+    for (const int b : value.boxes) {
+        const Box& box = plan_.boxes[std::size_t(b)];
+        if (y < first_row(box) || y >= rows - first_row(box)) continue;
+        if (!inside)
+            outside_row(box, y, to);
+        else if (box.radius() > 0)
+            complete_columns(box, value.tangent, y, to);
+        if (box.slots == 1) continue;  // a window of one row: the ring is the row itself ...
+        push(box, y, E, to.e);
+        if (value.tangent) push(box, y, T, to.t);
+    }
+}
+
+template <class Real> void Pipeline<Real>::compute(std::size_t v, int y, Rows out) {
+    const Value& value = plan_.values[v];
+    switch (value.kind) {
+        case ValueKind::image:
+        case ValueKind::noise: return image_row(value, y, out.e);
+        case ValueKind::banded: return banded_row(value, y, out);
+        case ValueKind::upsampled:
+            return upsampled_[v]->row(*block_, *stores_[std::size_t(value.target)],
+                                      program_.circular() ? wrap(y, block_->rows) : y + block_->row0, out.e, out.t,
+                                      value.tangent, plan_.lane_stride);
+        case ValueKind::map: return map(value, maps_[v], y, out);
+        case ValueKind::merge: break;
+    }
+    const Value& a = plan_.values[std::size_t(value.a)];
+    const Value* b = value.b < 0 ? nullptr : &plan_.values[std::size_t(value.b)];
+    const Real c_a = Real(value.share_a * value.gain / a.gain), c_b = b ? Real(value.share_b * value.gain / b->gain) : 0;
+    const Rows from_a = rows_of(a, y), from_b = b ? rows_of(*b, y) : Rows{nullptr, nullptr};
+    kernels_.combine(lanes_, out.e, from_a.e, c_a, from_b.e, c_b);
+    if (a.tangent)
+        kernels_.combine(lanes_, out.t, from_a.t, c_a, b && b->tangent ? from_b.t : nullptr, c_b);
+    else if (value.tangent)
+        kernels_.combine(lanes_, out.t, from_b.t, c_b, nullptr, 0);
 }
 
 // Horizontal sum into the ring.  Large kernels keep two-ended sums: when the k rows of a block of rows are complete they
 // are replaced by their suffix sums, and `prefix` gathers the rows since; any window of k rows is one suffix plus the
 // prefix, each a fresh sum of at most k rows: no difference is ever taken, so nothing drifts.
-template <class Real> void Pipeline<Real>::push(const Ring& ring, int slot, int field, const Real* raw) {
-    Real* row = ring_row(ring, field, slot);
-    kernels_.box_row(lanes_, row, raw, ring.slots, fields_.shape.batch, scratch_.data());
-    if (!ring.blockwise()) return;
-    Real* prefix = ring_row(ring, field, ring.slots);
-    if (slot == ring.slots - 1) {
+template <class Real> void Pipeline<Real>::push(const Box& box, int y, int field, const Real* raw) {
+    const int slot = (y - first_row(box)) % box.slots;
+    Real* row = ring_row(box, field, slot);
+    kernels_.box_row(lanes_, row, raw, box.slots, plan_.shape.batch, scratch_.data());
+    if (!box.blockwise()) return;
+    Real* prefix = ring_row(box, field, box.slots);
+    if (slot == box.slots - 1) {
         for (int n = slot - 1; n >= 0; --n)
-            kernels_.add(lanes_, ring_row(ring, field, n), ring_row(ring, field, n), ring_row(ring, field, n + 1));
+            kernels_.add(lanes_, ring_row(box, field, n), ring_row(box, field, n), ring_row(box, field, n + 1));
     } else if (slot == 0) {
         for (int b = 0; b < lanes_.count; ++b)
             std::copy_n(row + b * lanes_.stride, round_up(lanes_.length[b]), prefix + b * lanes_.stride);
@@ -140,50 +175,66 @@ template <class Real> void Pipeline<Real>::push(const Ring& ring, int slot, int 
     }
 }
 
-// E and T' of the pairs in row y as they enter stage s, with the columns that its kernel reaches beyond each lane.
-template <class Real> void Pipeline<Real>::raw_row(const Block& block, int s, int y, Real* e, Real* t) {
-    if (s == 0) return input_row(block, y, e);
-    if (!program_.circular() && (y < 0 || y >= block.rows)) return outside_row(block, s, y, e, t);
-    const bool active = program_.stages[std::size_t(s) - 1].has_activation;
-    map(active ? kernels_.activation : kernels_.linear, block, s - 1, y, e, t);
-    if (halo(s) > 0) complete_columns(block, s, y, e, t);
-}
-
-// E = sum_c (x_c(i) - x_c(j))^2.  The padded image is zero outside, which is what E is to be there.
-template <class Real> void Pipeline<Real>::input_row(const Block& block, int y, Real* e) {
-    const PaddedRows<Real>& image = fields_.image;
-    const std::ptrdiff_t beyond = program_.circular() ? 0 : halo(0);
-    kernels_.input(lanes_, e, image.row(y), image.row(y + block.dy), image.plane_stride(), fields_.shape.channels,
-                   beyond);
-    if (!program_.circular()) return;
-    for (int b = 0; b < lanes_.count; ++b) wrap_columns(e + b * lanes_.stride, lanes_.length[b], halo(0));
-}
-
-// A row in which i or j lies outside the image: E = (Q_ii + Q_jj)/2 with the one outside zero, and T' = 0.
-template <class Real> void Pipeline<Real>::outside_row(const Block& block, int s, int y, Real* e, Real* t) {
-    const PaddedRows<Real>& half = fields_.stages[std::size_t(s)].half;
-    const Real *h_i = half.row(y), *h_j = half.row(y + block.dy);
-    const std::ptrdiff_t beyond = halo(s);
-    for (int b = 0; b < lanes_.count; ++b) {
-        const Real *i = h_i + lanes_.at_i[b], *j = h_j + lanes_.at_j[b];
-        for (std::ptrdiff_t l = -beyond; l < lanes_.length[b] + beyond; ++l) e[l] = i[l] + j[l];
-        if (program_.tangent_enters(s)) std::fill(t - beyond, t + lanes_.length[b] + beyond, Real(0));
-        e += lanes_.stride, t += lanes_.stride;
+// E = gain sum_c (x_c(i) - x_c(j))^2; for noise 1 for different pixels.
+template <class Real> void Pipeline<Real>::image_row(const Value& value, int y, Real* e) {
+    if (value.kind == ValueKind::image) {
+        const PaddedRows<Real>& image = fields_.image;
+        const int row = y + block_->row0;
+        return kernels_.input(lanes_, e, image.row(row), image.row(row + block_->dy), image.plane_stride(),
+                              fields_.shape.channels, 0, Real(value.gain));
+    }
+    const Real different = Real(value.gain * fields_.variance[0][0]);
+    for (int b = 0; b < lanes_.count; ++b, e += lanes_.stride) {
+        const bool same = wrap(block_->dy, plan_.shape.height) == 0 && wrap(block_->lane[b].dx, plan_.shape.width) == 0;
+        std::fill_n(e, lanes_.length[b], same ? Real(0) : different);
     }
 }
 
-template <class Real> void Pipeline<Real>::complete_columns(const Block& block, int s, int y, Real* e, Real* t) {
-    const std::ptrdiff_t beyond = halo(s);
-    const bool tangent = program_.tangent_enters(s);
-    const PaddedRows<Real>& half = fields_.stages[std::size_t(s)].half;
-    const Real *h_i = half.row(y), *h_j = half.row(y + block.dy);
+template <class Real> void Pipeline<Real>::banded_row(const Value& value, int y, Rows out) {
+    const Band<Real>& band = stores_[std::size_t(value.target)]->at(block_->dy);
+    const int row = program_.circular() ? wrap(y, block_->rows) : y + block_->row0;
+    const bool pooled = program_[value.node].op == Op::avg_pool;
+    for (int b = 0; b < lanes_.count; ++b, out.e += lanes_.stride, out.t += lanes_.stride) {
+        const Displacement& lane = block_->lane[b];
+        const std::ptrdiff_t n = lanes_.length[b];
+        const Real *v_i = nullptr, *v_j = nullptr;
+        if (pooled) {
+            const PaddedRows<Real>& spread = fields_.spread.at(value.node);
+            v_i = spread.row(row) + lanes_.at_i[b];
+            v_j = spread.row(row + block_->dy) + lanes_.at_j[b];
+        }
+        kernels_.finish(out.e, band.e(row, lane.dx), v_i, v_j, Real(value.gain), n);
+        if (value.tangent) kernels_.finish(out.t, band.t(row, lane.dx), nullptr, nullptr, Real(value.gain), n);
+    }
+}
+
+// A row in which i or j lies outside the image: E = (Q_ii + Q_jj)/2 with the one outside zero, and T' = 0.
+template <class Real> void Pipeline<Real>::outside_row(const Box& box, int y, Rows out) {
+    const PaddedRows<Real>& half = fields_.halves.at(box.node);
+    const Real *h_i = half.row(y + block_->row0), *h_j = half.row(y + block_->row0 + block_->dy);
+    const std::ptrdiff_t beyond = halo(box);
+    for (int b = 0; b < lanes_.count; ++b, out.e += lanes_.stride, out.t += lanes_.stride) {
+        const Real *i = h_i + lanes_.at_i[b], *j = h_j + lanes_.at_j[b];
+        const std::ptrdiff_t end = lanes_.length[b] + beyond;
+        for (std::ptrdiff_t l = -beyond; l < end; ++l) out.e[l] = i[l] + j[l];
+        std::fill(out.t - beyond, out.t + end, Real(0));
+    }
+}
+
+template <class Real> void Pipeline<Real>::complete_columns(const Box& box, bool tangent, int y, Rows rows) {
+    const std::ptrdiff_t beyond = halo(box);
+    Real *e = rows.e, *t = rows.t;
+    if (program_.circular()) {
+        for (int b = 0; b < lanes_.count; ++b, e += lanes_.stride, t += lanes_.stride) {
+            wrap_columns(e, lanes_.length[b], beyond);
+            if (tangent) wrap_columns(t, lanes_.length[b], beyond);
+        }
+        return;
+    }
+    const PaddedRows<Real>& half = fields_.halves.at(box.node);
+    const Real *h_i = half.row(y + block_->row0), *h_j = half.row(y + block_->row0 + block_->dy);
     for (int b = 0; b < lanes_.count; ++b, e += lanes_.stride, t += lanes_.stride) {
         const std::ptrdiff_t length = lanes_.length[b];
-        if (program_.circular()) {
-            wrap_columns(e, length, beyond);
-            if (tangent) wrap_columns(t, length, beyond);
-            continue;
-        }
         const Real *i = h_i + lanes_.at_i[b], *j = h_j + lanes_.at_j[b];
         for (std::ptrdiff_t l = 0; l < beyond; ++l) {
             e[-1 - l] = i[-1 - l] + j[-1 - l];
@@ -193,59 +244,74 @@ template <class Real> void Pipeline<Real>::complete_columns(const Block& block, 
     }
 }
 
-// The pointwise map of stage s at row y, from the rows of its ring.
-template <class Real>
-void Pipeline<Real>::map(const MapTable<Real>& table, const Block& block, int s, int y, Real* e, Real* t) {
-    const Ring& ring = layout_.rings[std::size_t(s)];
-    const StageFields<Real>& diagonals = fields_.stages[std::size_t(s)];
-    MapArgs<Real> args;
-    args.i = diagonals.roots(y);
-    args.j = diagonals.roots(y + block.dy);
-    args.e_out = e;
-    args.t_out = t;
-    args.constants = constants_[std::size_t(s)];
-    args.scale = Real(program_.scale_after(s));
+// A pointwise map at row y, from the rows of its box.
+template <class Real> void Pipeline<Real>::map(const Value& value, const Map& map, int y, Rows out) {
+    const Box& box = plan_.boxes[std::size_t(value.box)];
+    const Value& before = plan_.values[std::size_t(box.value)];
+    MapArgs<Real> args = map.args;
+    args.e_out = out.e;
+    args.t_out = out.t;
 
     // The newest row of the window y - k//2 .. y + k//2 lies in `slot`; the oldest follows it.
-    const int slot = (y + ring.slots / 2 - ring.first) % ring.slots;
-    const int oldest = slot + 1 < ring.slots ? slot + 1 : 0;
-    int rows = ring.slots;
-    if (ring.blockwise()) {
+    const int slot = (y + box.radius() - first_row(box)) % box.slots;
+    const int oldest = slot + 1 < box.slots ? slot + 1 : 0;
+    int rows = box.slots;
+    if (box.slots == 1) {
+        const Rows row = rows_of(before, y);
+        args.e[0] = row.e;
+        args.t[0] = row.t;
+    } else if (box.blockwise()) {
         rows = oldest == 0 ? 1 : 2;  // a complete block, or a suffix and the prefix
-        args.e[0] = ring_row(ring, E, oldest);
-        args.t[0] = ring_row(ring, T, oldest);
-        args.e[1] = ring_row(ring, E, ring.slots);
-        args.t[1] = ring_row(ring, T, ring.slots);
+        args.e[0] = ring_row(box, E, oldest);
+        args.t[0] = ring_row(box, T, oldest);
+        args.e[1] = ring_row(box, E, box.slots);
+        args.t[1] = ring_row(box, T, box.slots);
     } else {
         for (int n = 0, from = oldest; n < rows; ++n) {
-            args.e[n] = ring_row(ring, E, from);
-            args.t[n] = ring_row(ring, T, from);
+            args.e[n] = ring_row(box, E, from);
+            args.t[n] = ring_row(box, T, from);
             from = from + 1 < rows ? from + 1 : 0;
         }
     }
-    const std::uint32_t doubts = table[row_count_index(rows)][int(flow_of(program_, s))](lanes_, args);
-    if (doubts != 0) refine(args, doubts, block, y);
+    if (value.sums) {
+        static constexpr Real ones[max_direct_rows] = {1, 1, 1, 1, 1};
+        const auto sum = [&](Real* to, const Real* const* from) {
+            const Real* lane[max_direct_rows];
+            for (int b = 0; b < lanes_.count; ++b) {
+                for (int n = 0; n < rows; ++n) lane[n] = from[n] + b * lanes_.stride;
+                kernels_.weighted(to + b * lanes_.stride, lane, ones, rows, lanes_.length[b]);
+            }
+        };
+        sum(out.e, args.e);
+        if (value.tangent) sum(out.t, args.t);
+        return;
+    }
+    const int i = y + block_->row0;
+    args.i = map.fields->roots(i);
+    args.j = map.fields->roots(i + block_->dy);
+    const std::uint32_t doubts = (*map.table)[row_count_index(rows)][int(map.flow)](lanes_, args);
+    if (map.refined && doubts != 0) refine(value, args, doubts, y);
 }
 
-// Does row y of the first activation again for some lanes, with E summed in double from the image: where patches of
-// different brightness are nearly parallel, or nearly opposite, the rounding of E would show.  Rare in natural images, so
-// that the plain sum over the window's rows will do.
+// Does row y of a first rectifier again for some lanes, with E summed in double from the image: where patches of different
+// brightness are nearly parallel, or nearly opposite, the rounding of E would show.  Rare in natural images, so that the plain
+// sum over the window's rows will do.
 template <class Real>
-void Pipeline<Real>::refine(const MapArgs<Real>& args, std::uint32_t lanes, const Block& block, int y) {
+void Pipeline<Real>::refine(const Value& value, const MapArgs<Real>& args, std::uint32_t lanes, int y) {
     const PaddedRows<Real>& image = fields_.image;
-    const int radius = program_.stages[0].radius();
-    const std::ptrdiff_t beyond = program_.circular() ? 0 : halo(0);
-    double* sums = exact_.data() + layout_.left;
-    for (int b = 0; b < block.lanes; ++b) {
+    const Box& box = plan_.boxes[std::size_t(value.box)];
+    const std::ptrdiff_t beyond = program_.circular() ? 0 : halo(box);
+    double* sums = exact_.data() + plan_.left;
+    for (int b = 0; b < block_->lanes; ++b) {
         if ((lanes >> b & 1) == 0) continue;
         std::fill(sums - beyond, sums + lanes_.length[b] + beyond, 0.0);
-        for (int n = y - radius; n <= y + radius; ++n)
-            kernels_.input_exact(sums - beyond, image.row(n) + lanes_.at_i[b] - beyond,
-                                 image.row(n + block.dy) + lanes_.at_j[b] - beyond, image.plane_stride(),
-                                 fields_.shape.channels, lanes_.length[b] + 2 * beyond);
-        if (program_.circular()) wrap_columns(sums, lanes_.length[b], halo(0));
-        kernels_.activation_exact[program_.kernel == Kernel::ntk](lanes_, b, args, sums, 2 * radius + 1,
-                                                                  fields_.shape.batch);
+        for (int n = y - box.radius(); n <= y + box.radius(); ++n)
+            kernels_.input_exact(sums - beyond, image.row(n + block_->row0) + lanes_.at_i[b] - beyond,
+                                 image.row(n + block_->row0 + block_->dy) + lanes_.at_j[b] - beyond,
+                                 image.plane_stride(), fields_.shape.channels, lanes_.length[b] + 2 * beyond);
+        if (program_.circular()) wrap_columns(sums, lanes_.length[b], halo(box));
+        kernels_.rectifier_exact[program_.kernel == Kernel::ntk](lanes_, b, args, sums, box.slots, plan_.shape.batch,
+                                                                 program_[box.node].scale());
     }
 }
 

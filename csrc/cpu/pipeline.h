@@ -1,88 +1,83 @@
-// The line pipeline: one block of displacements through all stages, row by row.
+// The line pipeline: one block of displacements through a segment, row by row.
 //
-// Row y of stage s is its raw input (E and T' of the pairs (i, i + D) with i in row y); it is summed horizontally and pushed
-// into the stage's ring of k rows; the vertical sum of the ring, k//2 rows later, goes through the pointwise map and is the
-// raw row of stage s + 1.  Only the rings are kept: O(width * sum of k) numbers a displacement.
+// Row y of a value (E and T' of the pairs (i, i + D) with i in row y) is summed horizontally and pushed into the ring of the
+// box that takes it in; the vertical sum of the ring, k//2 rows later, goes through the pointwise map and is a row of the
+// next value.  Only the rings are kept: O(width * sum of k) numbers a displacement.
 #pragma once
 
+#include <memory>
 #include <vector>
 
+#include "bands.h"
 #include "fields.h"
 #include "geometry.h"
 #include "monitor.h"
+#include "plan.h"
 #include "row_kernels.h"
 #include "sinks.h"
+#include "upsampled_rows.h"
 
 namespace ntkfast {
 
+template <class Real> using Stores = std::vector<std::unique_ptr<BandStore<Real>>>;  // by target; none for the output
+
 template <class Real> class Pipeline {
 public:
-    Pipeline(const Program& program, const Fields<Real>& fields, const RowKernels<Real>& kernels, int lanes);
+    Pipeline(const Program& program, const Plan& plan, const Fields<Real>& fields, const Stores<Real>& stores,
+             const RowKernels<Real>& kernels, int lanes);
 
-    // Runs one block; returns early when the monitor has stopped.
+    // Runs one block; returns early when the monitor has stopped.  Every row of the block goes to the sink, from the top.
     void run(const Block& block, RowSink<Real>& sink, Monitor& monitor, bool leader);
 
-    static std::int64_t bytes(const Program& program, const Shape& shape, int lanes);
+    static std::int64_t bytes(const Program& program, const Plan& plan, int lanes);
 
 private:
-    // A stage's rows, for one field (E or T'): slots 0..k-1 and, for large k, the running prefix.
-    struct Ring {
-        int slots, rows;          // rows = slots, or slots + 1 with the prefix
-        int lag;                  // row y enters at step y + lag
-        int first = 0, last = 0;  // rows of input of the block under way: first <= y < last
-        std::ptrdiff_t base;      // of slot 0 of E in a lane's buffers; T' follows behind the rows of E
-        bool blockwise() const { return rows > slots; }
+    // Rows of E and T' in lane 0.
+    struct Rows {
+        Real *e, *t;
     };
-    // Where the buffers of one lane lie, in elements from the lane's start.
-    struct Layout {
-        std::ptrdiff_t left, row_stride, raw_e, raw_t, output, lane_stride;
-        std::vector<Ring> rings;
+    struct Map {  // of one value of kind `map`
+        const MapTable<Real>* table;
+        const MapFields<Real>* fields;
+        MapArgs<Real> args;  // all but the rows
+        Flow flow;
+        bool refined;
     };
-    static Layout make_layout(const Program& program, const Shape& shape);
 
-    Real* at(std::ptrdiff_t offset) { return buffers_.data() + offset + layout_.left; }  // in lane 0
-    Real* ring_row(const Ring& ring, int field, int slot) {
-        return at(ring.base + (std::ptrdiff_t(field) * ring.rows + slot) * layout_.row_stride);
+    Real* at(std::ptrdiff_t offset) { return buffers_.data() + offset + plan_.left; }
+    Real* ring_row(const Box& box, int field, int slot) {
+        return at(box.base + (std::ptrdiff_t(field) * box.rows + slot) * plan_.row_stride);
     }
-    void start(const Block& block);
-    void feed(const Block& block, int s, int y);
-    void raw_row(const Block& block, int s, int y, Real* e, Real* t);
-    void input_row(const Block& block, int y, Real* e);
-    void outside_row(const Block& block, int s, int y, Real* e, Real* t);
-    void complete_columns(const Block& block, int s, int y, Real* e, Real* t);
-    void push(const Ring& ring, int slot, int field, const Real* raw);
-    void map(const MapTable<Real>& table, const Block& block, int s, int y, Real* e, Real* t);
-    void refine(const MapArgs<Real>& args, std::uint32_t lanes, const Block& block, int y);
-    std::ptrdiff_t halo(int s) const {
-        return std::ptrdiff_t(program_.stages[std::size_t(s)].radius()) * fields_.shape.batch;
+    Rows rows_of(const Value& value, int y) {
+        const int slot = wrap(y, value.depth);
+        return {at(value.base + slot * plan_.row_stride), at(value.base + (value.depth + slot) * plan_.row_stride)};
     }
+    Map make_map(const Value& value) const;
+    int first_row(const Box& box) const { return -(program_.circular() ? box.reach + box.radius() : box.radius()); }
+    std::ptrdiff_t halo(const Box& box) const { return std::ptrdiff_t(box.radius()) * plan_.shape.batch; }
+    bool in_image(int y) const { return program_.circular() || (y >= 0 && y < block_->rows); }
+
+    void step(std::size_t v, int y);
+    void compute(std::size_t v, int y, Rows out);
+    void image_row(const Value& value, int y, Real* e);
+    void banded_row(const Value& value, int y, Rows out);
+    void outside_row(const Box& box, int y, Rows out);
+    void complete_columns(const Box& box, bool tangent, int y, Rows rows);
+    void push(const Box& box, int y, int field, const Real* raw);
+    void map(const Value& value, const Map& map, int y, Rows out);
+    void refine(const Value& value, const MapArgs<Real>& args, std::uint32_t lanes, int y);
 
     const Program& program_;
+    const Plan& plan_;
     const Fields<Real>& fields_;
+    const Stores<Real>& stores_;
     const RowKernels<Real>& kernels_;
-    std::vector<ActivationConstants<Real>> constants_;
-    Layout layout_;
-    Lanes lanes_{};  // of the block under way
+    std::vector<Map> maps_;                                         // by value
+    std::vector<std::unique_ptr<UpsampledRows<Real>>> upsampled_;  // by value
+    const Block* block_ = nullptr;                                  // under way
+    Lanes lanes_{};
     std::vector<Real> buffers_, scratch_;
     std::vector<double> exact_;  // one row of column sums
 };
-
-// What travels through stage s.
-inline Flow flow_of(const Program& program, int s) {
-    if (program.kernel == Kernel::nngp) return s > 0 ? Flow::covariance : Flow::first_covariance;
-    return s > 0 ? Flow::tangent : Flow::first_tangent;
-}
-
-// The constants of stage s's pointwise map; the scale of stage s + 1 is folded in.
-template <class Real>
-ActivationConstants<Real> constants_of(const Program& program, const Fields<Real>& fields, int s) {
-    using Constants = ActivationConstants<Real>;
-    const Stage& stage = program.stages[std::size_t(s)];
-    const auto form = [&](int n) {
-        return program.keeps_angles(n) ? Constants::Form::angle : Constants::Form::distance;
-    };
-    return Constants::make(stage.slope, program.scale_after(s), stage.trainable,
-                           fields.stages[std::size_t(s)].largest_root, stage.kernel_size == 1, form(s), form(s + 1));
-}
 
 }  // namespace ntkfast

@@ -59,7 +59,7 @@ double time_kernels(const std::vector<std::tuple<int, double, double, bool, bool
     lanes.length[0] = length;
 
     double seconds =
-        best_seconds(repeats, [&] { kernels.input(lanes, scratch[0], rows[0], rows[8], stride, channels, 0); });
+        best_seconds(repeats, [&] { kernels.input(lanes, scratch[0], rows[0], rows[8], stride, channels, 0, 1.0f); });
     for (std::size_t s = 0; s < stages.size(); ++s) {
         const auto& [k, w, b, trainable, active, slope] = stages[s];
         const int kernel_size = k, fields = s > 0 ? 2 : 1;
@@ -79,7 +79,7 @@ double time_kernels(const std::vector<std::tuple<int, double, double, bool, bool
         args.e_out = scratch[0], args.t_out = scratch[1];
         args.constants = ActivationConstants<float>::make(slope, 1.0, trainable, 1.0, false);
         args.scale = 1;
-        const auto& table = s + 1 == stages.size() ? kernels.output : active ? kernels.activation : kernels.linear;
+        const auto& table = s + 1 == stages.size() ? kernels.output : active ? kernels.activation[0] : kernels.linear;
         const MapKernel<float> map =
             table[row_count_index(blockwise ? 2 : k)][int(s > 0 ? Flow::tangent : Flow::first_tangent)];
         seconds += best_seconds(repeats, [&] { map(lanes, args); });

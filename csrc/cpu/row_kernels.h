@@ -10,6 +10,7 @@
 #include <cstdint>
 
 #include "../pair_math.h"
+#include "../smooth_activations.h"
 
 namespace ntkfast {
 
@@ -49,33 +50,49 @@ template <class Real> struct MapArgs {
     Root<const Real*> i, j;          // diagonals along the row of i and along that of j
     Real* e_out;
     Real* t_out;
-    ActivationConstants<Real> constants;
-    Real scale;  // of the convolution that follows, where there is no activation
+    ActivationConstants<Real> constants;  // of a rectifier; `trainable` is read by `linear` and `output` too
+    SmoothConstants<Real> smooth;         // of the other activations
+    Real scale;                           // of the convolution that follows, where there is no activation
 };
+
+// Activations in the order of the table RowKernels::activation.
+constexpr int activation_kinds = 5;  // rectifier, erf, gelu, sin, cos
 
 // Returns the lanes with doubtful pairs, one bit each.
 template <class Real> using MapKernel = std::uint32_t (*)(const Lanes&, const MapArgs<Real>&);
 template <class Real> using MapTable = MapKernel<Real>[row_counts][flows];
 
 template <class Real> struct RowKernels {
-    // E = sum_c (x_c(i) - x_c(j))^2 for `halo` more pairs on either side; channel c lies c*plane behind channel 0
+    // E = gain sum_c (x_c(i) - x_c(j))^2 for `halo` more pairs on either side; channel c lies c*plane behind channel 0
     void (*input)(const Lanes&, Real* e, const Real* x_i, const Real* x_j, std::ptrdiff_t plane, int channels,
-                  std::ptrdiff_t halo);
+                  std::ptrdiff_t halo, Real gain);
     // out[l] = sum_n in[l + (n - k/2)*shift], n < k; scratch has room for one row
     void (*box_row)(const Lanes&, Real* out, const Real* in, int k, std::ptrdiff_t shift, Real* scratch);
     // out = a + b; out may be a or b
     void (*add)(const Lanes&, Real* out, const Real* a, const Real* b);
     // Pointwise maps by [row_count_index][flow]
-    MapTable<Real> activation;
+    MapTable<Real> activation[activation_kinds];
     MapTable<Real> linear;  // no activation: E' = scale E, T' = scale T
     MapTable<Real> output;  // last convolution: t_out = T, or S without a tangent; zero up to the whole chunk
     // sums[l] += sum_c (x_c(i) - x_c(j))^2 in double, n elements of one lane
     void (*input_exact)(double* sums, const Real* x_i, const Real* x_j, std::ptrdiff_t plane, int channels,
                         std::ptrdiff_t n);
-    // The activation of the first convolution for one lane, from column sums of E in double: E[l] is the sum of
-    // columns[l + (n - k/2)*shift], n < k
-    void (*activation_exact[2])(const Lanes&, int lane, const MapArgs<Real>&, const double* columns, int k,
-                                std::ptrdiff_t shift);  // by has_tangent
+    // The rectifier of the first convolution for one lane, from column sums of E in double: E[l] is `scale` times the sum
+    // of columns[l + (n - k/2)*shift], n < k
+    void (*rectifier_exact[2])(const Lanes&, int lane, const MapArgs<Real>&, const double* columns, int k,
+                               std::ptrdiff_t shift, double scale);  // by has_tangent
+    // out = c_a a + c_b b; without b, c_a a
+    void (*combine)(const Lanes&, Real* out, const Real* a, Real c_a, const Real* b, Real c_b);
+    // The rest work on n elements of one row.
+    // out = sum_m weights[m] rows[m]
+    void (*weighted)(Real* out, const Real* const* rows, const Real* weights, int count, std::ptrdiff_t n);
+    // out = gain (raw - v_i - v_j); without v, gain raw
+    void (*finish)(Real* out, const Real* raw, const Real* v_i, const Real* v_j, Real gain, std::ptrdiff_t n);
+    // Coarse element A: out(A) += weight (in(2A) + in(2A + 1)), or without `both` weight in(2A)
+    void (*pool)(Real* out, const Real* in, Real weight, bool both, std::ptrdiff_t n, int batch);
+    // Fine elements 2A and 2A + 1 of coarse element A: gain (sum_m weights[m] even[m](A) - v_i - v_j), and with odd[m]
+    void (*upsample)(Real* out, const Real* const* even, const Real* const* odd, const Real* weights, int count,
+                     const Real* v_i, const Real* v_j, Real gain, std::ptrdiff_t n, int batch);
     // sums_c(i) += T v_c(j); column c lies c*v_plane and c*plane behind column 0
     void (*accumulate_i)(const Lanes&, const Real* const* t, const Real* v_j, std::ptrdiff_t v_plane, Real* sums_i,
                          std::ptrdiff_t plane, int columns);

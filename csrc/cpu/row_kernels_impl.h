@@ -23,7 +23,8 @@ NTKFAST_HD std::ptrdiff_t whole(std::ptrdiff_t length) {
 }
 
 template <class Real, int Channels>
-void input_channels(Real* __restrict e, const Real* x_i, const Real* x_j, std::ptrdiff_t plane, std::ptrdiff_t n) {
+void input_channels(Real* __restrict e, const Real* x_i, const Real* x_j, std::ptrdiff_t plane, Real gain,
+                    std::ptrdiff_t n) {
     NTKFAST_VECTOR_LOOP
     for (std::ptrdiff_t l = 0; l < n; ++l) {
         Real sum = 0;
@@ -31,35 +32,35 @@ void input_channels(Real* __restrict e, const Real* x_i, const Real* x_j, std::p
             const Real diff = x_i[c * plane + l] - x_j[c * plane + l];
             sum += diff * diff;
         }
-        e[l] = sum;
+        e[l] = gain * sum;
     }
 }
 
 template <class Real>
-void input_any(Real* __restrict e, const Real* x_i, const Real* x_j, std::ptrdiff_t plane, int channels,
+void input_any(Real* __restrict e, const Real* x_i, const Real* x_j, std::ptrdiff_t plane, int channels, Real gain,
                std::ptrdiff_t n) {
     for (std::ptrdiff_t l = 0; l < n; ++l) e[l] = 0;
     for (int c = 0; c < channels; ++c) {
         NTKFAST_VECTOR_LOOP
         for (std::ptrdiff_t l = 0; l < n; ++l) {
             const Real diff = x_i[c * plane + l] - x_j[c * plane + l];
-            e[l] += diff * diff;
+            e[l] += gain * diff * diff;
         }
     }
 }
 
 template <class Real>
 void input(const Lanes& lanes, Real* e, const Real* x_i, const Real* x_j, std::ptrdiff_t plane, int channels,
-           std::ptrdiff_t halo) {
+           std::ptrdiff_t halo, Real gain) {
     for (int b = 0; b < lanes.count; ++b, e += lanes.stride) {
         const std::ptrdiff_t n = whole(lanes.length[b] + 2 * halo);
         const Real *from_i = x_i + lanes.at_i[b] - halo, *from_j = x_j + lanes.at_j[b] - halo;
         if (channels == 3)
-            input_channels<Real, 3>(e - halo, from_i, from_j, plane, n);
+            input_channels<Real, 3>(e - halo, from_i, from_j, plane, gain, n);
         else if (channels == 1)
-            input_channels<Real, 1>(e - halo, from_i, from_j, plane, n);
+            input_channels<Real, 1>(e - halo, from_i, from_j, plane, gain, n);
         else
-            input_any(e - halo, from_i, from_j, plane, channels, n);
+            input_any(e - halo, from_i, from_j, plane, channels, gain, n);
     }
 }
 
@@ -179,7 +180,7 @@ template <class Real> NTKFAST_HD Root<Real> root_at(const Root<const Real*>& row
     return {rows.p[l], rows.inverse[l], rows.rest[l]};
 }
 
-template <class Real, int Rows, Flow flow> std::uint32_t activation(const Lanes& lanes, const MapArgs<Real>& args) {
+template <class Real, int Rows, Flow flow> std::uint32_t rectifier(const Lanes& lanes, const MapArgs<Real>& args) {
     const ActivationConstants<Real> k = args.constants;
     std::uint32_t doubts = 0;
     for (int b = 0; b < lanes.count; ++b) {
@@ -200,6 +201,37 @@ template <class Real, int Rows, Flow flow> std::uint32_t activation(const Lanes&
     return doubts;
 }
 
+template <template <class> class Activation, class Real, int Rows, Flow flow>
+std::uint32_t smooth(const Lanes& lanes, const MapArgs<Real>& args) {
+    const SmoothConstants<Real> k = args.smooth;
+    for (int b = 0; b < lanes.count; ++b) {
+        const LaneOperands<Real, Rows> a(lanes, args, b);
+        NTKFAST_VECTOR_LOOP
+        for (std::ptrdiff_t l = 0; l < a.n; ++l) {
+            const Real e = sum_rows<Rows>(a.e, l);
+            const Real t = flow == Flow::tangent ? sum_rows<Rows>(a.t, l) : Real(0);
+            const Pair<Real> out = Activation<Real>::template apply<has_tangent(flow)>(
+                e, t, root_at<Real>(a.i, l), root_at<Real>(a.j, l), k);
+            a.e_out[l] = out.e;
+            if (has_tangent(flow)) a.t_out[l] = out.t;
+        }
+    }
+    return 0;
+}
+
+template <class Real, int Rows, Flow flow> std::uint32_t erf(const Lanes& lanes, const MapArgs<Real>& args) {
+    return smooth<ErfActivation, Real, Rows, flow>(lanes, args);
+}
+template <class Real, int Rows, Flow flow> std::uint32_t gelu(const Lanes& lanes, const MapArgs<Real>& args) {
+    return smooth<GeluActivation, Real, Rows, flow>(lanes, args);
+}
+template <class Real, int Rows, Flow flow> std::uint32_t sine(const Lanes& lanes, const MapArgs<Real>& args) {
+    return smooth<SinActivation, Real, Rows, flow>(lanes, args);
+}
+template <class Real, int Rows, Flow flow> std::uint32_t cosine(const Lanes& lanes, const MapArgs<Real>& args) {
+    return smooth<CosActivation, Real, Rows, flow>(lanes, args);
+}
+
 template <class Real>
 void input_exact(double* __restrict sums, const Real* x_i, const Real* x_j, std::ptrdiff_t plane, int channels,
                  std::ptrdiff_t n) {
@@ -213,8 +245,8 @@ void input_exact(double* __restrict sums, const Real* x_i, const Real* x_j, std:
 }
 
 template <class Real, bool with_tangent>
-void activation_exact(const Lanes& lanes, int lane, const MapArgs<Real>& args, const double* columns, int kernel_size,
-                      std::ptrdiff_t shift) {
+void rectifier_exact(const Lanes& lanes, int lane, const MapArgs<Real>& args, const double* columns, int kernel_size,
+                     std::ptrdiff_t shift, double scale) {
     const ActivationConstants<Real> k = args.constants;
     const LaneOperands<Real, 1> a(lanes, args, lane);
     const double* first = columns - (kernel_size / 2) * shift;
@@ -223,10 +255,112 @@ void activation_exact(const Lanes& lanes, int lane, const MapArgs<Real>& args, c
         double e = first[l];
         for (int m = 1; m < kernel_size; ++m) e += first[l + m * shift];
         const Pair<Real> out =
-            activate_exact<with_tangent>(e, Real(0), root_at<Real>(a.i, l), root_at<Real>(a.j, l), k);
+            activate_exact<with_tangent>(scale * e, Real(0), root_at<Real>(a.i, l), root_at<Real>(a.j, l), k);
         a.e_out[l] = out.e;
         if (with_tangent) a.t_out[l] = out.t;
     }
+}
+
+template <class Real>
+void combine(const Lanes& lanes, Real* out, const Real* a, Real c_a, const Real* b, Real c_b) {
+    for (int lane = 0; lane < lanes.count; ++lane, out += lanes.stride, a += lanes.stride) {
+        const std::ptrdiff_t n = whole(lanes.length[lane]);
+        if (b == nullptr) {
+            NTKFAST_VECTOR_LOOP
+            for (std::ptrdiff_t l = 0; l < n; ++l) out[l] = c_a * a[l];
+        } else {
+            NTKFAST_VECTOR_LOOP
+            for (std::ptrdiff_t l = 0; l < n; ++l) out[l] = c_a * a[l] + c_b * b[l];
+            b += lanes.stride;
+        }
+    }
+}
+
+template <class Real, int Count>
+void weighted_rows(Real* __restrict out, const Real* const* rows, const Real* weights, std::ptrdiff_t n) {
+    const Real* row[Count];
+    Real w[Count];
+    for (int m = 0; m < Count; ++m) row[m] = rows[m], w[m] = weights[m];
+    NTKFAST_VECTOR_LOOP
+    for (std::ptrdiff_t l = 0; l < n; ++l) {
+        Real sum = w[0] * row[0][l];
+        for (int m = 1; m < Count; ++m) sum += w[m] * row[m][l];
+        out[l] = sum;
+    }
+}
+
+template <class Real>
+void weighted(Real* out, const Real* const* rows, const Real* weights, int count, std::ptrdiff_t n) {
+    switch (count) {
+        case 1: weighted_rows<Real, 1>(out, rows, weights, n); break;
+        case 2: weighted_rows<Real, 2>(out, rows, weights, n); break;
+        case 3: weighted_rows<Real, 3>(out, rows, weights, n); break;
+        case 4: weighted_rows<Real, 4>(out, rows, weights, n); break;
+        default: weighted_rows<Real, max_direct_rows>(out, rows, weights, n); break;
+    }
+}
+
+template <class Real>
+void finish(Real* __restrict out, const Real* raw, const Real* v_i, const Real* v_j, Real gain, std::ptrdiff_t n) {
+    if (v_i == nullptr) {
+        NTKFAST_VECTOR_LOOP
+        for (std::ptrdiff_t l = 0; l < n; ++l) out[l] = gain * raw[l];
+    } else {
+        NTKFAST_VECTOR_LOOP
+        for (std::ptrdiff_t l = 0; l < n; ++l) out[l] = gain * ((raw[l] - v_i[l]) - v_j[l]);
+    }
+}
+
+template <class Real, bool both>
+void pool_pixels(Real* __restrict out, const Real* in, Real weight, std::ptrdiff_t n) {
+    NTKFAST_VECTOR_LOOP
+    for (std::ptrdiff_t a = 0; a < n; ++a) out[a] += weight * (both ? in[2 * a] + in[2 * a + 1] : in[2 * a]);
+}
+
+template <class Real> void pool(Real* out, const Real* in, Real weight, bool both, std::ptrdiff_t n, int batch) {
+    if (batch == 1) return both ? pool_pixels<Real, true>(out, in, weight, n) : pool_pixels<Real, false>(out, in, weight, n);
+    for (std::ptrdiff_t a = 0; a < n; ++a, out += batch, in += 2 * std::ptrdiff_t(batch)) {
+        NTKFAST_VECTOR_LOOP
+        for (int m = 0; m < batch; ++m) out[m] += weight * (both ? in[m] + in[batch + m] : in[m]);
+    }
+}
+
+template <class Real, int Count, bool spread>
+void upsample_pixels(Real* __restrict out, const Real* const* even, const Real* const* odd, const Real* weights,
+                     const Real* v_i, const Real* v_j, Real gain, std::ptrdiff_t n, int batch) {
+    const Real *rows_even[Count], *rows_odd[Count];
+    Real w[Count];
+    for (int m = 0; m < Count; ++m) rows_even[m] = even[m], rows_odd[m] = odd[m], w[m] = gain * weights[m];
+    const auto at = [&](const Real* const (&rows)[Count], std::ptrdiff_t l) {
+        Real sum = w[0] * rows[0][l];
+        for (int m = 1; m < Count; ++m) sum += w[m] * rows[m][l];
+        return sum;
+    };
+    if (batch == 1) {
+        NTKFAST_VECTOR_LOOP
+        for (std::ptrdiff_t a = 0; a < n; ++a) {
+            out[2 * a] = at(rows_even, a) - (spread ? gain * (v_i[2 * a] + v_j[2 * a]) : Real(0));
+            out[2 * a + 1] = at(rows_odd, a) - (spread ? gain * (v_i[2 * a + 1] + v_j[2 * a + 1]) : Real(0));
+        }
+        return;
+    }
+    for (std::ptrdiff_t a = 0; a < n; ++a) {
+        const std::ptrdiff_t fine = 2 * a * batch;
+        NTKFAST_VECTOR_LOOP
+        for (int m = 0; m < batch; ++m) {
+            const std::ptrdiff_t l = a * batch + m, e = fine + m, o = e + batch;
+            out[e] = at(rows_even, l) - (spread ? gain * (v_i[e] + v_j[e]) : Real(0));
+            out[o] = at(rows_odd, l) - (spread ? gain * (v_i[o] + v_j[o]) : Real(0));
+        }
+    }
+}
+
+template <class Real>
+void upsample(Real* out, const Real* const* even, const Real* const* odd, const Real* weights, int count,
+              const Real* v_i, const Real* v_j, Real gain, std::ptrdiff_t n, int batch) {
+    const auto kernel = count == 1 ? (v_i ? upsample_pixels<Real, 1, true> : upsample_pixels<Real, 1, false>)
+                                   : (v_i ? upsample_pixels<Real, 4, true> : upsample_pixels<Real, 4, false>);
+    kernel(out, even, odd, weights, v_i, v_j, gain, n, batch);
 }
 
 template <class Real, int Rows, Flow flow> std::uint32_t linear(const Lanes& lanes, const MapArgs<Real>& args) {
@@ -311,11 +445,17 @@ constexpr RowKernels<Real> table = {
     input<Real>,
     box_row<Real>,
     add<Real>,
-    NTKFAST_BY_ROWS(activation),
+    {NTKFAST_BY_ROWS(rectifier), NTKFAST_BY_ROWS(erf), NTKFAST_BY_ROWS(gelu), NTKFAST_BY_ROWS(sine),
+     NTKFAST_BY_ROWS(cosine)},
     NTKFAST_BY_ROWS(linear),
     NTKFAST_BY_ROWS(output),
     input_exact<Real>,
-    {activation_exact<Real, false>, activation_exact<Real, true>},
+    {rectifier_exact<Real, false>, rectifier_exact<Real, true>},
+    combine<Real>,
+    weighted<Real>,
+    finish<Real>,
+    pool<Real>,
+    upsample<Real>,
     accumulate_i<Real>,
     accumulate_j<Real>,
 };

@@ -11,12 +11,12 @@
 
 namespace ntkfast {
 
-// Receives each finished row of a block: t[b][l] = T(i, i + D_b) with i = (y, col0_b + l), in units of Fields::unit; zero
-// from the lane's end to the next whole chunk.
+// Receives each finished row of a block: t[b][l] = T(i, i + D_b) with i = (y, col0_b + l), in units of Fields::unit.  The
+// rows of the output are zero from the lane's end to the next whole chunk, and have no E.
 template <class Real> struct RowSink {
     virtual ~RowSink() = default;
     virtual void begin_block(const Block&, std::int64_t /*number*/) {}
-    virtual void row(const Block& block, int y, const Real* const* t) = 0;
+    virtual void row(const Block& block, int y, const Real* const* e, const Real* const* t) = 0;
     virtual void end_block(const Block&) {}
 };
 
@@ -38,7 +38,7 @@ public:
     }
 
     void begin_block(const Block& block, std::int64_t) override {
-        lanes_ = block.row_lanes(shape_.batch, 0);
+        lanes_ = block.row_lanes(shape_, circular_, 0);
         paired_ = Lanes{};
         for (int b = 0; b < block.lanes; ++b) {
             if (block.lane[b].self_paired) continue;
@@ -47,7 +47,7 @@ public:
         }
     }
 
-    void row(const Block& block, int y, const Real* const* t) override {
+    void row(const Block& block, int y, const Real* const*, const Real* const* t) override {
         const std::ptrdiff_t v_plane = v_.plane_stride(), plane = sums_.plane_stride();
         const int y_j = y + block.dy;
         kernels_.accumulate_i(lanes_, t, v_.row(y_j), v_plane, sums_.row(y), plane, columns_);
@@ -114,7 +114,7 @@ template <class Real> void replay(const Real* packed, int batch, const Block& bl
         packed += block.rows * length[b];
     }
     for (int y = 0; y < block.rows; ++y) {
-        sink.row(block, y, rows);
+        sink.row(block, block.row0 + y, nullptr, rows);
         for (int b = 0; b < block.lanes; ++b) rows[b] += length[b];
     }
 }
@@ -126,7 +126,7 @@ public:
 
     void begin_block(const Block&, std::int64_t number) override { to_ = packed_ + offsets_[std::size_t(number)]; }
 
-    void row(const Block& block, int y, const Real* const* t) override {
+    void row(const Block& block, int y, const Real* const*, const Real* const* t) override {
         Real* lane = to_;
         for (int b = 0; b < block.lanes; ++b) {
             const std::ptrdiff_t length = round_up(std::ptrdiff_t(block.lane[b].cols) * batch_);
@@ -150,7 +150,7 @@ public:
     DenseSink(Real* out, const Shape& shape, bool circular, Real unit)
         : out_(out), shape_(shape), circular_(circular), unit_(unit) {}
 
-    void row(const Block& block, int y, const Real* const* t) override {
+    void row(const Block& block, int y, const Real* const*, const Real* const* t) override {
         const std::int64_t d = shape_.pixels();
         for (int n = 0; n < shape_.batch; ++n) {
             Real* matrix = out_ + n * d * d;

@@ -12,7 +12,21 @@ import numpy as np
 import psutil
 
 from . import _core
-from .network import Network, _integer
+from .network import (
+    GELU,
+    Add,
+    AvgPool,
+    Concat,
+    Conv,
+    Cos,
+    Erf,
+    Input,
+    Network,
+    Rectifier,
+    Sin,
+    Upsample,
+    _integer,
+)
 
 Progress = Callable[[float], None]
 
@@ -78,44 +92,70 @@ def info() -> dict[str, Any]:
     }
 
 
-def stages(network: Network) -> list[tuple[int, float, float, bool, bool, float]]:
-    """The network as the engine takes it; see ``Stage`` in csrc/program.h."""
+NodeTuple = tuple[str, list[int], int, list[float]]
+
+
+def nodes(network: Network) -> list[NodeTuple]:
+    """The graph as the engine takes it: operation, inputs, level, numbers; see csrc/bindings.cpp."""
     return [
-        (
-            stage.conv.kernel_size,
-            stage.conv.weight_var,
-            stage.conv.bias_var,
-            stage.conv.trainable,
-            stage.activation is not None,
-            stage.activation.slope if stage.activation is not None else 1.0,
-        )
-        for stage in network.stages()
+        (name, list(node.inputs), node.level, numbers)
+        for node in network.graph()
+        for name, numbers in (_operation(node.layer),)
     ]
 
 
-def make(network: Network, images: np.ndarray, *, kernel: str, dtype: np.dtype[Any], threads: int) -> Any:
-    """Compiled engine for ``images``, float64 of shape (batch, H, W, C)."""
+def _operation(layer: Any) -> tuple[str, list[float]]:
+    if isinstance(layer, Conv):
+        return "conv", [layer.kernel_size, layer.stride, layer.weight_var, layer.bias_var, float(layer.trainable)]
+    if isinstance(layer, Rectifier):
+        return "rectifier", [layer.slope]
+    if isinstance(layer, Upsample):
+        return "upsample", [float(layer.mode == "bilinear")]
+    if isinstance(layer, Concat):
+        return "concat", list(layer.shares)
+    return OPERATIONS[type(layer)], []
+
+
+# Operations without numbers.
+OPERATIONS = {Input: "input", Erf: "erf", GELU: "gelu", Sin: "sin", Cos: "cos", AvgPool: "avg_pool", Add: "add"}
+
+
+def make(network: Network, images: np.ndarray, *, noise: bool, kernel: str, dtype: np.dtype[Any], threads: int) -> Any:
+    """Compiled engine for ``images``, float64 of shape (batch, H, W, C); of noise only the shape is read."""
     engine = _core.EngineFloat32 if dtype == np.float32 else _core.EngineFloat64
-    row = images.shape[2] * images.shape[0]  # rows hold the whole batch: the longer, the fewer lanes fit in the cache
     return engine(
-        stages(network),
+        nodes(network),
         network.padding == "circular",
         kernel == "nngp",
         np.ascontiguousarray(images, dtype=np.float64),
+        noise,
         isa=isa(),
         threads=threads,
-        lanes=max(1, min(LANES, LANES * 256 // row)),
+        lanes=_lanes(images.shape),
     )
 
 
+def _lanes(shape: tuple[int, ...]) -> int:
+    row = shape[2] * shape[0]  # rows hold the whole batch: the longer, the fewer lanes fit in the cache
+    return max(1, min(LANES, LANES * 256 // row))
+
+
 def estimate(
-    network: Network, shape: tuple[int, int, int, int], *, columns: int, dtype: np.dtype[Any], threads: int
+    network: Network,
+    shape: tuple[int, int, int, int],
+    *,
+    kernel: str,
+    columns: int,
+    dtype: np.dtype[Any],
+    threads: int,
 ) -> dict[str, int]:
-    """Bytes the engine takes for images of ``shape`` (batch, H, W, C): held always, in a product, when stored."""
+    """Bytes for images of ``shape`` (batch, H, W, C): held always, in a product, in coarse bands, when stored."""
     function = _core.estimate_float32 if dtype == np.float32 else _core.estimate_float64
-    circular = network.padding == "circular"
-    fields, product, store = function(stages(network), circular, False, shape, columns, threads, LANES)
-    return {"fields": fields, "product": product, "store": store}
+    circular, nngp = network.padding == "circular", kernel == "nngp"
+    fields, product, bands, store = function(
+        nodes(network), circular, nngp, shape, columns, threads, _lanes(shape)
+    )
+    return {"fields": fields, "product": product, "bands": bands, "store": store}
 
 
 def available_memory() -> int:

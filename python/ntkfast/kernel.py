@@ -10,6 +10,7 @@ import numpy as np
 from scipy.sparse.linalg import LinearOperator
 
 from . import _engine
+from .inputs import NoiseInput
 from .network import Network, _integer
 
 __all__ = ["NTK"]
@@ -97,7 +98,9 @@ class NTK(LinearOperator):  # type: ignore[misc]
         if progress is not None and not callable(progress):
             raise TypeError(f"progress must be callable, got {progress!r}")
         real = _dtype(dtype)
-        pixels = as_image("image", image, channel_axis, real)
+        noise = isinstance(image, NoiseInput)
+        pixels = np.zeros((*image.shape, 1)) if noise else as_image("image", image, channel_axis, real)
+        network.check_size(*pixels.shape[:2])
 
         self.network = network
         self.device = "cpu"
@@ -113,7 +116,8 @@ class NTK(LinearOperator):  # type: ignore[misc]
         bytes_needed = self.memory_estimate()
         _engine.require_memory("the engine's fields and one product", bytes_needed["stream"], "use a smaller image")
         self.storage = self._choose_storage(_choice("storage", storage, STORAGES), bytes_needed["dense"])
-        self._engine = _engine.make(network, pixels[None], kernel=kernel, dtype=real, threads=self.threads)
+        self._engine = _engine.make(
+            network, pixels[None], noise=noise, kernel=kernel, dtype=real, threads=self.threads)
 
     def _choose_storage(self, storage: str, bytes_dense: int) -> str:
         if storage == "auto":
@@ -137,9 +141,14 @@ class NTK(LinearOperator):  # type: ignore[misc]
         """
         height, width = self.image_shape
         parts = _engine.estimate(
-            self.network, (1, height, width, self.channels), columns=columns, dtype=self.dtype, threads=self.threads
+            self.network,
+            (1, height, width, self.channels),
+            kernel=self.kernel,
+            columns=columns,
+            dtype=self.dtype,
+            threads=self.threads,
         )
-        stream = parts["fields"] + parts["product"]
+        stream = parts["fields"] + parts["product"] + parts["bands"]
         return {"stream": stream, "dense": stream + parts["store"]}
 
     def _matmat(self, V: np.ndarray) -> np.ndarray:

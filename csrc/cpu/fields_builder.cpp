@@ -1,0 +1,406 @@
+#include "fields_builder.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "../activations.h"
+
+namespace ntkfast {
+namespace {
+
+// out(y, x) = sum over |n| <= radius of in along one axis; `step` and `length` describe that axis in elements.
+void box_along(const Plane& in, Plane& out, std::ptrdiff_t step, int length, int radius, bool circular) {
+    const std::ptrdiff_t total = std::ptrdiff_t(in.size());
+    for (std::ptrdiff_t start = 0; start < total; start += step * length) {
+        for (int n = 0; n < length; ++n) {
+            double* to = &out[std::size_t(start + n * step)];
+            std::fill(to, to + step, 0.0);
+            for (int m = n - radius; m <= n + radius; ++m) {
+                if (!circular && (m < 0 || m >= length)) continue;
+                const int index = ((m % length) + length) % length;
+                const double* from = &in[std::size_t(start + index * step)];
+                for (std::ptrdiff_t e = 0; e < step; ++e) to[e] += from[e];
+            }
+        }
+    }
+}
+
+Plane box(const Plane& in, const Shape& shape, int radius, bool circular) {
+    if (radius == 0) return in;
+    Plane rows(in.size()), out(in.size());
+    box_along(in, rows, shape.batch, shape.width, radius, circular);
+    box_along(rows, out, std::ptrdiff_t(shape.width) * shape.batch, shape.height, radius, circular);
+    return out;
+}
+
+// out(P) = in(2P)
+Plane even_pixels(const Plane& in, const Shape& coarse) {
+    Plane out;
+    for (int y = 0; y < coarse.height; ++y)
+        for (int x = 0; x < coarse.width; ++x)
+            for (int n = 0; n < coarse.batch; ++n)
+                out.push_back(in[(std::size_t(2 * y) * 2 * std::size_t(coarse.width) + 2 * std::size_t(x)) *
+                                     std::size_t(coarse.batch) + std::size_t(n)]);
+    return out;
+}
+
+// sum_a A_pa in(a) of the mean over cells of 2 x 2.
+Plane mean_of_cells(const Plane& in, const Shape& coarse) {
+    Plane out(std::size_t(coarse.elements()), 0.0);
+    const std::size_t batch = std::size_t(coarse.batch), width = std::size_t(coarse.width);
+    for (std::size_t n = 0; n < in.size(); ++n) {
+        const std::size_t pixel = n / batch, y = pixel / (2 * width), x = pixel % (2 * width);
+        out[((y / 2) * width + x / 2) * batch + n % batch] += in[n] / 4;
+    }
+    return out;
+}
+
+// sum_a A_pa in(a) of upsampling.
+Plane upsampled(const Plane& in, const Shape& fine, bool bilinear, bool circular) {
+    const Shape coarse = at_level(fine, 1);
+    const auto neighbour = [&](int n, int length) {
+        const int other = n / 2 + (n % 2 != 0 ? 1 : -1);
+        return circular ? wrap(other, length) : std::clamp(other, 0, length - 1);
+    };
+    const auto from = [&](int y, int x, int n) {
+        return in[std::size_t((std::int64_t(y) * coarse.width + x) * coarse.batch + n)];
+    };
+    Plane out;
+    for (int y = 0; y < fine.height; ++y)
+        for (int x = 0; x < fine.width; ++x)
+            for (int n = 0; n < fine.batch; ++n) {
+                double sum = from(y / 2, x / 2, n);
+                if (bilinear) {
+                    const int y1 = neighbour(y, coarse.height), x1 = neighbour(x, coarse.width);
+                    sum = (9 * sum + 3 * from(y1, x / 2, n) + 3 * from(y / 2, x1, n) + from(y1, x1, n)) / 16;
+                }
+                out.push_back(sum);
+            }
+    return out;
+}
+
+// Smallest p_i that counts as non-zero, relative to the largest of the stage: below it a pair is beneath the rounding of
+// the result, and 1/(p_i p_j) would leave the range of the type.
+template <class Real> constexpr double tiny_root = sizeof(Real) == 4 ? 1e-12 : 1e-60;
+template <class Real> constexpr double least_root = sizeof(Real) == 4 ? 1e-17 : 1e-140;
+
+template <class Real> PaddedRows<Real> padded(const Plane& from, const Shape& shape, bool circular, int margin) {
+    PaddedRows<Real> to(shape, 1, circular, margin);
+    const std::ptrdiff_t width = std::ptrdiff_t(shape.width) * shape.batch;
+    for (int y = 0; y < shape.height; ++y) {
+        Real* row = to.row(y);
+        for (std::ptrdiff_t e = 0; e < width; ++e) {
+            row[e] = Real(from[std::size_t(y * width + e)]);
+            if (circular) row[width + e] = row[e];
+        }
+    }
+    return to;
+}
+
+template <class Real>
+MapFields<Real> map_fields(const Node& node, const Shape& shape, const Plane& s, double unit, bool circular, int margin) {
+    const double largest = std::sqrt(*std::max_element(s.begin(), s.end()));
+    const double floor = std::max(tiny_root<Real> * largest, least_root<Real>);
+    Plane root(s.size()), inverse(s.size()), rest(s.size());
+    const bool smooth = is_activation(node.op) && node.op != Op::rectifier;
+    for (std::size_t n = 0; n < s.size(); ++n) {
+        if (smooth) {
+            const Root<double> number = smooth_number<Real>(node.op, unit * s[n]);
+            root[n] = number.p, inverse[n] = number.inverse, rest[n] = number.rest;
+            continue;
+        }
+        const double p = std::sqrt(s[n]);
+        root[n] = p > floor ? p : 0.0;
+        inverse[n] = p > floor ? 1 / p : 0.0;
+        rest[n] = root[n] - double(Real(root[n]));
+    }
+    const auto rows = [&](const Plane& plane) { return padded<Real>(plane, shape, circular, margin); };
+    return {{rows(root), rows(inverse), rows(rest)}, largest};
+}
+
+// Rows and columns that any row loop may read beyond the image.
+int margin_of(const Program& program) { return std::max(1, program.max_radius()); }
+
+// A power of 4 near the largest variance of any node, so that the engine's numbers are of order one whatever the units of
+// the image, and dividing by its root is exact.  From an upper bound of the variances: all pixels as large as the largest.
+double natural_unit(const Program& program, double largest) {
+    std::vector<double> bound;
+    double most = 0;
+    for (const Node& node : program.nodes) {
+        const auto input = [&](std::size_t m) { return bound[std::size_t(node.inputs[m])]; };
+        double value = 0;
+        if (node.op == Op::input) value = largest * largest;
+        else if (node.op == Op::conv) value = node.weight_var * input(0) + node.bias_var;
+        else if (is_merge(node.op)) value = node.shares[0] * input(0) + node.shares[1] * input(1);
+        else if (is_activation(node.op)) value = diagonal_gains(node, input(0)).q;
+        else value = input(0);
+        bound.push_back(value);
+        most = std::max(most, value);
+    }
+    if (!(most > 1e-300)) return 1.0;  // a zero image
+    return std::ldexp(1.0, 2 * int(std::floor(std::ilogb(most) / 2.0)));
+}
+
+}  // namespace
+
+FieldsBuilder::FieldsBuilder(const Program& program, const Shape& shape, const double* image, bool single_precision,
+                             const RowKernels<double>& kernels, int threads)
+    : program_(program), shape_(shape), kernels_(kernels), threads_(threads), targets_(targets_of(program)),
+      stores_(targets_.size()), reach_(targets_.size(), -1) {
+    fields_.shape = shape;
+    fields_.noise = image == nullptr;
+    read_image(image, single_precision);
+    choose_reaches();
+    for (int n = 0; n < program.size(); ++n) add(n);
+}
+
+void FieldsBuilder::read_image(const double* image, bool single_precision) {
+    double largest = fields_.noise ? 1.0 : 0.0;
+    const std::int64_t count = shape_.elements() * shape_.channels;
+    for (std::int64_t n = 0; n < (fields_.noise ? 0 : count); ++n) largest = std::max(largest, std::abs(image[n]));
+    // The bound is of squares: what would under- or overflow is scaled first.
+    fields_.unit = natural_unit(program_, largest);
+    Plane variance(std::size_t(shape_.elements()), fields_.noise ? 1 / fields_.unit : 0.0);
+    const bool circular = program_.circular();
+    fields_.image = PaddedRows<double>(shape_, fields_.noise ? 0 : shape_.channels, circular, margin_of(program_));
+    // E = 1/(2C) sum_c (x_c(i) - x_c(j))^2: the factor goes into the pixels, and the diagonal is taken of the pixels as the
+    // engine's type rounds them, so that the two agree.
+    const double factor = 1 / (std::sqrt(2.0 * shape_.channels) * std::sqrt(fields_.unit));
+    const std::ptrdiff_t width = std::ptrdiff_t(shape_.width) * shape_.batch;
+    for (int n = 0; n < (fields_.noise ? 0 : shape_.batch); ++n)
+        for (int y = 0; y < shape_.height; ++y)
+            for (int x = 0; x < shape_.width; ++x)
+                for (int c = 0; c < shape_.channels; ++c) {
+                    double* row = fields_.image.row(y) + c * fields_.image.plane_stride();
+                    const double exact = factor * *image++;
+                    const double value = single_precision ? double(float(exact)) : exact;
+                    const std::ptrdiff_t e = std::ptrdiff_t(x) * shape_.batch + n;
+                    row[e] = value;
+                    if (circular) row[width + e] = value;
+                    variance[std::size_t(y * width + e)] += 2.0 * value * value;
+                }
+    fields_.variance.push_back(std::move(variance));
+    fields_.tangent.emplace_back(std::size_t(shape_.elements()), 0.0);
+}
+
+// How far from D = 0 the bands of each target are needed for the local variances v; -1: not at all.
+void FieldsBuilder::choose_reaches() {
+    const auto raise = [&](int target, int reach) {
+        int& known = reach_[std::size_t(target)];
+        known = std::max(known, reach);
+    };
+    std::vector<std::vector<Source>> sources;
+    for (const Target& target : targets_) sources.push_back(sources_of(program_, targets_, target));
+    for (std::size_t t = targets_.size(); t-- > 0;) {
+        const Target& target = targets_[t];
+        if (target.kind == TargetKind::pooled) raise(int(t), 0);
+        const int reach = reach_[t];
+        const int sweep = target.kind == TargetKind::pooled ? 2 * reach + 1
+                          : target.kind == TargetKind::strided ? 2 * reach : reach;
+        for (const Source& source : sources[t]) {
+            if (source.target < 0) continue;
+            const Node& node = program_[source.node];
+            const bool up = node.op == Op::upsample;
+            // The local variance behind the upsampling is that of its pairs at D = 0.
+            const int needed = up && node.bilinear ? std::max(sweep, 0) : sweep;
+            if (needed < 0) continue;
+            raise(source.target, up ? UpsampledRows<double>::highest(needed, node.bilinear) : needed);
+        }
+    }
+}
+
+// The bands of one target near D = 0, in double.
+void FieldsBuilder::make_bands(int target) {
+    const int reach = reach_[std::size_t(target)];
+    if (reach < 0) return;
+    const Target& made = targets_[std::size_t(target)];
+    stores_[std::size_t(target)] = std::make_unique<BandStore<double>>(at_level(shape_, made.level), program_.circular(),
+                                                                       reach, program_.has_tangent(made.node));
+    const int rows = at_level(shape_, made.level).height, fine_rows = at_level(shape_, made.sweep_level()).height;
+    const int most = program_.circular() ? reach : std::min(reach, rows - 1);
+    MakeBands step{target, -most, most, {}};
+    const bool pooled = made.kind == TargetKind::pooled, strided = made.kind == TargetKind::strided;
+    const int far = pooled ? 2 * most + 1 : strided ? 2 * most : most;
+    for (int dy = -far; dy <= far; dy += strided ? 2 : 1)
+        if (program_.circular() || std::abs(dy) < fine_rows) step.sweep.push_back(dy);
+    BandMaker<double> maker(program_, targets_, target, fields_, stores_, kernels_, 8, threads_);
+    Monitor monitor(nullptr, 0);
+    maker.run(step, monitor);
+    if (!pooled)  // the diagonal of a pool is read from its bands first
+        for (int dy = -most; dy <= most; ++dy) maker.seal(dy);
+}
+
+void FieldsBuilder::seal_bands(int target) {
+    BandMaker<double> maker(program_, targets_, target, fields_, stores_, kernels_, 3, 1);
+    const int reach = reach_[std::size_t(target)];
+    for (int dy = -reach; dy <= reach; ++dy)
+        if (stores_[std::size_t(target)]->exists(dy)) maker.seal(dy);
+}
+
+int FieldsBuilder::target_of(TargetKind kind, int node) const {
+    for (std::size_t t = 0; t < targets_.size(); ++t)
+        if (targets_[t].kind == kind && targets_[t].node == node) return int(t);
+    return -1;
+}
+
+// The diagonals of one node, from those of the earlier ones.
+void FieldsBuilder::add(int n) {
+    const Node& node = program_[n];
+    if (node.op == Op::input) return;
+    const Shape shape = at_level(shape_, node.level);
+    if (node.op == Op::conv) {
+        add_conv(n, shape);
+    } else if (is_activation(node.op)) {
+        // Q(i,i) and T' = Q' T on the diagonal.
+        const std::size_t input = std::size_t(node.input());
+        Plane q = fields_.variance[input], t = fields_.tangent[input];
+        for (std::size_t e = 0; e < q.size(); ++e) {
+            const Gains gains = diagonal_gains(node, fields_.unit * q[e]);
+            q[e] = gains.q / fields_.unit;
+            t[e] *= gains.dq;
+        }
+        push(std::move(q), std::move(t));
+        fields_.maps.emplace(n, map_fields<double>(node, shape, fields_.variance[input], fields_.unit,
+                                                   program_.circular(), margin_of(program_)));
+    } else if (is_merge(node.op)) {
+        const auto sum = [&](const std::vector<Plane>& planes) {
+            const Plane &a = planes[std::size_t(node.inputs[0])], &b = planes[std::size_t(node.inputs[1])];
+            Plane out(a.size());
+            for (std::size_t e = 0; e < out.size(); ++e) out[e] = node.shares[0] * a[e] + node.shares[1] * b[e];
+            return out;
+        };
+        Plane q = sum(fields_.variance), t = sum(fields_.tangent);
+        push(std::move(q), std::move(t));
+    } else {
+        add_average(n, shape);
+    }
+    const int stored = target_of(TargetKind::stored, n);
+    if (stored >= 0) make_bands(stored);
+}
+
+// S = box(w/k^2 Q) + b,  T = [trainable] S + box(w/k^2 T'), at even pixels with stride 2.
+void FieldsBuilder::add_conv(int n, const Shape& shape) {
+    const Node& node = program_[n];
+    const Shape before = at_level(shape_, program_[node.input()].level);
+    const std::size_t input = std::size_t(node.input());
+    const auto box_sum = [&](const Plane& plane) {
+        Plane scaled = plane;
+        for (double& value : scaled) value *= node.scale();
+        Plane out = box(scaled, before, node.radius(), program_.circular());
+        return node.stride == 2 ? even_pixels(out, shape) : out;
+    };
+    Plane half = fields_.variance[input];
+    for (double& value : half) value *= node.scale() / 2;
+    fields_.halves.emplace(n, padded<double>(half, before, program_.circular(), margin_of(program_)));
+    Plane s = box_sum(fields_.variance[input]), t = box_sum(fields_.tangent[input]);
+    for (std::size_t e = 0; e < s.size(); ++e) {
+        s[e] += node.bias_var / fields_.unit;
+        if (node.trainable) t[e] += s[e];
+    }
+    push(std::move(s), std::move(t));
+    fields_.maps.emplace(n, map_fields<double>(node, shape, fields_.variance[std::size_t(n)], fields_.unit,
+                                               program_.circular(), margin_of(program_)));
+    const int strided = target_of(TargetKind::strided, n);
+    if (strided >= 0) make_bands(strided);
+}
+
+// Average pool and upsampling:  Q(p,p) = sum_a A_pa Q(a,a) - 2 v(p)  with  2 v(p) = (A E A^T)(p,p), and T' as it is.
+void FieldsBuilder::add_average(int n, const Shape& shape) {
+    const Node& node = program_[n];
+    const std::size_t input = std::size_t(node.input());
+    const bool pooled = node.op == Op::avg_pool, circular = program_.circular();
+    const Plane& before = fields_.variance[input];
+    Plane q = pooled ? mean_of_cells(before, shape) : upsampled(before, shape, node.bilinear, circular);
+    if (!pooled && !node.bilinear) return push(std::move(q), upsampled(fields_.tangent[input], shape, false, circular));
+    Plane raw(q.size()), t(q.size(), 0.0);
+    const std::ptrdiff_t width = std::ptrdiff_t(shape.width) * shape.batch;
+    if (pooled) {
+        const int target = target_of(TargetKind::pooled, n);
+        make_bands(target);
+        const Band<double>& band = stores_[std::size_t(target)]->at(0);
+        for (int y = 0; y < shape.height; ++y) {
+            std::copy_n(band.e(y, 0), width, &raw[std::size_t(y * width)]);
+            if (band.has_tangent()) std::copy_n(band.t(y, 0), width, &t[std::size_t(y * width)]);
+        }
+    } else {
+        const BandStore<double>& store = *stores_[std::size_t(target_of(TargetKind::stored, node.input()))];
+        UpsampledRows<double> rows(shape, circular, true, nullptr, 1.0, kernels_, 1);
+        Block block = Block::of_rows(shape, circular, 0);
+        block.add_lane(shape, circular, 0);
+        for (int y = 0; y < shape.height; ++y)
+            rows.row(block, store, y, &raw[std::size_t(y * width)], &t[std::size_t(y * width)], store.tangent(), 0);
+    }
+    Plane spread = raw;
+    for (std::size_t e = 0; e < q.size(); ++e) {
+        q[e] = std::max(0.0, q[e] - raw[e]);
+        spread[e] /= 2;
+    }
+    push(std::move(q), std::move(t));
+    fields_.spread.emplace(n, padded<double>(spread, shape, circular, margin_of(program_)));
+    if (pooled) seal_bands(target_of(TargetKind::pooled, n));
+}
+
+void FieldsBuilder::push(Plane variance, Plane tangent) {
+    fields_.variance.push_back(std::move(variance));
+    fields_.tangent.push_back(std::move(tangent));
+}
+
+// --- In the engine's type -------------------------------------------------------------------------------------------
+
+namespace {
+
+template <class Real> PaddedRows<Real> rounded(const PaddedRows<double>& from, const Shape& shape, int planes, bool circular,
+                                               int margin) {
+    PaddedRows<Real> to(shape, planes, circular, margin);
+    to.copy_from(from);
+    return to;
+}
+
+}  // namespace
+
+template <class Real> Fields<Real> round_fields(const Fields<double>& from, const Program& program) {
+    Fields<Real> to;
+    const bool circular = program.circular();
+    const int margin = margin_of(program);
+    to.shape = from.shape;
+    to.noise = from.noise;
+    to.unit = from.unit;
+    to.variance = from.variance;
+    to.tangent = from.tangent;
+    to.image = rounded<Real>(from.image, from.shape, from.noise ? 0 : from.shape.channels, circular, margin);
+    for (const auto& [n, rows] : from.halves)
+        to.halves.emplace(n, rounded<Real>(rows, at_level(from.shape, program[program[n].input()].level), 1, circular,
+                                           margin));
+    for (const auto& [n, rows] : from.spread)
+        to.spread.emplace(n, rounded<Real>(rows, at_level(from.shape, program[n].level), 1, circular, margin));
+    for (const auto& entry : from.maps) {
+        const int n = entry.first;
+        const Node& node = program[n];
+        const std::size_t source = std::size_t(is_activation(node.op) ? node.input() : n);
+        to.maps.emplace(n, map_fields<Real>(node, at_level(from.shape, node.level), from.variance[source], from.unit,
+                                            circular, margin));
+    }
+    return to;
+}
+
+std::int64_t fields_bytes(const Program& program, const Shape& shape, std::size_t real) {
+    std::int64_t sum = 0;
+    const int margin = margin_of(program);
+    const auto rows = [&](const Shape& s, int planes) {
+        return PaddedRows<char>::bytes(s, planes, program.circular(), margin);  // of one byte a number
+    };
+    sum += rows(shape, shape.channels) * std::int64_t(real + sizeof(double));
+    for (const Node& node : program.nodes) {
+        const Shape at = at_level(shape, node.level);
+        sum += 2 * 2 * at.elements() * std::int64_t(sizeof(double));
+        const int planes = node.op == Op::conv ? 4 : is_activation(node.op) ? 3 : node.changes_level() ? 1 : 0;
+        sum += planes * rows(at, 1) * std::int64_t(real + sizeof(double));
+    }
+    return sum;
+}
+
+template Fields<float> round_fields<float>(const Fields<double>&, const Program&);
+template Fields<double> round_fields<double>(const Fields<double>&, const Program&);
+
+}  // namespace ntkfast
