@@ -179,9 +179,10 @@ private:
 template <class Real> void bind_engine(py::module_& module, const char* name) {
     using E = PyEngine<Real>;
     py::class_<E>(module, name)
-        .def(py::init<const std::vector<NodeTuple>&, bool, bool, const Array<double>&, bool, const std::string&, int, int>(),
-             py::arg("nodes"), py::arg("circular"), py::arg("nngp"), py::arg("images"), py::arg("noise"), py::kw_only(), py::arg("isa"),
-             py::arg("threads"), py::arg("lanes"))
+        .def(py::init<const std::vector<NodeTuple>&, bool, bool, const Array<double>&, bool, const std::string&, int,
+                      int>(),
+             py::arg("nodes"), py::arg("circular"), py::arg("nngp"), py::arg("images"), py::arg("noise"), py::kw_only(),
+             py::arg("isa"), py::arg("threads"), py::arg("lanes"))
         .def("diagonal", &E::diagonal)
         .def("product", &E::product, py::arg("v").noconvert(), py::arg("progress") = py::none())
         .def("store", &E::store, py::arg("progress") = py::none())
