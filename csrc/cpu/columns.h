@@ -1,52 +1,168 @@
-// Single rows of the kernel, without a sweep.
+// Single rows of the kernel for any network, without a sweep and in double precision.
 //
-// T(i, .) for one pixel i needs the pairs (i + delta, j + delta) with delta within the network's reach: at stage s a window
-// of (2 reach(s) + 1)^2 pixels I = i + delta, each with one row of J.  The cost is d times the sum of those windows, which is
-// far below the d/2 of a sweep per pixel.
+// Theta(i, .) for one pixel i needs, at each node, the pairs (I, J) of few pixels I near i with all pixels J.  A pair is
+// addressed by I, the difference of the rows, dy = J_y - I_y, and the column of J.  A convolution takes the same delta on both
+// sides, so that it keeps dy: a strip of output rows has no halo in J, except where the resolution changes.
+//
+// Arrays over whole windows would be large at the finer levels.  So only the nodes that end a segment are kept over their
+// window: those that halve the resolution, those that are upsampled, and the last.  Each is computed block by block, together
+// with the nodes between it and the kept ones before it.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
 #include "../program.h"
 #include "fields.h"
-#include "row_kernels.h"
+#include "geometry.h"
 
 namespace ntkfast {
 
-template <class Real> class PixelPyramid {
-public:
-    PixelPyramid(const Program& program, const Fields<Real>& fields, const RowKernels<Real>& kernels);
+// lo <= n < hi; on the torus n counts modulo the period.
+struct Interval {
+    int lo = 0, hi = 0;
 
-    // out[x] = Theta(pixel, (y, x)) in the image's units, for all x
-    void row(std::int64_t pixel, int y, Real* out);
+    int size() const { return hi - lo; }
+};
+
+// Pairs of one node: rows and columns of I, and dy; J_x runs over all columns.
+struct PairWindow {
+    Interval i_y, i_x, dy;
+
+    bool empty() const { return dy.size() == 0; }
+    std::int64_t rows() const { return std::int64_t(i_y.size()) * i_x.size() * dy.size(); }
+};
+
+// Which pairs each node needs, in which blocks, and what that costs.  Depends on the sizes only.
+class ColumnPlan {
+public:
+    ColumnPlan(const Program& program, const Shape& shape);
+
+    // A kept node and the nodes computed with it, in order; itself the last.
+    struct Segment {
+        int node;
+        std::vector<int> nodes;
+        std::vector<std::vector<int>> released;  // by place in `nodes`: those that nothing needs any more behind it
+    };
+    struct BlockSize {
+        int i_y, i_x, dy;
+
+        double places() const { return double(i_y) * i_x * dy; }
+    };
+
+    const std::vector<Segment>& segments() const { return segments_; }
+    bool kept(int n) const { return kept_[std::size_t(n)]; }
+    bool tangent(int n) const { return tangent_[std::size_t(n)]; }
+    bool circular() const { return program_.circular(); }
+    int height(int n) const { return shape_.height >> program_[n].level; }
+    int width(int n) const { return shape_.width >> program_[n].level; }
+
+    // Windows of all nodes for the rows [y0, y1) of Theta(pixel, .).
+    std::vector<PairWindow> windows(std::int64_t pixel, int y0, int y1) const;
+    // Windows of a segment's nodes for one block of its last; those of other nodes stay empty.
+    std::vector<PairWindow> windows(const Segment& segment, const PairWindow& block) const;
+    // Rows of I that a convolution's box sums over.
+    Interval box_rows(int n, Interval i_y) const;
+    BlockSize block_size(const Segment& segment, const PairWindow& whole) const;
+
+    // Rows that are cheap to compute together.
+    int strip() const { return strip_; }
+    // Memory for a strip in the middle of the image, in bytes.
+    std::int64_t bytes() const { return bytes_; }
 
 private:
-    // One offset delta of the window: I = i + delta and the row of J = j + delta.
-    struct Place {
-        int i_y, i_x, j_y;
-        bool outside;  // I or the row of J lies outside the image (zeros only)
+    struct Cost {
+        double work;  // about nanoseconds
+        std::int64_t bytes;
     };
-    Place place(int delta_y, int delta_x) const;
-    const Real* outside_or(const PaddedRows<Real>& rows, int y) const;
-    void enter(int s, int delta_y, int delta_x, Real* e, Real* t);
-    void enter_input(const Place& at, Real* e);
-    void enter_map(int s, const Place& at, Real* e, Real* t);
-    void box(int s, std::vector<Real>& window);
-    MapArgs<Real> map_args(int s, const Place& at, const Real* e_sum, const Real* t_sum);
-    Real* window_row(std::vector<Real>& window, std::ptrdiff_t index) {
-        return window.data() + index * stride_ + left_;
-    }
+    static PairWindow typical(const PairWindow& whole, const BlockSize& size);
+    PairWindow needed(int n, const PairWindow& of_output) const;
+    PairWindow clipped(int n, PairWindow window) const;
+    void demand(int n, std::vector<PairWindow>& windows, bool stop_at_kept) const;
+    Cost block_cost(const Segment& segment, const PairWindow& block) const;
+    Cost strip_cost(int rows) const;
+    std::int64_t field_bytes(int n, const PairWindow& window) const;
+    void choose_strip();
+
+    Program program_;
+    Shape shape_;
+    std::vector<bool> kept_, tangent_;
+    std::vector<Segment> segments_;
+    int strip_ = 1;
+    std::int64_t bytes_ = 0;
+};
+
+// Computes rows; one object for each thread.
+class Columns {
+public:
+    // fields: of one image (batch 1).  `image` is scaled so that sum_c (x_c(i) - x_c(j))^2 is E(i,j) of the input, with no
+    // convolution's scale in it.  `image`, `noise`, `unit`, `variance`, `tangent`, `spread` and the `maps` of activations are
+    // read.  Both arguments must outlive the object.
+    Columns(const Program& program, const Fields<double>& fields);
+
+    // out[(y - y0)*width + x] = Theta(pixel, (y, x)) for y0 <= y < y1, in the image's units; S(pixel, .) for the NNGP kernel
+    void rows(std::int64_t pixel, int y0, int y1, double* out);
+
+    // Rows that are cheap to compute together: the best y1 - y0.
+    int strip() const { return plan_.strip(); }
+    // Memory of one object, in bytes.
+    static std::int64_t bytes(const Program& program, const Shape& shape) { return ColumnPlan(program, shape).bytes(); }
+
+private:
+    // E and T' of a node over a window.
+    struct PairField {
+        PairWindow window;
+        int period_y, period_x, period_dy, width;  // periods are 0 without wrapping
+        std::vector<double> e, t;
+
+        std::ptrdiff_t at(int i_y, int i_x, int dy) const;
+        const double* e_row(int i_y, int i_x, int dy) const { return e.data() + at(i_y, i_x, dy); }
+        const double* t_row(int i_y, int i_x, int dy) const { return t.data() + at(i_y, i_x, dy); }
+        double* e_row(int i_y, int i_x, int dy) { return e.data() + at(i_y, i_x, dy); }
+        double* t_row(int i_y, int i_x, int dy) { return t.data() + at(i_y, i_x, dy); }
+    };
+    // One I and one row of J.
+    struct Place {
+        int i_y, i_x, dy;           // as in the window
+        int pixel_y, pixel_x, j_y;  // inside the image
+        std::ptrdiff_t i, j;        // of pixel I, and of the first of J's row, in a plane
+    };
+    // Row x of an operation's output is sum_n weight[n][x] in[index[n][x]].
+    struct ColumnTaps {
+        std::vector<int> index[2];
+        std::vector<double> weight[2];
+    };
+
+    void allocate(int n, const PairWindow& window, int width, bool with_tangent, int period_y, int period_dy,
+                  PairField& field);
+    void release(PairField& field);
+    template <class Visit> void for_places(int n, const PairWindow& region, Visit visit) const;
+    void compute_block(const ColumnPlan::Segment& segment, const PairWindow& block);
+    void compute(int n, const PairWindow& region);
+    void enter_input(const PairWindow& region);
+    void convolve(int n, const PairWindow& region);
+    void sum_along_rows(int n, const PairWindow& region);
+    void sum_along_columns(int n, const PairWindow& region);
+    void add_side_row(int n, int j_y, double* to);
+    double side(int n, int y, int x) const;
+    void activate_pairs(int n, const PairWindow& region);
+    template <class Map> void map_pairs(int n, const PairWindow& region, Map map);
+    void resample(int n, const PairWindow& region);
+    void merge(int n, const PairWindow& region);
+    void set_equal_pixels(int n, const PairWindow& region);
 
     const Program& program_;
-    const Fields<Real>& fields_;
-    const RowKernels<Real>& kernels_;
-    int height_, width_, margin_;
-    std::ptrdiff_t left_, stride_;
-    Lanes lane_{};  // the one row under way: i is constant, j runs over all columns
-    int pixel_y_ = 0, pixel_x_ = 0, row_y_ = 0;
-    std::vector<Real> e_, t_, sums_;              // (window, row)
-    std::vector<Real> constant_, zero_, result_;  // rows: broadcast values of I; what lies outside
+    const Fields<double>& fields_;
+    ColumnPlan plan_;
+    std::vector<PairField> pairs_;         // by node
+    std::vector<ColumnTaps> column_taps_;  // by node; of pools and upsampling
+    PairField sums_;                       // of a convolution: box sums along rows
+    std::vector<double> side_rows_;        // of a convolution: box sums along rows of Q(j,j)/2, made where needed
+    std::vector<bool> side_known_;
+    Interval side_range_;
+    std::vector<double> row_;
+    std::vector<std::vector<double>> spare_;  // memory of fields that were released
 };
 
 }  // namespace ntkfast
