@@ -12,8 +12,10 @@ namespace {
 
 constexpr std::int64_t strip_budget = std::int64_t(64) << 20;  // bytes of one object
 constexpr std::int64_t block_budget = std::int64_t(2) << 20;   // bytes of a block, about a second-level cache
-constexpr double rounding = 2e-15;  // what is left of a cancelled sum below this share of it counts as 0: equal means are equal
-constexpr double good_enough = 1.15;                           // longer strips must pay this factor per row
+constexpr double rounding =
+    2e-14;  // E behind a pool or upsampling below this share of what cancels counts as 0: 5e-15 is
+            // left of equal features where two such follow each other, an angle of 1e-7
+constexpr double good_enough = 1.15;  // longer strips must pay this factor per row
 
 int modulo(int n, int period) {
     const int rest = n % period;
@@ -115,9 +117,8 @@ ColumnPlan::ColumnPlan(const Program& program, const Shape& shape)
         if (node.goes_down()) kept_[std::size_t(n)] = true;
         if (node.op == Op::upsample) kept_[std::size_t(node.input())] = true;
         const auto before = [&](int m) { return tangent(m); };
-        tangent_[std::size_t(n)] =
-            program.kernel == Kernel::ntk &&
-            (node.op == Op::conv || std::any_of(node.inputs.begin(), node.inputs.end(), before));
+        tangent_[std::size_t(n)] = program.kernel == Kernel::ntk &&
+                                   (node.op == Op::conv || std::any_of(node.inputs.begin(), node.inputs.end(), before));
     }
     for (int k = 0; k < program.size(); ++k) {
         if (!kept(k)) continue;
@@ -374,7 +375,8 @@ std::ptrdiff_t Columns::PairField::at(int i_y, int i_x, int dy) const {
     const auto index = [](int n, Interval range, int period) {
         return std::ptrdiff_t(period > 0 ? modulo(n - range.lo, period) : n - range.lo);
     };
-    const std::ptrdiff_t column = index(i_y, window.i_y, period_y) * window.i_x.size() + index(i_x, window.i_x, period_x);
+    const std::ptrdiff_t column =
+        index(i_y, window.i_y, period_y) * window.i_x.size() + index(i_x, window.i_x, period_x);
     return (column * window.dy.size() + index(dy, window.dy, period_dy)) * width;
 }
 
@@ -511,10 +513,12 @@ void Columns::sum_along_rows(int n, const PairWindow& region) {
                 for (int delta = -r; delta <= r; ++delta) {
                     const int from_x = s * i_x + delta;
                     if (!circular && (from_x < 0 || from_x >= w)) {
-                        add_shifted(e, count, &variance[std::size_t(std::ptrdiff_t(j_y) * w)], w, s, delta, 0.5, false, 0);
+                        add_shifted(e, count, &variance[std::size_t(std::ptrdiff_t(j_y) * w)], w, s, delta, 0.5, false,
+                                    0);
                         continue;
                     }
-                    const double half_i = variance[std::size_t(std::ptrdiff_t(modulo(i_y, h)) * w + modulo(from_x, w))] / 2;
+                    const double half_i =
+                        variance[std::size_t(std::ptrdiff_t(modulo(i_y, h)) * w + modulo(from_x, w))] / 2;
                     add_shifted(e, count, in.e_row(i_y, from_x, s * dy), w, s, delta, 1, circular, half_i);
                     if (t) add_shifted(t, count, in.t_row(i_y, from_x, s * dy), w, s, delta, 1, circular, 0);
                 }
@@ -527,8 +531,9 @@ void Columns::sum_along_columns(int n, const PairWindow& region) {
     const int m = node.input(), s = node.stride, r = node.radius(), h = plan_.height(m);
     const bool circular = plan_.circular(), with_tangent = plan_.tangent(m);
     PairField& field = pairs_[std::size_t(n)];
-    side_range_ = circular ? Interval{0, 0}
-                           : clip({s * (region.i_y.lo + region.dy.lo) - r, s * (region.i_y.hi + region.dy.hi) + r}, 0, h);
+    side_range_ = circular
+                      ? Interval{0, 0}
+                      : clip({s * (region.i_y.lo + region.dy.lo) - r, s * (region.i_y.hi + region.dy.hi) + r}, 0, h);
     side_known_.assign(std::size_t(side_range_.size()), false);
 
     for_places(n, region, [&](const Place& at) {

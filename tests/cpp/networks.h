@@ -20,7 +20,8 @@ public:
     int last() const { return int(nodes_.size()) - 1; }
     const std::vector<Node>& nodes() const { return nodes_; }
 
-    int conv(int kernel_size, double weight_var = 2, double bias_var = 0, bool trainable = true, int stride = 1, int at = -1) {
+    int conv(int kernel_size, double weight_var = 2, double bias_var = 0, bool trainable = true, int stride = 1,
+             int at = -1) {
         Node node = follow(Op::conv, at, stride - 1);
         node.kernel_size = kernel_size;
         node.stride = stride;
@@ -29,7 +30,9 @@ public:
         node.trainable = trainable;
         return append(node);
     }
-    int strided(int kernel_size, double bias_var = 0, int at = -1) { return conv(kernel_size, 2, bias_var, true, 2, at); }
+    int strided(int kernel_size, double bias_var = 0, int at = -1) {
+        return conv(kernel_size, 2, bias_var, true, 2, at);
+    }
     int rectifier(double slope = 0, int at = -1) {
         Node node = follow(Op::rectifier, at, 0);
         node.slope = slope;
@@ -48,7 +51,9 @@ public:
         node.shares[1] = share;
         return append(node);
     }
-    int add(int shortcut, int branch) { return append({Op::add, {shortcut, branch}, nodes_[std::size_t(shortcut)].level}); }
+    int add(int shortcut, int branch) {
+        return append({Op::add, {shortcut, branch}, nodes_[std::size_t(shortcut)].level});
+    }
 
 private:
     Node follow(Op op, int at, int down) const {
@@ -190,8 +195,10 @@ inline std::vector<Network> pyramids() {
         out.push_back(finish("stride 1x1", g));
     }
     {
-        Graph g;  // Gaussians that are pooled and upsampled before their activation, no activation between two crossings
-        g.conv(3, 2, 0.1), g.pool(), g.rectifier(), g.conv(3), g.pool(), g.upsample(true), g.activation(Op::sin), g.conv(3);
+        Graph
+            g;  // Gaussians that are pooled and upsampled before their activation, no activation between two crossings
+        g.conv(3, 2, 0.1), g.pool(), g.rectifier(), g.conv(3), g.pool(), g.upsample(true), g.activation(Op::sin),
+            g.conv(3);
         g.upsample(true), g.rectifier(-1), g.conv(3);
         out.push_back(finish("pooled Gaussians", g));
     }
