@@ -86,6 +86,19 @@ void add_row(double* __restrict to, const double* __restrict from, double weight
     for (int x = 0; x < count; ++x) to[x] += weight * from[x];
 }
 
+// e[x] += sum_c (x_c(i) - x_c(j))^2; channels lie `plane` apart.
+template <int Channels>
+void add_distances(double* __restrict e, const double* __restrict x_i, const double* __restrict x_j,
+                   std::ptrdiff_t plane, int count) {
+    double of_i[Channels];
+    for (int c = 0; c < Channels; ++c) of_i[c] = x_i[c * plane];
+    for (int x = 0; x < count; ++x) {
+        double sum = e[x];
+        for (int c = 0; c < Channels; ++c) sum += (of_i[c] - x_j[c * plane + x]) * (of_i[c] - x_j[c * plane + x]);
+        e[x] = sum;
+    }
+}
+
 // A pointwise map on one row.
 template <class Map>
 void map_row(const double* __restrict e, const double* __restrict t, Root<double> i, const double* __restrict p,
@@ -453,14 +466,14 @@ void Columns::enter_input(const PairWindow& region) {
     const int width = plan_.width(0);
     const std::ptrdiff_t plane = fields_.image.plane_stride();
     for_places(0, region, [&](const Place& at) {
-        double* __restrict e = pairs_[0].e_row(at.i_y, at.i_x, at.dy);
+        double* e = pairs_[0].e_row(at.i_y, at.i_x, at.dy);
         std::fill(e, e + width, fields_.noise ? fields_.variance[0][std::size_t(at.i)] : 0.0);
         if (fields_.noise) return;
-        for (int c = 0; c < fields_.shape.channels; ++c) {
-            const double x_i = fields_.image.row(at.pixel_y)[c * plane + at.pixel_x];
-            const double* __restrict x_j = fields_.image.row(at.j_y) + c * plane;
-            for (int x = 0; x < width; ++x) e[x] += (x_i - x_j[x]) * (x_i - x_j[x]);
-        }
+        const double* x_i = fields_.image.row(at.pixel_y) + at.pixel_x;
+        const double* x_j = fields_.image.row(at.j_y);
+        int left = fields_.shape.channels;
+        for (; left >= 3; left -= 3, x_i += 3 * plane, x_j += 3 * plane) add_distances<3>(e, x_i, x_j, plane, width);
+        for (; left > 0; --left, x_i += plane, x_j += plane) add_distances<1>(e, x_i, x_j, plane, width);
     });
 }
 

@@ -173,7 +173,7 @@ void check_network(const networks::Network& network, const Shape& shape, bool no
 void test_against_oracle() {
     for (const networks::Network& network : networks::chains()) {
         for (const Shape& shape :
-             {Shape{1, 1, 2, 1}, Shape{1, 7, 2, 1}, Shape{5, 1, 3, 1}, Shape{2, 2, 3, 1}, Shape{7, 9, 2, 1}})
+             {Shape{1, 1, 2, 1}, Shape{1, 7, 2, 1}, Shape{5, 1, 3, 1}, Shape{2, 2, 4, 1}, Shape{7, 9, 2, 1}})
             check_network(network, shape);
     }
     for (const networks::Network& network : networks::skips())
