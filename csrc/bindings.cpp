@@ -193,8 +193,10 @@ template <class Real> void bind_engine(py::module_& module, const char* name) {
 
 // Bytes of (fields, product, bands, store); see MemoryEstimate.
 template <class Real>
-std::array<std::int64_t, 4> estimate(const std::vector<NodeTuple>& nodes, bool circular, bool nngp,
-                                     std::array<int, 4> shape, int columns, int threads, int lanes) {
+std::tuple<std::int64_t, std::int64_t, std::int64_t, std::int64_t> estimate(const std::vector<NodeTuple>& nodes,
+                                                                            bool circular, bool nngp,
+                                                                            std::array<int, 4> shape, int columns,
+                                                                            int threads, int lanes) {
     const auto [batch, height, width, channels] = shape;
     const MemoryEstimate bytes =
         Engine<Real>::estimate(make_program(nodes, circular, nngp), {height, width, channels, batch}, columns,
