@@ -147,6 +147,11 @@ public:
     }
     bool stored() const { return engine_.stored(); }
 
+    void keep_coarse(py::object progress) {
+        PythonPoll(std::move(progress)).run([&](Poll poll) { engine_.keep_coarse(std::move(poll)); });
+    }
+    bool coarse_kept() const { return engine_.coarse_kept(); }
+
     // (batch, pixels, pixels)
     Array<Real> dense(py::object progress) const {
         const py::ssize_t d = engine_.shape().pixels();
@@ -187,21 +192,21 @@ template <class Real> void bind_engine(py::module_& module, const char* name) {
         .def("product", &E::product, py::arg("v").noconvert(), py::arg("progress") = py::none())
         .def("store", &E::store, py::arg("progress") = py::none())
         .def_property_readonly("stored", &E::stored)
+        .def("keep_coarse", &E::keep_coarse, py::arg("progress") = py::none())
+        .def_property_readonly("coarse_kept", &E::coarse_kept)
         .def("dense", &E::dense, py::arg("progress") = py::none())
         .def("columns", &E::columns, py::arg("pixels").noconvert(), py::arg("progress") = py::none());
 }
 
-// Bytes of (fields, product, bands, store); see MemoryEstimate.
+// Bytes of (fields, product, bands, coarse, store); see MemoryEstimate.
 template <class Real>
-std::tuple<std::int64_t, std::int64_t, std::int64_t, std::int64_t> estimate(const std::vector<NodeTuple>& nodes,
-                                                                            bool circular, bool nngp,
-                                                                            std::array<int, 4> shape, int columns,
-                                                                            int threads, int lanes) {
+std::array<std::int64_t, 5> estimate(const std::vector<NodeTuple>& nodes, bool circular, bool nngp,
+                                     std::array<int, 4> shape, int columns, int threads, int lanes) {
     const auto [batch, height, width, channels] = shape;
     const MemoryEstimate bytes =
         Engine<Real>::estimate(make_program(nodes, circular, nngp), {height, width, channels, batch}, columns,
                                {Isa::baseline, threads, lanes});
-    return {bytes.fields, bytes.product, bytes.bands, bytes.store};
+    return {bytes.fields, bytes.product, bytes.bands, bytes.coarse, bytes.store};
 }
 
 template <class Call> std::vector<std::string> names(Call levels) {

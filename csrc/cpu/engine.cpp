@@ -80,14 +80,24 @@ std::int64_t pairs_of(const Program& program, const Target& target, const Shape&
 // Calls visit(steps, schedule, first band, last band) for the groups of bands of the output, in order.
 template <class Visit>
 void each_group(const Program& program, const std::vector<Target>& targets, const HalfPlane& plane, const Shape& shape,
-                Visit visit) {
-    Schedule schedule(program, targets, shape, false);
+                bool keep, Visit visit) {
+    Schedule schedule(program, targets, shape, keep);
     const int group = schedule.outputs_at_once(plane.bands());
     for (int first = 0; first < plane.bands(); first += group) {
         const int last = std::min(plane.bands(), first + group) - 1;
         const auto steps = schedule.prepare(plane.band_dy(first), plane.band_dy(last));
         visit(steps, schedule, first, last);
     }
+}
+
+// Pairs that the segments of the coarse bands visit.
+std::int64_t coarse_pairs(const Program& program, const std::vector<Target>& targets, const HalfPlane& plane,
+                          const Shape& shape) {
+    std::int64_t sum = 0;
+    each_group(program, targets, plane, shape, false, [&](const auto& steps, const Schedule&, int, int) {
+        for (const MakeBands& step : steps) sum += pairs_of(program, targets[std::size_t(step.target)], shape, step);
+    });
+    return sum;
 }
 
 }  // namespace
@@ -115,28 +125,41 @@ template <class Real> void Engine<Real>::diagonal(double* out) const {
     for (std::size_t n = 0; n < diagonal.size(); ++n) out[n] = diagonal[n] * fields_.unit;
 }
 
+template <class Real>
+template <class Output>
+void Engine<Real>::make_bands(const HalfPlane& plane, const Stores<Real>& stores, bool keep, Monitor& monitor,
+                              Output output) const {
+    std::vector<std::unique_ptr<BandMaker<Real>>> makers;
+    for (int t = 0; t + 1 < int(targets_.size()); ++t)
+        makers.push_back(std::make_unique<BandMaker<Real>>(program_, targets_, t, fields_, stores, kernels_,
+                                                           options_.lanes, options_.threads));
+    each_group(program_, targets_, plane, fields_.shape, keep,
+               [&](const auto& steps, const Schedule& schedule, int first, int last) {
+                   for (const MakeBands& step : steps) {
+                       if (monitor.stopped()) return;
+                       BandMaker<Real>& maker = *makers[std::size_t(step.target)];
+                       maker.run(step, monitor);
+                       for (int dy = step.first; dy <= step.last; ++dy) maker.seal(dy);
+                   }
+                   for (std::size_t t = 0; t < stores.size(); ++t) stores[t]->drop_below(schedule.drop(int(t)));
+                   if (!monitor.stopped()) output(first, last);
+               });
+}
+
 // The output's blocks are dealt round robin: thread n of the team takes blocks n, n + team, ..., so that the same team gives
-// the same bits, and neighbouring blocks, nearly equal in cost, go to different threads.  With several resolutions two
+// the same bits, and neighbouring blocks, nearly equal in cost, go to different threads.  With several resolutions some
 // bands of the output alternate with the coarse bands that they read.
 template <class Real>
 template <class SinkOf>
 void Engine<Real>::sweep(const HalfPlane& plane, SinkOf sink_of, Poll poll) const {
     const Shape& shape = fields_.shape;
-    std::int64_t pairs = plane.pairs();
-    if (!stored())
-        each_group(program_, targets_, plane, shape, [&](const auto& steps, const Schedule&, int, int) {
-            for (const MakeBands& step : steps)
-                pairs += pairs_of(program_, targets_[std::size_t(step.target)], shape, step);
-        });
-    Monitor monitor(std::move(poll), pairs);
-    const Stores<Real> stores = make_stores<Real>(program_, targets_, shape);
-    std::vector<std::unique_ptr<BandMaker<Real>>> makers;
-    for (int t = 0; t + 1 < int(targets_.size()); ++t)
-        makers.push_back(std::make_unique<BandMaker<Real>>(program_, targets_, t, fields_, stores, kernels_,
-                                                           options_.lanes, options_.threads));
+    const bool all_there = stored() || coarse_kept_ || targets_.size() == 1;
+    Monitor monitor(std::move(poll), plane.pairs() + (all_there ? 0 : coarse_pairs(program_, targets_, plane, shape)));
+    const Stores<Real> made = all_there ? Stores<Real>() : make_stores<Real>(program_, targets_, shape);
+    const Stores<Real>& stores = coarse_kept_ ? coarse_ : made;
     const Plan plan(program_, targets_, int(targets_.size()) - 1, shape, fields_.noise);
     std::vector<std::unique_ptr<Pipeline<Real>>> pipelines(std::size_t(options_.threads));
-    const auto blocks = [&](int first_band, int last_band) {
+    const auto output = [&](int first_band, int last_band) {
         parallel(options_.threads, [&](int thread, int team) {
             RowSink<Real>& sink = sink_of(thread);
             if (!stored())
@@ -159,21 +182,22 @@ void Engine<Real>::sweep(const HalfPlane& plane, SinkOf sink_of, Poll poll) cons
             }
         });
     };
-    if (stored()) {
-        blocks(0, plane.bands() - 1);
-    } else {
-        each_group(program_, targets_, plane, shape,
-                   [&](const auto& steps, const Schedule& schedule, int first, int last) {
-                       for (const MakeBands& step : steps) {
-                           if (monitor.stopped()) return;
-                           makers[std::size_t(step.target)]->run(step, monitor);
-                           for (int dy = step.first; dy <= step.last; ++dy) makers[std::size_t(step.target)]->seal(dy);
-                       }
-                       for (std::size_t t = 0; t < stores.size(); ++t) stores[t]->drop_below(schedule.drop(int(t)));
-                       if (!monitor.stopped()) blocks(first, last);
-                   });
-    }
+    if (all_there)
+        output(0, plane.bands() - 1);
+    else
+        make_bands(plane, stores, false, monitor, output);
     monitor.finish();
+}
+
+template <class Real> void Engine<Real>::keep_coarse(Poll poll) {
+    if (coarse_kept_ || targets_.size() == 1) return;
+    const HalfPlane plane(fields_.shape, program_.padding, options_.lanes);
+    Monitor monitor(std::move(poll), coarse_pairs(program_, targets_, plane, fields_.shape));
+    Stores<Real> stores = make_stores<Real>(program_, targets_, fields_.shape);
+    make_bands(plane, stores, true, monitor, [](int, int) {});
+    monitor.finish();
+    coarse_ = std::move(stores);
+    coarse_kept_ = true;
 }
 
 template <class Real>
@@ -264,10 +288,10 @@ void Engine<Real>::columns(const std::int64_t* pixels, std::int64_t count, Real*
 // The bands of all targets that are held at once, at most.
 template <class Real>
 std::int64_t most_band_bytes(const Program& program, const std::vector<Target>& targets, const HalfPlane& plane,
-                             const Shape& shape) {
+                             const Shape& shape, bool keep) {
     std::vector<std::map<int, std::int64_t>> held(targets.size());
     std::int64_t sum = 0, most = 0;
-    each_group(program, targets, plane, shape, [&](const auto& steps, const Schedule& schedule, int, int) {
+    each_group(program, targets, plane, shape, keep, [&](const auto& steps, const Schedule& schedule, int, int) {
         for (const MakeBands& step : steps) {
             const Target& target = targets[std::size_t(step.target)];
             const Shape at = at_level(shape, target.level);
@@ -302,7 +326,8 @@ MemoryEstimate Engine<Real>::estimate(const Program& program, const Shape& shape
     bytes.product = PaddedRows<Real>::bytes(shape, columns, circular, 0) +
                     options.threads * (ProductSink<Real>::bytes(shape, columns, circular) + pipelines);
     const HalfPlane plane(shape, program.padding, options.lanes);
-    bytes.bands = most_band_bytes<Real>(program, targets, plane, shape);
+    bytes.bands = most_band_bytes<Real>(program, targets, plane, shape, false);
+    bytes.coarse = most_band_bytes<Real>(program, targets, plane, shape, true);
     bytes.store = plane.packed_elements() * std::int64_t(sizeof(Real)) + plane.blocks() * 8;
     return bytes;
 }

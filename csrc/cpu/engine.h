@@ -25,7 +25,8 @@ struct EngineOptions {
 struct MemoryEstimate {
     std::int64_t fields;   // held from construction on
     std::int64_t product;  // during a product, beyond its input and output, without `bands`
-    std::int64_t bands;    // during a sweep: coarse bands, at their most
+    std::int64_t bands;    // during a sweep: coarse bands, at their most, if they are not kept
+    std::int64_t coarse;   // held after keep_coarse()
     std::int64_t store;    // held after store()
 };
 
@@ -46,6 +47,10 @@ public:
     void store(Poll poll);
     bool stored() const { return !packed_offsets_.empty(); }
 
+    // Computes the coarse bands that the output reads and keeps them; sweeps then compute the finest resolution only.
+    void keep_coarse(Poll poll);
+    bool coarse_kept() const { return coarse_kept_; }
+
     // The whole matrix: out (batch, pixels, pixels).
     void dense(Real* out, Poll poll) const;
 
@@ -59,6 +64,10 @@ private:
     // Every block of the half plane through the sink of the thread that takes it; sink_of(thread) gives the same sink whenever
     // it is called, and that outlives the call.
     template <class SinkOf> void sweep(const HalfPlane& plane, SinkOf sink_of, Poll poll) const;
+    // All coarse bands, in the order of the output's; output(first, last) is called when its bands [first, last] can be computed.
+    template <class Output>
+    void make_bands(const HalfPlane& plane, const Stores<Real>& stores, bool keep, Monitor& monitor,
+                    Output output) const;
 
     Program program_;
     std::vector<Target> targets_;
@@ -66,6 +75,8 @@ private:
     const RowKernels<Real>& kernels_;
     Fields<Real> fields_;
     std::vector<double> image_;  // as it came, for the columns
+    Stores<Real> coarse_;
+    bool coarse_kept_ = false;
     std::vector<Real> packed_;
     std::vector<std::int64_t> packed_offsets_;  // of each block of the half plane
 };

@@ -151,13 +151,11 @@ def estimate(
     dtype: np.dtype[Any],
     threads: int,
 ) -> dict[str, int]:
-    """Bytes for images of ``shape`` (batch, H, W, C): held always, in a product, in coarse bands, when stored."""
+    """Bytes for images of ``shape`` (batch, H, W, C), by part: see MemoryEstimate in csrc/cpu/engine.h."""
     function = _core.estimate_float32 if dtype == np.float32 else _core.estimate_float64
     circular, nngp = network.padding == "circular", kernel == "nngp"
-    fields, product, bands, store = function(
-        nodes(network), circular, nngp, shape, columns, threads, _lanes(shape)
-    )
-    return {"fields": fields, "product": product, "bands": bands, "store": store}
+    parts = function(nodes(network), circular, nngp, shape, columns, threads, _lanes(shape))
+    return dict(zip(("fields", "product", "bands", "coarse", "store"), parts, strict=True))
 
 
 def available_memory() -> int:

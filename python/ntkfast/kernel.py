@@ -17,11 +17,11 @@ __all__ = ["NTK"]
 
 KERNELS = ("ntk", "nngp")
 DEVICES = ("auto", "cpu", "cuda")
-STORAGES = ("auto", "stream", "dense")
+STORAGES = ("auto", "stream", "coarse", "dense")
 
-# storage="auto" keeps the kernel if it takes at most this share of the memory that is free: a filter needs 15 to 30
-# products, and reading the kernel is several times faster than computing it again (bench/test_products.py).
-AUTO_DENSE_SHARE = 0.25
+# storage="auto" keeps what takes at most this share of the memory that is free: a filter needs 15 to 30 products, and
+# reading the kernel, or the coarse fields of a network, is faster than computing it again (bench/test_products.py).
+AUTO_SHARE = 0.25
 
 # Right-hand sides that go through one sweep; more than these and the accumulators leave the cache.
 COLUMNS_PER_SWEEP = 64
@@ -40,7 +40,7 @@ class NTK(LinearOperator):  # type: ignore[misc]
     ----------
     network : Network
         The architecture; see :func:`ntkfast.vanilla_cnn`.
-    image : array_like, shape (H, W) or with a channel axis, real
+    image : array_like, shape (H, W) or with a channel axis, real; or NoiseInput
         The network's input.  Entries of the kernel are in its squared units.  Subtract the mean first when the kernel
         is to filter: see :func:`ntkfast.denoise_ntk`.
     kernel : {"ntk", "nngp"}
@@ -52,10 +52,14 @@ class NTK(LinearOperator):  # type: ignore[misc]
     dtype : {"float32", "float64"}
         Type of the engine's arithmetic and of all results.  float32 is exact to 1e-6 of the largest entry on natural
         images, save where the first convolution is 1x1 (docs/math.md, "Accuracy, measured").
-    storage : {"auto", "stream", "dense"}
-        "stream" computes each entry anew in each product and keeps O(d) numbers; "dense" keeps half of the matrix after
-        the first product; "auto" is "dense" if that takes at most a quarter of the free memory.  The attribute
-        ``storage`` says which it is.
+    storage : {"auto", "stream", "coarse", "dense"}
+        "stream" computes each entry anew in each product and keeps O(d) numbers, and with several resolutions a few
+        bands of displacements of the coarser ones; "coarse" keeps all coarse fields that the finest resolution reads,
+        after the first product (d^2/16 pairs or less; for networks of several resolutions); "dense" keeps half of the
+        matrix after the first product; "auto" is the first of "dense", "coarse", "stream" that takes at most a quarter
+        of the free memory.  With :class:`NoiseInput` and circular padding "auto" is "fourier": the kernel repeats
+        itself at every step of ``network.multiple`` pixels, and products are filters in the Fourier domain.  The
+        attribute ``storage`` says which it is.
     threads : int, optional
         Threads of the CPU engine; by default all cores, or OMP_NUM_THREADS.
     progress : callable, optional
@@ -113,17 +117,26 @@ class NTK(LinearOperator):  # type: ignore[misc]
         d = pixels.shape[0] * pixels.shape[1]
         super().__init__(real, (d, d))
 
+        self.stationary = noise and network.padding == "circular"
         bytes_needed = self.memory_estimate()
         _engine.require_memory("the engine's fields and one product", bytes_needed["stream"], "use a smaller image")
-        self.storage = self._choose_storage(_choice("storage", storage, STORAGES), bytes_needed["dense"])
+        self.storage = self._choose_storage(_choice("storage", storage, STORAGES), bytes_needed)
         self._engine = _engine.make(
-            network, pixels[None], noise=noise, kernel=kernel, dtype=real, threads=self.threads)
+            network, pixels[None], noise=noise, kernel=kernel, dtype=real, threads=self.threads
+        )
+        self._spectrum: np.ndarray | None = None
 
-    def _choose_storage(self, storage: str, bytes_dense: int) -> str:
+    def _choose_storage(self, storage: str, needed: dict[str, int]) -> str:
+        if storage == "coarse" and self.network.levels == 0:
+            raise ValueError("storage='coarse' is for networks of several resolutions, got one: use 'stream' or 'dense'")
         if storage == "auto":
-            return "dense" if bytes_dense <= AUTO_DENSE_SHARE * _engine.available_memory() else "stream"
-        if storage == "dense":
-            _engine.require_memory("storage='dense'", bytes_dense, "use storage='stream'")
+            free = AUTO_SHARE * _engine.available_memory()
+            if self.stationary and fourier_bytes(self.network, self.image_shape) <= free:
+                return "fourier"
+            choices = ("dense", "coarse") if self.network.levels else ("dense",)
+            return next((choice for choice in choices if needed[choice] <= free), "stream")
+        if storage != "stream":
+            _engine.require_memory(f"storage={storage!r}", needed[storage], "use storage='stream'")
         return storage
 
     def memory_estimate(self, columns: int = 3) -> dict[str, int]:
@@ -137,7 +150,7 @@ class NTK(LinearOperator):  # type: ignore[misc]
         Returns
         -------
         dict
-            "stream" and "dense": the peak during a product with either storage.
+            "stream", "coarse" and "dense": the peak during a product with each storage.
         """
         height, width = self.image_shape
         parts = _engine.estimate(
@@ -148,23 +161,47 @@ class NTK(LinearOperator):  # type: ignore[misc]
             dtype=self.dtype,
             threads=self.threads,
         )
-        stream = parts["fields"] + parts["product"] + parts["bands"]
-        return {"stream": stream, "dense": stream + parts["store"]}
+        always = parts["fields"] + parts["product"]
+        stream = always + parts["bands"]
+        return {"stream": stream, "coarse": always + parts["coarse"], "dense": stream + parts["store"]}
 
     def _matmat(self, V: np.ndarray) -> np.ndarray:
         """Theta V for V of shape (d, n), any real dtype; result (d, n) of the operator's dtype."""
         if np.iscomplexobj(V):
             raise TypeError(f"the kernel applies to real vectors, got dtype {V.dtype}")
-        if self.storage == "dense":
-            with self._lock:
-                if not self._engine.stored:
-                    self._engine.store(self._progress)
+        if self.storage == "fourier":
+            return self._filter(V)
+        with self._lock:
+            if self.storage == "dense" and not self._engine.stored:
+                self._engine.store(self._progress)
+            if self.storage == "coarse" and not self._engine.coarse_kept:
+                self._engine.keep_coarse(self._progress)
         out = np.empty(V.shape, dtype=self.dtype)
         for start in range(0, V.shape[1], COLUMNS_PER_SWEEP):
             part = slice(start, start + COLUMNS_PER_SWEEP)
             v = np.ascontiguousarray(V[:, part], dtype=self.dtype)
             out[:, part] = self._engine.product(v[:, :, None], self._progress)[:, :, 0]
         return out
+
+    def _filter(self, V: np.ndarray) -> np.ndarray:
+        """Theta V where Theta(i, j) depends on j - i and on i modulo m = ``network.multiple``.
+
+        Pixels are split into m^2 phases, i = a + m P with P on the coarse grid:
+        (Theta v)_a(P) = sum_b sum_R G_ab(R - P) v_b(R), G_ab(D) = Theta(a, b + m D), a correlation for each (a, b).
+        """
+        m, (height, width) = self.network.multiple, self.image_shape
+        coarse = (height // m, width // m)
+        with self._lock:
+            if self._spectrum is None:
+                phases = [row * width + col for row in range(m) for col in range(m)]
+                rows = self.columns(phases).T.astype(np.float64).reshape(m * m, *_phased(coarse, m))
+                G = _to_phases(rows, m)  # (a, b, D)
+                self._spectrum = np.conj(np.fft.rfft2(G))
+        v = _to_phases(V.T.astype(np.float64).reshape(-1, *_phased(coarse, m)), m)  # (column, b, R)
+        product = np.einsum("abyx,nbyx->nayx", self._spectrum, np.fft.rfft2(v))
+        out = np.fft.irfft2(product, s=coarse)  # (column, a, P)
+        image = out.reshape(-1, m, m, *coarse).transpose(0, 3, 1, 4, 2)
+        return np.ascontiguousarray(image.reshape(len(v), -1).T, dtype=self.dtype)
 
     def _matvec(self, v: np.ndarray) -> np.ndarray:
         return self._matmat(np.asarray(v).reshape(-1, 1))
@@ -219,19 +256,15 @@ class NTK(LinearOperator):  # type: ignore[misc]
         return np.ascontiguousarray(self._engine.columns(pixels.astype(np.int64), self._progress).T)
 
     def _column_cost(self) -> int:
-        """Pixel pairs that one column passes through the stages: each stage needs the window that the rest sees."""
-        reach, cost = 0, 0
-        for conv in reversed(self.network.convs):
-            reach += conv.radius
-            cost += (2 * reach + 1) ** 2
-        return cost * int(self.shape[0])
+        """Pixel pairs that one column passes through the convolutions, at most: each sees less than the whole network."""
+        return len(self.network.convs) * self.network.receptive_field**2 * int(self.shape[0])
 
     def _sweep_cost(self) -> int:
         return len(self.network.convs) * int(self.shape[0]) ** 2 // 2
 
     def _dense_fits(self) -> bool:
         needed = int(self.shape[0]) ** 2 * int(self.dtype.itemsize)
-        return needed <= AUTO_DENSE_SHARE * _engine.available_memory()
+        return needed <= AUTO_SHARE * _engine.available_memory()
 
     def dense(self) -> np.ndarray:
         """The whole matrix, shape (d, d).
@@ -272,6 +305,20 @@ class NTK(LinearOperator):  # type: ignore[misc]
             f"<{height}x{width} {self.kernel.upper()} of {self.network!r}, dtype={self.dtype}, "
             f"storage={self.storage!r}, device={self.device!r}>"
         )
+
+
+def _phased(coarse: tuple[int, int], m: int) -> tuple[int, int, int, int]:
+    return coarse[0], m, coarse[1], m
+
+
+def _to_phases(images: np.ndarray, m: int) -> np.ndarray:
+    """(n, H/m, m, W/m, m) to (n, m*m, H/m, W/m)."""
+    return images.transpose(0, 2, 4, 1, 3).reshape(len(images), m * m, images.shape[1], images.shape[3])
+
+
+def fourier_bytes(network: Network, shape: tuple[int, int]) -> int:
+    """Bytes of the spectra that storage="fourier" keeps: m^2 images of complex numbers for each of m^2 phases."""
+    return 16 * network.multiple**2 * shape[0] * shape[1]
 
 
 def _choice(name: str, value: Any, choices: tuple[str, ...]) -> str:
