@@ -194,3 +194,16 @@ def test_tiles_cover_and_blend_to_the_same_image(size, overlap):
 def test_the_grid_of_steps_is_increasing():
     assert RULE_STEPS[0] == 1
     assert all(b > a for a, b in itertools.pairwise(RULE_STEPS))
+
+
+@pytest.mark.parametrize("shape", [(40, 37), (9, 31), (1, 1), (16, 16, 3)])
+@pytest.mark.parametrize("network", [nf.unet(2), nf.autoencoder(1), nf.unet(1, padding="circular")], ids=repr)
+def test_networks_of_several_resolutions_take_images_of_any_size(network, shape):
+    clean = np.add.outer(np.arange(shape[0]), np.arange(shape[1])) / 40.0
+    clean = clean if len(shape) == 2 else clean[:, :, None] * np.ones(shape[2])
+    noisy = clean + 0.1 * np.random.default_rng(0).normal(size=shape)
+    out = nf.denoise_ntk(noisy, 0.1, network=network, tile_size=14, channel_axis=-1 if len(shape) == 3 else None)
+    assert out.shape == shape
+    assert np.isfinite(out).all()
+    if min(shape[:2]) > 1:
+        assert np.mean((out - clean) ** 2) < 0.6 * np.mean((noisy - clean) ** 2)

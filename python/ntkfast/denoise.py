@@ -107,7 +107,8 @@ def denoise_ntk(
         Steps of gradient descent, for every pass or for each of the 1 + refine passes.  By default chosen by
         recorrupted pairs (Notes), for which sigma is needed; otherwise sigma does not matter.
     tile_size, tile_overlap : int
-        Side of the tiles and overlap of neighbours, in pixels.
+        Side of the tiles and overlap of neighbours, in pixels.  For a network of several resolutions the side is
+        rounded up to a multiple of ``network.multiple``, and an image smaller than a tile is mirrored up to one.
     refine : int
         Passes after the first, each with the kernel of the result so far.
     seed : int
@@ -146,9 +147,10 @@ def denoise_ntk(
     real = _dtype(dtype)
     pixels, restore = _as_stack(image, channel_axis, real)
     passes = 1 + _at_least("refine", refine, 0)
+    net = vanilla_cnn(1, 5) if network is None else _network(network)
     setting = _Setting(
-        network=vanilla_cnn(1, 5) if network is None else _network(network),
-        size=_at_least("tile_size", tile_size, 1),
+        network=net,
+        size=_next_multiple(_at_least("tile_size", tile_size, 1), net.multiple),
         overlap=_at_least("tile_overlap", tile_overlap, 0),
         dtype=real,
         threads=_engine.threads(threads),
@@ -157,6 +159,8 @@ def denoise_ntk(
         raise ValueError(f"tile_overlap must be below tile_size = {setting.size}, got {setting.overlap}")
     given = None if steps is None else _steps(steps, passes)
     level, estimated = _noise_level(sigma, pixels)
+    height, width = pixels.shape[1:3]
+    pixels = _pad(pixels, setting)
     rng = np.random.default_rng([RULE_STREAM, _at_least("seed", seed, 0)])
     tiling = Tiling(pixels.shape[:3], setting.size, setting.overlap)
 
@@ -173,7 +177,7 @@ def denoise_ntk(
             taken.append(count)
             rates.append(run.learning_rate)
     report.finish()
-    out = restore(result)
+    out = restore(result[:, :height, :width])
     if not full_output:
         return out
     return out, DenoiseInfo(
@@ -197,6 +201,17 @@ class _Setting:
     overlap: int
     dtype: np.dtype[Any]
     threads: int
+
+
+def _next_multiple(length: int, m: int) -> int:
+    return -(-length // m) * m
+
+
+def _pad(pixels: np.ndarray, setting: _Setting) -> np.ndarray:
+    """Mirrors the sides that are shorter than a tile up to lengths that the network can halve."""
+    m = setting.network.multiple
+    missing = [_next_multiple(n, m) - n if n < setting.size else 0 for n in pixels.shape[1:3]]
+    return np.pad(pixels, ((0, 0), (0, missing[0]), (0, missing[1]), (0, 0)), mode="symmetric")
 
 
 class _Report:
