@@ -25,7 +25,7 @@ def measure(name: str, size: int, rounds: int, threads: int) -> dict[str, Any]:
     v = np.ascontiguousarray(x.reshape(-1, 3, 1), dtype=np.float32)
     engines = {
         lanes: _core.EngineFloat32(
-            _engine.stages(network), False, False, x[None], isa=_engine.isa(), threads=threads, lanes=lanes
+            _engine.nodes(network), False, False, x[None], False, isa=_engine.isa(), threads=threads, lanes=lanes
         )
         for lanes in LANES
         if lanes <= _core.max_lanes

@@ -39,6 +39,21 @@ FASTER_THAN_PROTOTYPE = 1.25  # target
 ROOFLINE_SHARE = 0.7  # target, at 256 x 256
 
 
+def stages(network: Network) -> list[tuple[int, float, float, bool, bool, float]]:
+    """A chain as the roofline takes it: kernel size, variances, trainable, whether an activation follows, its slope."""
+    return [
+        (
+            stage.conv.kernel_size,
+            stage.conv.weight_var,
+            stage.conv.bias_var,
+            stage.conv.trainable,
+            stage.activation is not None,
+            stage.activation.slope if stage.activation is not None else 1.0,
+        )
+        for stage in network.stages()
+    ]
+
+
 def picture(size: int) -> np.ndarray:
     """Colour photograph cropped around the face, less its mean in every channel: float64 (size, size, 3)."""
     import skimage.data  # here, not above: what measures memory imports this file and must stay small

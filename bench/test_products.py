@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from bench.conftest import Rows
-from bench.networks import FASTER_THAN_PROTOTYPE, NETWORKS, PROTOTYPE_SECONDS, ROOFLINE_SHARE, pairs, picture
+from bench.networks import FASTER_THAN_PROTOTYPE, NETWORKS, PROTOTYPE_SECONDS, ROOFLINE_SHARE, pairs, picture, stages
 from ntkfast import NTK, Network, _core, _engine
 from ntkfast.reference import kernel_matrix
 
@@ -70,7 +70,7 @@ def product_deviation(name: str, size: int, v: np.ndarray, out: np.ndarray) -> f
 def floor_seconds(network: Network, columns: int = COLUMNS) -> float:
     """Seconds a pair that the inner loops take by themselves, in cache, on one core."""
     return float(
-        _core.roofline(_engine.stages(network), COLUMNS, columns, _engine.isa(), 256, 50, _engine.threads(None))
+        _core.roofline(stages(network), COLUMNS, columns, _engine.isa(), 256, 50, _engine.threads(None))
     )
 
 
