@@ -291,14 +291,14 @@ template <class Real> void Pipeline<Real>::map(const Value& value, const Map& ma
     args.i = map.fields->roots(i);
     args.j = map.fields->roots(i + block_->dy);
     const std::uint32_t doubts = (*map.table)[row_count_index(rows)][int(map.flow)](lanes_, args);
-    if (map.refined && doubts != 0) refine(value, args, doubts, y);
+    if (map.refined && doubts != 0) refine(value, args, rows, doubts, y);
 }
 
 // Does row y of a first rectifier again for some lanes, with E summed in double from the image: where patches of different
 // brightness are nearly parallel, or nearly opposite, the rounding of E would show.  Rare in natural images, so that the plain
 // sum over the window's rows will do.
 template <class Real>
-void Pipeline<Real>::refine(const Value& value, const MapArgs<Real>& args, std::uint32_t lanes, int y) {
+void Pipeline<Real>::refine(const Value& value, const MapArgs<Real>& args, int rows, std::uint32_t lanes, int y) {
     const PaddedRows<Real>& image = fields_.image;
     const Box& box = plan_.boxes[std::size_t(value.box)];
     const std::ptrdiff_t beyond = program_.circular() ? 0 : halo(box);
@@ -311,8 +311,8 @@ void Pipeline<Real>::refine(const Value& value, const MapArgs<Real>& args, std::
                                  image.row(n + block_->row0 + block_->dy) + lanes_.at_j[b] - beyond,
                                  image.plane_stride(), fields_.shape.channels, lanes_.length[b] + 2 * beyond);
         if (program_.circular()) wrap_columns(sums, lanes_.length[b], halo(box));
-        kernels_.rectifier_exact[program_.kernel == Kernel::ntk](lanes_, b, args, sums, box.slots, plan_.shape.batch,
-                                                                 program_[box.node].scale());
+        kernels_.rectifier_exact[program_.kernel == Kernel::ntk](lanes_, b, args, rows, sums, box.slots,
+                                                                 plan_.shape.batch, program_[box.node].scale());
     }
 }
 
