@@ -159,10 +159,10 @@ double natural_unit(const Program& program, double largest) {
 
 FieldsBuilder::FieldsBuilder(const Program& program, const Shape& shape, const double* image, bool single_precision,
                              const RowKernels<double>& kernels, int threads)
-    : program_(program), shape_(shape) {
+    : program_(program), shape_(shape), single_precision_(single_precision) {
     fields_.shape = shape;
     fields_.noise = image == nullptr;
-    read_image(image, single_precision);
+    read_image(image);
     NearBands<double> near(program, fields_, kernels, threads);
     for (int n = 0; n < program.size(); ++n) {
         add(n, near);
@@ -170,7 +170,7 @@ FieldsBuilder::FieldsBuilder(const Program& program, const Shape& shape, const d
     }
 }
 
-void FieldsBuilder::read_image(const double* image, bool single_precision) {
+void FieldsBuilder::read_image(const double* image) {
     double largest = fields_.noise ? 1.0 : 0.0;
     const std::int64_t count = shape_.elements() * shape_.channels;
     for (std::int64_t n = 0; n < (fields_.noise ? 0 : count); ++n) largest = std::max(largest, std::abs(image[n]));
@@ -189,7 +189,7 @@ void FieldsBuilder::read_image(const double* image, bool single_precision) {
                 for (int c = 0; c < shape_.channels; ++c) {
                     double* row = fields_.image.row(y) + c * fields_.image.plane_stride();
                     const double exact = factor * *image++;
-                    const double value = single_precision ? double(float(exact)) : exact;
+                    const double value = single_precision_ ? double(float(exact)) : exact;
                     const std::ptrdiff_t e = std::ptrdiff_t(x) * shape_.batch + n;
                     row[e] = value;
                     if (circular) row[width + e] = value;
@@ -206,6 +206,8 @@ void FieldsBuilder::add(int n, NearBands<double>& near) {
     const Shape shape = at_level(shape_, node.level);
     if (node.op == Op::conv) {
         add_conv(n, shape);
+    } else if (program_.is_image(n)) {
+        add_pooled_image(n, shape);
     } else if (is_activation(node.op)) {
         // Q(i,i) and T' = Q' T on the diagonal.
         const std::size_t input = std::size_t(node.input());
@@ -230,6 +232,43 @@ void FieldsBuilder::add(int n, NearBands<double>& near) {
     } else {
         add_average(n, shape, near);
     }
+}
+
+// An average pool of an image is an image: its pixels, and from them, without a difference of large numbers,
+// Q(p,p) = 2 |s(p)|^2 and v(p) = sum_a A_pa |s(a) - s(p)|^2 for E = |s(i) - s(j)|^2.  Noise stays noise, with a quarter of the
+// variance.
+void FieldsBuilder::add_pooled_image(int n, const Shape& shape) {
+    const bool circular = program_.circular();
+    const std::size_t input = std::size_t(program_[n].input());
+    if (fields_.noise) {
+        Plane quarter(std::size_t(shape.elements()), fields_.variance[input][0] / 4), none(quarter.size(), 0.0);
+        // 2 v = (A E A^T)(p,p): 12 of 16 pairs are of different pixels.
+        Plane raw(quarter.size(), fields_.variance[input][0] * 12 / 16);
+        fields_.spread.emplace(n, halved<double>(raw, shape, program_));
+        return push(std::move(quarter), std::move(none));
+    }
+    const PaddedRows<double>& fine = fields_.image_of(int(input));
+    PaddedRows<double> coarse(shape, shape.channels, circular, margin_of(program_));
+    const std::ptrdiff_t batch = shape.batch, width = shape.width * batch;
+    Plane q(std::size_t(shape.elements()), 0.0), raw = q, none = q;
+    for (int y = 0; y < shape.height; ++y)
+        for (int c = 0; c < shape.channels; ++c)
+            for (std::ptrdiff_t e = 0; e < width; ++e) {
+                const std::ptrdiff_t x = 2 * (e / batch) * batch + e % batch + c * fine.plane_stride();
+                const double cell[] = {fine.row(2 * y)[x], fine.row(2 * y)[x + batch], fine.row(2 * y + 1)[x],
+                                       fine.row(2 * y + 1)[x + batch]};
+                const double mean = (cell[0] + cell[1] + cell[2] + cell[3]) / 4;
+                const double value = single_precision_ ? double(float(mean)) : mean;
+                const std::size_t at = std::size_t(y * width + e);
+                double* row = coarse.row(y) + c * coarse.plane_stride();
+                row[e] = value;
+                if (circular) row[width + e] = value;
+                q[at] += 2 * value * value;
+                for (const double pixel : cell) raw[at] += 2 * (pixel - mean) * (pixel - mean) / 4;
+            }
+    push(std::move(q), std::move(none));
+    fields_.pooled_images.emplace(n, std::move(coarse));
+    fields_.spread.emplace(n, halved<double>(raw, shape, program_));
 }
 
 // S = box(w/k^2 Q) + b,  T = [trainable] S + box(w/k^2 T'), at even pixels with stride 2.
@@ -371,7 +410,7 @@ template <class Real> typename NearBands<Real>::Raw NearBands<Real>::raw(int n) 
 
 template <class Real> void NearBands<Real>::finish(int n) {
     const Node& node = program_[n];
-    if (node.op == Op::avg_pool) seal(target_of(TargetKind::pooled, n));
+    if (node.op == Op::avg_pool && !program_.is_image(n)) seal(target_of(TargetKind::pooled, n));
     for (const TargetKind kind : {TargetKind::strided, TargetKind::stored}) {
         const int target = target_of(kind, n);
         if (target < 0) continue;
@@ -406,6 +445,9 @@ Fields<float> float_fields(const Fields<double>& from, const Program& program, c
     to.variance = from.variance;
     to.tangent = from.tangent;
     to.image = rounded(from.image, from.shape, from.noise ? 0 : from.shape.channels, circular, margin);
+    for (const auto& [n, rows] : from.pooled_images)
+        to.pooled_images.emplace(
+            n, rounded(rows, at_level(from.shape, program[n].level), from.shape.channels, circular, margin));
     for (const auto& [n, rows] : from.halves)
         to.halves.emplace(n,
                           rounded(rows, at_level(from.shape, program[program[n].input()].level), 1, circular, margin));
@@ -418,7 +460,7 @@ Fields<float> float_fields(const Fields<double>& from, const Program& program, c
     }
     NearBands<float> near(program, to, kernels, threads);
     for (int n = 0; n < program.size(); ++n) {
-        if (from.spread.count(n) != 0)
+        if (from.spread.count(n) != 0 && !program.is_image(n))
             to.spread.emplace(n, halved<float>(near.raw(n).e, at_level(from.shape, program[n].level), program));
         near.finish(n);
     }

@@ -50,14 +50,16 @@ public:
     const Fields<double>& fields() const { return fields_; }
 
 private:
-    void read_image(const double* image, bool single_precision);
+    void read_image(const double* image);
     void add(int n, NearBands<double>& near);
     void add_conv(int n, const Shape& shape);
+    void add_pooled_image(int n, const Shape& shape);
     void add_average(int n, const Shape& shape, NearBands<double>& near);
     void push(Plane variance, Plane tangent);
 
     const Program& program_;
     Shape shape_;
+    bool single_precision_;
     Fields<double> fields_;
 };
 
