@@ -179,9 +179,10 @@ private:
 template <class Real> void bind_engine(py::module_& module, const char* name) {
     using E = PyEngine<Real>;
     py::class_<E>(module, name)
-        .def(py::init<const std::vector<NodeTuple>&, bool, bool, const Array<double>&, bool, const std::string&, int, int>(),
-             py::arg("nodes"), py::arg("circular"), py::arg("nngp"), py::arg("images"), py::arg("noise"), py::kw_only(), py::arg("isa"),
-             py::arg("threads"), py::arg("lanes"))
+        .def(py::init<const std::vector<NodeTuple>&, bool, bool, const Array<double>&, bool, const std::string&, int,
+                      int>(),
+             py::arg("nodes"), py::arg("circular"), py::arg("nngp"), py::arg("images"), py::arg("noise"), py::kw_only(),
+             py::arg("isa"), py::arg("threads"), py::arg("lanes"))
         .def("diagonal", &E::diagonal)
         .def("product", &E::product, py::arg("v").noconvert(), py::arg("progress") = py::none())
         .def("store", &E::store, py::arg("progress") = py::none())
@@ -192,8 +193,10 @@ template <class Real> void bind_engine(py::module_& module, const char* name) {
 
 // Bytes of (fields, product, bands, store); see MemoryEstimate.
 template <class Real>
-std::array<std::int64_t, 4> estimate(const std::vector<NodeTuple>& nodes, bool circular, bool nngp,
-                                     std::array<int, 4> shape, int columns, int threads, int lanes) {
+std::tuple<std::int64_t, std::int64_t, std::int64_t, std::int64_t> estimate(const std::vector<NodeTuple>& nodes,
+                                                                            bool circular, bool nngp,
+                                                                            std::array<int, 4> shape, int columns,
+                                                                            int threads, int lanes) {
     const auto [batch, height, width, channels] = shape;
     const MemoryEstimate bytes =
         Engine<Real>::estimate(make_program(nodes, circular, nngp), {height, width, channels, batch}, columns,

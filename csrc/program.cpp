@@ -13,9 +13,10 @@ struct Name {
     int inputs;
 };
 constexpr Name names[] = {
-    {"input", Op::input, 0}, {"conv", Op::conv, 1},         {"rectifier", Op::rectifier, 1}, {"erf", Op::erf, 1},
-    {"gelu", Op::gelu, 1},   {"sin", Op::sin, 1},           {"cos", Op::cos, 1},             {"avg_pool", Op::avg_pool, 1},
-    {"upsample", Op::upsample, 1}, {"concat", Op::concat, 2}, {"add", Op::add, 2},
+    {"input", Op::input, 0},   {"conv", Op::conv, 1},         {"rectifier", Op::rectifier, 1},
+    {"erf", Op::erf, 1},       {"gelu", Op::gelu, 1},         {"sin", Op::sin, 1},
+    {"cos", Op::cos, 1},       {"avg_pool", Op::avg_pool, 1}, {"upsample", Op::upsample, 1},
+    {"concat", Op::concat, 2}, {"add", Op::add, 2},
 };
 
 const Name& entry(Op op) { return names[int(op)]; }

@@ -22,12 +22,12 @@ struct Node {
     std::vector<int> inputs;  // earlier nodes; (shortcut, branch) of a merge
     int level;                // halvings of the resolution at the node's output
 
-    int kernel_size = 1, stride = 1;         // conv
-    double weight_var = 1, bias_var = 0;     // conv
-    bool trainable = false;                  // conv
-    double slope = 1;                        // rectifier: max(x, 0) + slope min(x, 0)
-    bool bilinear = false;                   // upsample; else nearest
-    double shares[2] = {1, 1};               // merges: factors of the two inputs
+    int kernel_size = 1, stride = 1;      // conv
+    double weight_var = 1, bias_var = 0;  // conv
+    bool trainable = false;               // conv
+    double slope = 1;                     // rectifier: max(x, 0) + slope min(x, 0)
+    bool bilinear = false;                // upsample; else nearest
+    double shares[2] = {1, 1};            // merges: factors of the two inputs
 
     int input() const { return inputs[0]; }
     int radius() const { return kernel_size / 2; }

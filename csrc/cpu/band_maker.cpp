@@ -1,6 +1,7 @@
 #include "band_maker.h"
 
 #include <algorithm>
+#include <atomic>
 
 #include "threads.h"
 
@@ -116,11 +117,11 @@ template <class Real> void BandMaker<Real>::run(const MakeBands& step, Monitor& 
     const Band<Real>& band = store.at(step.first);
     for (int n = 0; n < band.count(); n += at_once)
         tasks.push_back({band.first_dx() + n, std::min(at_once, band.count() - n)});
-    parallel(threads_, [&](int thread, int team) {
+    std::atomic<std::size_t> next{0};
+    parallel(threads_, [&](int thread, int) {
         auto& pipeline = pipelines_[std::size_t(thread)];
-        if (!pipeline)
-            pipeline = std::make_unique<Pipeline<Real>>(program_, plan_, fields_, stores_, kernels_, lanes_);
-        for (std::size_t n = std::size_t(thread); n < tasks.size() && !monitor.stopped(); n += std::size_t(team)) {
+        if (!pipeline) pipeline = std::make_unique<Pipeline<Real>>(program_, plan_, fields_, stores_, kernels_, lanes_);
+        for (std::size_t n; (n = next.fetch_add(1)) < tasks.size() && !monitor.stopped();) {
             StoreBands<Real> stored(store, kernels_, plan_.target.kind == TargetKind::strided);
             PoolBands<Real> pool(store, kernels_, tasks[n].first, tasks[n].count, program_.circular());
             RowSink<Real>& sink = pooled ? static_cast<RowSink<Real>&>(pool) : stored;
@@ -148,8 +149,7 @@ template <class Real> void BandMaker<Real>::seal(int dy) {
                 const std::size_t at = std::size_t(y * width + l);
                 band.e(y, dx)[l] = pooled ? 2 * fields_.spread.at(plan_.target.node).row(y)[l] : Real(0);
                 if (band.has_tangent())
-                    band.t(y, dx)[l] =
-                        Real(fields_.tangent[node][at] - (subtract ? fields_.variance[node][at] : 0.0));
+                    band.t(y, dx)[l] = Real(fields_.tangent[node][at] - (subtract ? fields_.variance[node][at] : 0.0));
             }
     }
 }

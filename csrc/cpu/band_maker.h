@@ -18,7 +18,8 @@ public:
     BandMaker(const Program& program, const std::vector<Target>& targets, int target, const Fields<Real>& fields,
               const Stores<Real>& stores, const RowKernels<Real>& kernels, int lanes, int threads);
 
-    // Dealt to threads by coarse dx: each band row is written by one thread, in ascending dy, whatever the team.
+    // Threads take tasks by coarse dx as they come free: each row of a band is written by one task, in ascending dy, so that
+    // the bits do not depend on who does it.
     void run(const MakeBands& step, Monitor& monitor);
 
     // Writes what is known of the displacement 0: E = 0 (in a pool's raw form) and the diagonal of T'.

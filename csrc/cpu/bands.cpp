@@ -7,28 +7,24 @@ namespace ntkfast {
 
 template <class Real>
 Band<Real>::Band(const Shape& shape, bool circular, int dy, int reach, bool tangent)
-    : circular_(circular), tangent_(tangent), width_(shape.width), rows_(Block::of_rows(shape, circular, dy)) {
+    : shape_(shape), circular_(circular), tangent_(tangent), rows_(Block::of_rows(shape, circular, dy)) {
     int count = 2 * reach + 1;
     first_dx_ = -reach;
     if (circular && count >= shape.width) first_dx_ = 0, count = shape.width;
     if (!circular && reach >= shape.width) first_dx_ = 1 - shape.width, count = 2 * shape.width - 1;
-    offsets_.push_back(0);
+    std::ptrdiff_t end = 0;
     for (int n = 0; n < count; ++n) {
-        const int cols = circular ? shape.width : shape.width - std::abs(first_dx_ + n);
-        offsets_.push_back(offsets_.back() + rows_.rows * round_up(std::ptrdiff_t(cols) * shape.batch));
+        const std::ptrdiff_t row_stride = tangent_offset(shape, circular, first_dx_ + n) * (tangent ? 2 : 1);
+        lanes_.push_back({end, row_stride});
+        end += rows_.rows * row_stride;
     }
-    half_ = offsets_.back();
-    data_.assign(std::size_t(half_ * (tangent ? 2 : 1) + chunk), Real(0));
+    data_.assign(std::size_t(end + chunk), Real(0));
 }
 
 template <class Real>
 std::int64_t Band<Real>::bytes(const Shape& shape, bool circular, int dy, bool tangent) {
     std::int64_t row = 0;
-    if (circular)
-        row = std::int64_t(shape.width) * round_up(std::ptrdiff_t(shape.width) * shape.batch);
-    else
-        for (int dx = 1 - shape.width; dx < shape.width; ++dx)
-            row += round_up(std::ptrdiff_t(shape.width - std::abs(dx)) * shape.batch);
+    for (int dx = circular ? 0 : 1 - shape.width; dx < shape.width; ++dx) row += tangent_offset(shape, circular, dx);
     return row * Block::of_rows(shape, circular, dy).rows * (tangent ? 2 : 1) * std::int64_t(sizeof(Real));
 }
 

@@ -12,40 +12,48 @@
 
 namespace ntkfast {
 
-// The displacements (dy, dx) of one dy, |dx| <= reach, in rows of whole chunks: first all E, then all T'.
+// The displacements (dy, dx) of one dy, |dx| <= reach: for each one row after the other, E and then T' of the row, so that both
+// are combined in one pass.
 template <class Real> class Band {
 public:
     Band(const Shape& shape, bool circular, int dy, int reach, bool tangent);
 
     const Block& rows() const { return rows_; }
-    // Whether the displacement is kept; on the torus any number of turns.
-    bool holds(int dx) const { return lane_of(dx) < int(offsets_.size()) - 1 && lane_of(dx) >= 0; }
-    // Column 0 of the lane, which is that of pixel i = (y, col0); y counts from the image's top.
+    // Column 0 of the lane, which is that of pixel i = (y, col0); y counts from the image's top, dx any number of turns on the
+    // torus.
     Real* e(int y, int dx) { return data_.data() + offset(y, dx); }
-    Real* t(int y, int dx) { return data_.data() + half_ + offset(y, dx); }
+    Real* t(int y, int dx) { return e(y, dx) + tangent_offset(shape_, circular_, dx); }
     const Real* e(int y, int dx) const { return data_.data() + offset(y, dx); }
-    const Real* t(int y, int dx) const { return data_.data() + half_ + offset(y, dx); }
-    std::ptrdiff_t row_stride(int dx) const {
-        const std::size_t lane = std::size_t(lane_of(dx));
-        return (offsets_[lane + 1] - offsets_[lane]) / rows_.rows;
+    const Real* t(int y, int dx) const { return e(y, dx) + tangent_offset(shape_, circular_, dx); }
+    // From E of a row to T': room for one pixel beyond either end.
+    static std::ptrdiff_t tangent_offset(const Shape& shape, bool circular, int dx) {
+        const int cols = circular ? shape.width : shape.width - std::abs(dx);
+        return round_up((std::ptrdiff_t(cols) + 2) * shape.batch);
     }
     int first_dx() const { return first_dx_; }
-    int count() const { return int(offsets_.size()) - 1; }
+    int count() const { return int(lanes_.size()); }
     bool has_tangent() const { return tangent_; }
 
     static std::int64_t bytes(const Shape& shape, bool circular, int dy, bool tangent);
 
 private:
-    int lane_of(int dx) const { return circular_ ? wrap(dx - first_dx_, width_) : dx - first_dx_; }
+    int lane_of(int dx) const {
+        const int lane = dx - first_dx_;
+        return circular_ && (lane < 0 || lane >= shape_.width) ? wrap(lane, shape_.width) : lane;
+    }
     std::ptrdiff_t offset(int y, int dx) const {
-        return offsets_[std::size_t(lane_of(dx))] + (y - rows_.row0) * row_stride(dx);
+        const Lane& lane = lanes_[std::size_t(lane_of(dx))];
+        return lane.start + (y - rows_.row0) * lane.row_stride;
     }
 
+    Shape shape_;
     bool circular_, tangent_;
-    int width_, first_dx_;
+    int first_dx_;
     Block rows_;
-    std::vector<std::ptrdiff_t> offsets_;
-    std::ptrdiff_t half_;
+    struct Lane {
+        std::ptrdiff_t start, row_stride;
+    };
+    std::vector<Lane> lanes_;
     std::vector<Real> data_;
 };
 

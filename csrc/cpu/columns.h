@@ -1,11 +1,168 @@
+// Single rows of the kernel for any network, without a sweep and in double precision.
+//
+// Theta(i, .) for one pixel i needs, at each node, the pairs (I, J) of few pixels I near i with all pixels J.  A pair is
+// addressed by I, the difference of the rows, dy = J_y - I_y, and the column of J.  A convolution takes the same delta on both
+// sides, so that it keeps dy: a strip of output rows has no halo in J, except where the resolution changes.
+//
+// Arrays over whole windows would be large at the finer levels.  So only the nodes that end a segment are kept over their
+// window: those that halve the resolution, those that are upsampled, and the last.  Each is computed block by block, together
+// with the nodes between it and the kept ones before it.
 #pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "../program.h"
 #include "fields.h"
+#include "geometry.h"
+
 namespace ntkfast {
+
+// lo <= n < hi; on the torus n counts modulo the period.
+struct Interval {
+    int lo = 0, hi = 0;
+
+    int size() const { return hi - lo; }
+};
+
+// Pairs of one node: rows and columns of I, and dy; J_x runs over all columns.
+struct PairWindow {
+    Interval i_y, i_x, dy;
+
+    bool empty() const { return dy.size() == 0; }
+    std::int64_t rows() const { return std::int64_t(i_y.size()) * i_x.size() * dy.size(); }
+};
+
+// Which pairs each node needs, in which blocks, and what that costs.  Depends on the sizes only.
+class ColumnPlan {
+public:
+    ColumnPlan(const Program& program, const Shape& shape);
+
+    // A kept node and the nodes computed with it, in order; itself the last.
+    struct Segment {
+        int node;
+        std::vector<int> nodes;
+        std::vector<std::vector<int>> released;  // by place in `nodes`: those that nothing needs any more behind it
+    };
+    struct BlockSize {
+        int i_y, i_x, dy;
+
+        double places() const { return double(i_y) * i_x * dy; }
+    };
+
+    const std::vector<Segment>& segments() const { return segments_; }
+    bool kept(int n) const { return kept_[std::size_t(n)]; }
+    bool tangent(int n) const { return tangent_[std::size_t(n)]; }
+    bool circular() const { return program_.circular(); }
+    int height(int n) const { return shape_.height >> program_[n].level; }
+    int width(int n) const { return shape_.width >> program_[n].level; }
+
+    // Windows of all nodes for the rows [y0, y1) of Theta(pixel, .).
+    std::vector<PairWindow> windows(std::int64_t pixel, int y0, int y1) const;
+    // Windows of a segment's nodes for one block of its last; those of other nodes stay empty.
+    std::vector<PairWindow> windows(const Segment& segment, const PairWindow& block) const;
+    // Rows of I that a convolution's box sums over.
+    Interval box_rows(int n, Interval i_y) const;
+    BlockSize block_size(const Segment& segment, const PairWindow& whole) const;
+
+    // Rows that are cheap to compute together.
+    int strip() const { return strip_; }
+    // Memory for a strip in the middle of the image, in bytes.
+    std::int64_t bytes() const { return bytes_; }
+
+private:
+    struct Cost {
+        double work;  // about nanoseconds
+        std::int64_t bytes;
+    };
+    static PairWindow typical(const PairWindow& whole, const BlockSize& size);
+    PairWindow needed(int n, const PairWindow& of_output) const;
+    PairWindow clipped(int n, PairWindow window) const;
+    void demand(int n, std::vector<PairWindow>& windows, bool stop_at_kept) const;
+    Cost block_cost(const Segment& segment, const PairWindow& block) const;
+    Cost strip_cost(int rows) const;
+    std::int64_t field_bytes(int n, const PairWindow& window) const;
+    void choose_strip();
+
+    Program program_;
+    Shape shape_;
+    std::vector<bool> kept_, tangent_;
+    std::vector<Segment> segments_;
+    int strip_ = 1;
+    std::int64_t bytes_ = 0;
+};
+
+// Computes rows; one object for each thread.
 class Columns {
 public:
-    Columns(const Program&, const Fields<double>& f) : w_(f.shape.width) {}
-    int strip() const { return 8; }
-    void rows(std::int64_t, int y0, int y1, double* out) { for (int n = 0; n < (y1-y0)*w_; ++n) out[n] = 0; }
-    int w_;
+    // fields: of one image (batch 1).  `image` is scaled so that sum_c (x_c(i) - x_c(j))^2 is E(i,j) of the input, with no
+    // convolution's scale in it.  `image`, `noise`, `unit`, `variance`, `tangent`, `spread` and the `maps` of activations are
+    // read.  Both arguments must outlive the object.
+    Columns(const Program& program, const Fields<double>& fields);
+
+    // out[(y - y0)*width + x] = Theta(pixel, (y, x)) for y0 <= y < y1, in the image's units; S(pixel, .) for the NNGP kernel
+    void rows(std::int64_t pixel, int y0, int y1, double* out);
+
+    // Rows that are cheap to compute together: the best y1 - y0.
+    int strip() const { return plan_.strip(); }
+    // Memory of one object, in bytes.
+    static std::int64_t bytes(const Program& program, const Shape& shape) { return ColumnPlan(program, shape).bytes(); }
+
+private:
+    // E and T' of a node over a window.
+    struct PairField {
+        PairWindow window;
+        int period_y, period_x, period_dy, width;  // periods are 0 without wrapping
+        std::vector<double> e, t;
+
+        std::ptrdiff_t at(int i_y, int i_x, int dy) const;
+        const double* e_row(int i_y, int i_x, int dy) const { return e.data() + at(i_y, i_x, dy); }
+        const double* t_row(int i_y, int i_x, int dy) const { return t.data() + at(i_y, i_x, dy); }
+        double* e_row(int i_y, int i_x, int dy) { return e.data() + at(i_y, i_x, dy); }
+        double* t_row(int i_y, int i_x, int dy) { return t.data() + at(i_y, i_x, dy); }
+    };
+    // One I and one row of J.
+    struct Place {
+        int i_y, i_x, dy;           // as in the window
+        int pixel_y, pixel_x, j_y;  // inside the image
+        std::ptrdiff_t i, j;        // of pixel I, and of the first of J's row, in a plane
+    };
+    // Row x of an operation's output is sum_n weight[n][x] in[index[n][x]].
+    struct ColumnTaps {
+        std::vector<int> index[2];
+        std::vector<double> weight[2];
+    };
+
+    void allocate(int n, const PairWindow& window, int width, bool with_tangent, int period_y, int period_dy,
+                  PairField& field);
+    void release(PairField& field);
+    template <class Visit> void for_places(int n, const PairWindow& region, Visit visit) const;
+    void compute_block(const ColumnPlan::Segment& segment, const PairWindow& block);
+    void compute(int n, const PairWindow& region);
+    void enter_input(const PairWindow& region);
+    void convolve(int n, const PairWindow& region);
+    void sum_along_rows(int n, const PairWindow& region);
+    void sum_along_columns(int n, const PairWindow& region);
+    void add_side_row(int n, int j_y, double* to);
+    double side(int n, int y, int x) const;
+    void activate_pairs(int n, const PairWindow& region);
+    template <class Map> void map_pairs(int n, const PairWindow& region, Map map);
+    void resample(int n, const PairWindow& region);
+    void merge(int n, const PairWindow& region);
+    void set_equal_pixels(int n, const PairWindow& region);
+
+    const Program& program_;
+    const Fields<double>& fields_;
+    ColumnPlan plan_;
+    std::vector<PairField> pairs_;         // by node
+    std::vector<ColumnTaps> column_taps_;  // by node; of pools and upsampling
+    PairField sums_;                       // of a convolution: box sums along rows
+    std::vector<double> side_rows_;        // of a convolution: box sums along rows of Q(j,j)/2, made where needed
+    std::vector<bool> side_known_;
+    Interval side_range_;
+    std::vector<double> row_;
+    std::vector<std::vector<double>> spare_;  // memory of fields that were released
 };
-}
+
+}  // namespace ntkfast

@@ -39,8 +39,8 @@ template <class Sink, class Make> Sink& made_once(std::unique_ptr<Sink>& sink, M
 
 // out (pixels, columns, batch) = unit * (diagonal v + sum of the threads' totals, in the order of the threads).
 template <class Real>
-void combine(const Fields<Real>& fields, const Plane& diagonal, const std::vector<std::unique_ptr<ProductSink<Real>>>& sinks, const Real* v,
-             Real* out, int columns) {
+void combine(const Fields<Real>& fields, const Plane& diagonal,
+             const std::vector<std::unique_ptr<ProductSink<Real>>>& sinks, const Real* v, Real* out, int columns) {
     const Shape& shape = fields.shape;
     std::int64_t at = 0;
     for (int y = 0; y < shape.height; ++y)

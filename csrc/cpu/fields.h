@@ -63,9 +63,10 @@ using Plane = std::vector<double>;  // (height, width, batch) of a node's level
 
 // Diagonals that one pointwise map reads.  Its key is the activation, or the convolution whose output nothing follows.
 template <class Real> struct MapFields {
-    Root<PaddedRows<Real>> root;  // rectifiers and convolutions: p_i = sqrt(S(i,i)), 1/p_i and the rounding of p_i, all 0 for a
-                                  // patch of zeros; other activations: their own three numbers
-    double largest_root;          // max sqrt(S(i,i))
+    Root<PaddedRows<Real>>
+        root;             // rectifiers and convolutions: p_i = sqrt(S(i,i)), 1/p_i and the rounding of p_i, all 0 for a
+                          // patch of zeros; other activations: their own three numbers
+    double largest_root;  // max sqrt(S(i,i))
 
     Root<const Real*> roots(int y) const { return {root.p.row(y), root.inverse.row(y), root.rest.row(y)}; }
 };
@@ -77,11 +78,13 @@ template <class Real> struct Fields {
     double unit;             // kernel entries in the image's units = engine's entries * unit
 
     // By node, in units of `unit`:
-    std::vector<Plane> variance;             // Q(i,i); of a convolution and of what it is pooled or upsampled to, S(i,i)
-    std::vector<Plane> tangent;              // T'(i,i), of a convolution T(i,i)
-    std::map<int, MapFields<Real>> maps;     // by activation, or convolution without one
-    std::map<int, PaddedRows<Real>> halves;  // by convolution: w/k^2 Q(i,i)/2 of its input, the half-distance to a pixel outside
-    std::map<int, PaddedRows<Real>> spread;  // by average pool and bilinear upsampling: v(p) = 1/2 sum_aa' A_pa A_pa' E(a,a')
+    std::vector<Plane> variance;          // Q(i,i); of a convolution and of what it is pooled or upsampled to, S(i,i)
+    std::vector<Plane> tangent;           // T'(i,i), of a convolution T(i,i)
+    std::map<int, MapFields<Real>> maps;  // by activation, or convolution without one
+    std::map<int, PaddedRows<Real>>
+        halves;  // by convolution: w/k^2 Q(i,i)/2 of its input, the half-distance to a pixel outside
+    std::map<int, PaddedRows<Real>>
+        spread;  // by average pool and bilinear upsampling: v(p) = 1/2 sum_aa' A_pa A_pa' E(a,a')
 
     // Theta(i,i), or the covariance; (pixels, batch)
     const Plane& diagonal(const Program& program) const {

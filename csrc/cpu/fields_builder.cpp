@@ -41,7 +41,8 @@ Plane even_pixels(const Plane& in, const Shape& coarse) {
         for (int x = 0; x < coarse.width; ++x)
             for (int n = 0; n < coarse.batch; ++n)
                 out.push_back(in[(std::size_t(2 * y) * 2 * std::size_t(coarse.width) + 2 * std::size_t(x)) *
-                                     std::size_t(coarse.batch) + std::size_t(n)]);
+                                     std::size_t(coarse.batch) +
+                                 std::size_t(n)]);
     return out;
 }
 
@@ -99,7 +100,8 @@ template <class Real> PaddedRows<Real> padded(const Plane& from, const Shape& sh
 }
 
 template <class Real>
-MapFields<Real> map_fields(const Node& node, const Shape& shape, const Plane& s, double unit, bool circular, int margin) {
+MapFields<Real> map_fields(const Node& node, const Shape& shape, const Plane& s, double unit, bool circular,
+                           int margin) {
     const double largest = std::sqrt(*std::max_element(s.begin(), s.end()));
     const double floor = std::max(tiny_root<Real> * largest, least_root<Real>);
     Plane root(s.size()), inverse(s.size()), rest(s.size());
@@ -130,11 +132,16 @@ double natural_unit(const Program& program, double largest) {
     for (const Node& node : program.nodes) {
         const auto input = [&](std::size_t m) { return bound[std::size_t(node.inputs[m])]; };
         double value = 0;
-        if (node.op == Op::input) value = largest * largest;
-        else if (node.op == Op::conv) value = node.weight_var * input(0) + node.bias_var;
-        else if (is_merge(node.op)) value = node.shares[0] * input(0) + node.shares[1] * input(1);
-        else if (is_activation(node.op)) value = diagonal_gains(node, input(0)).q;
-        else value = input(0);
+        if (node.op == Op::input)
+            value = largest * largest;
+        else if (node.op == Op::conv)
+            value = node.weight_var * input(0) + node.bias_var;
+        else if (is_merge(node.op))
+            value = node.shares[0] * input(0) + node.shares[1] * input(1);
+        else if (is_activation(node.op))
+            value = diagonal_gains(node, input(0)).q;
+        else
+            value = input(0);
         bound.push_back(value);
         most = std::max(most, value);
     }
@@ -196,8 +203,9 @@ void FieldsBuilder::choose_reaches() {
         const Target& target = targets_[t];
         if (target.kind == TargetKind::pooled) raise(int(t), 0);
         const int reach = reach_[t];
-        const int sweep = target.kind == TargetKind::pooled ? 2 * reach + 1
-                          : target.kind == TargetKind::strided ? 2 * reach : reach;
+        const int sweep = target.kind == TargetKind::pooled    ? 2 * reach + 1
+                          : target.kind == TargetKind::strided ? 2 * reach
+                                                               : reach;
         for (const Source& source : sources[t]) {
             if (source.target < 0) continue;
             const Node& node = program_[source.node];
@@ -215,8 +223,8 @@ void FieldsBuilder::make_bands(int target) {
     const int reach = reach_[std::size_t(target)];
     if (reach < 0) return;
     const Target& made = targets_[std::size_t(target)];
-    stores_[std::size_t(target)] = std::make_unique<BandStore<double>>(at_level(shape_, made.level), program_.circular(),
-                                                                       reach, program_.has_tangent(made.node));
+    stores_[std::size_t(target)] = std::make_unique<BandStore<double>>(
+        at_level(shape_, made.level), program_.circular(), reach, program_.has_tangent(made.node));
     const int rows = at_level(shape_, made.level).height, fine_rows = at_level(shape_, made.sweep_level()).height;
     const int most = program_.circular() ? reach : std::min(reach, rows - 1);
     MakeBands step{target, -most, most, {}};
@@ -350,8 +358,8 @@ void FieldsBuilder::push(Plane variance, Plane tangent) {
 
 namespace {
 
-template <class Real> PaddedRows<Real> rounded(const PaddedRows<double>& from, const Shape& shape, int planes, bool circular,
-                                               int margin) {
+template <class Real> PaddedRows<Real> rounded(const PaddedRows<double>& from, const Shape& shape, int planes,
+                                               bool circular, int margin) {
     PaddedRows<Real> to(shape, planes, circular, margin);
     to.copy_from(from);
     return to;
@@ -370,8 +378,8 @@ template <class Real> Fields<Real> round_fields(const Fields<double>& from, cons
     to.tangent = from.tangent;
     to.image = rounded<Real>(from.image, from.shape, from.noise ? 0 : from.shape.channels, circular, margin);
     for (const auto& [n, rows] : from.halves)
-        to.halves.emplace(n, rounded<Real>(rows, at_level(from.shape, program[program[n].input()].level), 1, circular,
-                                           margin));
+        to.halves.emplace(
+            n, rounded<Real>(rows, at_level(from.shape, program[program[n].input()].level), 1, circular, margin));
     for (const auto& [n, rows] : from.spread)
         to.spread.emplace(n, rounded<Real>(rows, at_level(from.shape, program[n].level), 1, circular, margin));
     for (const auto& entry : from.maps) {

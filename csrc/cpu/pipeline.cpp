@@ -29,9 +29,9 @@ Pipeline<Real>::Pipeline(const Program& program, const Plan& plan, const Fields<
         if (value.kind == ValueKind::map) maps_[v] = make_map(value);
         if (value.kind != ValueKind::upsampled) continue;
         const bool bilinear = program[value.node].bilinear;
-        upsampled_[v] = std::make_unique<UpsampledRows<Real>>(
-            plan.shape, program.circular(), bilinear, bilinear ? &fields.spread.at(value.node) : nullptr, value.gain,
-            kernels, lanes);
+        upsampled_[v] = std::make_unique<UpsampledRows<Real>>(plan.shape, program.circular(), bilinear,
+                                                              bilinear ? &fields.spread.at(value.node) : nullptr,
+                                                              value.gain, kernels, lanes);
     }
     // Zeros, so that chunks that run past a row's end compute on numbers, never on what memory happened to hold.
     buffers_.assign(std::size_t(lanes * plan.lane_stride), Real(0));
@@ -146,7 +146,8 @@ template <class Real> void Pipeline<Real>::compute(std::size_t v, int y, Rows ou
     }
     const Value& a = plan_.values[std::size_t(value.a)];
     const Value* b = value.b < 0 ? nullptr : &plan_.values[std::size_t(value.b)];
-    const Real c_a = Real(value.share_a * value.gain / a.gain), c_b = b ? Real(value.share_b * value.gain / b->gain) : 0;
+    const Real c_a = Real(value.share_a * value.gain / a.gain),
+               c_b = b ? Real(value.share_b * value.gain / b->gain) : 0;
     const Rows from_a = rows_of(a, y), from_b = b ? rows_of(*b, y) : Rows{nullptr, nullptr};
     kernels_.combine(lanes_, out.e, from_a.e, c_a, from_b.e, c_b);
     if (a.tangent)

@@ -72,9 +72,9 @@ private:
     const Fields<Real>& fields_;
     const Stores<Real>& stores_;
     const RowKernels<Real>& kernels_;
-    std::vector<Map> maps_;                                         // by value
+    std::vector<Map> maps_;                                        // by value
     std::vector<std::unique_ptr<UpsampledRows<Real>>> upsampled_;  // by value
-    const Block* block_ = nullptr;                                  // under way
+    const Block* block_ = nullptr;                                 // under way
     Lanes lanes_{};
     std::vector<Real> buffers_, scratch_;
     std::vector<double> exact_;  // one row of column sums

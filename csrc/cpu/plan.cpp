@@ -86,7 +86,8 @@ int Plan::operand(int node) { return is_pulled(node) ? pulled(node, 0) : value_o
 int Plan::box_of(int node) {
     if (box_of_[std::size_t(node)] >= 0) return box_of_[std::size_t(node)];
     const Node& n = (*program_)[node];
-    const bool banded = n.op == Op::conv && n.stride == 2 && !(target.kind == TargetKind::strided && target.node == node);
+    const bool banded =
+        n.op == Op::conv && n.stride == 2 && !(target.kind == TargetKind::strided && target.node == node);
     Box box{};
     box.node = node;
     box.slots = n.op == Op::conv && !banded ? n.kernel_size : 1;

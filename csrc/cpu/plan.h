@@ -14,42 +14,42 @@
 namespace ntkfast {
 
 enum class ValueKind {
-    image,     // squared differences of pixels
-    noise,     // 1 for all pairs of different pixels
-    banded,    // a row of a band: average pool, convolution of stride 2
-    upsampled, // rows of a band, upsampled
-    map,       // of a box
-    merge,     // one or two values with factors
+    image,      // squared differences of pixels
+    noise,      // 1 for all pairs of different pixels
+    banded,     // a row of a band: average pool, convolution of stride 2
+    upsampled,  // rows of a band, upsampled
+    map,        // of a box
+    merge,      // one or two values with factors
 };
 
 struct Value {
     Value(ValueKind of_kind, int of_node) : kind(of_kind), node(of_node) {}
 
     ValueKind kind;
-    int node;             // whose output it is
-    double gain = 1;      // what is stored is gain * E and gain * T'
-    bool tangent = false; // T' is there
+    int node;              // whose output it is
+    double gain = 1;       // what is stored is gain * E and gain * T'
+    bool tangent = false;  // T' is there
     int lag = 0;
-    int reach = 0;        // circular: rows beyond the image that are needed, on either side
-    int target = -1;      // banded, upsampled: index of the band
-    int box = -1;         // map
-    bool sums = false;    // map: passes the box sums on as they are
-    int a = -1, b = -1;   // merge: values; b may be missing
+    int reach = 0;       // circular: rows beyond the image that are needed, on either side
+    int target = -1;     // banded, upsampled: index of the band
+    int box = -1;        // map
+    bool sums = false;   // map: passes the box sums on as they are
+    int a = -1, b = -1;  // merge: values; b may be missing
     double share_a = 1, share_b = 1;
-    std::vector<int> boxes;  // that take it in
-    bool merged = false;     // a merge, or the segment's end, takes it in
-    int depth = 1;           // rows kept
+    std::vector<int> boxes;   // that take it in
+    bool merged = false;      // a merge, or the segment's end, takes it in
+    int depth = 1;            // rows kept
     std::ptrdiff_t base = 0;  // of row 0 of E in a lane; T' lies depth rows behind
     bool pulled() const { return kind != ValueKind::map && kind != ValueKind::merge; }
 };
 
 struct Box {
     int value;
-    int node;         // the convolution, or the activation behind what is not one
-    int slots;        // k
-    int rows;         // slots, and one more with the running prefix
-    int reach;        // circular: of the maps behind it
-    bool angles;      // see ActivationConstants::Form
+    int node;             // the convolution, or the activation behind what is not one
+    int slots;            // k
+    int rows;             // slots, and one more with the running prefix
+    int reach;            // circular: of the maps behind it
+    bool angles;          // see ActivationConstants::Form
     std::ptrdiff_t base;  // of slot 0 of E in a lane; T' follows behind the rows of E
     int radius() const { return slots / 2; }
     bool blockwise() const { return rows > slots; }

@@ -83,7 +83,7 @@ template <class Real> struct RowKernels {
                                std::ptrdiff_t shift, double scale);  // by has_tangent
     // out = c_a a + c_b b; without b, c_a a
     void (*combine)(const Lanes&, Real* out, const Real* a, Real c_a, const Real* b, Real c_b);
-    // The rest work on n elements of one row.
+    // The rest work on one row; n is the number of elements (of the coarser row), to whole chunks in `weighted` and `finish`.
     // out = sum_m weights[m] rows[m]
     void (*weighted)(Real* out, const Real* const* rows, const Real* weights, int count, std::ptrdiff_t n);
     // out = gain (raw - v_i - v_j); without v, gain raw

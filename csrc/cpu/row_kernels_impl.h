@@ -210,8 +210,8 @@ std::uint32_t smooth(const Lanes& lanes, const MapArgs<Real>& args) {
         for (std::ptrdiff_t l = 0; l < a.n; ++l) {
             const Real e = sum_rows<Rows>(a.e, l);
             const Real t = flow == Flow::tangent ? sum_rows<Rows>(a.t, l) : Real(0);
-            const Pair<Real> out = Activation<Real>::template apply<has_tangent(flow)>(
-                e, t, root_at<Real>(a.i, l), root_at<Real>(a.j, l), k);
+            const Pair<Real> out = Activation<Real>::template apply<has_tangent(flow)>(e, t, root_at<Real>(a.i, l),
+                                                                                       root_at<Real>(a.j, l), k);
             a.e_out[l] = out.e;
             if (has_tangent(flow)) a.t_out[l] = out.t;
         }
@@ -281,8 +281,9 @@ void weighted_rows(Real* __restrict out, const Real* const* rows, const Real* we
     const Real* row[Count];
     Real w[Count];
     for (int m = 0; m < Count; ++m) row[m] = rows[m], w[m] = weights[m];
+    const std::ptrdiff_t end = whole(n);
     NTKFAST_VECTOR_LOOP
-    for (std::ptrdiff_t l = 0; l < n; ++l) {
+    for (std::ptrdiff_t l = 0; l < end; ++l) {
         Real sum = w[0] * row[0][l];
         for (int m = 1; m < Count; ++m) sum += w[m] * row[m][l];
         out[l] = sum;
@@ -301,7 +302,8 @@ void weighted(Real* out, const Real* const* rows, const Real* weights, int count
 }
 
 template <class Real>
-void finish(Real* __restrict out, const Real* raw, const Real* v_i, const Real* v_j, Real gain, std::ptrdiff_t n) {
+void finish(Real* __restrict out, const Real* raw, const Real* v_i, const Real* v_j, Real gain, std::ptrdiff_t length) {
+    const std::ptrdiff_t n = whole(length);
     if (v_i == nullptr) {
         NTKFAST_VECTOR_LOOP
         for (std::ptrdiff_t l = 0; l < n; ++l) out[l] = gain * raw[l];
@@ -318,7 +320,8 @@ void pool_pixels(Real* __restrict out, const Real* in, Real weight, std::ptrdiff
 }
 
 template <class Real> void pool(Real* out, const Real* in, Real weight, bool both, std::ptrdiff_t n, int batch) {
-    if (batch == 1) return both ? pool_pixels<Real, true>(out, in, weight, n) : pool_pixels<Real, false>(out, in, weight, n);
+    if (batch == 1)
+        return both ? pool_pixels<Real, true>(out, in, weight, n) : pool_pixels<Real, false>(out, in, weight, n);
     for (std::ptrdiff_t a = 0; a < n; ++a, out += batch, in += 2 * std::ptrdiff_t(batch)) {
         NTKFAST_VECTOR_LOOP
         for (int m = 0; m < batch; ++m) out[m] += weight * (both ? in[m] + in[batch + m] : in[m]);
@@ -331,7 +334,7 @@ void upsample_pixels(Real* __restrict out, const Real* const* even, const Real* 
     const Real *rows_even[Count], *rows_odd[Count];
     Real w[Count];
     for (int m = 0; m < Count; ++m) rows_even[m] = even[m], rows_odd[m] = odd[m], w[m] = gain * weights[m];
-    const auto at = [&](const Real* const (&rows)[Count], std::ptrdiff_t l) {
+    const auto at = [&](const Real* const(&rows)[Count], std::ptrdiff_t l) {
         Real sum = w[0] * rows[0][l];
         for (int m = 1; m < Count; ++m) sum += w[m] * rows[m][l];
         return sum;

@@ -25,6 +25,14 @@ Schedule::Schedule(const Program& program, const std::vector<Target>& targets, c
     }
 }
 
+int Schedule::outputs_at_once(int bands) const {
+    if (targets_.size() == 1) return bands;
+    constexpr std::int64_t budget = 32 << 20, most = 8;  // bytes for bands beyond the fewest
+    const Shape coarse = at_level(shape_, 1);
+    const std::int64_t band = 2 * std::int64_t(sizeof(float)) * coarse.elements() * coarse.width;
+    return 2 * int(std::clamp<std::int64_t>(budget / band, 1, most));
+}
+
 // Displacements that do not exist are not read; on the torus all exist.
 int Schedule::clip(int target, int dy) const {
     if (program_.circular()) return dy;

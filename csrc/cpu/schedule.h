@@ -23,8 +23,9 @@ public:
     // keep: bands that the output reads are not dropped, so that a second sweep finds them
     Schedule(const Program& program, const std::vector<Target>& targets, const Shape& shape, bool keep);
 
-    // Rows of displacements of the output that are swept between two calls of prepare(): [0, count).
-    int outputs_at_once(int bands) const { return targets_.size() == 1 ? bands : 2; }
+    // How many of the output's dy are swept between two calls of prepare(), of `bands` in all: an even number, since two read
+    // the same coarse bands; more where bands are small, so that threads seldom wait for each other.
+    int outputs_at_once(int bands) const;
 
     // What is to be made before the output's displacements dy in [low, high] can be computed, in order; and after each step,
     // the bands of every target below drop() are not needed any more.

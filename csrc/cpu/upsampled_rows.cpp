@@ -9,7 +9,7 @@ namespace {
 int most_displacements(int lanes) { return lanes + 6; }
 
 std::ptrdiff_t row_stride(const Shape& coarse) {
-    return round_up((std::ptrdiff_t(coarse.width) + 2) * coarse.batch) + 2 * chunk;
+    return 3 * round_up((std::ptrdiff_t(coarse.width) + 3) * coarse.batch) + 2 * chunk;
 }
 
 }  // namespace
@@ -19,10 +19,10 @@ UpsampledRows<Real>::UpsampledRows(const Shape& fine, bool circular, bool biline
                                    double gain, const RowKernels<Real>& kernels, int lanes)
     : fine_(fine), coarse_(at_level(fine, 1)), circular_(circular), bilinear_(bilinear), spread_(spread),
       gain_(Real(gain)), kernels_(kernels), max_count_(most_displacements(lanes)), stride_(row_stride(coarse_)),
-      buffer_(std::size_t(2 * max_count_ * stride_), Real(0)) {}
+      buffer_(std::size_t(max_count_ * stride_), Real(0)) {}
 
 template <class Real> std::int64_t UpsampledRows<Real>::bytes(const Shape& fine, int lanes) {
-    return 2 * most_displacements(lanes) * row_stride(at_level(fine, 1)) * std::int64_t(sizeof(Real));
+    return most_displacements(lanes) * row_stride(at_level(fine, 1)) * std::int64_t(sizeof(Real));
 }
 
 template <class Real>
@@ -36,15 +36,15 @@ void UpsampledRows<Real>::row(const Block& block, const BandStore<Real>& store, 
     first_ = lowest(low, bilinear_);
     count_ = highest(high, bilinear_) - first_ + 1;
     const Taps rows = taps(block, y);
+    combine_rows(rows, store);
     for (int field = 0; field < (tangent ? 2 : 1); ++field) {
-        combine_rows(rows, store, field);
         if (bilinear_) complete(field);
         for (int b = 0; b < block.lanes; ++b) lane_row(block, b, y, field, (field == 0 ? e : t) + b * stride);
     }
 }
 
 template <class Real> typename UpsampledRows<Real>::Taps UpsampledRows<Real>::taps(const Block& block, int y) const {
-    const auto neighbours = [&](int fine, int (&coarse)[2], Real (&weights)[2]) {
+    const auto neighbours = [&](int fine, int (&coarse)[2], Real(&weights)[2]) {
         coarse[0] = floor_half(fine);
         coarse[1] = coarse[0] + ((fine & 1) != 0 ? 1 : -1);
         weights[0] = bilinear_ ? Real(0.75) : Real(1);
@@ -66,18 +66,16 @@ template <class Real> typename UpsampledRows<Real>::Taps UpsampledRows<Real>::ta
     return out;
 }
 
-template <class Real>
-void UpsampledRows<Real>::combine_rows(const Taps& taps, const BandStore<Real>& store, int field) {
+template <class Real> void UpsampledRows<Real>::combine_rows(const Taps& taps, const BandStore<Real>& store) {
     const Real* rows[4];
+    const Band<Real>* bands[4];
+    for (int m = 0; m < taps.count; ++m) bands[m] = &store.at(taps.dy[m]);
     for (int c = first_; c < first_ + count_; ++c) {
         if (!exists(c)) continue;
-        for (int m = 0; m < taps.count; ++m) {
-            const Band<Real>& band = store.at(taps.dy[m]);
-            rows[m] = field == 0 ? band.e(taps.a[m], c) : band.t(taps.a[m], c);
-        }
-        const int col0 = circular_ ? 0 : std::max(0, -c);
-        const std::ptrdiff_t cols = circular_ ? coarse_.width : coarse_.width - std::abs(c);
-        kernels_.weighted(at(field, c, col0), rows, taps.weights, taps.count, cols * coarse_.batch);
+        for (int m = 0; m < taps.count; ++m) rows[m] = bands[m]->e(taps.a[m], c);
+        const std::ptrdiff_t e_only = std::ptrdiff_t(coarse_.width - (circular_ ? 0 : std::abs(c))) * coarse_.batch;
+        const std::ptrdiff_t n = e_only + (store.tangent() ? Band<Real>::tangent_offset(coarse_, circular_, c) : 0);
+        kernels_.weighted(at(0, c, first_column(c)), rows, taps.weights, taps.count, n);
     }
 }
 
@@ -110,7 +108,7 @@ void UpsampledRows<Real>::lane_row(const Block& block, int b, int y, int field, 
     const int a = lane.col0 / 2;
     const std::ptrdiff_t n = (lane.col0 + lane.cols - 1) / 2 - a + 1;
     const Real *even[4], *odd[4];
-    const auto set = [&](const Real* (&to)[4], int c0, int c1, int a1, int c2, int a2, int c3, int a3) {
+    const auto set = [&](const Real*(&to)[4], int c0, int c1, int a1, int c2, int a2, int c3, int a3) {
         to[0] = at(field, c0, a);
         if (!bilinear_) return;
         to[1] = at(field, c1, a1), to[2] = at(field, c2, a2), to[3] = at(field, c3, a3);

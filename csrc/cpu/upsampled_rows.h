@@ -1,6 +1,7 @@
 // Rows of a field at twice the resolution of the bands that hold it.
 #pragma once
 
+#include <algorithm>
 #include <vector>
 
 #include "bands.h"
@@ -40,13 +41,14 @@ private:
     };
     static int floor_half(int n) { return (n - (n & 1)) / 2; }
     Taps taps(const Block& block, int y) const;
-    void combine_rows(const Taps& taps, const BandStore<Real>& store, int field);
+    void combine_rows(const Taps& taps, const BandStore<Real>& store);
     void complete(int field);
     void lane_row(const Block& block, int b, int y, int field, Real* out);
-    // Column a of coarse displacement c: -1 <= a <= width.
+    int first_column(int c) const { return circular_ ? 0 : std::max(0, -c); }
+    // Column a of coarse displacement c, -1 <= a <= width; T' lies behind E as in a band.
     Real* at(int field, int c, int a) {
-        const std::ptrdiff_t lane = std::ptrdiff_t(field) * max_count_ + (c - first_);
-        return buffer_.data() + lane * stride_ + (std::ptrdiff_t(a) + 1) * coarse_.batch + chunk;
+        Real* e = buffer_.data() + (c - first_) * stride_ + (std::ptrdiff_t(a) + 1) * coarse_.batch + chunk;
+        return field == 0 ? e : e + Band<Real>::tangent_offset(coarse_, circular_, c);
     }
     bool exists(int c) const { return circular_ || (c < coarse_.width && -c < coarse_.width); }
 

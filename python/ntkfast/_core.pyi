@@ -6,15 +6,17 @@ import numpy as np
 import numpy.typing as npt
 
 _Stage = tuple[int, float, float, bool, bool, float]
+_Node = tuple[str, list[int], int, list[float]]
 _Progress = Callable[[float], None] | None
 
 class _Engine:
     def __init__(
         self,
-        stages: Sequence[_Stage],
+        nodes: Sequence[_Node],
         circular: bool,
         nngp: bool,
         images: npt.NDArray[np.float64],
+        noise: bool,
         *,
         isa: str,
         threads: int,
@@ -31,24 +33,19 @@ class _Engine:
 class EngineFloat32(_Engine): ...
 class EngineFloat64(_Engine): ...
 
-def estimate_float32(
-    stages: Sequence[_Stage],
+def _estimate(
+    nodes: Sequence[_Node],
     circular: bool,
     nngp: bool,
     shape: tuple[int, int, int, int],
     columns: int,
     threads: int,
     lanes: int,
-) -> tuple[int, int, int]: ...
-def estimate_float64(
-    stages: Sequence[_Stage],
-    circular: bool,
-    nngp: bool,
-    shape: tuple[int, int, int, int],
-    columns: int,
-    threads: int,
-    lanes: int,
-) -> tuple[int, int, int]: ...
+) -> tuple[int, int, int, int]: ...
+
+estimate_float32 = _estimate
+estimate_float64 = _estimate
+
 def roofline(
     stages: Sequence[_Stage], channels: int, columns: int, isa: str, length: int, repeats: int, threads: int
 ) -> float: ...

@@ -120,7 +120,9 @@ def _operation(layer: Any) -> tuple[str, list[float]]:
 OPERATIONS = {Input: "input", Erf: "erf", GELU: "gelu", Sin: "sin", Cos: "cos", AvgPool: "avg_pool", Add: "add"}
 
 
-def make(network: Network, images: np.ndarray, *, noise: bool, kernel: str, dtype: np.dtype[Any], threads: int) -> Any:
+def make(
+    network: Network, images: np.ndarray, *, noise: bool = False, kernel: str, dtype: np.dtype[Any], threads: int
+) -> Any:
     """Compiled engine for ``images``, float64 of shape (batch, H, W, C); of noise only the shape is read."""
     engine = _core.EngineFloat32 if dtype == np.float32 else _core.EngineFloat64
     return engine(

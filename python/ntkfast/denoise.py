@@ -243,7 +243,7 @@ class _Pass:
         tiles = self._tiling.extract(self._guide, which)
         tiles = tiles - tiles.mean(axis=(1, 2), keepdims=True)
         s = self._setting
-        return _engine.make(s.network, tiles, noise=False, kernel="ntk", dtype=s.dtype, threads=s.threads)
+        return _engine.make(s.network, tiles, kernel="ntk", dtype=s.dtype, threads=s.threads)
 
     def path(self, steps: Sequence[int], report: _Report) -> list[np.ndarray]:
         """Blended images after each number of steps."""
