@@ -1,8 +1,8 @@
-"""Networks of several resolutions beside one of a single resolution: time in turns, and peak memory beside its estimate.
+"""Networks of several resolutions beside one of a single resolution: time in turns, peak memory beside its estimate.
 
-``python -m bench.resolutions`` times streaming products of ``unet(2)``, ``autoencoder(2)`` and a chain with as many hidden
-layers at full resolution as the U-Net, two of 3x3; then one product of each in a process of its own gives the peak memory
-above the import, which is put beside ``NTK.memory_estimate``.  ``--networks unet --sizes 512 --rounds 0`` measures a
+``python -m bench.resolutions`` times streaming products of ``unet(2)``, ``autoencoder(2)`` and a chain with as many
+hidden layers at full resolution as the U-Net, two of 3x3; then one product of each in a process of its own gives the
+peak memory above the import, which is put beside ``NTK.memory_estimate``.  ``--networks unet --sizes 512 --rounds 0`` measures a
 single product.
 """
 

@@ -256,7 +256,7 @@ class NTK(LinearOperator):  # type: ignore[misc]
         return np.ascontiguousarray(self._engine.columns(pixels.astype(np.int64), self._progress).T)
 
     def _column_cost(self) -> int:
-        """Pixel pairs that one column passes through the convolutions, at most: each sees less than the whole network."""
+        """Pixel pairs that one column passes through the convolutions, at most: each sees a part of the field."""
         return len(self.network.convs) * self.network.receptive_field**2 * int(self.shape[0])
 
     def _sweep_cost(self) -> int:
