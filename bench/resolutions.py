@@ -2,8 +2,8 @@
 
 ``python -m bench.resolutions`` times streaming products of ``unet(2)``, ``autoencoder(2)`` and a chain with as many
 hidden layers at full resolution as the U-Net, two of 3x3; then one product of each in a process of its own gives the
-peak memory above the import, which is put beside ``NTK.memory_estimate``.  ``--networks unet --sizes 512 --rounds 0`` measures a
-single product.
+peak memory above the import, which is put beside ``NTK.memory_estimate``.  ``--networks unet --sizes 512 --rounds 0``
+measures a single product.
 """
 
 from __future__ import annotations

@@ -248,17 +248,16 @@ template <class Real> void Engine<Real>::dense(Real* out, Poll poll) const {
     const int lanes = stored() ? options_.lanes : max_lanes;
     sweep(HalfPlane(shape, program_.padding, lanes), sink_of, std::move(poll));
     const Plane& diagonal = fields_.diagonal(program_);
-    constexpr std::int64_t rows = 64;  // a task of the mirror
-    const std::int64_t tasks = (d + rows - 1) / rows;
+    constexpr std::int64_t rows = 16;  // of mirror_rows()
     parallel(options_.threads, [&](int thread, int team) {
         for (int n = 0; n < shape.batch; ++n) {
             Real* matrix = out + n * d * d;
             for (std::int64_t i = thread; i < d; i += team)
                 matrix[i * d + i] = Real(diagonal[std::size_t(i * shape.batch + n)] * fields_.unit);
             if (program_.circular()) continue;
-            for (std::int64_t task = thread; task < tasks; task += team)
-                mirror_upper(matrix, d, task * rows, std::min(d, (task + 1) * rows));
+            for (std::int64_t j = thread * rows; j < d; j += team * rows) mirror_rows(matrix, d, j);
         }
+        finish_lines();
     });
 }
 

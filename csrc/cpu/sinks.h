@@ -8,6 +8,7 @@
 #include "fields.h"
 #include "geometry.h"
 #include "row_kernels.h"
+#include "transpose.h"
 
 namespace ntkfast {
 
@@ -143,7 +144,7 @@ private:
 };
 
 // T(i,j) into a batch of d x d matrices, in the image's units.  With zeros every pair of the half plane has i < j: only the
-// upper triangle is written, where for a fixed i the lanes of a block lie side by side in row i, and mirror_upper() fills
+// upper triangle is written, where for a fixed i the lanes of a block lie side by side in row i, and mirror_rows() fills
 // the lower one afterwards in whole cache lines.  On the torus both entries are written at once.
 template <class Real> class DenseSink final : public RowSink<Real> {
 public:
@@ -174,9 +175,20 @@ private:
         }
         const Real* from[max_lanes];
         for (int b = 0; b < block.lanes; ++b) from[b] = t[b] - std::ptrdiff_t(block.lane[b].col0) * batch + n;
+        // In blocks of 4 pixels x 4 lanes, and one by one what is left.
+        const int whole_x = batch == 1 ? first + std::max(0, last - first) / 4 * 4 : first;
+        const int whole_b = block.lanes / 4 * 4;
+        for (int x = first; x < whole_x; x += 4) {
+            Real* to = corner + x * (d + 1) + block.lane[0].dx;
+            for (int b = 0; b < whole_b; b += 4) {
+                const Real* rows[] = {from[b] + x, from[b + 1] + x, from[b + 2] + x, from[b + 3] + x};
+                transpose4(rows, to + b, d + 1, unit_);
+            }
+        }
         for (int x = first; x < last; ++x) {
             Real* to = corner + x * (d + 1) + block.lane[0].dx;
-            for (int b = 0; b < block.lanes; ++b) to[b] = unit_ * from[b][std::ptrdiff_t(x) * batch];
+            for (int b = x < whole_x ? whole_b : 0; b < block.lanes; ++b)
+                to[b] = unit_ * from[b][std::ptrdiff_t(x) * batch];
         }
         for (int b = 0; b < block.lanes; ++b) {
             const int start = block.lane[b].col0, end = start + block.lane[b].cols;
@@ -205,27 +217,20 @@ private:
     Real unit_;
 };
 
-// One square of mirror_upper(): entries (i, j) with i in [i0, i0 + side), j in [j0, j0 + side) and j < i.
-template <class Real> void mirror_square(Real* matrix, std::int64_t d, std::int64_t i0, std::int64_t j0) {
-    constexpr std::int64_t side =
-        16;  // one cache line of floats: each line is read and written once, whatever the stride
-    Real buffer[side][side];
-    const std::int64_t rows = std::min(side, d - i0), cols = std::min(side, d - j0);
-    for (std::int64_t j = 0; j < cols; ++j)
-        for (std::int64_t i = 0; i < rows; ++i) buffer[i][j] = matrix[(j0 + j) * d + i0 + i];
-    for (std::int64_t i = 0; i < rows; ++i) {
-        const std::int64_t below = std::min(cols, i0 + i - j0);  // of row i, what lies left of the diagonal
-        for (std::int64_t j = 0; j < below; ++j) matrix[(i0 + i) * d + j0 + j] = buffer[i][j];
-    }
-}
-
-// Copies the upper triangle of a d x d matrix to the lower one, rows [first, last) of the lower; in tiles of 64 x 64, so that
-// neighbouring lines are fetched together.
-template <class Real> void mirror_upper(Real* matrix, std::int64_t d, std::int64_t first, std::int64_t last) {
-    constexpr std::int64_t side = 16, tile = 64;
-    for (std::int64_t j0 = 0; j0 < last; j0 += tile)
-        for (std::int64_t i = std::max(first, j0); i < last; i += side)
-            for (std::int64_t j = j0; j < std::min(j0 + tile, i + 1); j += side) mirror_square(matrix, d, i, j);
+// Copies rows [j0, j0 + 16) of the upper triangle of a d x d matrix to columns of the lower one.  Along these rows the reads
+// are sequential, and each line of the columns is written once and whole.
+template <class Real> void mirror_rows(Real* matrix, std::int64_t d, std::int64_t j0) {
+    constexpr std::int64_t rows = 16;
+    const std::int64_t last = std::min(d, j0 + rows),
+                       whole = j0 + rows + std::max<std::int64_t>(0, d - j0 - rows) / 4 * 4;
+    const auto one_by_one = [&](std::int64_t begin, std::int64_t end) {
+        for (std::int64_t i = begin; i < end; ++i)
+            for (std::int64_t j = j0; j < std::min(last, i); ++j) matrix[i * d + j] = matrix[j * d + i];
+    };
+    one_by_one(j0, last);  // the square on the diagonal
+    if (last < j0 + rows) return;
+    for (std::int64_t i = last; i < whole; i += 4) transpose_lines(matrix + j0 * d + i, matrix + i * d + j0, d);
+    one_by_one(whole, d);
 }
 
 }  // namespace ntkfast
