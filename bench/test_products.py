@@ -69,9 +69,7 @@ def product_deviation(name: str, size: int, v: np.ndarray, out: np.ndarray) -> f
 
 def floor_seconds(network: Network, columns: int = COLUMNS) -> float:
     """Seconds a pair that the inner loops take by themselves, in cache, on one core."""
-    return float(
-        _core.roofline(stages(network), COLUMNS, columns, _engine.isa(), 256, 50, _engine.threads(None))
-    )
+    return float(_core.roofline(stages(network), COLUMNS, columns, _engine.isa(), 256, 50, _engine.threads(None)))
 
 
 class Timing:

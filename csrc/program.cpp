@@ -87,7 +87,7 @@ std::vector<Target> targets_of(const Program& program) {
     std::vector<Target> targets;
     for (int n = 0; n < program.size(); ++n) {
         const Node& node = program[n];
-        if (node.op == Op::avg_pool) targets.push_back({TargetKind::pooled, n, node.level});
+        if (node.op == Op::avg_pool && !program.is_image(n)) targets.push_back({TargetKind::pooled, n, node.level});
         if (node.op == Op::conv && node.stride == 2) targets.push_back({TargetKind::strided, n, node.level});
         if (node.op == Op::upsample) {
             const Target stored{TargetKind::stored, node.input(), node.level + 1};
@@ -121,8 +121,8 @@ std::vector<Source> sources_of(const Program& program, const std::vector<Target>
     std::vector<Source> sources;
     for (const int n : segment_nodes(program, target)) {
         const Node& node = program[n];
-        if (node.op == Op::input) sources.push_back({n, -1});
-        if (!node.changes_level()) continue;
+        if (program.is_image(n)) sources.push_back({n, -1});
+        if (!node.changes_level() || program.is_image(n)) continue;
         const bool up = node.op == Op::upsample;
         for (int t = 0; t < int(targets.size()); ++t) {
             const Target& candidate = targets[std::size_t(t)];

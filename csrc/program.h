@@ -50,6 +50,10 @@ struct Program {
     bool circular() const { return padding == Padding::circular; }
     int levels() const;
     int max_radius() const;
+    // Whether a node is the image or an average pool of it: an image again, known as exactly as the first.
+    bool is_image(int n) const {
+        return (*this)[n].op == Op::input || ((*this)[n].op == Op::avg_pool && is_image((*this)[n].input()));
+    }
     // Whether T' (or T) of a node is not identically zero: a convolution lies before it.
     bool has_tangent(int n) const;
 };
@@ -71,8 +75,8 @@ struct Target {
 
 // Where rows of a segment come from: the image, or a band.
 struct Source {
-    int node;    // input, or the node that changes the level
-    int target;  // index of the band's target; -1 for the input
+    int node;    // an image, or the node that changes the level
+    int target;  // index of the band's target; -1 for an image
 };
 
 // All targets in an order in which each comes behind those that it needs; the output is the last.

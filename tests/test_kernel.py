@@ -17,7 +17,7 @@ import scipy.sparse
 from scipy.sparse.linalg import LinearOperator, aslinearoperator, cg, eigsh, lobpcg, svds
 
 from images import natural, noise
-from ntkfast import NTK, Conv, Network, ReLU, _engine, vanilla_cnn
+from ntkfast import NTK, Conv, Network, NoiseInput, ReLU, _engine, autoencoder, unet, vanilla_cnn
 from ntkfast.reference import kernel_matrix
 
 NET = vanilla_cnn(1, 5)
@@ -381,7 +381,7 @@ def test_magnitudes_of_double_precision():
         ({"device": "gpu"}, ValueError, r"device must be one of \('auto', 'cpu', 'cuda'\), got 'gpu'"),
         ({"device": 0}, TypeError, r"device must be one of .*got 0"),
         ({"device": "cuda"}, RuntimeError, r"device='cuda' needs a build of ntkfast with CUDA.*'cpu'"),
-        ({"storage": "sparse"}, ValueError, r"storage must be one of \('auto', 'stream', 'dense'\), got 'sparse'"),
+        ({"storage": "sparse"}, ValueError, r"storage must be one of \('auto', 'stream', 'coarse', 'dense'\), got 's"),
         ({"storage": True}, TypeError, r"storage must be one of .*got True"),
         ({"dtype": "float16"}, ValueError, r"dtype must be 'float32' or 'float64', got 'float16'"),
         ({"dtype": int}, ValueError, r"dtype must be 'float32' or 'float64'"),
@@ -647,3 +647,71 @@ def test_info_names_the_build():
     assert info["threads"] >= 1
     assert info["devices"] == ["cpu"]
     assert json.dumps(info)
+
+
+# --- Storages of networks of several resolutions, and of noise ------------------------------------------------------
+
+
+@pytest.mark.parametrize("padding", ["zeros", "circular"])
+def test_coarse_fields_are_kept_and_give_the_same_products(padding):
+    image = np.random.default_rng(0).normal(size=(16, 24, 2))
+    v = np.random.default_rng(1).normal(size=(16 * 24, 3))
+    net = unet(2, padding=padding)
+    stream, coarse = (NTK(net, image, storage=storage, threads=2) for storage in ("stream", "coarse"))
+    expected = stream @ v
+    assert not coarse._engine.coarse_kept
+    for _ in range(2):  # the second product finds the coarse fields
+        np.testing.assert_allclose(coarse @ v, expected, rtol=0, atol=1e-6 * np.abs(expected).max())
+        assert coarse._engine.coarse_kept
+    np.testing.assert_array_equal(coarse.dense(), stream.dense())
+
+
+def test_coarse_needs_several_resolutions():
+    with pytest.raises(ValueError, match="storage='coarse' is for networks of several resolutions, got one"):
+        NTK(vanilla_cnn(1, 3), np.ones((4, 4)), storage="coarse")
+
+
+def test_a_stopped_product_keeps_no_coarse_fields():
+    def stop(fraction):
+        raise KeyError
+
+    image = np.random.default_rng(0).normal(size=(64, 64))
+    operator = NTK(unet(1), image, storage="coarse", progress=stop)
+    with pytest.raises(KeyError):
+        operator @ np.ones(64 * 64)
+    assert not operator._engine.coarse_kept
+    operator._progress = None
+    expected = NTK(unet(1), image, storage="stream") @ np.ones(64 * 64)
+    np.testing.assert_allclose(operator @ np.ones(64 * 64), expected, rtol=0, atol=1e-6 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize(
+    "net",
+    [vanilla_cnn(2, 3, padding="circular"), unet(2, padding="circular"), autoencoder(1, padding="circular")],
+    ids=["chain", "unet", "autoencoder"],
+)
+@pytest.mark.parametrize("kernel", ["ntk", "nngp"])
+def test_noise_on_the_torus_is_a_fourier_filter(net, kernel):
+    """The kernel of noise depends on j - i and on i modulo the network's multiple: products are FFT filters."""
+    noise = NoiseInput((8, 12))
+    operator = NTK(net, noise, kernel=kernel)
+    assert operator.storage == "fourier"
+    theta = kernel_matrix(net, noise, kernel)
+    v = np.random.default_rng(0).normal(size=(96, 3))
+    scale = np.abs(theta @ v).max()
+    np.testing.assert_allclose(operator @ v, theta @ v, rtol=0, atol=1e-6 * scale)
+    np.testing.assert_allclose(operator @ v[:, 0], theta @ v[:, 0], rtol=0, atol=1e-6 * scale)
+    swept = NTK(net, noise, kernel=kernel, storage="stream")
+    assert swept.storage == "stream"
+    np.testing.assert_allclose(swept @ v, theta @ v, rtol=0, atol=1e-6 * scale)
+    if net.multiple == 1:  # plainly stationary: one transfer function
+        transfer = np.fft.fft2(theta[0].reshape(8, 12))
+        filtered = np.fft.ifft2(transfer * np.fft.fft2(v[:, 0].reshape(8, 12))).real.ravel()
+        np.testing.assert_allclose(operator @ v[:, 0], filtered, rtol=0, atol=1e-6 * scale)
+
+
+def test_noise_without_wrapping_is_swept():
+    operator = NTK(autoencoder(1), NoiseInput((8, 8)))
+    assert operator.storage == "dense"
+    theta = kernel_matrix(operator.network, NoiseInput((8, 8)))
+    np.testing.assert_allclose(operator.dense(), theta, rtol=0, atol=1e-6 * theta.max())

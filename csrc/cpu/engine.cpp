@@ -116,7 +116,10 @@ Engine<Real>::Engine(Program program, const Shape& shape, const double* image, c
     options_.threads = std::max(1, options.threads);
     const FieldsBuilder builder(program_, shape, image, sizeof(Real) == 4, row_kernels<double>(options.isa),
                                 options_.threads);
-    fields_ = round_fields<Real>(builder.fields(), program_);
+    if constexpr (sizeof(Real) == 4)
+        fields_ = float_fields(builder.fields(), program_, kernels_, options_.threads);
+    else
+        fields_ = builder.fields();
     if (image != nullptr) image_.assign(image, image + shape.elements() * shape.channels);
 }
 

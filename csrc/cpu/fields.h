@@ -75,7 +75,8 @@ template <class Real> struct Fields {
     Shape shape;             // of the image
     bool noise;              // the input's covariance is the identity; there is no image
     PaddedRows<Real> image;  // scaled so that the input's E is a plain sum of squared differences
-    double unit;             // kernel entries in the image's units = engine's entries * unit
+    std::map<int, PaddedRows<Real>> pooled_images;  // by average pool of an image
+    double unit;                                    // kernel entries in the image's units = engine's entries * unit
 
     // By node, in units of `unit`:
     std::vector<Plane> variance;          // Q(i,i); of a convolution and of what it is pooled or upsampled to, S(i,i)
@@ -85,6 +86,8 @@ template <class Real> struct Fields {
         halves;  // by convolution: w/k^2 Q(i,i)/2 of its input, the half-distance to a pixel outside
     std::map<int, PaddedRows<Real>>
         spread;  // by average pool and bilinear upsampling: v(p) = 1/2 sum_aa' A_pa A_pa' E(a,a')
+
+    const PaddedRows<Real>& image_of(int node) const { return node == 0 ? image : pooled_images.at(node); }
 
     // Theta(i,i), or the covariance; (pixels, batch)
     const Plane& diagonal(const Program& program) const {

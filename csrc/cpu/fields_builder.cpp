@@ -124,6 +124,12 @@ MapFields<Real> map_fields(const Node& node, const Shape& shape, const Plane& s,
 // Rows and columns that any row loop may read beyond the image.
 int margin_of(const Program& program) { return std::max(1, program.max_radius()); }
 
+// v from 2 v
+template <class Real> PaddedRows<Real> halved(Plane raw, const Shape& shape, const Program& program) {
+    for (double& value : raw) value /= 2;
+    return padded<Real>(raw, shape, program.circular(), margin_of(program));
+}
+
 // A power of 4 near the largest variance of any node, so that the engine's numbers are of order one whatever the units of
 // the image, and dividing by its root is exact.  From an upper bound of the variances: all pixels as large as the largest.
 double natural_unit(const Program& program, double largest) {
@@ -153,16 +159,18 @@ double natural_unit(const Program& program, double largest) {
 
 FieldsBuilder::FieldsBuilder(const Program& program, const Shape& shape, const double* image, bool single_precision,
                              const RowKernels<double>& kernels, int threads)
-    : program_(program), shape_(shape), kernels_(kernels), threads_(threads), targets_(targets_of(program)),
-      stores_(targets_.size()), reach_(targets_.size(), -1) {
+    : program_(program), shape_(shape), single_precision_(single_precision) {
     fields_.shape = shape;
     fields_.noise = image == nullptr;
-    read_image(image, single_precision);
-    choose_reaches();
-    for (int n = 0; n < program.size(); ++n) add(n);
+    read_image(image);
+    NearBands<double> near(program, fields_, kernels, threads);
+    for (int n = 0; n < program.size(); ++n) {
+        add(n, near);
+        near.finish(n);
+    }
 }
 
-void FieldsBuilder::read_image(const double* image, bool single_precision) {
+void FieldsBuilder::read_image(const double* image) {
     double largest = fields_.noise ? 1.0 : 0.0;
     const std::int64_t count = shape_.elements() * shape_.channels;
     for (std::int64_t n = 0; n < (fields_.noise ? 0 : count); ++n) largest = std::max(largest, std::abs(image[n]));
@@ -181,7 +189,7 @@ void FieldsBuilder::read_image(const double* image, bool single_precision) {
                 for (int c = 0; c < shape_.channels; ++c) {
                     double* row = fields_.image.row(y) + c * fields_.image.plane_stride();
                     const double exact = factor * *image++;
-                    const double value = single_precision ? double(float(exact)) : exact;
+                    const double value = single_precision_ ? double(float(exact)) : exact;
                     const std::ptrdiff_t e = std::ptrdiff_t(x) * shape_.batch + n;
                     row[e] = value;
                     if (circular) row[width + e] = value;
@@ -191,74 +199,15 @@ void FieldsBuilder::read_image(const double* image, bool single_precision) {
     fields_.tangent.emplace_back(std::size_t(shape_.elements()), 0.0);
 }
 
-// How far from D = 0 the bands of each target are needed for the local variances v; -1: not at all.
-void FieldsBuilder::choose_reaches() {
-    const auto raise = [&](int target, int reach) {
-        int& known = reach_[std::size_t(target)];
-        known = std::max(known, reach);
-    };
-    std::vector<std::vector<Source>> sources;
-    for (const Target& target : targets_) sources.push_back(sources_of(program_, targets_, target));
-    for (std::size_t t = targets_.size(); t-- > 0;) {
-        const Target& target = targets_[t];
-        if (target.kind == TargetKind::pooled) raise(int(t), 0);
-        const int reach = reach_[t];
-        const int sweep = target.kind == TargetKind::pooled    ? 2 * reach + 1
-                          : target.kind == TargetKind::strided ? 2 * reach
-                                                               : reach;
-        for (const Source& source : sources[t]) {
-            if (source.target < 0) continue;
-            const Node& node = program_[source.node];
-            const bool up = node.op == Op::upsample;
-            // The local variance behind the upsampling is that of its pairs at D = 0.
-            const int needed = up && node.bilinear ? std::max(sweep, 0) : sweep;
-            if (needed < 0) continue;
-            raise(source.target, up ? UpsampledRows<double>::highest(needed, node.bilinear) : needed);
-        }
-    }
-}
-
-// The bands of one target near D = 0, in double.
-void FieldsBuilder::make_bands(int target) {
-    const int reach = reach_[std::size_t(target)];
-    if (reach < 0) return;
-    const Target& made = targets_[std::size_t(target)];
-    stores_[std::size_t(target)] = std::make_unique<BandStore<double>>(
-        at_level(shape_, made.level), program_.circular(), reach, program_.has_tangent(made.node));
-    const int rows = at_level(shape_, made.level).height, fine_rows = at_level(shape_, made.sweep_level()).height;
-    const int most = program_.circular() ? reach : std::min(reach, rows - 1);
-    MakeBands step{target, -most, most, {}};
-    const bool pooled = made.kind == TargetKind::pooled, strided = made.kind == TargetKind::strided;
-    const int far = pooled ? 2 * most + 1 : strided ? 2 * most : most;
-    for (int dy = -far; dy <= far; dy += strided ? 2 : 1)
-        if (program_.circular() || std::abs(dy) < fine_rows) step.sweep.push_back(dy);
-    BandMaker<double> maker(program_, targets_, target, fields_, stores_, kernels_, 8, threads_);
-    Monitor monitor(nullptr, 0);
-    maker.run(step, monitor);
-    if (!pooled)  // the diagonal of a pool is read from its bands first
-        for (int dy = -most; dy <= most; ++dy) maker.seal(dy);
-}
-
-void FieldsBuilder::seal_bands(int target) {
-    BandMaker<double> maker(program_, targets_, target, fields_, stores_, kernels_, 3, 1);
-    const int reach = reach_[std::size_t(target)];
-    for (int dy = -reach; dy <= reach; ++dy)
-        if (stores_[std::size_t(target)]->exists(dy)) maker.seal(dy);
-}
-
-int FieldsBuilder::target_of(TargetKind kind, int node) const {
-    for (std::size_t t = 0; t < targets_.size(); ++t)
-        if (targets_[t].kind == kind && targets_[t].node == node) return int(t);
-    return -1;
-}
-
 // The diagonals of one node, from those of the earlier ones.
-void FieldsBuilder::add(int n) {
+void FieldsBuilder::add(int n, NearBands<double>& near) {
     const Node& node = program_[n];
     if (node.op == Op::input) return;
     const Shape shape = at_level(shape_, node.level);
     if (node.op == Op::conv) {
         add_conv(n, shape);
+    } else if (program_.is_image(n)) {
+        add_pooled_image(n, shape);
     } else if (is_activation(node.op)) {
         // Q(i,i) and T' = Q' T on the diagonal.
         const std::size_t input = std::size_t(node.input());
@@ -281,10 +230,45 @@ void FieldsBuilder::add(int n) {
         Plane q = sum(fields_.variance), t = sum(fields_.tangent);
         push(std::move(q), std::move(t));
     } else {
-        add_average(n, shape);
+        add_average(n, shape, near);
     }
-    const int stored = target_of(TargetKind::stored, n);
-    if (stored >= 0) make_bands(stored);
+}
+
+// An average pool of an image is an image: its pixels, and from them, without a difference of large numbers,
+// Q(p,p) = 2 |s(p)|^2 and v(p) = sum_a A_pa |s(a) - s(p)|^2 for E = |s(i) - s(j)|^2.  Noise stays noise, with a quarter of the
+// variance.
+void FieldsBuilder::add_pooled_image(int n, const Shape& shape) {
+    const bool circular = program_.circular();
+    const std::size_t input = std::size_t(program_[n].input());
+    if (fields_.noise) {
+        Plane quarter(std::size_t(shape.elements()), fields_.variance[input][0] / 4), none(quarter.size(), 0.0);
+        // 2 v = (A E A^T)(p,p): 12 of 16 pairs are of different pixels.
+        Plane raw(quarter.size(), fields_.variance[input][0] * 12 / 16);
+        fields_.spread.emplace(n, halved<double>(raw, shape, program_));
+        return push(std::move(quarter), std::move(none));
+    }
+    const PaddedRows<double>& fine = fields_.image_of(int(input));
+    PaddedRows<double> coarse(shape, shape.channels, circular, margin_of(program_));
+    const std::ptrdiff_t batch = shape.batch, width = shape.width * batch;
+    Plane q(std::size_t(shape.elements()), 0.0), raw = q, none = q;
+    for (int y = 0; y < shape.height; ++y)
+        for (int c = 0; c < shape.channels; ++c)
+            for (std::ptrdiff_t e = 0; e < width; ++e) {
+                const std::ptrdiff_t x = 2 * (e / batch) * batch + e % batch + c * fine.plane_stride();
+                const double cell[] = {fine.row(2 * y)[x], fine.row(2 * y)[x + batch], fine.row(2 * y + 1)[x],
+                                       fine.row(2 * y + 1)[x + batch]};
+                const double mean = (cell[0] + cell[1] + cell[2] + cell[3]) / 4;
+                const double value = single_precision_ ? double(float(mean)) : mean;
+                const std::size_t at = std::size_t(y * width + e);
+                double* row = coarse.row(y) + c * coarse.plane_stride();
+                row[e] = value;
+                if (circular) row[width + e] = value;
+                q[at] += 2 * value * value;
+                for (const double pixel : cell) raw[at] += 2 * (pixel - mean) * (pixel - mean) / 4;
+            }
+    push(std::move(q), std::move(none));
+    fields_.pooled_images.emplace(n, std::move(coarse));
+    fields_.spread.emplace(n, halved<double>(raw, shape, program_));
 }
 
 // S = box(w/k^2 Q) + b,  T = [trainable] S + box(w/k^2 T'), at even pixels with stride 2.
@@ -309,44 +293,20 @@ void FieldsBuilder::add_conv(int n, const Shape& shape) {
     push(std::move(s), std::move(t));
     fields_.maps.emplace(n, map_fields<double>(node, shape, fields_.variance[std::size_t(n)], fields_.unit,
                                                program_.circular(), margin_of(program_)));
-    const int strided = target_of(TargetKind::strided, n);
-    if (strided >= 0) make_bands(strided);
 }
 
 // Average pool and upsampling:  Q(p,p) = sum_a A_pa Q(a,a) - 2 v(p)  with  2 v(p) = (A E A^T)(p,p), and T' as it is.
-void FieldsBuilder::add_average(int n, const Shape& shape) {
+void FieldsBuilder::add_average(int n, const Shape& shape, NearBands<double>& near) {
     const Node& node = program_[n];
     const std::size_t input = std::size_t(node.input());
     const bool pooled = node.op == Op::avg_pool, circular = program_.circular();
     const Plane& before = fields_.variance[input];
     Plane q = pooled ? mean_of_cells(before, shape) : upsampled(before, shape, node.bilinear, circular);
     if (!pooled && !node.bilinear) return push(std::move(q), upsampled(fields_.tangent[input], shape, false, circular));
-    Plane raw(q.size()), t(q.size(), 0.0);
-    const std::ptrdiff_t width = std::ptrdiff_t(shape.width) * shape.batch;
-    if (pooled) {
-        const int target = target_of(TargetKind::pooled, n);
-        make_bands(target);
-        const Band<double>& band = stores_[std::size_t(target)]->at(0);
-        for (int y = 0; y < shape.height; ++y) {
-            std::copy_n(band.e(y, 0), width, &raw[std::size_t(y * width)]);
-            if (band.has_tangent()) std::copy_n(band.t(y, 0), width, &t[std::size_t(y * width)]);
-        }
-    } else {
-        const BandStore<double>& store = *stores_[std::size_t(target_of(TargetKind::stored, node.input()))];
-        UpsampledRows<double> rows(shape, circular, true, nullptr, 1.0, kernels_, 1);
-        Block block = Block::of_rows(shape, circular, 0);
-        block.add_lane(shape, circular, 0);
-        for (int y = 0; y < shape.height; ++y)
-            rows.row(block, store, y, &raw[std::size_t(y * width)], &t[std::size_t(y * width)], store.tangent(), 0);
-    }
-    Plane spread = raw;
-    for (std::size_t e = 0; e < q.size(); ++e) {
-        q[e] = std::max(0.0, q[e] - raw[e]);
-        spread[e] /= 2;
-    }
-    push(std::move(q), std::move(t));
-    fields_.spread.emplace(n, padded<double>(spread, shape, circular, margin_of(program_)));
-    if (pooled) seal_bands(target_of(TargetKind::pooled, n));
+    typename NearBands<double>::Raw raw = near.raw(n);
+    for (std::size_t e = 0; e < q.size(); ++e) q[e] = std::max(0.0, q[e] - raw.e[e]);
+    push(std::move(q), std::move(raw.t));
+    fields_.spread.emplace(n, halved<double>(raw.e, shape, program_));
 }
 
 void FieldsBuilder::push(Plane variance, Plane tangent) {
@@ -354,21 +314,129 @@ void FieldsBuilder::push(Plane variance, Plane tangent) {
     fields_.tangent.push_back(std::move(tangent));
 }
 
+// --- Near D = 0 -------------------------------------------------------------------------------------------------------
+
+template <class Real>
+NearBands<Real>::NearBands(const Program& program, Fields<Real>& fields, const RowKernels<Real>& kernels, int threads)
+    : program_(program), fields_(fields), kernels_(kernels), threads_(threads), targets_(targets_of(program)),
+      stores_(targets_.size()), reach_(targets_.size(), -1) {
+    choose_reaches();
+}
+
+template <class Real> void NearBands<Real>::choose_reaches() {
+    const auto raise = [&](int target, int reach) {
+        int& known = reach_[std::size_t(target)];
+        known = std::max(known, reach);
+    };
+    for (std::size_t t = targets_.size(); t-- > 0;) {
+        const Target& target = targets_[t];
+        if (target.kind == TargetKind::pooled) raise(int(t), 0);
+        const int reach = reach_[t];
+        const int sweep = target.kind == TargetKind::pooled    ? 2 * reach + 1
+                          : target.kind == TargetKind::strided ? 2 * reach
+                                                               : reach;
+        for (const Source& source : sources_of(program_, targets_, target)) {
+            if (source.target < 0) continue;
+            const Node& node = program_[source.node];
+            const bool up = node.op == Op::upsample;
+            // Behind bilinear upsampling v is needed even where the segment itself is not.
+            const int needed = up && node.bilinear ? std::max(sweep, 0) : sweep;
+            if (needed < 0) continue;
+            raise(source.target, up ? UpsampledRows<Real>::highest(needed, node.bilinear) : needed);
+        }
+    }
+}
+
+template <class Real> void NearBands<Real>::make(int target) {
+    const int reach = reach_[std::size_t(target)];
+    if (reach < 0) return;
+    const Target& made = targets_[std::size_t(target)];
+    const Shape shape = at_level(fields_.shape, made.level);
+    stores_[std::size_t(target)] =
+        std::make_unique<BandStore<Real>>(shape, program_.circular(), reach, program_.has_tangent(made.node));
+    const int fine_rows = at_level(fields_.shape, made.sweep_level()).height;
+    const int most = program_.circular() ? reach : std::min(reach, shape.height - 1);
+    MakeBands step{target, -most, most, {}};
+    const bool pooled = made.kind == TargetKind::pooled, strided = made.kind == TargetKind::strided;
+    const int far = pooled ? 2 * most + 1 : strided ? 2 * most : most;
+    for (int dy = -far; dy <= far; dy += strided ? 2 : 1)
+        if (program_.circular() || std::abs(dy) < fine_rows) step.sweep.push_back(dy);
+    BandMaker<Real> maker(program_, targets_, target, fields_, stores_, kernels_, 8, threads_);
+    Monitor monitor(nullptr, 0);
+    maker.run(step, monitor);
+}
+
+template <class Real> void NearBands<Real>::seal(int target) {
+    if (reach_[std::size_t(target)] < 0) return;
+    BandMaker<Real> maker(program_, targets_, target, fields_, stores_, kernels_, 3, 1);
+    const int reach = reach_[std::size_t(target)];
+    for (int dy = -reach; dy <= reach; ++dy)
+        if (stores_[std::size_t(target)]->exists(dy)) maker.seal(dy);
+}
+
+template <class Real> int NearBands<Real>::target_of(TargetKind kind, int node) const {
+    for (std::size_t t = 0; t < targets_.size(); ++t)
+        if (targets_[t].kind == kind && targets_[t].node == node) return int(t);
+    return -1;
+}
+
+template <class Real> typename NearBands<Real>::Raw NearBands<Real>::raw(int n) {
+    const Node& node = program_[n];
+    const Shape shape = at_level(fields_.shape, node.level);
+    const std::ptrdiff_t width = std::ptrdiff_t(shape.width) * shape.batch;
+    Raw raw{Plane(std::size_t(shape.elements()), 0.0), Plane(std::size_t(shape.elements()), 0.0)};
+    const auto keep = [&](int y, const Real* e, const Real* t) {
+        std::copy_n(e, width, &raw.e[std::size_t(y * width)]);
+        if (t != nullptr) std::copy_n(t, width, &raw.t[std::size_t(y * width)]);
+    };
+    if (node.op == Op::avg_pool) {
+        const int target = target_of(TargetKind::pooled, n);
+        make(target);
+        const Band<Real>& band = stores_[std::size_t(target)]->at(0);
+        for (int y = 0; y < shape.height; ++y) keep(y, band.e(y, 0), band.has_tangent() ? band.t(y, 0) : nullptr);
+        return raw;
+    }
+    const BandStore<Real>& store = *stores_[std::size_t(target_of(TargetKind::stored, node.input()))];
+    UpsampledRows<Real> rows(shape, program_.circular(), true, nullptr, 1.0, kernels_, 1);
+    Block block = Block::of_rows(shape, program_.circular(), 0);
+    block.add_lane(shape, program_.circular(), 0);
+    std::vector<Real> e(std::size_t(width + 2 * chunk)), t(e.size());
+    for (int y = 0; y < shape.height; ++y) {
+        rows.row(block, store, y, e.data(), t.data(), store.tangent(), 0);
+        keep(y, e.data(), store.tangent() ? t.data() : nullptr);
+    }
+    return raw;
+}
+
+template <class Real> void NearBands<Real>::finish(int n) {
+    const Node& node = program_[n];
+    if (node.op == Op::avg_pool && !program_.is_image(n)) seal(target_of(TargetKind::pooled, n));
+    for (const TargetKind kind : {TargetKind::strided, TargetKind::stored}) {
+        const int target = target_of(kind, n);
+        if (target < 0) continue;
+        make(target);
+        seal(target);
+    }
+}
+
+template class NearBands<float>;
+template class NearBands<double>;
+
 // --- In the engine's type -------------------------------------------------------------------------------------------
 
 namespace {
 
-template <class Real> PaddedRows<Real> rounded(const PaddedRows<double>& from, const Shape& shape, int planes,
-                                               bool circular, int margin) {
-    PaddedRows<Real> to(shape, planes, circular, margin);
+PaddedRows<float> rounded(const PaddedRows<double>& from, const Shape& shape, int planes, bool circular, int margin) {
+    PaddedRows<float> to(shape, planes, circular, margin);
     to.copy_from(from);
     return to;
 }
 
 }  // namespace
 
-template <class Real> Fields<Real> round_fields(const Fields<double>& from, const Program& program) {
-    Fields<Real> to;
+Fields<float> float_fields(const Fields<double>& from, const Program& program, const RowKernels<float>& kernels,
+                           int threads) {
+    Fields<float> to;
     const bool circular = program.circular();
     const int margin = margin_of(program);
     to.shape = from.shape;
@@ -376,18 +444,25 @@ template <class Real> Fields<Real> round_fields(const Fields<double>& from, cons
     to.unit = from.unit;
     to.variance = from.variance;
     to.tangent = from.tangent;
-    to.image = rounded<Real>(from.image, from.shape, from.noise ? 0 : from.shape.channels, circular, margin);
+    to.image = rounded(from.image, from.shape, from.noise ? 0 : from.shape.channels, circular, margin);
+    for (const auto& [n, rows] : from.pooled_images)
+        to.pooled_images.emplace(
+            n, rounded(rows, at_level(from.shape, program[n].level), from.shape.channels, circular, margin));
     for (const auto& [n, rows] : from.halves)
-        to.halves.emplace(
-            n, rounded<Real>(rows, at_level(from.shape, program[program[n].input()].level), 1, circular, margin));
-    for (const auto& [n, rows] : from.spread)
-        to.spread.emplace(n, rounded<Real>(rows, at_level(from.shape, program[n].level), 1, circular, margin));
+        to.halves.emplace(n,
+                          rounded(rows, at_level(from.shape, program[program[n].input()].level), 1, circular, margin));
     for (const auto& entry : from.maps) {
         const int n = entry.first;
         const Node& node = program[n];
         const std::size_t source = std::size_t(is_activation(node.op) ? node.input() : n);
-        to.maps.emplace(n, map_fields<Real>(node, at_level(from.shape, node.level), from.variance[source], from.unit,
-                                            circular, margin));
+        to.maps.emplace(n, map_fields<float>(node, at_level(from.shape, node.level), from.variance[source], from.unit,
+                                             circular, margin));
+    }
+    NearBands<float> near(program, to, kernels, threads);
+    for (int n = 0; n < program.size(); ++n) {
+        if (from.spread.count(n) != 0 && !program.is_image(n))
+            to.spread.emplace(n, halved<float>(near.raw(n).e, at_level(from.shape, program[n].level), program));
+        near.finish(n);
     }
     return to;
 }
@@ -407,8 +482,5 @@ std::int64_t fields_bytes(const Program& program, const Shape& shape, std::size_
     }
     return sum;
 }
-
-template Fields<float> round_fields<float>(const Fields<double>&, const Program&);
-template Fields<double> round_fields<double>(const Fields<double>&, const Program&);
 
 }  // namespace ntkfast

@@ -10,9 +10,36 @@
 
 namespace ntkfast {
 
-// Node by node, with the recursion of docs/math.md on the diagonal.  Average pools and bilinear upsampling mix neighbours, so
-// that their diagonals need the pairs near it: the bands around D = 0 are computed in double by the same pipeline that sweeps
-// all displacements afterwards.
+// The bands around D = 0 of all targets, as far as the local variances v behind average pools and bilinear upsampling need
+// them, computed by the same pipeline that sweeps all displacements afterwards.
+template <class Real> class NearBands {
+public:
+    NearBands(const Program& program, Fields<Real>& fields, const RowKernels<Real>& kernels, int threads);
+
+    // The raw field at D = 0 behind an average pool or a bilinear upsampling: A E A^T = 2 v, and A T' A^T.
+    struct Raw {
+        Plane e, t;
+    };
+    Raw raw(int node);
+    // To be called for every node, in order, when its diagonals are known (those of an average: its spread too).
+    void finish(int node);
+
+private:
+    void choose_reaches();
+    void make(int target);
+    void seal(int target);
+    int target_of(TargetKind kind, int node) const;
+
+    const Program& program_;
+    Fields<Real>& fields_;
+    const RowKernels<Real>& kernels_;
+    int threads_;
+    std::vector<Target> targets_;
+    Stores<Real> stores_;
+    std::vector<int> reach_;  // by target; -1: not needed
+};
+
+// Node by node, with the recursion of docs/math.md on the diagonal.
 class FieldsBuilder {
 public:
     // image: (batch, height, width, channels), contiguous, finite; nullptr for noise.  single_precision: the pixels are
@@ -23,28 +50,24 @@ public:
     const Fields<double>& fields() const { return fields_; }
 
 private:
-    void read_image(const double* image, bool single_precision);
-    void choose_reaches();
-    void make_bands(int target);
-    void seal_bands(int target);
-    int target_of(TargetKind kind, int node) const;
-    void add(int n);
+    void read_image(const double* image);
+    void add(int n, NearBands<double>& near);
     void add_conv(int n, const Shape& shape);
-    void add_average(int n, const Shape& shape);
+    void add_pooled_image(int n, const Shape& shape);
+    void add_average(int n, const Shape& shape, NearBands<double>& near);
     void push(Plane variance, Plane tangent);
 
     const Program& program_;
     Shape shape_;
-    const RowKernels<double>& kernels_;
-    int threads_;
-    std::vector<Target> targets_;
-    Stores<double> stores_;   // bands near D = 0
-    std::vector<int> reach_;  // how near, by target
+    bool single_precision_;
     Fields<double> fields_;
 };
 
-// The same in another type.  For double a copy.
-template <class Real> Fields<Real> round_fields(const Fields<double>& from, const Program& program);
+// The same for an engine in float: everything rounded, but the local variances v, which are those of the engine's own raw
+// fields at D = 0.  Features that are alike then cancel in E' = A E A^T - v - v to the last bit, since both sides were rounded
+// in the same way; with v from double precision a rounding error would stay, and the root in the angle would amplify it.
+Fields<float> float_fields(const Fields<double>& from, const Program& program, const RowKernels<float>& kernels,
+                           int threads);
 
 // Bytes that building and holding the fields takes; real: of the engine's type.
 std::int64_t fields_bytes(const Program& program, const Shape& shape, std::size_t real);

@@ -179,12 +179,12 @@ template <class Real> void Pipeline<Real>::push(const Box& box, int y, int field
 // E = gain sum_c (x_c(i) - x_c(j))^2; for noise 1 for different pixels.
 template <class Real> void Pipeline<Real>::image_row(const Value& value, int y, Real* e) {
     if (value.kind == ValueKind::image) {
-        const PaddedRows<Real>& image = fields_.image;
+        const PaddedRows<Real>& image = fields_.image_of(value.node);
         const int row = y + block_->row0;
         return kernels_.input(lanes_, e, image.row(row), image.row(row + block_->dy), image.plane_stride(),
                               fields_.shape.channels, 0, Real(value.gain));
     }
-    const Real different = Real(value.gain * fields_.variance[0][0]);
+    const Real different = Real(value.gain * fields_.variance[std::size_t(value.node)][0]);
     for (int b = 0; b < lanes_.count; ++b, e += lanes_.stride) {
         const bool same = wrap(block_->dy, plan_.shape.height) == 0 && wrap(block_->lane[b].dx, plan_.shape.width) == 0;
         std::fill_n(e, lanes_.length[b], same ? Real(0) : different);
@@ -291,16 +291,16 @@ template <class Real> void Pipeline<Real>::map(const Value& value, const Map& ma
     args.i = map.fields->roots(i);
     args.j = map.fields->roots(i + block_->dy);
     const std::uint32_t doubts = (*map.table)[row_count_index(rows)][int(map.flow)](lanes_, args);
-    if (map.refined && doubts != 0) refine(value, args, doubts, y);
+    if (map.refined && doubts != 0) refine(value, args, rows, doubts, y);
 }
 
 // Does row y of a first rectifier again for some lanes, with E summed in double from the image: where patches of different
 // brightness are nearly parallel, or nearly opposite, the rounding of E would show.  Rare in natural images, so that the plain
 // sum over the window's rows will do.
 template <class Real>
-void Pipeline<Real>::refine(const Value& value, const MapArgs<Real>& args, std::uint32_t lanes, int y) {
-    const PaddedRows<Real>& image = fields_.image;
+void Pipeline<Real>::refine(const Value& value, const MapArgs<Real>& args, int rows, std::uint32_t lanes, int y) {
     const Box& box = plan_.boxes[std::size_t(value.box)];
+    const PaddedRows<Real>& image = fields_.image_of(plan_.values[std::size_t(box.value)].node);
     const std::ptrdiff_t beyond = program_.circular() ? 0 : halo(box);
     double* sums = exact_.data() + plan_.left;
     for (int b = 0; b < block_->lanes; ++b) {
@@ -311,8 +311,8 @@ void Pipeline<Real>::refine(const Value& value, const MapArgs<Real>& args, std::
                                  image.row(n + block_->row0 + block_->dy) + lanes_.at_j[b] - beyond,
                                  image.plane_stride(), fields_.shape.channels, lanes_.length[b] + 2 * beyond);
         if (program_.circular()) wrap_columns(sums, lanes_.length[b], halo(box));
-        kernels_.rectifier_exact[program_.kernel == Kernel::ntk](lanes_, b, args, sums, box.slots, plan_.shape.batch,
-                                                                 program_[box.node].scale());
+        kernels_.rectifier_exact[program_.kernel == Kernel::ntk](lanes_, b, args, rows, sums, box.slots,
+                                                                 plan_.shape.batch, program_[box.node].scale());
     }
 }
 

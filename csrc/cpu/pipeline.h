@@ -65,7 +65,7 @@ private:
     void complete_columns(const Box& box, bool tangent, int y, Rows rows);
     void push(const Box& box, int y, int field, const Real* raw);
     void map(const Value& value, const Map& map, int y, Rows out);
-    void refine(const Value& value, const MapArgs<Real>& args, std::uint32_t lanes, int y);
+    void refine(const Value& value, const MapArgs<Real>& args, int rows, std::uint32_t lanes, int y);
 
     const Program& program_;
     const Plan& plan_;

@@ -67,7 +67,7 @@ int Plan::pulled(int node, int lag) {
     Value value(noise_ ? ValueKind::noise : ValueKind::image, node);
     value.lag = lag;
     value.tangent = program_->has_tangent(node);
-    if (source.op != Op::input) {
+    if (!program_->is_image(node)) {
         const bool up = source.op == Op::upsample;
         value.kind = up ? ValueKind::upsampled : ValueKind::banded;
         for (const Source& s : sources_of(*program_, *targets_, target))

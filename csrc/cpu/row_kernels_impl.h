@@ -244,20 +244,26 @@ void input_exact(double* __restrict sums, const Real* x_i, const Real* x_j, std:
     }
 }
 
+// Only doubtful pairs are written, so that the bits of a pair do not depend on its neighbours.
 template <class Real, bool with_tangent>
-void rectifier_exact(const Lanes& lanes, int lane, const MapArgs<Real>& args, const double* columns, int kernel_size,
-                     std::ptrdiff_t shift, double scale) {
+void rectifier_exact(const Lanes& lanes, int lane, const MapArgs<Real>& args, int rows, const double* columns,
+                     int kernel_size, std::ptrdiff_t shift, double scale) {
     const ActivationConstants<Real> k = args.constants;
     const LaneOperands<Real, 1> a(lanes, args, lane);
+    const Real* from[max_direct_rows];
+    for (int m = 0; m < rows; ++m) from[m] = args.e[m] + lane * lanes.stride;
     const double* first = columns - (kernel_size / 2) * shift;
     NTKFAST_VECTOR_LOOP
-    for (std::ptrdiff_t l = 0; l < lanes.length[lane]; ++l) {
+    for (std::ptrdiff_t l = 0; l < a.n; ++l) {
+        Real rounded = from[0][l];
+        for (int m = 1; m < rows; ++m) rounded += from[m][l];
         double e = first[l];
         for (int m = 1; m < kernel_size; ++m) e += first[l + m * shift];
-        const Pair<Real> out =
-            activate_exact<with_tangent>(scale * e, Real(0), root_at<Real>(a.i, l), root_at<Real>(a.j, l), k);
-        a.e_out[l] = out.e;
-        if (with_tangent) a.t_out[l] = out.t;
+        const Root<Real> i = root_at<Real>(a.i, l), j = root_at<Real>(a.j, l);
+        const bool doubt = certainty(rounded, i, j, k) < 0;
+        const Pair<Real> out = activate_exact<with_tangent>(scale * e, Real(0), i, j, k);
+        a.e_out[l] = doubt ? out.e : a.e_out[l];
+        if (with_tangent) a.t_out[l] = doubt ? out.t : a.t_out[l];
     }
 }
 
@@ -328,32 +334,32 @@ template <class Real> void pool(Real* out, const Real* in, Real weight, bool bot
     }
 }
 
+// The gain comes last: features that are alike cancel in sum - v_i - v_j to the last bit only if all three are rounded alike.
 template <class Real, int Count, bool spread>
 void upsample_pixels(Real* __restrict out, const Real* const* even, const Real* const* odd, const Real* weights,
                      const Real* v_i, const Real* v_j, Real gain, std::ptrdiff_t n, int batch) {
     const Real *rows_even[Count], *rows_odd[Count];
     Real w[Count];
-    for (int m = 0; m < Count; ++m) rows_even[m] = even[m], rows_odd[m] = odd[m], w[m] = gain * weights[m];
-    const auto at = [&](const Real* const(&rows)[Count], std::ptrdiff_t l) {
-        Real sum = w[0] * rows[0][l];
-        for (int m = 1; m < Count; ++m) sum += w[m] * rows[m][l];
-        return sum;
+    for (int m = 0; m < Count; ++m) rows_even[m] = even[m], rows_odd[m] = odd[m], w[m] = weights[m];
+    const auto at = [&](const Real* const(&rows)[Count], std::ptrdiff_t coarse, std::ptrdiff_t fine) {
+        Real sum = w[0] * rows[0][coarse];
+        for (int m = 1; m < Count; ++m) sum += w[m] * rows[m][coarse];
+        return gain * (spread ? (sum - v_i[fine]) - v_j[fine] : sum);
     };
     if (batch == 1) {
         NTKFAST_VECTOR_LOOP
         for (std::ptrdiff_t a = 0; a < n; ++a) {
-            out[2 * a] = at(rows_even, a) - (spread ? gain * (v_i[2 * a] + v_j[2 * a]) : Real(0));
-            out[2 * a + 1] = at(rows_odd, a) - (spread ? gain * (v_i[2 * a + 1] + v_j[2 * a + 1]) : Real(0));
+            out[2 * a] = at(rows_even, a, 2 * a);
+            out[2 * a + 1] = at(rows_odd, a, 2 * a + 1);
         }
         return;
     }
     for (std::ptrdiff_t a = 0; a < n; ++a) {
-        const std::ptrdiff_t fine = 2 * a * batch;
+        const std::ptrdiff_t first = 2 * a * batch;
         NTKFAST_VECTOR_LOOP
         for (int m = 0; m < batch; ++m) {
-            const std::ptrdiff_t l = a * batch + m, e = fine + m, o = e + batch;
-            out[e] = at(rows_even, l) - (spread ? gain * (v_i[e] + v_j[e]) : Real(0));
-            out[o] = at(rows_odd, l) - (spread ? gain * (v_i[o] + v_j[o]) : Real(0));
+            out[first + m] = at(rows_even, a * batch + m, first + m);
+            out[first + batch + m] = at(rows_odd, a * batch + m, first + batch + m);
         }
     }
 }

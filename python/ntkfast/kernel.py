@@ -121,14 +121,14 @@ class NTK(LinearOperator):  # type: ignore[misc]
         bytes_needed = self.memory_estimate()
         _engine.require_memory("the engine's fields and one product", bytes_needed["stream"], "use a smaller image")
         self.storage = self._choose_storage(_choice("storage", storage, STORAGES), bytes_needed)
-        self._engine = _engine.make(
-            network, pixels[None], noise=noise, kernel=kernel, dtype=real, threads=self.threads
-        )
+        self._engine = _engine.make(network, pixels[None], noise=noise, kernel=kernel, dtype=real, threads=self.threads)
         self._spectrum: np.ndarray | None = None
 
     def _choose_storage(self, storage: str, needed: dict[str, int]) -> str:
         if storage == "coarse" and self.network.levels == 0:
-            raise ValueError("storage='coarse' is for networks of several resolutions, got one: use 'stream' or 'dense'")
+            raise ValueError(
+                "storage='coarse' is for networks of several resolutions, got one: use 'stream' or 'dense'"
+            )
         if storage == "auto":
             free = AUTO_SHARE * _engine.available_memory()
             if self.stationary and fourier_bytes(self.network, self.image_shape) <= free:
