@@ -83,40 +83,59 @@ private:
     bool circular_;
 };
 
+// Lanes of the pipelines: at least the three that one coarse displacement of a pool needs.
+int sweep_lanes(int lanes) { return std::max(3, lanes); }
+
+std::vector<BandTask> tasks_of(const Target& target, int lanes, int first_dx, int count) {
+    const int at_once = target.kind == TargetKind::pooled ? (lanes - 1) / 2 : lanes;
+    std::vector<BandTask> tasks;
+    for (int n = 0; n < count; n += at_once) tasks.push_back({first_dx + n, std::min(at_once, count - n)});
+    return tasks;
+}
+
+// What a task sweeps of one dy; shape is that of the sweep level.  A pool's coarse displacement c reads the fine ones 2c - 1,
+// 2c and 2c + 1.
+Block block_of(const Target& target, const Shape& shape, bool circular, int dy, const BandTask& task) {
+    Block block = Block::of_rows(shape, circular, dy);
+    const bool pooled = target.kind == TargetKind::pooled, strided = target.kind == TargetKind::strided;
+    const int first = pooled ? 2 * task.first - 1 : strided ? 2 * task.first : task.first;
+    const int count = pooled ? 2 * task.count + 1 : task.count;
+    for (int n = 0; n < count; ++n) {
+        const int dx = first + (strided ? 2 * n : n);
+        if (circular || std::abs(dx) < shape.width) block.add_lane(shape, circular, dx);
+    }
+    return block;
+}
+
 }  // namespace
+
+std::int64_t pairs_of(const Program& program, const Target& target, const Shape& image, int lanes,
+                      const MakeBands& step) {
+    const Shape shape = at_level(image, target.sweep_level());
+    const int width = at_level(image, target.level).width;
+    const int first = program.circular() ? 0 : 1 - width, count = program.circular() ? width : 2 * width - 1;
+    std::int64_t per_row = 0, rows = 0;  // the same displacements for every dy
+    for (const BandTask& task : tasks_of(target, sweep_lanes(lanes), first, count))
+        per_row += block_of(target, shape, program.circular(), 0, task).pairs_per_row();
+    for (const int dy : step.sweep) rows += Block::of_rows(shape, program.circular(), dy).rows;
+    return rows * per_row * shape.batch;
+}
 
 template <class Real>
 BandMaker<Real>::BandMaker(const Program& program, const std::vector<Target>& targets, int target,
                            const Fields<Real>& fields, const Stores<Real>& stores, const RowKernels<Real>& kernels,
                            int lanes, int threads)
     : program_(program), fields_(fields), kernels_(kernels), stores_(stores),
-      plan_(program, targets, target, fields.shape, fields.noise), target_(target), lanes_(std::max(3, lanes)),
+      plan_(program, targets, target, fields.shape, fields.noise), target_(target), lanes_(sweep_lanes(lanes)),
       threads_(threads), pipelines_(std::size_t(threads)) {}
-
-// A pool's coarse displacement c reads the fine ones 2c - 1, 2c and 2c + 1.
-template <class Real> Block BandMaker<Real>::block(int dy, const Task& task) const {
-    Block block = Block::of_rows(plan_.shape, program_.circular(), dy);
-    const bool pooled = plan_.target.kind == TargetKind::pooled, strided = plan_.target.kind == TargetKind::strided;
-    const int first = pooled ? 2 * task.first - 1 : strided ? 2 * task.first : task.first;
-    const int count = pooled ? 2 * task.count + 1 : task.count;
-    for (int n = 0; n < count; ++n) {
-        const int dx = first + (strided ? 2 * n : n);
-        if (program_.circular() || std::abs(dx) < plan_.shape.width)
-            block.add_lane(plan_.shape, program_.circular(), dx);
-    }
-    return block;
-}
 
 template <class Real> void BandMaker<Real>::run(const MakeBands& step, Monitor& monitor) {
     BandStore<Real>& store = *stores_[std::size_t(target_)];
     const bool pooled = plan_.target.kind == TargetKind::pooled;
     for (int dy = step.first; dy <= step.last + (pooled ? 1 : 0); ++dy)
         if (store.exists(dy)) store.make(dy);
-    std::vector<Task> tasks;
-    const int at_once = pooled ? (lanes_ - 1) / 2 : lanes_;
     const Band<Real>& band = store.at(step.first);
-    for (int n = 0; n < band.count(); n += at_once)
-        tasks.push_back({band.first_dx() + n, std::min(at_once, band.count() - n)});
+    const std::vector<BandTask> tasks = tasks_of(plan_.target, lanes_, band.first_dx(), band.count());
     std::atomic<std::size_t> next{0};
     parallel(threads_, [&](int thread, int) {
         auto& pipeline = pipelines_[std::size_t(thread)];
@@ -126,7 +145,7 @@ template <class Real> void BandMaker<Real>::run(const MakeBands& step, Monitor& 
             PoolBands<Real> pool(store, kernels_, tasks[n].first, tasks[n].count, program_.circular());
             RowSink<Real>& sink = pooled ? static_cast<RowSink<Real>&>(pool) : stored;
             for (const int dy : step.sweep) {
-                const Block part = block(dy, tasks[n]);
+                const Block part = block_of(plan_.target, plan_.shape, program_.circular(), dy, tasks[n]);
                 if (part.lanes > 0) pipeline->run(part, sink, monitor, thread == 0);
             }
         }

@@ -13,6 +13,15 @@
 
 namespace ntkfast {
 
+// Coarse displacements dx, [first, first + count), that one thread sweeps.
+struct BandTask {
+    int first, count;
+};
+
+// Pairs that the tasks of a step visit.  Neighbouring tasks of a pool both sweep the odd displacement between them.
+std::int64_t pairs_of(const Program& program, const Target& target, const Shape& image, int lanes,
+                      const MakeBands& step);
+
 template <class Real> class BandMaker {
 public:
     BandMaker(const Program& program, const std::vector<Target>& targets, int target, const Fields<Real>& fields,
@@ -29,11 +38,6 @@ public:
     std::int64_t bytes() const { return threads_ * Pipeline<Real>::bytes(program_, plan_, lanes_); }
 
 private:
-    struct Task {  // coarse displacements [first, first + count)
-        int first, count;
-    };
-    Block block(int dy, const Task& task) const;
-
     const Program& program_;
     const Fields<Real>& fields_;
     const RowKernels<Real>& kernels_;

@@ -69,14 +69,6 @@ Stores<Real> make_stores(const Program& program, const std::vector<Target>& targ
     return stores;
 }
 
-std::int64_t pairs_of(const Program& program, const Target& target, const Shape& image, const MakeBands& step) {
-    const Shape shape = at_level(image, target.sweep_level());
-    std::int64_t sum = 0;
-    for (const int dy : step.sweep)
-        sum += Block::of_rows(shape, program.circular(), dy).rows * std::int64_t(shape.width) * shape.width;
-    return sum * shape.batch / (target.kind == TargetKind::strided ? 2 : 1);
-}
-
 // Calls visit(steps, schedule, first band, last band) for the groups of bands of the output, in order.
 template <class Visit>
 void each_group(const Program& program, const std::vector<Target>& targets, const HalfPlane& plane, const Shape& shape,
@@ -95,7 +87,8 @@ std::int64_t coarse_pairs(const Program& program, const std::vector<Target>& tar
                           const Shape& shape) {
     std::int64_t sum = 0;
     each_group(program, targets, plane, shape, false, [&](const auto& steps, const Schedule&, int, int) {
-        for (const MakeBands& step : steps) sum += pairs_of(program, targets[std::size_t(step.target)], shape, step);
+        for (const MakeBands& step : steps)
+            sum += pairs_of(program, targets[std::size_t(step.target)], shape, plane.lanes_per_block(), step);
     });
     return sum;
 }

@@ -1,13 +1,4 @@
-// The CPU engine against the pair recursion of docs/math.md, written out over all pairs of pixels in double precision:
-//
-//   input       Q(i,j) = 1/C sum_c x_c(i) x_c(j),  T'(i,j) = 0
-//   conv        S(i,j) = w/k^2 sum_delta Q(i+delta, j+delta) + b
-//               T(i,j) = [trainable] S(i,j) + w/k^2 sum_delta T'(i+delta, j+delta)
-//   max(x, ax)  cos t = S(i,j)/(p_i p_j),  p_i = sqrt(S(i,i))
-//               Q  = a S + (1-a)^2 p_i p_j (sin t + (pi - t) cos t)/(2 pi)
-//               T' = (a + (1-a)^2 (pi - t)/(2 pi)) T
-//
-// Positions outside the image count zero (zeros) or wrap (circular).
+// The CPU engine against the pair recursion over all pairs of pixels (oracle.h), for networks of every kind.
 #include <algorithm>
 #include <chrono>
 #include <cmath>
@@ -22,8 +13,12 @@
 
 #include "cpu/dispatch.h"
 #include "cpu/engine.h"
+#include "networks.h"
+#include "oracle.h"
 
 using namespace ntkfast;
+using networks::Graph;
+using networks::Network;
 
 namespace {
 
@@ -37,109 +32,9 @@ void check(bool passed, const std::string& what) {
     if (failures <= 30) std::printf("FAILED: %s\n", what.c_str());
 }
 
-// --- Oracle ---------------------------------------------------------------------------------------------------------
-
-using Matrix = std::vector<double>;  // (pixels, pixels)
-
-// Index of the pixel at (y, x), or -1 where a convolution sees a zero.
-std::int64_t pixel_at(const Shape& shape, bool circular, int y, int x) {
-    const int h = shape.height, w = shape.width;
-    if (circular) return std::int64_t((y % h + h) % h) * w + (x % w + w) % w;
-    return y < 0 || y >= h || x < 0 || x >= w ? -1 : std::int64_t(y) * w + x;
-}
-
-// sum_delta field(i+delta, j+delta)
-Matrix box(const Matrix& field, const Shape& shape, bool circular, int radius) {
-    const std::int64_t d = shape.pixels();
-    Matrix out(field.size(), 0.0);
-    for (int dy = -radius; dy <= radius; ++dy)
-        for (int dx = -radius; dx <= radius; ++dx) {
-            std::vector<std::int64_t> moved;
-            for (int y = 0; y < shape.height; ++y)
-                for (int x = 0; x < shape.width; ++x) moved.push_back(pixel_at(shape, circular, y + dy, x + dx));
-            for (std::int64_t i = 0; i < d; ++i) {
-                if (moved[std::size_t(i)] < 0) continue;
-                const double* from = &field[std::size_t(moved[std::size_t(i)] * d)];
-                double* to = &out[std::size_t(i * d)];
-                for (const std::int64_t j : moved) {
-                    if (j >= 0) *to += from[j];
-                    ++to;
-                }
-            }
-        }
-    return out;
-}
-
-void activate_pairs(double a, Matrix& q, Matrix& t, std::int64_t d) {
-    const double pi = std::acos(-1.0);
-    std::vector<double> p;
-    for (std::int64_t i = 0; i < d; ++i) p.push_back(std::sqrt(q[std::size_t(i * d + i)]));
-    for (std::int64_t i = 0; i < d; ++i)
-        for (std::int64_t j = 0; j < d; ++j) {
-            double& s = q[std::size_t(i * d + j)];
-            double& tangent = t[std::size_t(i * d + j)];
-            const double area = p[std::size_t(i)] * p[std::size_t(j)];
-            if (area == 0) {
-                s = tangent = 0;
-                continue;
-            }
-            const double cosine = i == j ? 1.0 : std::clamp(s / area, -1.0, 1.0);
-            const double angle = std::acos(cosine);
-            const double bend = (1 - a) * (1 - a) / (2 * pi);
-            s = a * s + bend * area * (std::sin(angle) + (pi - angle) * cosine);
-            tangent *= a + bend * (pi - angle);
-        }
-}
-
-// image (height, width, channels), one of the batch
-Matrix oracle(const Program& program, const Shape& shape, const double* image) {
-    const std::int64_t d = shape.pixels();
-    Matrix q(std::size_t(d * d), 0.0), t(std::size_t(d * d), 0.0);
-    for (std::int64_t i = 0; i < d; ++i)
-        for (std::int64_t j = 0; j < d; ++j) {
-            const double *x_i = image + i * shape.channels, *x_j = image + j * shape.channels;
-            for (int c = 0; c < shape.channels; ++c) q[std::size_t(i * d + j)] += x_i[c] * x_j[c] / shape.channels;
-        }
-    for (const Stage& stage : program.stages) {
-        const double scale = stage.weight_var / (double(stage.kernel_size) * stage.kernel_size);
-        q = box(q, shape, program.circular(), stage.kernel_size / 2);
-        t = box(t, shape, program.circular(), stage.kernel_size / 2);
-        for (std::size_t n = 0; n < q.size(); ++n) {
-            q[n] = scale * q[n] + stage.bias_var;
-            t[n] = (stage.trainable ? q[n] : 0.0) + scale * t[n];
-        }
-        if (stage.has_activation) activate_pairs(stage.slope, q, t, d);
-    }
-    return program.kernel == Kernel::nngp ? q : t;
-}
-
 // --- Cases ----------------------------------------------------------------------------------------------------------
 
-Stage conv(int k, double w = 2, double b = 0, bool trainable = true) { return {k, w, b, trainable, false, 1}; }
-Stage conv_then(int k, double slope, double w = 2, double b = 0, bool trainable = true) {
-    return {k, w, b, trainable, true, slope};
-}
-
-struct Net {
-    const char* name;
-    std::vector<Stage> stages;
-};
-
-const std::vector<Net>& nets() {
-    static const std::vector<Net> all = {
-        {"conv 1", {conv(1)}},
-        {"conv 7", {conv(7, 1.3, 0.2)}},
-        {"ones", {conv_then(1, 0, 2, 0.1), conv_then(1, 0.1), conv(1)}},
-        {"5 relu", {conv_then(5, 0), conv(1)}},
-        {"11 relu 3", {conv_then(11, 0), conv(3)}},
-        {"frozen", {conv_then(3, 0, 2, 0, false), conv_then(7, -0.5, 1.1, 0.3), conv(3, 0.7, 0.1, false)}},
-        {"linear", {conv(9), conv_then(3, 1.5), conv(5), conv(3, 2, 0.5)}},
-        {"13 15", {conv_then(13, 0.2), conv_then(15, 0), conv(1)}},
-        {"five 3", {conv_then(3, 0), conv_then(3, 0), conv_then(3, 0), conv_then(3, 0), conv_then(3, 0), conv(1)}},
-    };
-    return all;
-}
-
+// At one resolution; batches of one and several.
 const std::vector<Shape>& shapes() {
     static const std::vector<Shape> all = {
         {1, 1, 2, 1}, {1, 2, 2, 1}, {2, 1, 3, 1}, {1, 17, 2, 1}, {9, 1, 2, 1},  {2, 2, 3, 1},
@@ -148,13 +43,21 @@ const std::vector<Shape>& shapes() {
     return all;
 }
 
+// In cells, the pixels of the coarsest resolution: one, rows and columns of them, many.
+std::vector<Shape> shapes_of(const Network& network) {
+    const int m = 1 << network.levels;
+    return {{m, m, 2, 1}, {m, 3 * m, 3, 3}, {4 * m, m, 1, 1}, {2 * m, 2 * m, 1, 17}, {12, 16, 3, 1}};
+}
+
 struct Case {
     std::string name;
     Program program;
     Shape shape;
-    std::vector<double> image;
-    std::vector<Matrix> expected;  // one per image of the batch
-    double largest;                // magnitude in `expected`
+    std::vector<double> image;                  // empty for noise
+    std::vector<std::vector<double>> expected;  // (pixels, pixels), one per image of the batch
+    double largest;                             // magnitude in `expected`
+
+    const double* pixels() const { return image.empty() ? nullptr : image.data(); }
 };
 
 std::vector<double> normals(std::int64_t count, unsigned seed) {
@@ -165,38 +68,50 @@ std::vector<double> normals(std::int64_t count, unsigned seed) {
     return out;
 }
 
-std::string describe(const Net& net, const Shape& shape, Padding padding, Kernel kernel) {
-    std::string out = net.name;
+std::string describe(const Network& network, const Shape& shape, Padding padding, Kernel kernel) {
+    std::string out = network.name;
     for (const int n : {shape.height, shape.width, shape.channels, shape.batch}) out += " " + std::to_string(n);
     out += padding == Padding::circular ? " circular" : " zeros";
     return out + (kernel == Kernel::nngp ? " nngp" : " ntk");
 }
 
-Case make_case(const Net& net, const Shape& shape, Padding padding, Kernel kernel) {
-    Case out{describe(net, shape, padding, kernel), {net.stages, padding, kernel}, shape, {}, {}, 0};
+Case make_case(const Network& network, const Shape& shape, Padding padding, Kernel kernel, bool noise = false) {
+    Case out{describe(network, shape, padding, kernel), {network.nodes, padding, kernel}, shape, {}, {}, 0};
+    if (noise) out.name += " noise";
     const std::int64_t size = shape.pixels() * shape.channels;
-    out.image = normals(size * shape.batch, unsigned(7 * shape.height + shape.width));
-    for (int n = 0; n < shape.batch; ++n)
-        out.expected.push_back(oracle(out.program, shape, out.image.data() + n * size));
-    for (const Matrix& matrix : out.expected)
-        for (const double value : matrix) out.largest = std::max(out.largest, std::abs(value));
+    if (!noise) out.image = normals(size * shape.batch, unsigned(7 * shape.height + shape.width));
+    for (int n = 0; n < shape.batch; ++n) {
+        const double* image = noise ? nullptr : out.image.data() + n * size;
+        const auto nodes = oracle::nodes(out.program, shape.height, shape.width, shape.channels, image);
+        const auto& values = oracle::result(out.program, nodes).values;
+        out.expected.emplace_back(values.begin(), values.end());
+        for (const double value : out.expected.back()) out.largest = std::max(out.largest, std::abs(value));
+    }
     return out;
 }
 
 // --- Checks of one engine -------------------------------------------------------------------------------------------
 
-template <class Real> constexpr double tolerance = sizeof(Real) == 4 ? 1e-6 : 1e-11;
+template <class Real> constexpr double tolerance = sizeof(Real) == 4 ? 1e-6 : 5e-15;
+double worst_float = 0, worst_double = 0;  // error over the largest entry, of all cases
+
+// Error over `scale`; NaN counts as infinite.
+template <class Real> bool within(double got, double expected, double scale) {
+    const double off = scale > 0 ? std::abs(got - expected) / scale : got == expected ? 0 : INFINITY;
+    double& worst = sizeof(Real) == 4 ? worst_float : worst_double;
+    worst = std::max(worst, std::isnan(off) ? INFINITY : off);
+    return off <= tolerance<Real>;
+}
 
 template <class Real> void check_dense(const Engine<Real>& engine, const Case& c, const std::string& where) {
     const std::int64_t size = c.shape.pixels() * c.shape.pixels();
     std::vector<Real> out(std::size_t(size * c.shape.batch), Real(NAN));
     engine.dense(out.data(), nullptr);
-    const double limit = tolerance<Real> * c.largest;
     bool close = true;
     for (int n = 0; n < c.shape.batch; ++n)
         for (std::int64_t e = 0; e < size; ++e) {
             const double expected = c.expected[std::size_t(n)][std::size_t(e)];
-            close = close && std::abs(double(out[std::size_t(n * size + e)]) - expected) <= limit;
+            close = within<Real>(double(out[std::size_t(n * size + e)]), expected, c.largest) && close;
         }
     check(close, where + ": dense");
 }
@@ -220,7 +135,7 @@ void check_product(const Engine<Real>& engine, const Case& c, int columns, const
                     size += std::abs(value);
                 }
                 const double got = double(out[std::size_t((i * columns + column) * batch + n)]);
-                close = close && std::abs(got - sum) <= tolerance<Real> * c.largest * size;
+                close = within<Real>(got, sum, c.largest * size) && close;
             }
     check(close, where + ": product with " + std::to_string(columns) + " columns");
 }
@@ -235,7 +150,7 @@ template <class Real> void check_columns(const Engine<Real>& engine, const Case&
         for (std::int64_t j = 0; j < d; ++j) {
             const double expected = c.expected[0][std::size_t(pixels[n] * d + j)];
             const double got = double(out[n * std::size_t(d) + std::size_t(j)]);
-            close = close && std::abs(got - expected) <= tolerance<Real> * c.largest;
+            close = within<Real>(got, expected, c.largest) && close;
         }
     check(close, where + ": columns");
 }
@@ -248,67 +163,129 @@ template <class Real> void check_diagonal(const Engine<Real>& engine, const Case
     for (std::int64_t i = 0; i < d; ++i)
         for (std::int64_t n = 0; n < batch; ++n) {
             const double expected = c.expected[std::size_t(n)][std::size_t(i * d + i)];
-            close = close && std::abs(out[std::size_t(i * batch + n)] - expected) <= tolerance<Real> * c.largest;
+            close = within<Real>(out[std::size_t(i * batch + n)], expected, c.largest) && close;
         }
     check(close, where + ": diagonal");
 }
 
+template <class Real> void check_sweeps(const Engine<Real>& engine, const Case& c, const std::string& where) {
+    check_dense(engine, c, where);
+    for (const int columns : {1, 3, 5}) check_product(engine, c, columns, where);
+}
+
+// Everything computed anew, with the coarse fields kept, and stored.
 template <class Real> void check_engine(const Case& c, const EngineOptions& options) {
     std::string where = c.name + ", " + isa_name(options.isa) + (sizeof(Real) == 4 ? " float" : " double");
     where += ", lanes " + std::to_string(options.lanes) + ", threads " + std::to_string(options.threads);
-    Engine<Real> engine(c.program, c.shape, c.image.data(), options);
+    Engine<Real> engine(c.program, c.shape, c.pixels(), options);
     check_diagonal(engine, c, where);
     if (c.shape.batch == 1) check_columns(engine, c, where);
-    for (const bool stored : {false, true}) {
-        if (stored) engine.store(nullptr);
-        check(engine.stored() == stored, where + ": stored()");
-        check_dense(engine, c, where + (stored ? ", stored" : ""));
-        for (const int columns : {1, 3, 5}) check_product(engine, c, columns, where + (stored ? ", stored" : ""));
+    check_sweeps(engine, c, where);
+    check(!engine.coarse_kept() && !engine.stored(), where + ": keeps nothing unasked");
+    if (c.program.levels() > 0) {
+        engine.keep_coarse(nullptr);
+        check(engine.coarse_kept(), where + ": coarse_kept()");
+        check_sweeps(engine, c, where + ", coarse kept");
+    }
+    engine.store(nullptr);
+    check(engine.stored(), where + ": stored()");
+    check_sweeps(engine, c, where + ", stored");
+}
+
+// Every level and type; the numbers of lanes and threads take turns.
+void check_case(const Case& c) {
+    static int turn = 0;
+    const int lanes[] = {1, 3, 8, 32}, threads[] = {1, 2, 1, 1, 3};
+    for (const Isa isa : supported_isas()) {
+        check_engine<float>(c, {isa, threads[turn % 5], lanes[turn % 4]});
+        check_engine<double>(c, {isa, threads[(turn + 1) % 5], lanes[(turn + 2) % 4]});
+        ++turn;
     }
 }
 
-// Every level and type on every case; the numbers of lanes and threads take turns.
-void test_against_oracle() {
-    const int lanes[] = {1, 3, 8, 16}, threads[] = {1, 2, 1, 1, 3};
-    int turn = 0;
-    for (const Net& net : nets())
-        for (const Shape& shape : shapes())
-            for (const Padding padding : {Padding::zeros, Padding::circular}) {
-                const Kernel kernel = turn % 3 == 2 ? Kernel::nngp : Kernel::ntk;
-                const Case c = make_case(net, shape, padding, kernel);
-                for (const Isa isa : supported_isas()) {
-                    check_engine<float>(c, {isa, threads[turn % 5], lanes[turn % 4]});
-                    check_engine<double>(c, {isa, threads[(turn + 1) % 5], lanes[(turn + 2) % 4]});
-                    ++turn;
-                }
-            }
+// Both paddings, the kernels in turns.
+void check_network(const Network& network, const std::vector<Shape>& all_shapes) {
+    static int turn = 0;
+    for (const Shape& shape : all_shapes)
+        for (const Padding padding : {Padding::zeros, Padding::circular})
+            check_case(make_case(network, shape, padding, turn++ % 3 == 2 ? Kernel::nngp : Kernel::ntk));
 }
 
-// All numbers of lanes and threads on two cases whose blocks end in every way.
+void test_one_resolution() {
+    for (const Network& network : networks::chains()) check_network(network, shapes());
+    for (const Network& network : networks::skips()) check_network(network, shapes());
+}
+
+void test_several_resolutions() {
+    for (const Network& network : networks::pyramids()) check_network(network, shapes_of(network));
+}
+
+void test_noise() {
+    for (const Padding padding : {Padding::zeros, Padding::circular})
+        for (const Kernel kernel : {Kernel::ntk, Kernel::nngp}) {
+            check_case(make_case(networks::vanilla(2, 3), {5, 6, 1, 1}, padding, kernel, true));
+            for (const Network& network : networks::pyramids())
+                check_case(make_case(network, {8, 12, 1, 1}, padding, kernel, true));
+        }
+}
+
+// All numbers of lanes and threads on cases whose blocks end in every way.
 void test_lanes_and_threads() {
+    const std::pair<Network, Shape> cases[] = {{networks::vanilla(5, 3), {7, 9, 2, 1}},
+                                               {networks::unet(2, true), {8, 12, 2, 1}}};
+    for (const auto& [network, shape] : cases)
+        for (const Padding padding : {Padding::zeros, Padding::circular}) {
+            const Case c = make_case(network, shape, padding, Kernel::ntk);
+            for (const int lanes : {1, 3, 8, 32})
+                for (const int threads : {1, 2, 3}) check_engine<float>(c, {supported_isas().back(), threads, lanes});
+        }
+}
+
+// --- Memory ---------------------------------------------------------------------------------------------------------
+
+// What the estimate says of a network's parts.
+void test_estimate() {
+    const EngineOptions options{Isa::baseline, 2, 8};
+    const Shape shape{256, 256, 3, 1};
     for (const Padding padding : {Padding::zeros, Padding::circular}) {
-        const Case c = make_case(nets()[5], {7, 9, 2, 1}, padding, Kernel::ntk);
-        for (const int lanes : {1, 3, 8, 16})
-            for (const int threads : {1, 2, 3}) check_engine<float>(c, {supported_isas().back(), threads, lanes});
+        const Program chain{networks::vanilla(2, 3).nodes, padding, Kernel::ntk};
+        const MemoryEstimate flat = Engine<float>::estimate(chain, shape, 3, options);
+        check(flat.fields > 0 && flat.product > 0, "estimate: fields, product");
+        check(flat.bands == 0 && flat.coarse == 0, "estimate: one resolution has no bands");
+        const std::int64_t half = shape.pixels() * shape.pixels() / 2 * 4;
+        check(flat.store >= half - shape.pixels() * 2 && flat.store < half * 5 / 4, "estimate: store");
+        const EngineOptions more{Isa::baseline, 4, 8};
+        check(Engine<float>::estimate(chain, shape, 3, more).product > flat.product, "estimate: threads");
+        check(Engine<float>::estimate(chain, shape, 9, options).product > flat.product, "estimate: columns");
+
+        const Program deep{networks::unet(2, true).nodes, padding, Kernel::ntk};
+        const MemoryEstimate bytes = Engine<float>::estimate(deep, shape, 3, options);
+        check(0 < bytes.bands && bytes.bands < bytes.coarse, "estimate: bands");
+        check(Engine<double>::estimate(deep, shape, 3, options).bands == 2 * bytes.bands, "estimate: doubles");
+        // E and T' of the pairs at level 1, half of all: 1/16 of the pairs of the image.
+        check(bytes.coarse >= 2 * half / 16, "estimate: coarse");
     }
 }
 
 // --- Zeros, cancellation, errors ------------------------------------------------------------------------------------
 
 void test_zero_image() {
-    const Shape shape{5, 6, 2, 1};
-    const std::vector<double> image(60, 0.0);
+    const Shape shape{6, 8, 2, 1};
+    const std::vector<double> image(96, 0.0);
     for (const Padding padding : {Padding::zeros, Padding::circular}) {
-        const Program program{{conv_then(3, 0), conv_then(7, 0.1), conv(1)}, padding, Kernel::ntk};
-        const Engine<float> engine(program, shape, image.data(), {Isa::baseline, 2, 8});
-        std::vector<float> out(900, 1.0f);
-        engine.dense(out.data(), nullptr);
-        check(std::all_of(out.begin(), out.end(), [](float value) { return value == 0; }), "zero image: zero kernel");
+        for (const Network& network : {networks::vanilla(2, 7), networks::unet(1, true), networks::unet(1, false)}) {
+            const Program program{network.nodes, padding, Kernel::ntk};
+            const Engine<float> engine(program, shape, image.data(), {Isa::baseline, 2, 8});
+            std::vector<float> out(48 * 48, 1.0f);
+            engine.dense(out.data(), nullptr);
+            const bool zero = std::all_of(out.begin(), out.end(), [](float value) { return value == 0; });
+            check(zero, "zero image: " + network.name);
+        }
     }
 }
 
 const EngineOptions plain{Isa::baseline, 1, 8};
-const Program small{{conv_then(3, 0), conv(1)}, Padding::zeros, Kernel::ntk};
+const Program small{networks::vanilla(1, 3).nodes, Padding::zeros, Kernel::ntk};
 
 template <class Exception> bool throws(const std::function<void()>& call) {
     try {
@@ -319,22 +296,34 @@ template <class Exception> bool throws(const std::function<void()>& call) {
     return false;
 }
 
-void test_every_call_can_be_cancelled() {
-    const Case c = make_case(nets()[3], {5, 4, 3, 1}, Padding::zeros, Kernel::ntk);
-    Engine<float> engine(c.program, c.shape, c.image.data(), {Isa::baseline, 2, 8});
+void check_every_call_can_be_cancelled(const Network& network) {
+    const Case c = make_case(network, {8, 4, 3, 1}, Padding::zeros, Kernel::ntk);
+    const std::string where = "cancel " + network.name + ": ";
+    Engine<float> engine(c.program, c.shape, c.pixels(), {Isa::baseline, 2, 8});
     const Poll stop = [](double) { return false; };
-    std::vector<float> v(20, 1.0f), out(400);
+    std::vector<float> v(32, 1.0f), out(32 * 32);
     const std::int64_t pixel = 3;
-    check(throws<Cancelled>([&] { engine.product(v.data(), out.data(), 1, stop); }), "cancel: product");
-    check(throws<Cancelled>([&] { engine.dense(out.data(), stop); }), "cancel: dense");
-    check(throws<Cancelled>([&] { engine.columns(&pixel, 1, out.data(), stop); }), "cancel: columns");
-    check(throws<Cancelled>([&] { engine.store(stop); }), "cancel: store");
-    check(!engine.stored(), "cancel: nothing half stored");
-    check_engine<float>(c, plain);
-    check_dense(engine, c, "after cancelling");
+    check(throws<Cancelled>([&] { engine.product(v.data(), out.data(), 1, stop); }), where + "product");
+    check(throws<Cancelled>([&] { engine.dense(out.data(), stop); }), where + "dense");
+    check(throws<Cancelled>([&] { engine.columns(&pixel, 1, out.data(), stop); }), where + "columns");
+    check(throws<Cancelled>([&] { engine.store(stop); }), where + "store");
+    check(!engine.stored(), where + "nothing half stored");
+    check_sweeps(engine, c, where + "afterwards");
+    if (c.program.levels() > 0) {
+        check(throws<Cancelled>([&] { engine.keep_coarse(stop); }), where + "keep_coarse");
+        check(!engine.coarse_kept(), where + "nothing half kept");
+        engine.keep_coarse(nullptr);
+        check(throws<Cancelled>([&] { engine.product(v.data(), out.data(), 1, stop); }), where + "coarse kept");
+        check_sweeps(engine, c, where + "afterwards, coarse kept");
+    }
     engine.store(nullptr);
-    check(throws<Cancelled>([&] { engine.product(v.data(), out.data(), 1, stop); }), "cancel: product when stored");
-    check_product(engine, c, 3, "after cancelling, stored");
+    check(throws<Cancelled>([&] { engine.product(v.data(), out.data(), 1, stop); }), where + "product when stored");
+    check_product(engine, c, 3, where + "afterwards, stored");
+}
+
+void test_every_call_can_be_cancelled() {
+    check_every_call_can_be_cancelled(networks::vanilla(1, 5));
+    check_every_call_can_be_cancelled(networks::unet(2, true));
 }
 
 // The third poll stops a product that would take longer by far, on small images too.
@@ -356,46 +345,106 @@ void check_cancellation(const Engine<float>& engine, const std::string& where) {
 }
 
 void test_cancellation_comes_soon() {
-    for (const int side : {90, 200}) {
+    const std::pair<Network, int> cases[] = {
+        {networks::vanilla(30, 3), 90}, {networks::vanilla(3, 3), 200}, {networks::unet(2, true), 160}};
+    for (const auto& [network, side] : cases) {
         const Shape shape{side, side, 1, 1};
         const std::vector<double> image = normals(shape.pixels(), 5);
-        std::vector<Stage> stages(side == 90 ? 30 : 3, conv_then(3, 0));
-        stages.push_back(conv(1));
         for (const int threads : {1, 2}) {
-            const Program program{stages, Padding::zeros, Kernel::ntk};
+            const Program program{network.nodes, Padding::zeros, Kernel::ntk};
             const Engine<float> engine(program, shape, image.data(), {supported_isas().back(), threads, 8});
-            check_cancellation(engine, "cancel, side " + std::to_string(side) + ", threads " + std::to_string(threads));
+            check_cancellation(engine, "cancel " + network.name + ", side " + std::to_string(side) + ", threads " +
+                                           std::to_string(threads));
         }
     }
 }
 
+// Fractions ascend within [0, 1] and end at 1, with coarse bands made on the way and without.
+void test_progress() {
+    const Shape shape{96, 96, 1, 1};
+    const std::vector<double> image = normals(shape.pixels(), 5);
+    std::vector<float> v(std::size_t(shape.pixels()), 1.0f), out(v.size());
+    for (const Padding padding : {Padding::zeros, Padding::circular}) {
+        const Program program{networks::unet(2, true).nodes, padding, Kernel::ntk};
+        Engine<float> engine(program, shape, image.data(), {supported_isas().back(), 2, 8});
+        std::vector<double> seen;
+        const Poll poll = [&](double fraction) {
+            seen.push_back(fraction);
+            return true;
+        };
+        const auto check_seen = [&](const std::string& what) {
+            check(std::is_sorted(seen.begin(), seen.end()) && seen.front() >= 0 && seen.back() == 1,
+                  "progress: " + what);
+            // Before the end nearly all is counted, none of it twice.
+            check(seen.size() < 3 || seen[seen.size() - 2] < 1, "progress before the end: " + what);
+            seen.clear();
+        };
+        engine.product(v.data(), out.data(), 1, poll);
+        check_seen("product");
+        engine.keep_coarse(poll);
+        check_seen("keep_coarse");
+        engine.product(v.data(), out.data(), 1, poll);
+        check_seen("product, coarse kept");
+    }
+}
+
+// `change` is done to a node of a network that is right.
 void test_bad_programs() {
-    const std::vector<std::pair<const char*, std::vector<Stage>>> bad = {
-        {"none", {}},
-        {"even", {conv(2)}},
-        {"zero kernel", {conv(0)}},
-        {"negative kernel", {conv(-3)}},
-        {"zero weights", {conv(3, 0)}},
-        {"negative weights", {conv(3, -1)}},
-        {"infinite weights", {conv(3, INFINITY)}},
-        {"NaN weights", {conv(3, NAN)}},
-        {"negative bias", {conv(3, 1, -1e-9)}},
-        {"NaN bias", {conv(3, 1, NAN)}},
-        {"infinite slope", {conv_then(3, INFINITY), conv(1)}},
-        {"last activation", {conv(1), conv_then(3, 0)}},
+    using Change = std::function<void(std::vector<Node>&)>;
+    const std::vector<std::pair<const char*, Change>> bad = {
+        {"none", [](auto& nodes) { nodes.clear(); }},
+        {"no input", [](auto& nodes) { nodes[0].op = Op::conv; }},
+        {"second input", [](auto& nodes) { nodes[1].op = Op::input; }},
+        {"input at level 1", [](auto& nodes) { nodes[0].level = 1; }},
+        {"even kernel", [](auto& nodes) { nodes[1].kernel_size = 2; }},
+        {"zero kernel", [](auto& nodes) { nodes[1].kernel_size = 0; }},
+        {"negative kernel", [](auto& nodes) { nodes[1].kernel_size = -3; }},
+        {"stride 3", [](auto& nodes) { nodes[1].stride = 3; }},
+        {"zero weights", [](auto& nodes) { nodes[1].weight_var = 0; }},
+        {"negative weights", [](auto& nodes) { nodes[1].weight_var = -1; }},
+        {"infinite weights", [](auto& nodes) { nodes[1].weight_var = INFINITY; }},
+        {"NaN weights", [](auto& nodes) { nodes[1].weight_var = NAN; }},
+        {"negative bias", [](auto& nodes) { nodes[1].bias_var = -1e-9; }},
+        {"NaN bias", [](auto& nodes) { nodes[1].bias_var = NAN; }},
+        {"infinite slope", [](auto& nodes) { nodes[2].slope = INFINITY; }},
+        {"later input", [](auto& nodes) { nodes[1].inputs = {2}; }},
+        {"own input", [](auto& nodes) { nodes[1].inputs = {1}; }},
+        {"negative input", [](auto& nodes) { nodes[1].inputs = {-1}; }},
+        {"two inputs", [](auto& nodes) { nodes[1].inputs = {0, 0}; }},
+        {"merge of one", [](auto& nodes) { nodes[6].inputs = {2}; }},
+        {"merge across levels", [](auto& nodes) { nodes[6].inputs = {2, 4}; }},
+        {"zero share", [](auto& nodes) { nodes[6].shares[0] = 0; }},
+        {"infinite share", [](auto& nodes) { nodes[6].shares[1] = INFINITY; }},
+        {"wrong level", [](auto& nodes) { nodes[3].level = 0; }},
+        {"level below 0", [](auto& nodes) { nodes.insert(nodes.end(), {Op::upsample, {7}, -1}); }},
+        {"last activation",
+         [](auto& nodes) {
+             nodes.pop_back();
+             nodes.push_back({Op::rectifier, {6}, 0});
+         }},
+        {"last stride 2", [](auto& nodes) { nodes.back().stride = 2, nodes.back().level = 1; }},
     };
+    Graph g;  // 1 conv, 2 rectifier, 3 pool, 4 conv, 5 upsample, 6 concat, 7 conv
+    g.conv(3), g.rectifier(), g.pool(), g.conv(3), g.upsample(true), g.concat(2, 5), g.conv(1);
     const double image[4] = {1, 2, 3, 4};
-    for (const auto& [name, stages] : bad) {
-        const Program program{stages, Padding::zeros, Kernel::ntk};
-        const auto make = [&] { Engine<float>(program, {2, 2, 1, 1}, image, plain); };
+    Program program{g.nodes(), Padding::zeros, Kernel::ntk};
+    const auto make = [&] { Engine<float>(program, {2, 2, 1, 1}, image, plain); };
+    check(!throws<std::invalid_argument>(make), "good program");
+    for (const auto& [name, change] : bad) {
+        program.nodes = g.nodes();
+        change(program.nodes);
         check(throws<std::invalid_argument>(make), std::string("bad program: ") + name);
     }
+    check(throws<std::invalid_argument>([] { op_from_name("tanh"); }), "unknown operation");
 }
 
 void test_bad_arguments() {
     const double image[8] = {1, 2, 3, 4, 5, 6, 7, 8};
     for (const Shape& shape : {Shape{0, 2, 1, 1}, Shape{2, 0, 1, 1}, Shape{2, 2, 0, 1}, Shape{2, 2, 1, 0}})
         check(throws<std::invalid_argument>([&] { Engine<float>(small, shape, image, plain); }), "bad shape");
+    const Program halved{networks::unet(1, true).nodes, Padding::zeros, Kernel::ntk};
+    for (const Shape& shape : {Shape{1, 8, 1, 1}, Shape{8, 1, 1, 1}})
+        check(throws<std::invalid_argument>([&] { Engine<float>(halved, shape, image, plain); }), "odd side");
     const Engine<float> engine(small, {2, 2, 1, 1}, image, plain);
     float v[8] = {}, out[8] = {};
     for (const std::int64_t pixel : {-1, 4, 1 << 30})
@@ -417,13 +466,18 @@ void test_bad_arguments() {
 }  // namespace
 
 int main() {
-    test_against_oracle();
+    test_one_resolution();
+    test_several_resolutions();
+    test_noise();
     test_lanes_and_threads();
+    test_estimate();
     test_zero_image();
     test_every_call_can_be_cancelled();
     test_cancellation_comes_soon();
+    test_progress();
     test_bad_programs();
     test_bad_arguments();
-    std::printf("%d checks, %d failed\n", checks, failures);
+    std::printf("%d checks, %d failed; largest error %.1e (float), %.1e (double) of the largest entry\n", checks,
+                failures, worst_float, worst_double);
     return failures == 0 ? 0 : 1;
 }
