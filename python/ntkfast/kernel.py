@@ -51,7 +51,7 @@ class NTK(LinearOperator):  # type: ignore[misc]
         Where to compute.  This version has the CPU engine.
     dtype : {"float32", "float64"}
         Type of the engine's arithmetic and of all results.  float32 is exact to 1e-6 of the largest entry on natural
-        images, save where the first convolution is 1x1 (docs/math.md, "Accuracy, measured").
+        images, and to 1e-5 on the hardest of the tests (docs/math.md, "Accuracy, measured").
     storage : {"auto", "stream", "coarse", "dense"}
         "stream" computes each entry anew in each product and keeps O(d) numbers, and with several resolutions a few
         bands of displacements of the coarser ones; "coarse" keeps all coarse fields that the finest resolution reads,

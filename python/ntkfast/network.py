@@ -499,7 +499,7 @@ class _Graph:
 
 @dataclass(frozen=True)
 class Stage:
-    """A convolution with the activation that follows it (``None``: none); the unit that the engine pipelines."""
+    """A convolution with the activation that follows it (``None``: none)."""
 
     conv: Conv
     activation: Rectifier | None
@@ -670,8 +670,7 @@ class Network:
                 stages[-1] = Stage(stages[-1].conv, layer)
             else:
                 raise ValueError(
-                    "network must be a chain of Conv(stride=1), ReLU, LeakyReLU and Abs here: the engine takes no "
-                    f"others yet, got {layer!r}"
+                    f"network must be a chain of Conv(stride=1), ReLU, LeakyReLU and Abs here, got {layer!r}"
                 )
         return tuple(stages)
 
