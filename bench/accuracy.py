@@ -17,14 +17,20 @@ import numpy as np
 
 from bench import machine
 from bench.networks import stack, table
-from ntkfast import NTK, Conv, LeakyReLU, Network, _core, _engine, vanilla_cnn
-from ntkfast.network import PADDINGS
+from ntkfast import NTK, Conv, LeakyReLU, Network, ReLU, Upsample, _core, _engine, autoencoder, unet, vanilla_cnn
+from ntkfast.network import GELU, PADDINGS, Activation, Erf, Sin
 from ntkfast.reference import kernel_matrix
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 from images import HARD, IMAGES, NATURAL, noise
 
 DTYPES = ("float32", "float64")
+
+
+def smooth(activation: Activation) -> Network:
+    """Two hidden layers with an activation that knows the size of its input."""
+    return Network([Conv(3), activation, Conv(3), activation, Conv(1)])
+
 
 NETWORKS: dict[str, Network] = {
     "5": vanilla_cnn(1, 5),
@@ -34,6 +40,12 @@ NETWORKS: dict[str, Network] = {
     "1": vanilla_cnn(1, 1),
     "1 1 1": vanilla_cnn(3, 1),
     "leaky": Network([Conv(5), LeakyReLU(0.1), Conv(3), LeakyReLU(-0.3), Conv(3)]),
+    "unet 2": unet(2),
+    "autoencoder 2": autoencoder(2),
+    "stride": Network([Conv(3, stride=2), ReLU(), Conv(3), ReLU(), Upsample(), Conv(3)]),
+    "gelu": smooth(GELU()),
+    "erf": smooth(Erf()),
+    "sin": smooth(Sin()),
 }
 
 
@@ -114,7 +126,7 @@ def main() -> None:
             for label, network in NETWORKS.items():
                 errors = measure(image, network)
                 results.append({"image": name, "channels": channels, "network": label, "errors": errors})
-    print(f"max error over max|T|, {args.size} x {args.size}; networks by the kernel sizes of their convolutions")
+    print(f"max error over max|T|, {args.size} x {args.size}; chains by the kernel sizes of their convolutions")
     for dtype in DTYPES:
         print(f"\n{dtype}")
         print("\n".join(table(["image", *NETWORKS], rows(results, dtype))))

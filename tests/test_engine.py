@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import re
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -11,9 +15,26 @@ from hypothesis import strategies as st
 
 from images import HARD, IMAGES, NATURAL, noise
 from ntkfast import NTK, _core, _engine
-from ntkfast.network import Conv, LeakyReLU, Network, ReLU, vanilla_cnn
+from ntkfast.inputs import NoiseInput
+from ntkfast.network import (
+    GELU,
+    Abs,
+    AvgPool,
+    Conv,
+    Cos,
+    Erf,
+    LeakyReLU,
+    Network,
+    ReLU,
+    Sin,
+    Skip,
+    Upsample,
+    autoencoder,
+    unet,
+    vanilla_cnn,
+)
 from ntkfast.reference import kernel_matrix
-from strategies import chains, image_shapes
+from strategies import chains, image_shapes, networks
 
 ISAS = _core.supported_isas()
 KERNELS = ("ntk", "nngp")
@@ -434,3 +455,330 @@ def test_progress_of_short_sweeps_over_many_images_stays_in_range(padding, call)
     getattr(engine, call)(*argument, seen.append)
     assert seen[-1] == 1  # one call alone where the sweep takes less than the 50 ms between two
     assert all(0 <= a <= b <= 1 for a, b in itertools.pairwise(seen))
+
+
+# --- Graphs: several resolutions, merges, all activations ---------------------------------------------------------
+
+GRAPHS = {
+    "unet 1 nearest": unet(1, upsample="nearest").layers,
+    "unet 2": unet(2).layers,
+    "autoencoder 1 nearest": autoencoder(1, upsample="nearest").layers,
+    "autoencoder 2": autoencoder(2).layers,
+    "strides": [
+        Conv(3, stride=2, bias_var=0.1),
+        ReLU(),
+        Conv(5, stride=2),
+        LeakyReLU(0.2),
+        *[Upsample(), Upsample(mode="nearest"), Conv(3)],
+    ],
+    "smooth": [
+        *[Conv(3, weight_var=1.2), Erf(), Conv(3, weight_var=1.5, bias_var=0.1), GELU(), AvgPool()],
+        *[Conv(3, weight_var=0.8), Sin(), Upsample(), Conv(3), Cos(), Conv(1)],
+    ],
+    "residual": [
+        Conv(3),
+        Skip([ReLU(), Conv(5, weight_var=1.5, bias_var=0.2)], merge="add"),
+        Abs(),
+        Conv(3),
+        Skip([Conv(3, trainable=False), GELU(), AvgPool(), Conv(1), Upsample()], merge="add"),
+        ReLU(),
+        Conv(1),
+    ],
+    "nested": [
+        Conv(3),
+        ReLU(),
+        Skip(
+            [AvgPool(), Skip([Conv(3, stride=2), ReLU(), Upsample(mode="nearest")], share=0.25), Conv(3), Upsample()],
+            shortcut=[Conv(5), LeakyReLU(-0.5)],
+            share=0.7,
+        ),
+        Conv(3),
+    ],
+    "image beside": [Skip([Conv(3), ReLU(), AvgPool(), Upsample()], share=0.6), Conv(3), ReLU(), Conv(1)],
+}
+HOMOGENEOUS = ("unet 1 nearest", "unet 2", "autoencoder 1 nearest", "autoencoder 2", "nested", "image beside")
+each_graph = pytest.mark.parametrize("graph", GRAPHS)
+GRAPH_BARS = {"float32": 1e-6, "float64": 2e-12}
+
+
+def operators(net, image, kernel, dtype, **options):
+    """The kernel by every storage; one thread by default, since these images are small."""
+    for storage in ("stream", "coarse", "dense"):
+        if storage == "coarse" and net.levels == 0:
+            continue
+        yield NTK(net, image, kernel=kernel, dtype=dtype, storage=storage, **({"threads": 1} | options))
+
+
+@each_isa
+@each_dtype
+@each_kernel
+@each_padding
+@each_graph
+def test_graphs_are_exact(graph, padding, kernel, dtype, isa, monkeypatch):
+    use_isa(monkeypatch, isa)
+    net = Network(GRAPHS[graph], padding)
+    pixels = [0, 95, 13, 50]
+    for name in ("natural", "centred", "noise", "flat", "spiked", "periodic"):
+        image = IMAGES[name](8, 12, 3, 0)
+        theta = kernel_matrix(net, image, kernel)
+        K = NTK(net, image, kernel=kernel, dtype=dtype, threads=1)
+        # In float32 one bar for all.  In double the reference sets the limit, on the diagonal too: that of a
+        # coarse pixel is a sum over pairs of fine ones.
+        bar = 1e-6 if dtype == "float32" else BARS[dtype][name]
+        diagonal_bar = 1e-13 if name in NATURAL else bar
+        assert error_of(K.dense(), theta) <= bar, name
+        assert error_of(K._engine.columns(np.array(pixels)).T, theta[:, pixels], np.abs(theta).max()) <= bar, name
+        assert error_of(K.diagonal(), np.diagonal(theta)) <= (3e-7 if dtype == "float32" else diagonal_bar), name
+
+
+@each_dtype
+@each_kernel
+@each_padding
+@each_graph
+def test_graphs_of_noise_are_exact(graph, padding, kernel, dtype):
+    net, noise_input = Network(GRAPHS[graph], padding), NoiseInput((8, 12))
+    theta = kernel_matrix(net, noise_input, kernel)
+    v = noise(96, 3, 1, 2)[..., 0]
+    bar = GRAPH_BARS[dtype]
+    for K in operators(net, noise_input, kernel, dtype):
+        assert error_of(K.dense(), theta) <= bar
+        assert product_error(K, theta, v) <= bar
+        assert error_of(K.columns([0, 17]), theta[:, [0, 17]]) <= bar
+        assert error_of(K.diagonal(), np.diagonal(theta)) <= bar
+        assert error_of(K.affinity(2, 3), theta[27].reshape(8, 12), np.abs(theta).max()) <= bar
+        assert product_error(K, theta, v) <= bar  # what is kept by now is right too
+        assert error_of(K.apply(v.reshape(8, 12, 3)), (theta @ v).reshape(8, 12, 3)) <= 10 * bar
+    axes = [NTK(net, noise_input, kernel=kernel, dtype=dtype, channel_axis=axis) for axis in (None, 0, -1)]
+    for K in axes[1:]:
+        np.testing.assert_array_equal(K.dense(), axes[0].dense())
+
+
+@deterministic(60)
+@given(networks(), st.sampled_from([(1, 1), (1, 2), (2, 1), (2, 3), (3, 2)]), st.sampled_from(NATURAL), st.data())
+def test_random_graphs_agree_with_the_reference(net, cells, name, data):
+    # One cell is a whole kernel at the coarsest level, and two may be wholly alike: the bar is that of the hard images.
+    height, width = (net.multiple * n for n in cells)
+    image = IMAGES[name](height, width, data.draw(st.integers(1, 3)), data.draw(st.integers(0, 1000)))
+    v = noise(height * width, 2, 1, 0)[..., 0]
+    pixel = data.draw(st.integers(0, height * width - 1))
+    kernel = data.draw(st.sampled_from(KERNELS))
+    theta = kernel_matrix(net, image, kernel)
+    for dtype in DTYPES:
+        bar = {"float32": 1e-5, "float64": PARALLEL}[dtype]
+        for K in operators(net, image, kernel, dtype):
+            assert product_error(K, theta, v) <= bar
+        assert error_of(K.dense(), theta) <= bar
+        assert error_of(K._engine.columns(np.array([pixel])).T, theta[:, [pixel]], np.abs(theta).max()) <= bar
+
+
+@each_dtype
+@each_kernel
+@each_padding
+@each_graph
+def test_graphs_give_symmetric_positive_semi_definite_kernels(graph, padding, kernel, dtype):
+    K = NTK(Network(GRAPHS[graph], padding), IMAGES["natural"](8, 12, 3, 0), kernel=kernel, dtype=dtype)
+    matrix = K.dense().astype(np.float64)
+    assert error_of(matrix, matrix.T) <= {"float32": 1e-6, "float64": 1e-14}[dtype]
+    values = np.linalg.eigvalsh(matrix)
+    assert values[-1] > 0
+    assert values[0] >= -{"float32": 1e-6, "float64": 1e-8}[dtype] * values[-1]
+
+
+@each_dtype
+@each_graph
+@pytest.mark.parametrize("cells", [(1, 0), (0, -1), (1, 2)])
+def test_circular_graphs_move_with_the_image_by_whole_cells(cells, graph, dtype):
+    net = Network(GRAPHS[graph], "circular")
+    m, image = net.multiple, noise(16, 20, 2, 5)
+    shift = (m * cells[0], m * cells[1])
+    pixels = np.roll(np.arange(320).reshape(16, 20), shift, axis=(0, 1)).ravel()
+    matrix, moved = (NTK(net, x, dtype=dtype).dense() for x in (image, np.roll(image, shift, (0, 1))))
+    assert error_of(moved, matrix[np.ix_(pixels, pixels)]) <= GRAPH_BARS[dtype]
+    assert error_of(moved, matrix) > 1e-4
+
+
+@each_dtype
+@each_kernel
+@each_padding
+@pytest.mark.parametrize("graph", [name for name in GRAPHS if name != "strides" and name != "nested"])
+def test_transposed_image_has_the_transposed_kernel(graph, kernel, padding, dtype):
+    net, image = Network(GRAPHS[graph], padding), noise(8, 12, 3, 6)
+    pixels = np.arange(96).reshape(12, 8).T.ravel()
+    matrix, turned = (NTK(net, x, kernel=kernel, dtype=dtype).dense() for x in (image, image.transpose(1, 0, 2)))
+    assert error_of(turned[np.ix_(pixels, pixels)], matrix) <= GRAPH_BARS[dtype]
+
+
+@each_dtype
+@each_padding
+@each_graph
+def test_products_of_graphs_are_linear_and_those_of_the_matrix(graph, padding, dtype):
+    net, image = Network(GRAPHS[graph], padding), noise(8, 12, 3, 0)
+    v, w = noise(96, 5, 2, 1).transpose(2, 0, 1).astype(dtype)
+    tolerance = {"float32": 2e-6, "float64": 1e-14}[dtype]
+    for K in operators(net, image, "ntk", dtype):
+        matrix = K.dense()
+        assert error_of(K @ (2 * v - 3 * w), 2 * (K @ v) - 3 * (K @ w)) <= 2 * tolerance, K.storage
+        assert error_of(K @ v, matrix @ v) <= tolerance, K.storage
+        some = np.array([0, 13, 50, 95])
+        assert error_of(K._engine.columns(some).T, matrix[:, some], np.abs(matrix).max()) <= tolerance, K.storage
+        assert error_of(K.diagonal(), np.diagonal(matrix)) <= tolerance, K.storage
+        assert not (K @ np.zeros(96)).any()
+
+
+@each_dtype
+@each_padding
+@pytest.mark.parametrize("storage", ["stream", "coarse", "dense"])
+@pytest.mark.parametrize("graph", ["unet 2", "nested"])
+def test_results_of_graphs_repeat_to_the_bit(graph, storage, padding, dtype):
+    net, image, v = Network(GRAPHS[graph], padding), noise(12, 16, 2, 0), noise(192, 3, 1, 1)[..., 0]
+
+    def results(count):
+        K = NTK(net, image, dtype=dtype, storage=storage, threads=count)
+        return K @ v, K @ v, K.dense(), K.columns([3, 150])
+
+    one = results(1)
+    for threads in (1, 2, 5):
+        first, again = results(threads), results(threads)
+        for a, b, c in zip(first, again, one, strict=True):
+            np.testing.assert_array_equal(a, b)
+            assert error_of(a, c) <= {"float32": 1e-6, "float64": 1e-14}[dtype]
+
+
+@each_padding
+@pytest.mark.parametrize("graph", ["unet 2", "autoencoder 2", "residual"])
+def test_a_batch_through_a_graph_is_each_image(graph, padding):
+    net = Network(GRAPHS[graph], padding)
+    images = noise(24, 12, 2, 0).reshape(3, 8, 12, 2)
+    engine = _engine.make(net, images, kernel="ntk", dtype=np.dtype("float64"), threads=2)
+    v = noise(96, 2, 3, 1)
+    matrices, product, diagonal = engine.dense(), engine.product(v), engine.diagonal()
+    for n, image in enumerate(images):
+        theta = kernel_matrix(net, image)
+        assert error_of(matrices[n], theta) <= 1e-12
+        assert error_of(product[:, :, n], theta @ v[:, :, n]) <= 1e-12
+        assert error_of(diagonal[:, n], np.diagonal(theta)) <= 1e-12
+
+
+@each_padding
+@pytest.mark.parametrize("storage", ["stream", "coarse"])
+def test_progress_of_graphs_ascends_to_one(storage, padding):
+    seen = []
+    K = NTK(unet(2, padding=padding), noise(96, 96, 1, 0), storage=storage, progress=seen.append)
+    K @ np.ones(96 * 96)
+    parts = np.split(np.array(seen), np.flatnonzero(np.array(seen) == 1)[:-1] + 1)
+    assert len(parts) == (2 if storage == "coarse" else 1)  # the coarse fields, and the product
+    for part in parts:
+        assert part[-1] == 1
+        assert (part >= 0).all()
+        assert (np.diff(part) > 0).all()  # the last one before the end is below 1: no pair is counted twice
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ZeroDivisionError])
+def test_exceptions_stop_a_product_of_a_graph(error):
+    calls = []
+
+    def stop(fraction):
+        calls.append(fraction)
+        raise error
+
+    K = NTK(unet(2), noise(160, 160, 1, 0), storage="stream", progress=stop)
+    start = time.monotonic()
+    with pytest.raises(error):
+        K @ np.ones(160 * 160)
+    assert time.monotonic() - start < 1
+    assert len(calls) == 1
+    assert 0 < calls[0] < 1
+
+
+@pytest.mark.parametrize("shape", [(8, 10), (9, 12), (2, 4), (1, 1)])
+@pytest.mark.parametrize("make", [noise, lambda h, w, c, s: NoiseInput((h, w))], ids=["image", "noise"])
+def test_sides_must_be_multiples(make, shape):
+    with pytest.raises(ValueError, match="image must") as expected:
+        unet(2).check_size(*shape)
+    with pytest.raises(ValueError, match=re.escape(str(expected.value))):
+        NTK(unet(2), make(*shape, 1, 0))
+
+
+@each_dtype
+@each_padding
+@each_graph
+@pytest.mark.parametrize("cells", [(1, 1), (1, 3), (3, 1)], ids=str)
+def test_small_images_through_graphs(cells, graph, padding, dtype):
+    # Kernels reach beyond the image at the coarse levels, where cells are few and may be alike.
+    net = Network(GRAPHS[graph], padding)
+    height, width = (net.multiple * n for n in cells)
+    image = noise(height, width, 2, 3)
+    for kernel in KERNELS:
+        theta = kernel_matrix(net, image, kernel)
+        for K in operators(net, image, kernel, dtype):
+            bar = {"float32": 1e-6, "float64": PARALLEL}[dtype]
+            assert error_of(K.dense(), theta) <= bar
+            assert product_error(K, theta, np.eye(len(theta))) <= bar
+            assert error_of(K._engine.columns(np.arange(len(theta))).T, theta) <= bar
+
+
+@each_padding
+@pytest.mark.parametrize("kernel_size", [9, 15])
+def test_kernels_larger_than_the_coarse_image(kernel_size, padding):
+    net, image = unet(2, kernel_size, padding=padding), noise(8, 4, 2, 0)
+    theta = kernel_matrix(net, image)
+    assert error_of(NTK(net, image).dense(), theta) <= 1e-6
+    assert error_of(NTK(net, image, dtype="float64").dense(), theta) <= PARALLEL
+
+
+@each_dtype
+@each_padding
+@pytest.mark.parametrize("graph", HOMOGENEOUS)
+def test_zero_image_has_zero_kernel_of_a_graph(graph, padding, dtype):
+    for K in operators(Network(GRAPHS[graph], padding), np.zeros((8, 12, 2)), "ntk", dtype):
+        assert not K.dense().any()
+        assert not K.diagonal().any()
+        assert not K._engine.columns(np.array([7])).any()
+        assert not (K @ np.ones((96, 3))).any()
+
+
+@each_dtype
+@each_padding
+@pytest.mark.parametrize("graph", HOMOGENEOUS)
+@pytest.mark.parametrize("factor", [1e-6, 1e6])
+@pytest.mark.parametrize("name", ["natural", "flat"])
+def test_kernel_of_a_homogeneous_graph_scales_with_the_square_of_the_image(name, factor, graph, padding, dtype):
+    net, image = Network(GRAPHS[graph], padding), IMAGES[name](8, 12, 3, 0)
+    matrix, scaled = (NTK(net, x, dtype=dtype).dense().astype(np.float64) for x in (image, factor * image))
+    assert error_of(scaled / factor**2, matrix) <= BARS[dtype][name]
+
+
+@pytest.mark.parametrize("variant", image_variants()[1])
+def test_graphs_take_every_kind_of_array(variant):
+    image = np.asarray(image_variants()[1][variant])[:4, :4]
+    expected = NTK(unet(2), np.array(image, dtype=float)).dense()
+    np.testing.assert_array_equal(NTK(unet(2), image).dense(), expected)
+
+
+MEASURE = """
+import sys, resource
+import numpy as np
+from ntkfast import NTK, autoencoder, unet
+def resident(key):
+    for line in open("/proc/self/status"):
+        if line.startswith(key):
+            return 1024 * int(line.split()[1])
+make, padding, size, storage = {"unet": unet, "autoencoder": autoencoder}[sys.argv[1]], sys.argv[2], 160, sys.argv[3]
+NTK(make(2), np.ones((8, 8, 3)), storage=storage, threads=2) @ np.ones((64, 3), dtype=np.float32)  # libraries, threads
+image = np.random.default_rng(0).standard_normal((size, size, 3))
+v = np.ones((size * size, 3), dtype=np.float32)
+start = resident("VmRSS:")
+K = NTK(make(2, padding=padding), image, storage=storage, threads=2)
+K @ v
+print(resident("VmHWM:") - start, K.memory_estimate(3)[storage])
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@each_padding
+@pytest.mark.parametrize("network", ["unet", "autoencoder"])
+def test_memory_is_as_estimated(network, padding):
+    command = [sys.executable, "-c", MEASURE, network, padding, "stream"]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    measured, estimated = map(int, printed.split())
+    assert abs(measured - estimated) <= 0.25 * measured + 4e6, (measured, estimated)
