@@ -54,7 +54,8 @@ def run_peer(
     job_path.write_text(json.dumps(job))
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "3"}
     environment["JAX_ENABLE_X64"] = str(int(job["dtype"] == "float64"))
-    command = [str(interpreter), "-I", str(worker), str(job_path), str(result_path)]
+    # Its warnings on every merge of branches would hide the error.
+    command = [str(interpreter), "-I", "-W", "ignore", str(worker), str(job_path), str(result_path)]
     try:
         done = subprocess.run(command, env=environment, stderr=subprocess.PIPE, text=True, timeout=seconds)
     except subprocess.TimeoutExpired:

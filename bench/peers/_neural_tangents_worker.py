@@ -7,7 +7,6 @@ the module path, where the file ``neural_tangents.py`` would be taken for the pa
 from __future__ import annotations
 
 import json
-import resource
 import sys
 import time
 from pathlib import Path
@@ -46,6 +45,8 @@ def main() -> None:
     if job["jit"]:
         kernel_fn = jax.jit(kernel_fn, static_argnums=2)
     if job["memory_bytes"] is not None:
+        import resource  # not on Windows
+
         limit = status_bytes("VmSize") + job["memory_bytes"]
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
