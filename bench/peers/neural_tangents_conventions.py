@@ -31,7 +31,6 @@ import json
 import sys
 import tempfile
 from collections.abc import Sequence
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -39,13 +38,12 @@ import numpy as np
 
 import ntkfast as nf
 from bench import machine
-from bench.peers.neural_tangents import ENVIRONMENT, PADDINGS, make_environment, run_peer
+from bench.peers._neural_tangents import ENVIRONMENT, PADDINGS, make_environment, run_peer, translate
 
 WORKER = Path(__file__).with_name("_neural_tangents_conventions_worker.py")
 TABLE = machine.ROOT / "tests" / "data" / "neural_tangents.json"
 SHAPE = (4, 6, 2)
 ROWS = (0, 8, 15, 23)  # two corners, and two pixels inside of which no symmetry of the grid maps one to the other
-CHANNELS = 4  # of all layers but the ends of concatenated branches
 
 
 def pointwise(activation: Any) -> nf.Network:
@@ -98,30 +96,6 @@ NETWORKS = {
     "U-Net": nf.unet(1, upsample="bilinear"),
     "U-Net, circular": nf.unet(1, upsample="nearest", padding="circular"),
 }
-
-
-def translate(layers: Sequence[Any], channels: int = CHANNELS) -> list[list[Any]]:
-    """Layers as [name, arguments] for the worker; the last convolution gets ``channels`` of them."""
-    last = max((n for n, layer in enumerate(layers) if isinstance(layer, nf.Conv)), default=-1)
-    found: list[list[Any]] = []
-    for n, layer in enumerate(layers):
-        name, args = type(layer).__name__, {}
-        if isinstance(layer, nf.Conv):
-            args = {key: getattr(layer, key) for key in ("kernel_size", "stride", "weight_var", "bias_var")}
-            args["channels"] = channels if n == last else CHANNELS
-        elif isinstance(layer, nf.LeakyReLU):
-            args = {"alpha": layer.slope}
-        elif isinstance(layer, nf.Upsample):
-            args = {"mode": layer.mode}
-        elif isinstance(layer, nf.Skip):
-            share = Fraction(layer.share).limit_denominator(100)
-            wanted = CHANNELS * share / (1 - share) if layer.merge == "concat" else Fraction(CHANNELS)
-            if wanted.denominator != 1:
-                raise ValueError(f"share must give a whole number of channels beside {CHANNELS}, got {layer.share}")
-            name = layer.merge
-            args = {"branch": translate(layer.layers, int(wanted)), "shortcut": translate(layer.shortcut)}
-        found.append([name, args])
-    return found
 
 
 def case(network: nf.Network) -> dict[str, Any]:

@@ -1,0 +1,159 @@
+"""What the scripts on ``neural_tangents`` share: its environment, its processes, the translation of our layers."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import ntkfast as nf
+from bench import machine
+from bench.networks import picture
+from bench.resident import in_fresh_process, peak, resident
+
+REQUIREMENTS = ("neural-tangents==0.6.5", "jax==0.4.25", "jaxlib==0.4.25", "numpy<2", "scipy<1.13")
+TIMING_WORKER = Path(__file__).with_name("_neural_tangents_worker.py")
+ENVIRONMENT = machine.ROOT / "build" / "peers" / "neural_tangents-0.6.5"
+PADDINGS = {"zeros": "SAME", "circular": "CIRCULAR"}
+CHANNELS = 4  # of all layers but the ends of concatenated branches
+
+# The peer carries covariances, which lose half of the digits where patches are alike (docs/math.md).
+TOLERANCE = {"float32": 1e-3, "float64": 1e-6}
+OUR_ROUNDS, OUR_SECONDS = 10, 20.0  # at most so many matrices, or so long
+
+
+def make_environment(folder: Path, python: str) -> Path:
+    """Interpreter of the peer's environment, which is made if it is not there or holds something else."""
+    interpreter = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    marker = folder / "requirements.json"  # written last: without it, an installation was cut short
+    if marker.exists() and json.loads(marker.read_text()) == list(REQUIREMENTS):
+        return interpreter
+    print(f"installing {', '.join(REQUIREMENTS)} into an environment of their own", flush=True)
+    subprocess.run([python, "-m", "venv", "--clear", str(folder)], check=True)
+    subprocess.run([str(interpreter), "-m", "pip", "install", "--quiet", *REQUIREMENTS], check=True)
+    marker.write_text(json.dumps(REQUIREMENTS))
+    return interpreter
+
+
+class PeerError(RuntimeError):
+    """The peer's process ended without a result."""
+
+
+def run_peer(
+    interpreter: Path, job: dict[str, Any], folder: Path, worker: Path = TIMING_WORKER, seconds: float | None = None
+) -> dict[str, Any]:
+    """One job in a process of its own, so that its peak of memory is its own too; stopped after ``seconds``."""
+    job_path, result_path = folder / "job.json", folder / "result.json"
+    job_path.write_text(json.dumps(job))
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    environment["JAX_ENABLE_X64"] = str(int(job["dtype"] == "float64"))
+    # Its warnings on every merge of branches would hide the error.
+    command = [str(interpreter), "-I", "-W", "ignore", str(worker), str(job_path), str(result_path)]
+    try:
+        done = subprocess.run(command, env=environment, stderr=subprocess.PIPE, text=True, timeout=seconds)
+    except subprocess.TimeoutExpired:
+        raise PeerError(f"neural_tangents took more than {seconds:.0f} s") from None
+    if done.returncode != 0:  # -9: killed, as the system does when memory runs out
+        raise PeerError(f"neural_tangents failed with status {done.returncode}:\n{done.stderr[-2000:]}")
+    result: dict[str, Any] = json.loads(result_path.read_text())
+    return result
+
+
+def run_ours(network: nf.Network, picture_path: str, dtype: str, kernel_path: str, rounds: int) -> dict[str, Any]:
+    """Runs in a fresh process: ``dense()`` with all threads, ``rounds`` times or until ``OUR_SECONDS`` have passed."""
+    before = resident()
+    image = np.load(picture_path)
+    seconds: list[float] = []
+    kernel = np.empty(0)
+    while not seconds or (len(seconds) < rounds and sum(seconds) < OUR_SECONDS):
+        kernel = np.empty(0)  # not two of them at a time
+        start = time.perf_counter()
+        operator = nf.NTK(network, image, dtype=dtype, storage="stream")  # counted: it prepares the fields
+        kernel = operator.dense()
+        seconds.append(time.perf_counter() - start)
+    result = {"seconds": seconds, "threads": operator.threads, "peak_bytes_above_import": peak() - before}
+    np.save(kernel_path, kernel)
+    return result
+
+
+def error(got: np.ndarray, want: np.ndarray) -> float:
+    """Largest error over the largest entry."""
+    return float(np.abs(got - want).max() / np.abs(want).max())
+
+
+def translate(layers: Sequence[Any], channels: int = CHANNELS) -> list[list[Any]]:
+    """Layers as [name, arguments] for the worker; the last convolution gets ``channels`` of them."""
+    last = max((n for n, layer in enumerate(layers) if isinstance(layer, nf.Conv)), default=-1)
+    found: list[list[Any]] = []
+    for n, layer in enumerate(layers):
+        name, args = type(layer).__name__, {}
+        if isinstance(layer, nf.Conv):
+            args = {key: getattr(layer, key) for key in ("kernel_size", "stride", "weight_var", "bias_var")}
+            args["channels"] = channels if n == last else CHANNELS
+        elif isinstance(layer, nf.LeakyReLU):
+            args = {"alpha": layer.slope}
+        elif isinstance(layer, nf.Upsample):
+            args = {"mode": layer.mode}
+        elif isinstance(layer, nf.Skip):
+            share = Fraction(layer.share).limit_denominator(100)
+            wanted = CHANNELS * share / (1 - share) if layer.merge == "concat" else Fraction(CHANNELS)
+            if wanted.denominator != 1:
+                raise ValueError(f"share must give a whole number of channels beside {CHANNELS}, got {layer.share}")
+            name = layer.merge
+            args = {"branch": translate(layer.layers, int(wanted)), "shortcut": translate(layer.shortcut)}
+        found.append([name, args])
+    return found
+
+
+def measure(
+    network: nf.Network,
+    size: int,
+    interpreter: Path,
+    folder: Path,
+    *,
+    dtype: str = "float32",
+    jit: bool = False,
+    repeats: int = 0,
+    rounds: int = OUR_ROUNDS,
+    seconds: float | None = None,
+    memory_bytes: int | None = None,
+) -> dict[str, Any]:
+    """The peer on one picture, then ours, then their kernels against each other and against ours in float64.
+
+    ``repeats`` warm calls of the peer follow the first; ours has up to ``rounds``.  The peer fails (``PeerError``)
+    after ``seconds``, or when it asks for more than ``memory_bytes`` of address space above its import.
+    """
+    picture_path, ours_path, peer_path = (folder / f"{part}.npy" for part in ("picture", "ours", "peer"))
+    x = picture(size)
+    np.save(picture_path, x)
+    job = {
+        "layers": translate(network.layers),
+        "padding": PADDINGS[network.padding],
+        "dtype": dtype,
+        "jit": jit,
+        "repeats": repeats,
+        "picture": str(picture_path),
+        "kernel": str(peer_path),
+        "memory_bytes": memory_bytes,
+    }
+    theirs = run_peer(interpreter, job, folder, seconds=seconds)
+    ours = in_fresh_process(run_ours, network, str(picture_path), dtype, str(ours_path), rounds)
+    exact = nf.NTK(network, x, dtype="float64", storage="stream").dense()
+    kernel, peer_kernel = np.load(ours_path), np.load(peer_path)
+    return {
+        "layers": repr(network),
+        "size": size,
+        "dtype": dtype,
+        "neural_tangents": theirs,
+        "ntkfast": ours,
+        "error_between": error(kernel, peer_kernel),
+        "error_neural_tangents": error(peer_kernel, exact),
+        "error_ntkfast": error(kernel, exact),
+    }
