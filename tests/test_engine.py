@@ -782,3 +782,17 @@ def test_memory_is_as_estimated(network, padding):
     printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     measured, estimated = map(int, printed.split())
     assert abs(measured - estimated) <= 0.25 * measured + 4e6, (measured, estimated)
+
+
+@each_isa
+@each_kernel
+@each_padding
+@pytest.mark.parametrize("activation", [Erf(), GELU(), Sin(), Cos()], ids=repr)
+def test_smooth_activations_of_large_arguments(activation, padding, kernel, isa, monkeypatch):
+    """Behind the first layer E and the activation are in double where variances are large: their rounding would show."""
+    use_isa(monkeypatch, isa)
+    net = Network([Conv(3), activation, Conv(1)], padding)
+    image = IMAGES["spiked"](9, 8, 3, 1)
+    assert np.abs(image).max() > 10
+    theta = kernel_matrix(net, image, kernel)
+    assert error_of(NTK(net, image, kernel=kernel, threads=1).dense(), theta) <= 1e-6

@@ -9,6 +9,10 @@ namespace {
 
 constexpr int E = 0, T = 1;
 
+// Largest variance S(i,i) of a first layer's smooth activation whose pairs are not all done again with E in double.  The
+// rounding of E counts S times there: 3e-3 of max|T| was seen for Erf at S = 1e4 to 1e5 (docs/math.md).
+constexpr double largest_rounded = 30;
+
 // Positions l < 0 and l >= length of a row that repeats with period `length`.
 template <class Real> void wrap_columns(Real* row, std::ptrdiff_t length, std::ptrdiff_t halo) {
     for (std::ptrdiff_t l = 0; l < halo; ++l) {
@@ -57,7 +61,11 @@ template <class Real> typename Pipeline<Real>::Map Pipeline<Real>::make_map(cons
     const Node &node = program_[value.node], &conv = program_[box.node];
     const bool trainable = conv.op == Op::conv && conv.trainable;
     map.fields = &fields_.maps.at(value.node);
-    map.refined = before.kind == ValueKind::image && node.op == Op::rectifier;
+    // Behind the other activations float32 does with E rounded as long as their arguments are of moderate size.
+    const double largest = fields_.unit * map.fields->largest_root * map.fields->largest_root;
+    const bool smooth = is_activation(node.op) && node.op != Op::rectifier;
+    map.always_refined = smooth && sizeof(Real) == 4 && before.kind == ValueKind::image && largest > largest_rounded;
+    map.refined = map.always_refined || (before.kind == ValueKind::image && node.op == Op::rectifier);
     if (program_.kernel == Kernel::nngp)
         map.flow = map.refined ? Flow::first_covariance : Flow::covariance;
     else
@@ -291,7 +299,8 @@ template <class Real> void Pipeline<Real>::map(const Value& value, const Map& ma
     args.i = map.fields->roots(i);
     args.j = map.fields->roots(i + block_->dy);
     const std::uint32_t doubts = (*map.table)[row_count_index(rows)][int(map.flow)](lanes_, args);
-    if (map.refined && doubts != 0) refine(value, args, rows, doubts, y);
+    const std::uint32_t chosen = map.always_refined ? ~std::uint32_t(0) : doubts;
+    if (map.refined && chosen != 0) refine(value, args, rows, chosen, y);
 }
 
 // Does row y of a first rectifier again for some lanes, with E summed in double from the image: where patches of different
@@ -311,8 +320,8 @@ void Pipeline<Real>::refine(const Value& value, const MapArgs<Real>& args, int r
                                  image.row(n + block_->row0 + block_->dy) + lanes_.at_j[b] - beyond,
                                  image.plane_stride(), fields_.shape.channels, lanes_.length[b] + 2 * beyond);
         if (program_.circular()) wrap_columns(sums, lanes_.length[b], halo(box));
-        kernels_.rectifier_exact[program_.kernel == Kernel::ntk](lanes_, b, args, rows, sums, box.slots,
-                                                                 plan_.shape.batch, program_[box.node].scale());
+        kernels_.activation_exact[int(program_[value.node].op) - int(Op::rectifier)][program_.kernel == Kernel::ntk](
+            lanes_, b, args, rows, sums, box.slots, plan_.shape.batch, program_[box.node].scale());
     }
 }
 

@@ -41,7 +41,7 @@ private:
         const MapFields<Real>* fields;
         MapArgs<Real> args;  // all but the rows
         Flow flow;
-        bool refined;
+        bool refined, always_refined;
     };
 
     Real* at(std::ptrdiff_t offset) { return buffers_.data() + offset + plan_.left; }

@@ -77,10 +77,12 @@ template <class Real> struct RowKernels {
     // sums[l] += sum_c (x_c(i) - x_c(j))^2 in double, n elements of one lane
     void (*input_exact)(double* sums, const Real* x_i, const Real* x_j, std::ptrdiff_t plane, int channels,
                         std::ptrdiff_t n);
-    // Doubtful pairs of one lane of the first convolution's rectifier again, from column sums of E in double: E[l] is `scale`
-    // times the sum of columns[l + (n - k/2)*shift], n < k; `rows` of args.e are those that the rectifier summed
-    void (*rectifier_exact[2])(const Lanes&, int lane, const MapArgs<Real>&, int rows, const double* columns, int k,
-                               std::ptrdiff_t shift, double scale);  // by has_tangent
+    // One lane of the first convolution's activation again, from column sums of E in double: E[l] is `scale` times the sum of
+    // columns[l + (n - k/2)*shift], n < k.  A rectifier writes doubtful pairs only, and reads the `rows` rows of args.e that it
+    // summed; the others write all.
+    void (*activation_exact[activation_kinds][2])(const Lanes&, int lane, const MapArgs<Real>&, int rows,
+                                                  const double* columns, int k, std::ptrdiff_t shift,
+                                                  double scale);  // by has_tangent
     // out = c_a a + c_b b; without b, c_a a
     void (*combine)(const Lanes&, Real* out, const Real* a, Real c_a, const Real* b, Real c_b);
     // The rest work on one row; n is the number of elements (of the coarser row), to whole chunks in `weighted` and `finish`.

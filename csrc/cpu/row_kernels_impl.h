@@ -267,6 +267,28 @@ void rectifier_exact(const Lanes& lanes, int lane, const MapArgs<Real>& args, in
     }
 }
 
+// All pairs of one lane, with E and the activation in double.
+template <template <class> class Activation, class Real, bool with_tangent>
+void smooth_exact(const Lanes& lanes, int lane, const MapArgs<Real>& args, int, const double* columns, int kernel_size,
+                  std::ptrdiff_t shift, double scale) {
+    const SmoothConstants<double> k{args.smooth.unit, args.smooth.distance, args.smooth.derivative,
+                                    args.smooth.covariance};
+    const LaneOperands<Real, 1> a(lanes, args, lane);
+    const double* first = columns - (kernel_size / 2) * shift;
+    const auto widened = [](const Root<Real>& root) {
+        return Root<double>{double(root.p) + double(root.rest), double(root.inverse), 0.0};
+    };
+    NTKFAST_VECTOR_LOOP
+    for (std::ptrdiff_t l = 0; l < a.n; ++l) {
+        double e = first[l];
+        for (int m = 1; m < kernel_size; ++m) e += first[l + m * shift];
+        const Pair<double> out = Activation<double>::template apply<with_tangent>(
+            scale * e, 0.0, widened(root_at<Real>(a.i, l)), widened(root_at<Real>(a.j, l)), k);
+        a.e_out[l] = Real(out.e);
+        if (with_tangent) a.t_out[l] = Real(out.t);
+    }
+}
+
 template <class Real>
 void combine(const Lanes& lanes, Real* out, const Real* a, Real c_a, const Real* b, Real c_b) {
     for (int lane = 0; lane < lanes.count; ++lane, out += lanes.stride, a += lanes.stride) {
@@ -459,7 +481,11 @@ constexpr RowKernels<Real> table = {
     NTKFAST_BY_ROWS(linear),
     NTKFAST_BY_ROWS(output),
     input_exact<Real>,
-    {rectifier_exact<Real, false>, rectifier_exact<Real, true>},
+    {{rectifier_exact<Real, false>, rectifier_exact<Real, true>},
+     {smooth_exact<ErfActivation, Real, false>, smooth_exact<ErfActivation, Real, true>},
+     {smooth_exact<GeluActivation, Real, false>, smooth_exact<GeluActivation, Real, true>},
+     {smooth_exact<SinActivation, Real, false>, smooth_exact<SinActivation, Real, true>},
+     {smooth_exact<CosActivation, Real, false>, smooth_exact<CosActivation, Real, true>}},
     combine<Real>,
     weighted<Real>,
     finish<Real>,
