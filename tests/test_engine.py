@@ -789,7 +789,7 @@ def test_memory_is_as_estimated(network, padding):
 @each_padding
 @pytest.mark.parametrize("activation", [Erf(), GELU(), Sin(), Cos()], ids=repr)
 def test_smooth_activations_of_large_arguments(activation, padding, kernel, isa, monkeypatch):
-    """Behind the first layer E and the activation are in double where variances are large: their rounding would show."""
+    """Behind the first layer E and the activation are in double where variances are large."""
     use_isa(monkeypatch, isa)
     net = Network([Conv(3), activation, Conv(1)], padding)
     image = IMAGES["spiked"](9, 8, 3, 1)
