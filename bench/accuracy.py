@@ -41,6 +41,7 @@ NETWORKS: dict[str, Network] = {
     "1 1 1": vanilla_cnn(3, 1),
     "leaky": Network([Conv(5), LeakyReLU(0.1), Conv(3), LeakyReLU(-0.3), Conv(3)]),
     "unet 2": unet(2),
+    "autoencoder 1": autoencoder(1),
     "autoencoder 2": autoencoder(2),
     "stride": Network([Conv(3, stride=2), ReLU(), Conv(3), ReLU(), Upsample(), Conv(3)]),
     "gelu": smooth(GELU()),

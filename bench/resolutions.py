@@ -3,7 +3,7 @@
 ``python -m bench.resolutions`` times streaming products of ``unet(2)``, ``autoencoder(2)`` and a chain with as many
 hidden layers at full resolution as the U-Net, two of 3x3; then one product of each in a process of its own gives the
 peak memory above the import, which is put beside ``NTK.memory_estimate``.  ``--networks unet --sizes 512 --rounds 0``
-measures a single product.
+measures a single product, ``--networks unet --storage coarse`` one and a second, which finds the coarse fields.
 """
 
 from __future__ import annotations
@@ -55,10 +55,13 @@ def measure(path: str, name: str, storage: str) -> dict[str, Any]:
     image = np.load(path)
     operator = NTK(NETWORKS[name], image, storage=storage)
     v = image.reshape(-1, COLUMNS).astype(np.float32)
-    start = time.perf_counter()
-    operator @ v
+    seconds = []
+    for _ in range(1 if storage == "stream" else 2):  # the second finds what the first has kept
+        start = time.perf_counter()
+        operator @ v
+        seconds.append(time.perf_counter() - start)
     return {
-        "seconds": time.perf_counter() - start,
+        "seconds": seconds,
         "peak_bytes_above_import": peak() - start_bytes,
         "input_and_result_bytes": image.nbytes + 3 * v.nbytes,
         "estimate_bytes": operator.memory_estimate(COLUMNS)[storage],
@@ -93,7 +96,7 @@ def main() -> None:
             f"{r['network']} {r['size']}",
             f"{statistics.median(r['rounds']):.3f}" if r["rounds"] else "",
             f"{r['times_the_chain']:.2f}" if "times_the_chain" in r else "",
-            f"{r['seconds']:.3f}",
+            " then ".join(f"{seconds:.3f}" for seconds in r["seconds"]),
             mb(r["peak_bytes_above_import"]),
             mb(r["estimate_bytes"]),
             mb(r["input_and_result_bytes"]),
@@ -101,7 +104,7 @@ def main() -> None:
         for r in results
     ]
     print(f"{results[0]['threads']} threads, {COLUMNS} columns, storage={args.storage!r}")
-    head = ["network, size", "median s", "of the chain", "one product s", "peak", "estimate", "input and result"]
+    head = ["network, size", "median s", "of the chain", "alone s", "peak", "estimate", "input and result"]
     print("\n".join(table(head, rows)))
     if args.json:
         machine.save(args.json, results)

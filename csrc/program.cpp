@@ -83,6 +83,19 @@ bool Program::has_tangent(int n) const {
     return std::any_of(node.inputs.begin(), node.inputs.end(), [&](int m) { return has_tangent(m); });
 }
 
+bool Program::is_bare(int n) const {
+    const bool read_otherwise = std::any_of(nodes.begin(), nodes.end(), [n](const Node& node) {
+        return !is_activation(node.op) && std::count(node.inputs.begin(), node.inputs.end(), n) > 0;
+    });
+    return (*this)[n].op == Op::conv && (read_otherwise || n + 1 == size());
+}
+
+int find_target(const std::vector<Target>& targets, TargetKind kind, int node) {
+    for (std::size_t t = 0; t < targets.size(); ++t)
+        if (targets[t].kind == kind && targets[t].node == node) return int(t);
+    return -1;
+}
+
 std::vector<Target> targets_of(const Program& program) {
     std::vector<Target> targets;
     for (int n = 0; n < program.size(); ++n) {
@@ -90,11 +103,8 @@ std::vector<Target> targets_of(const Program& program) {
         if (node.op == Op::avg_pool && !program.is_image(n)) targets.push_back({TargetKind::pooled, n, node.level});
         if (node.op == Op::conv && node.stride == 2) targets.push_back({TargetKind::strided, n, node.level});
         if (node.op == Op::upsample) {
-            const Target stored{TargetKind::stored, node.input(), node.level + 1};
-            const bool known = std::any_of(targets.begin(), targets.end(), [&](const Target& t) {
-                return t.kind == TargetKind::stored && t.node == stored.node;
-            });
-            if (!known) targets.push_back(stored);
+            if (find_target(targets, TargetKind::stored, node.input()) < 0)
+                targets.push_back({TargetKind::stored, node.input(), node.level + 1});
         }
     }
     targets.push_back({TargetKind::output, program.size() - 1, 0});
@@ -123,13 +133,10 @@ std::vector<Source> sources_of(const Program& program, const std::vector<Target>
         const Node& node = program[n];
         if (program.is_image(n)) sources.push_back({n, -1});
         if (!node.changes_level() || program.is_image(n)) continue;
-        const bool up = node.op == Op::upsample;
-        for (int t = 0; t < int(targets.size()); ++t) {
-            const Target& candidate = targets[std::size_t(t)];
-            if (candidate.kind == TargetKind::output) continue;
-            const bool stored = candidate.kind == TargetKind::stored;
-            if (stored == up && candidate.node == (up ? node.input() : n)) sources.push_back({n, t});
-        }
+        const TargetKind kind = node.op == Op::upsample   ? TargetKind::stored
+                                : node.op == Op::avg_pool ? TargetKind::pooled
+                                                          : TargetKind::strided;
+        sources.push_back({n, find_target(targets, kind, node.op == Op::upsample ? node.input() : n)});
     }
     return sources;
 }

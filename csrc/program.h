@@ -54,6 +54,8 @@ struct Program {
     bool is_image(int n) const {
         return (*this)[n].op == Op::input || ((*this)[n].op == Op::avg_pool && is_image((*this)[n].input()));
     }
+    // Whether the output of a convolution is read as it is: by something else than an activation, or as the network's own.
+    bool is_bare(int n) const;
     // Whether T' (or T) of a node is not identically zero: a convolution lies before it.
     bool has_tangent(int n) const;
 };
@@ -71,6 +73,14 @@ struct Target {
     int node;   // whose output it is
     int level;  // where it is kept
     int sweep_level() const { return kind == TargetKind::pooled || kind == TargetKind::strided ? level - 1 : level; }
+    // The last displacement of the segment, along one axis, that contributes to `displacement` of the target.
+    int last_sweep(int displacement) const {
+        return kind == TargetKind::pooled    ? 2 * displacement + 1
+               : kind == TargetKind::strided ? 2 * displacement
+                                             : displacement;
+    }
+    // From one displacement of the segment that contributes to the target at all to the next.
+    int sweep_step() const { return kind == TargetKind::strided ? 2 : 1; }
 };
 
 // Where rows of a segment come from: the image, or a band.
@@ -81,6 +91,9 @@ struct Source {
 
 // All targets in an order in which each comes behind those that it needs; the output is the last.
 std::vector<Target> targets_of(const Program& program);
+
+// Index of the target that keeps a node's output in one way; -1 if none does.
+int find_target(const std::vector<Target>& targets, TargetKind kind, int node);
 
 // Nodes that the segment of a target computes at its sweep level, in order, its sources among them.
 std::vector<int> segment_nodes(const Program& program, const Target& target);

@@ -8,8 +8,6 @@
 namespace ntkfast {
 namespace {
 
-int floor_half(int n) { return (n - (n & 1)) / 2; }
-
 // Writes rows of a segment into bands at the same resolution (stored), or those of even pixels into bands at half of it.
 template <class Real> class StoreBands final : public RowSink<Real> {
 public:
@@ -152,28 +150,31 @@ template <class Real> void BandMaker<Real>::run(const MakeBands& step, Monitor& 
     });
 }
 
-template <class Real> void BandMaker<Real>::seal(int dy) {
-    BandStore<Real>& store = *stores_[std::size_t(target_)];
+template <class Real>
+void seal(const Program& program, const Target& target, const Fields<Real>& fields, BandStore<Real>& store, int dy) {
     const Shape& shape = store.shape();
-    if (program_.circular() ? wrap(dy, shape.height) != 0 : dy != 0) return;
+    if (program.circular() ? wrap(dy, shape.height) != 0 : dy != 0) return;
     Band<Real>& band = *store.find(dy);
-    const std::size_t node = std::size_t(plan_.target.node);
-    const bool strided = plan_.target.kind == TargetKind::strided, pooled = plan_.target.kind == TargetKind::pooled;
-    const bool subtract = strided && program_.nodes[node].trainable;
+    const std::size_t node = std::size_t(target.node);
+    const bool pooled = target.kind == TargetKind::pooled;
+    // The sums of a strided convolution: S is not yet added to T.
+    const bool subtract = target.kind == TargetKind::strided && program[target.node].trainable;
     const std::ptrdiff_t width = std::ptrdiff_t(shape.width) * shape.batch;
     for (int dx = band.first_dx(); dx < band.first_dx() + band.count(); ++dx) {
-        if (program_.circular() ? wrap(dx, shape.width) != 0 : dx != 0) continue;
+        if (program.circular() ? wrap(dx, shape.width) != 0 : dx != 0) continue;
         for (int y = 0; y < shape.height; ++y)
             for (std::ptrdiff_t l = 0; l < width; ++l) {
                 const std::size_t at = std::size_t(y * width + l);
-                band.e(y, dx)[l] = pooled ? 2 * fields_.spread.at(plan_.target.node).row(y)[l] : Real(0);
+                band.e(y, dx)[l] = pooled ? 2 * fields.spread.at(target.node).row(y)[l] : Real(0);
                 if (band.has_tangent())
-                    band.t(y, dx)[l] = Real(fields_.tangent[node][at] - (subtract ? fields_.variance[node][at] : 0.0));
+                    band.t(y, dx)[l] = Real(fields.tangent[node][at] - (subtract ? fields.variance[node][at] : 0.0));
             }
     }
 }
 
 template class BandMaker<float>;
 template class BandMaker<double>;
+template void seal(const Program&, const Target&, const Fields<float>&, BandStore<float>&, int);
+template void seal(const Program&, const Target&, const Fields<double>&, BandStore<double>&, int);
 
 }  // namespace ntkfast

@@ -31,12 +31,6 @@ public:
     // the bits do not depend on who does it.
     void run(const MakeBands& step, Monitor& monitor);
 
-    // Writes what is known of the displacement 0: E = 0 (in a pool's raw form) and the diagonal of T'.
-    void seal(int dy);
-
-    // Bytes that the pipelines of all threads take.
-    std::int64_t bytes() const { return threads_ * Pipeline<Real>::bytes(program_, plan_, lanes_); }
-
 private:
     const Program& program_;
     const Fields<Real>& fields_;
@@ -46,5 +40,9 @@ private:
     int target_, lanes_, threads_;
     std::vector<std::unique_ptr<Pipeline<Real>>> pipelines_;  // by thread, made when first needed
 };
+
+// Writes into a finished band what is known of the displacement 0: E = 0 (in a pool's raw form) and the diagonal of T'.
+template <class Real>
+void seal(const Program& program, const Target& target, const Fields<Real>& fields, BandStore<Real>& store, int dy);
 
 }  // namespace ntkfast

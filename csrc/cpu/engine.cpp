@@ -32,6 +32,7 @@ PaddedRows<Real> padded_columns(const Real* v, const Shape& shape, int columns, 
     return rows;
 }
 
+// What a thread makes when it first needs it and keeps for later parallel regions.
 template <class Sink, class Make> Sink& made_once(std::unique_ptr<Sink>& sink, Make make) {
     if (!sink) sink = make();
     return *sink;
@@ -56,13 +57,13 @@ void combine(const Fields<Real>& fields, const Plane& diagonal,
                 }
 }
 
-// Bands that a target keeps have all displacements.
+// For bands of all displacements.
 template <class Real>
 Stores<Real> make_stores(const Program& program, const std::vector<Target>& targets, const Shape& shape) {
     Stores<Real> stores;
     for (const Target& target : targets) {
         if (target.kind == TargetKind::output) break;
-        const int all = shape.height + shape.width + 8;
+        const int all = shape.height + shape.width + 8;  // on the torus upsampling reads some beyond the last, again
         stores.push_back(std::make_unique<BandStore<Real>>(at_level(shape, target.level), program.circular(), all,
                                                            program.has_tangent(target.node)));
     }
@@ -133,9 +134,10 @@ void Engine<Real>::make_bands(const HalfPlane& plane, const Stores<Real>& stores
                [&](const auto& steps, const Schedule& schedule, int first, int last) {
                    for (const MakeBands& step : steps) {
                        if (monitor.stopped()) return;
-                       BandMaker<Real>& maker = *makers[std::size_t(step.target)];
-                       maker.run(step, monitor);
-                       for (int dy = step.first; dy <= step.last; ++dy) maker.seal(dy);
+                       const std::size_t t = std::size_t(step.target);
+                       makers[t]->run(step, monitor);
+                       for (int dy = step.first; dy <= step.last; ++dy)
+                           seal(program_, targets_[t], fields_, *stores[t], dy);
                    }
                    for (std::size_t t = 0; t < stores.size(); ++t) stores[t]->drop_below(schedule.drop(int(t)));
                    if (!monitor.stopped()) output(first, last);
@@ -314,10 +316,11 @@ MemoryEstimate Engine<Real>::estimate(const Program& program, const Shape& shape
     MemoryEstimate bytes;
     const bool circular = program.circular();
     const std::vector<Target> targets = targets_of(program);
-    bytes.fields = fields_bytes(program, shape, sizeof(Real));
+    const std::int64_t image = shape.elements() * shape.channels * std::int64_t(sizeof(double));  // kept for columns()
+    bytes.fields = fields_bytes(program, shape, sizeof(Real)) + image;
     std::int64_t pipelines = 0;
     for (int t = 0; t < int(targets.size()); ++t)
-        pipelines += Pipeline<Real>::bytes(program, Plan(program, targets, t, shape, false), options.lanes);
+        pipelines += Pipeline<Real>::bytes(Plan(program, targets, t, shape, false), options.lanes);
     bytes.product = PaddedRows<Real>::bytes(shape, columns, circular, 0) +
                     options.threads * (ProductSink<Real>::bytes(shape, columns, circular) + pipelines);
     const HalfPlane plane(shape, program.padding, options.lanes);

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 
 #include "../activations.h"
 
@@ -18,7 +17,7 @@ void box_along(const Plane& in, Plane& out, std::ptrdiff_t step, int length, int
             std::fill(to, to + step, 0.0);
             for (int m = n - radius; m <= n + radius; ++m) {
                 if (!circular && (m < 0 || m >= length)) continue;
-                const int index = ((m % length) + length) % length;
+                const int index = wrap(m, length);
                 const double* from = &in[std::size_t(start + index * step)];
                 for (std::ptrdiff_t e = 0; e < step; ++e) to[e] += from[e];
             }
@@ -174,7 +173,6 @@ void FieldsBuilder::read_image(const double* image) {
     double largest = fields_.noise ? 1.0 : 0.0;
     const std::int64_t count = shape_.elements() * shape_.channels;
     for (std::int64_t n = 0; n < (fields_.noise ? 0 : count); ++n) largest = std::max(largest, std::abs(image[n]));
-    // The bound is of squares: what would under- or overflow is scaled first.
     fields_.unit = natural_unit(program_, largest);
     Plane variance(std::size_t(shape_.elements()), fields_.noise ? 1 / fields_.unit : 0.0);
     const bool circular = program_.circular();
@@ -291,8 +289,9 @@ void FieldsBuilder::add_conv(int n, const Shape& shape) {
         if (node.trainable) t[e] += s[e];
     }
     push(std::move(s), std::move(t));
-    fields_.maps.emplace(n, map_fields<double>(node, shape, fields_.variance[std::size_t(n)], fields_.unit,
-                                               program_.circular(), margin_of(program_)));
+    if (program_.is_bare(n))
+        fields_.maps.emplace(n, map_fields<double>(node, shape, fields_.variance[std::size_t(n)], fields_.unit,
+                                                   program_.circular(), margin_of(program_)));
 }
 
 // Average pool and upsampling:  Q(p,p) = sum_a A_pa Q(a,a) - 2 v(p)  with  2 v(p) = (A E A^T)(p,p), and T' as it is.
@@ -332,9 +331,7 @@ template <class Real> void NearBands<Real>::choose_reaches() {
         const Target& target = targets_[t];
         if (target.kind == TargetKind::pooled) raise(int(t), 0);
         const int reach = reach_[t];
-        const int sweep = target.kind == TargetKind::pooled    ? 2 * reach + 1
-                          : target.kind == TargetKind::strided ? 2 * reach
-                                                               : reach;
+        const int sweep = target.last_sweep(reach);
         for (const Source& source : sources_of(program_, targets_, target)) {
             if (source.target < 0) continue;
             const Node& node = program_[source.node];
@@ -357,9 +354,8 @@ template <class Real> void NearBands<Real>::make(int target) {
     const int fine_rows = at_level(fields_.shape, made.sweep_level()).height;
     const int most = program_.circular() ? reach : std::min(reach, shape.height - 1);
     MakeBands step{target, -most, most, {}};
-    const bool pooled = made.kind == TargetKind::pooled, strided = made.kind == TargetKind::strided;
-    const int far = pooled ? 2 * most + 1 : strided ? 2 * most : most;
-    for (int dy = -far; dy <= far; dy += strided ? 2 : 1)
+    const int far = made.last_sweep(most);
+    for (int dy = -far; dy <= far; dy += made.sweep_step())
         if (program_.circular() || std::abs(dy) < fine_rows) step.sweep.push_back(dy);
     BandMaker<Real> maker(program_, targets_, target, fields_, stores_, kernels_, 8, threads_);
     Monitor monitor(nullptr, 0);
@@ -367,17 +363,10 @@ template <class Real> void NearBands<Real>::make(int target) {
 }
 
 template <class Real> void NearBands<Real>::seal(int target) {
-    if (reach_[std::size_t(target)] < 0) return;
-    BandMaker<Real> maker(program_, targets_, target, fields_, stores_, kernels_, 3, 1);
     const int reach = reach_[std::size_t(target)];
+    BandStore<Real>* store = stores_[std::size_t(target)].get();
     for (int dy = -reach; dy <= reach; ++dy)
-        if (stores_[std::size_t(target)]->exists(dy)) maker.seal(dy);
-}
-
-template <class Real> int NearBands<Real>::target_of(TargetKind kind, int node) const {
-    for (std::size_t t = 0; t < targets_.size(); ++t)
-        if (targets_[t].kind == kind && targets_[t].node == node) return int(t);
-    return -1;
+        if (store->exists(dy)) ntkfast::seal(program_, targets_[std::size_t(target)], fields_, *store, dy);
 }
 
 template <class Real> typename NearBands<Real>::Raw NearBands<Real>::raw(int n) {
@@ -390,13 +379,13 @@ template <class Real> typename NearBands<Real>::Raw NearBands<Real>::raw(int n) 
         if (t != nullptr) std::copy_n(t, width, &raw.t[std::size_t(y * width)]);
     };
     if (node.op == Op::avg_pool) {
-        const int target = target_of(TargetKind::pooled, n);
+        const int target = find_target(targets_, TargetKind::pooled, n);
         make(target);
         const Band<Real>& band = stores_[std::size_t(target)]->at(0);
         for (int y = 0; y < shape.height; ++y) keep(y, band.e(y, 0), band.has_tangent() ? band.t(y, 0) : nullptr);
         return raw;
     }
-    const BandStore<Real>& store = *stores_[std::size_t(target_of(TargetKind::stored, node.input()))];
+    const BandStore<Real>& store = *stores_[std::size_t(find_target(targets_, TargetKind::stored, node.input()))];
     UpsampledRows<Real> rows(shape, program_.circular(), true, nullptr, 1.0, kernels_, 1);
     Block block = Block::of_rows(shape, program_.circular(), 0);
     block.add_lane(shape, program_.circular(), 0);
@@ -410,9 +399,9 @@ template <class Real> typename NearBands<Real>::Raw NearBands<Real>::raw(int n) 
 
 template <class Real> void NearBands<Real>::finish(int n) {
     const Node& node = program_[n];
-    if (node.op == Op::avg_pool && !program_.is_image(n)) seal(target_of(TargetKind::pooled, n));
+    if (node.op == Op::avg_pool && !program_.is_image(n)) seal(find_target(targets_, TargetKind::pooled, n));
     for (const TargetKind kind : {TargetKind::strided, TargetKind::stored}) {
-        const int target = target_of(kind, n);
+        const int target = find_target(targets_, kind, n);
         if (target < 0) continue;
         make(target);
         seal(target);
@@ -474,10 +463,14 @@ std::int64_t fields_bytes(const Program& program, const Shape& shape, std::size_
         return PaddedRows<char>::bytes(s, planes, program.circular(), margin);  // of one byte a number
     };
     sum += rows(shape, shape.channels) * std::int64_t(real + sizeof(double));
-    for (const Node& node : program.nodes) {
+    for (int n = 0; n < program.size(); ++n) {
+        const Node& node = program[n];
         const Shape at = at_level(shape, node.level);
         sum += 2 * 2 * at.elements() * std::int64_t(sizeof(double));
-        const int planes = node.op == Op::conv ? 4 : is_activation(node.op) ? 3 : node.changes_level() ? 1 : 0;
+        const int planes = node.op == Op::conv      ? 1 + (program.is_bare(n) ? 3 : 0)
+                           : is_activation(node.op) ? 3
+                           : node.changes_level()   ? 1
+                                                    : 0;
         sum += planes * rows(at, 1) * std::int64_t(real + sizeof(double));
     }
     return sum;

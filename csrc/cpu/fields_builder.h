@@ -28,7 +28,6 @@ private:
     void choose_reaches();
     void make(int target);
     void seal(int target);
-    int target_of(TargetKind kind, int node) const;
 
     const Program& program_;
     Fields<Real>& fields_;

@@ -23,6 +23,7 @@ inline Shape at_level(const Shape& shape, int level) {
     return {shape.height >> level, shape.width >> level, shape.channels, shape.batch};
 }
 
+inline int floor_half(int n) { return (n - (n & 1)) / 2; }
 inline int wrap(int n, int period) { return ((n % period) + period) % period; }
 
 // One displacement of a block: the pixels i of its rows are the columns [col0, col0 + cols), those of j lie dx further.

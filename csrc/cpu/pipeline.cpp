@@ -9,8 +9,8 @@ namespace {
 
 constexpr int E = 0, T = 1;
 
-// Largest variance S(i,i) of a first layer's smooth activation whose pairs are not all done again with E in double.  The
-// rounding of E counts S times there: 3e-3 of max|T| was seen for Erf at S = 1e4 to 1e5 (docs/math.md).
+// Largest variance S(i,i) of a first layer's smooth activation whose pairs are not all done again with E in double: the
+// rounding of E counts S times there.  Without this, `python -m bench.accuracy --images spiked` shows 3e-3 for Erf.
 constexpr double largest_rounded = 30;
 
 // Positions l < 0 and l >= length of a row that repeats with period `length`.
@@ -43,12 +43,11 @@ Pipeline<Real>::Pipeline(const Program& program, const Plan& plan, const Fields<
     exact_.assign(std::size_t(plan.row_stride), 0.0);
 }
 
-template <class Real> std::int64_t Pipeline<Real>::bytes(const Program& program, const Plan& plan, int lanes) {
+template <class Real> std::int64_t Pipeline<Real>::bytes(const Plan& plan, int lanes) {
     std::int64_t sum = (lanes * plan.lane_stride + 2 * plan.row_stride) * std::int64_t(sizeof(Real)) +
                        plan.row_stride * std::int64_t(sizeof(double));
     for (const Value& value : plan.values)
         if (value.kind == ValueKind::upsampled) sum += UpsampledRows<Real>::bytes(plan.shape, lanes);
-    (void)program;
     return sum;
 }
 

@@ -29,7 +29,7 @@ public:
     // Runs one block; returns early when the monitor has stopped.  Every row of the block goes to the sink, from the top.
     void run(const Block& block, RowSink<Real>& sink, Monitor& monitor, bool leader);
 
-    static std::int64_t bytes(const Program& program, const Plan& plan, int lanes);
+    static std::int64_t bytes(const Plan& plan, int lanes);
 
 private:
     // Rows of E and T' in lane 0.

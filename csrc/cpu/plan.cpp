@@ -37,11 +37,10 @@ bool Plan::is_pulled(int node) const {
     return n.op == Op::input || n.op == Op::avg_pool || n.op == Op::upsample;
 }
 
-// The factor with which box sums of a convolution enter; 1 where the sums come from a band, or there is no convolution.
-double Plan::scale_into(int node) const {
-    const Node& n = (*program_)[node];
-    const bool banded = n.stride == 2 && !(target.kind == TargetKind::strided && target.node == node);
-    return n.op == Op::conv && !banded ? n.scale() : 1.0;
+// A convolution of stride 2 whose sums come from a band.
+bool Plan::is_banded(int node) const {
+    const bool makes_it = target.kind == TargetKind::strided && target.node == node;
+    return (*program_)[node].op == Op::conv && (*program_)[node].stride == 2 && !makes_it;
 }
 
 int Plan::add(Value value) {
@@ -86,15 +85,14 @@ int Plan::operand(int node) { return is_pulled(node) ? pulled(node, 0) : value_o
 int Plan::box_of(int node) {
     if (box_of_[std::size_t(node)] >= 0) return box_of_[std::size_t(node)];
     const Node& n = (*program_)[node];
-    const bool banded =
-        n.op == Op::conv && n.stride == 2 && !(target.kind == TargetKind::strided && target.node == node);
+    const bool banded = is_banded(node), summed = n.op == Op::conv && !banded;
     Box box{};
     box.node = node;
-    box.slots = n.op == Op::conv && !banded ? n.kernel_size : 1;
+    box.slots = summed ? n.kernel_size : 1;
     box.rows = ring_rows(box.slots);
     box.value = banded ? pulled(node, 0) : operand(n.input());
     // A value is stored times the factor of its first box, so that sums need none; a box with another takes a copy.
-    const double scale = scale_into(node);
+    const double scale = summed ? n.scale() : 1.0;
     if (!values[std::size_t(box.value)].boxes.empty() && values[std::size_t(box.value)].gain != scale)
         box.value = copy(box.value);
     Value& value = values[std::size_t(box.value)];

@@ -76,7 +76,7 @@ private:
     int merge(int node);
     int copy(int value);
     bool is_pulled(int node) const;
-    double scale_into(int node) const;
+    bool is_banded(int node) const;
     void choose_reaches();
     void choose_angles();
     void lay_out();

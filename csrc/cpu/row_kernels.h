@@ -31,9 +31,9 @@ struct Lanes {
     std::ptrdiff_t length[max_lanes];  // pairs in the row
 };
 
-// What travels through a stage: the covariance alone; or T as well, which is [trainable] S at the first convolution, and
-// [trainable] S + sum T' at the later ones.  At the first convolution, whose E can be had from the image again, activations
-// also report the lanes with doubtful pairs.
+// What travels through a map: the covariance alone; or T as well, which is [trainable] S where no T' comes in, and
+// [trainable] S + sum T' elsewhere.  The first_ ones serve where no T' comes in, as behind the image, whose E can be had again:
+// there rectifiers also report the lanes with doubtful pairs.
 enum class Flow { covariance, tangent, first_covariance, first_tangent };
 constexpr int flows = 4;
 constexpr bool has_tangent(Flow flow) { return flow == Flow::tangent || flow == Flow::first_tangent; }

@@ -73,14 +73,14 @@ void Schedule::need(int target, int high, std::vector<MakeBands>& steps) {
     high = clip(target, high);
     if (high < state.next_band) return;
     MakeBands step{target, state.next_band, high, {}};
-    const TargetKind kind = targets_[std::size_t(target)].kind;
-    const int last = kind == TargetKind::pooled ? 2 * high + 1 : kind == TargetKind::strided ? 2 * high : high;
-    const int rows = at_level(shape_, targets_[std::size_t(target)].sweep_level()).height;
-    for (int dy = state.next_sweep; dy <= last; dy += kind == TargetKind::strided ? 2 : 1)
+    const Target& made = targets_[std::size_t(target)];
+    const int last = made.last_sweep(high);
+    const int rows = at_level(shape_, made.sweep_level()).height;
+    for (int dy = state.next_sweep; dy <= last; dy += made.sweep_step())
         if (program_.circular() || (dy < rows && -dy < rows)) step.sweep.push_back(dy);
     for (const Source& source : sources_[std::size_t(target)])
         if (source.target >= 0) need(source.target, highest_read(source, last), steps);
-    state = {high + 1, kind == TargetKind::pooled ? 2 * high + 2 : sweep_start(target, high + 1)};
+    state = {high + 1, last + made.sweep_step()};
     steps.push_back(std::move(step));
 }
 

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <vector>
 
 #include "../program.h"
@@ -27,8 +26,8 @@ public:
     // the same coarse bands; more where bands are small, so that threads seldom wait for each other.
     int outputs_at_once(int bands) const;
 
-    // What is to be made before the output's displacements dy in [low, high] can be computed, in order; and after each step,
-    // the bands of every target below drop() are not needed any more.
+    // What is to be made before the output's displacements dy in [low, high] can be computed, in order.  After
+    // these steps the bands of every target below drop() are not needed any more.
     std::vector<MakeBands> prepare(int low, int high);
     int drop(int target) const { return drop_[std::size_t(target)]; }
 

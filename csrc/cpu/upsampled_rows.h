@@ -39,7 +39,6 @@ private:
         int a[4], dy[4];
         Real weights[4];
     };
-    static int floor_half(int n) { return (n - (n & 1)) / 2; }
     Taps taps(const Block& block, int y) const;
     void combine_rows(const Taps& taps, const BandStore<Real>& store);
     void complete(int field);

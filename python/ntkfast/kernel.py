@@ -20,7 +20,8 @@ DEVICES = ("auto", "cpu", "cuda")
 STORAGES = ("auto", "stream", "coarse", "dense")
 
 # storage="auto" keeps what takes at most this share of the memory that is free: a filter needs 15 to 30 products, and
-# reading the kernel, or the coarse fields of a network, is faster than computing it again (bench/test_products.py).
+# reading the kernel, or the coarse fields of a network, is faster than computing it again (bench/test_products.py,
+# bench/resolutions.py).
 AUTO_SHARE = 0.25
 
 # Right-hand sides that go through one sweep; more than these and the accumulators leave the cache.
@@ -117,7 +118,7 @@ class NTK(LinearOperator):  # type: ignore[misc]
         d = pixels.shape[0] * pixels.shape[1]
         super().__init__(real, (d, d))
 
-        self.stationary = noise and network.padding == "circular"
+        self._stationary = noise and network.padding == "circular"
         bytes_needed = self.memory_estimate()
         _engine.require_memory("the engine's fields and one product", bytes_needed["stream"], "use a smaller image")
         self.storage = self._choose_storage(_choice("storage", storage, STORAGES), bytes_needed)
@@ -131,7 +132,7 @@ class NTK(LinearOperator):  # type: ignore[misc]
             )
         if storage == "auto":
             free = AUTO_SHARE * _engine.available_memory()
-            if self.stationary and fourier_bytes(self.network, self.image_shape) <= free:
+            if self._stationary and fourier_bytes(self.network, self.image_shape) <= free:
                 return "fourier"
             choices = ("dense", "coarse") if self.network.levels else ("dense",)
             return next((choice for choice in choices if needed[choice] <= free), "stream")
