@@ -7,6 +7,7 @@
 #include <memory>
 #include <vector>
 
+#include "aligned.h"
 #include "geometry.h"
 #include "row_kernels.h"
 
@@ -54,7 +55,7 @@ private:
         std::ptrdiff_t start, row_stride;
     };
     std::vector<Lane> lanes_;
-    std::vector<Real> data_;
+    AlignedVector<Real> data_;
 };
 
 // The bands of one target that are held at present.

@@ -1,6 +1,7 @@
 #include "engine.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cstdlib>
 #include <map>
 #include <memory>
@@ -31,6 +32,9 @@ PaddedRows<Real> padded_columns(const Real* v, const Shape& shape, int columns, 
                 }
     return rows;
 }
+
+// Of the squares that the threads of dense() gather bands in, in all.
+constexpr std::int64_t most_square_bytes = std::int64_t(1) << 26;
 
 // What a thread makes when it first needs it and keeps for later parallel regions.
 template <class Sink, class Make> Sink& made_once(std::unique_ptr<Sink>& sink, Make make) {
@@ -144,20 +148,21 @@ void Engine<Real>::make_bands(const HalfPlane& plane, const Stores<Real>& stores
                });
 }
 
-// The output's blocks are dealt round robin: thread n of the team takes blocks n, n + team, ..., so that the same team gives
-// the same bits, and neighbouring blocks, nearly equal in cost, go to different threads.  With several resolutions some
-// bands of the output alternate with the coarse bands that they read.
+// In turn: thread n of the team takes blocks n, n + team, ..., so that the same team gives the same bits, and neighbouring
+// blocks, nearly equal in cost, go to different threads.  With several resolutions some bands of the output alternate with
+// the coarse bands that they read.
 template <class Real>
 template <class SinkOf>
-void Engine<Real>::sweep(const HalfPlane& plane, SinkOf sink_of, Poll poll) const {
+void Engine<Real>::sweep(const HalfPlane& plane, Deal deal, SinkOf sink_of, Poll poll) const {
     const Shape& shape = fields_.shape;
-    const bool all_there = stored() || coarse_kept_ || targets_.size() == 1;
-    Monitor monitor(std::move(poll), plane.pairs() + (all_there ? 0 : coarse_pairs(program_, targets_, plane, shape)));
-    const Stores<Real> made = all_there ? Stores<Real>() : make_stores<Real>(program_, targets_, shape);
+    Monitor monitor(std::move(poll),
+                    plane.pairs() + (all_there() ? 0 : coarse_pairs(program_, targets_, plane, shape)));
+    const Stores<Real> made = all_there() ? Stores<Real>() : make_stores<Real>(program_, targets_, shape);
     const Stores<Real>& stores = coarse_kept_ ? coarse_ : made;
     const Plan plan(program_, targets_, int(targets_.size()) - 1, shape, fields_.noise);
     std::vector<std::unique_ptr<Pipeline<Real>>> pipelines(std::size_t(options_.threads));
     const auto output = [&](int first_band, int last_band) {
+        std::atomic<int> next_band{first_band};
         parallel(options_.threads, [&](int thread, int team) {
             RowSink<Real>& sink = sink_of(thread);
             if (!stored())
@@ -165,9 +170,7 @@ void Engine<Real>::sweep(const HalfPlane& plane, SinkOf sink_of, Poll poll) cons
                     return std::make_unique<Pipeline<Real>>(program_, plan, fields_, stores, kernels_,
                                                             plane.lanes_per_block());
                 });
-            const std::int64_t begin = plane.first_block(first_band), end = plane.first_block(last_band + 1);
-            const std::int64_t start = begin + ((thread - begin) % team + team) % team;
-            for (std::int64_t n = start; n < end && !monitor.stopped(); n += team) {
+            const auto take = [&](std::int64_t n) {
                 const Block block = plane.block(n);
                 sink.begin_block(block, n);
                 if (stored()) {
@@ -177,10 +180,20 @@ void Engine<Real>::sweep(const HalfPlane& plane, SinkOf sink_of, Poll poll) cons
                     pipelines[std::size_t(thread)]->run(block, sink, monitor, thread == 0);
                 }
                 sink.end_block(block);
+            };
+            if (deal == Deal::bands_as_free) {
+                for (int band; (band = next_band.fetch_add(1)) <= last_band && !monitor.stopped();) {
+                    for (std::int64_t n = plane.first_block(band); n < plane.first_block(band + 1); ++n) take(n);
+                    if (!monitor.stopped()) sink.end_band(plane.band_dy(band));
+                }
+                return;
             }
+            const std::int64_t begin = plane.first_block(first_band), end = plane.first_block(last_band + 1);
+            const std::int64_t start = begin + ((thread - begin) % team + team) % team;
+            for (std::int64_t n = start; n < end && !monitor.stopped(); n += team) take(n);
         });
     };
-    if (all_there)
+    if (all_there())
         output(0, plane.bands() - 1);
     else
         make_bands(plane, stores, false, monitor, output);
@@ -207,10 +220,10 @@ void Engine<Real>::product(const Real* v, Real* out, int columns, Poll poll) con
     const auto sink_of = [&](int thread) -> RowSink<Real>& {
         // Made by its thread, so that its memory is near.
         return made_once(sinks[std::size_t(thread)], [&] {
-            return std::make_unique<ProductSink<Real>>(kernels_, rows, fields_.shape, columns, circular);
+            return std::make_unique<ProductSink<Real>>(kernels_, rows, fields_.shape, columns, circular, !stored());
         });
     };
-    sweep(HalfPlane(fields_.shape, program_.padding, options_.lanes), sink_of, std::move(poll));
+    sweep(HalfPlane(fields_.shape, program_.padding, options_.lanes), Deal::blocks_in_turn, sink_of, std::move(poll));
     for (const auto& sink : sinks)
         if (sink) sink->flush();
     combine(fields_, fields_.diagonal(program_), sinks, v, out, columns);
@@ -222,14 +235,14 @@ template <class Real> void Engine<Real>::store(Poll poll) {
     std::vector<std::int64_t> offsets(std::size_t(plane.blocks()) + 1, 0);
     for (std::int64_t n = 0; n < plane.blocks(); ++n)
         offsets[std::size_t(n) + 1] = offsets[std::size_t(n)] + packed_elements(plane.block(n), fields_.shape.batch);
-    std::vector<Real> packed(std::size_t(offsets.back()));
+    AlignedVector<Real> packed(std::size_t(offsets.back()));
     std::vector<std::unique_ptr<StoreSink<Real>>> sinks(std::size_t(options_.threads));
     const auto sink_of = [&](int thread) -> RowSink<Real>& {
         return made_once(sinks[std::size_t(thread)], [&] {
             return std::make_unique<StoreSink<Real>>(packed.data(), offsets, fields_.shape.batch);
         });
     };
-    sweep(plane, sink_of, std::move(poll));
+    sweep(plane, Deal::blocks_in_turn, sink_of, std::move(poll));
     packed_ = std::move(packed);
     packed_offsets_ = std::move(offsets);
 }
@@ -237,20 +250,33 @@ template <class Real> void Engine<Real>::store(Poll poll) {
 template <class Real> void Engine<Real>::dense(Real* out, Poll poll) const {
     const Shape& shape = fields_.shape;
     const std::int64_t d = shape.pixels();
-    DenseSink<Real> sink(out, shape, program_.circular(), Real(fields_.unit));  // no state: one for all threads
-    const auto sink_of = [&](int) -> RowSink<Real>& { return sink; };
+    const bool circular = program_.circular();
     // What is stored is in blocks of the width it was stored with.
-    const int lanes = stored() ? options_.lanes : max_lanes;
-    sweep(HalfPlane(shape, program_.padding, lanes), sink_of, std::move(poll));
+    const HalfPlane plane(shape, program_.padding, stored() ? options_.lanes : max_lanes);
+    // Whole bands to a thread where there are enough for all, and where the squares do not outgrow the caches by much.
+    const std::int64_t squares = options_.threads * DenseBandSink<Real>::numbers(shape) * std::int64_t(sizeof(Real));
+    const bool by_bands =
+        !circular && all_there() && shape.height >= 4 * options_.threads && squares <= most_square_bytes;
+    if (by_bands) {
+        std::vector<std::unique_ptr<DenseBandSink<Real>>> sinks(std::size_t(options_.threads));
+        const auto sink_of = [&](int thread) -> RowSink<Real>& {
+            return made_once(sinks[std::size_t(thread)],
+                             [&] { return std::make_unique<DenseBandSink<Real>>(out, shape, Real(fields_.unit)); });
+        };
+        sweep(plane, Deal::bands_as_free, sink_of, std::move(poll));
+    } else {
+        DenseSink<Real> sink(out, shape, circular, Real(fields_.unit));  // no state: one for all threads
+        const auto sink_of = [&](int) -> RowSink<Real>& { return sink; };
+        sweep(plane, Deal::blocks_in_turn, sink_of, std::move(poll));
+    }
     const Plane& diagonal = fields_.diagonal(program_);
-    constexpr std::int64_t rows = 16;  // of mirror_rows()
     parallel(options_.threads, [&](int thread, int team) {
         for (int n = 0; n < shape.batch; ++n) {
             Real* matrix = out + n * d * d;
             for (std::int64_t i = thread; i < d; i += team)
                 matrix[i * d + i] = Real(diagonal[std::size_t(i * shape.batch + n)] * fields_.unit);
-            if (program_.circular()) continue;
-            for (std::int64_t j = thread * rows; j < d; j += team * rows) mirror_rows(matrix, d, j);
+            if (circular || by_bands) continue;
+            for (std::int64_t j = thread * line_rows; j < d; j += team * line_rows) mirror_rows(matrix, d, j);
         }
         finish_lines();
     });

@@ -61,9 +61,13 @@ public:
                                    const EngineOptions& options);
 
 private:
+    // How the blocks of the half plane come to the threads: in turn, so that the same team gives the same sums; or all of a
+    // band to the thread that is free, for sinks whose results do not depend on it.
+    enum class Deal { blocks_in_turn, bands_as_free };
     // Every block of the half plane through the sink of the thread that takes it; sink_of(thread) gives the same sink whenever
     // it is called, and that outlives the call.
-    template <class SinkOf> void sweep(const HalfPlane& plane, SinkOf sink_of, Poll poll) const;
+    template <class SinkOf> void sweep(const HalfPlane& plane, Deal deal, SinkOf sink_of, Poll poll) const;
+    bool all_there() const { return stored() || coarse_kept_ || targets_.size() == 1; }
     // All coarse bands, in the order of the output's; output(first, last) is called when its bands [first, last] can be computed.
     template <class Output>
     void make_bands(const HalfPlane& plane, const Stores<Real>& stores, bool keep, Monitor& monitor,
@@ -77,7 +81,7 @@ private:
     std::vector<double> image_;  // as it came, for the columns
     Stores<Real> coarse_;
     bool coarse_kept_ = false;
-    std::vector<Real> packed_;
+    AlignedVector<Real> packed_;
     std::vector<std::int64_t> packed_offsets_;  // of each block of the half plane
 };
 

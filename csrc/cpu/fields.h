@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "../program.h"
+#include "aligned.h"
 #include "geometry.h"
 #include "row_kernels.h"
 
@@ -22,7 +23,7 @@ public:
     PaddedRows() = default;
     PaddedRows(const Shape& shape, int planes, bool circular, int margin)
         : height_(shape.height), planes_(planes), circular_(circular), margin_(circular ? 0 : margin),
-          left_(round_up(std::ptrdiff_t(margin_) * shape.batch)),
+          left_(left_of(shape, margin_)),
           plane_stride_(left_ + round_up(std::ptrdiff_t(circular ? 2 : 1) * shape.width * shape.batch) + left_ + chunk),
           data_(std::size_t((height_ + 2 * margin_) * planes * plane_stride_ + 2 * chunk), Real(0)) {}
 
@@ -40,13 +41,17 @@ public:
     void clear() { std::fill(data_.begin(), data_.end(), Real(0)); }
 
     static std::int64_t bytes(const Shape& shape, int planes, bool circular, int margin) {
-        const std::ptrdiff_t left = circular ? 0 : round_up(std::ptrdiff_t(margin) * shape.batch);
+        const std::ptrdiff_t left = left_of(shape, circular ? 0 : margin);
         const std::ptrdiff_t width = round_up(std::ptrdiff_t(circular ? 2 : 1) * shape.width * shape.batch);
         const std::int64_t rows = shape.height + (circular ? 0 : 2 * std::int64_t(margin));
         return rows * planes * (2 * left + width + chunk) * std::int64_t(sizeof(Real));
     }
 
 private:
+    // At least a chunk: `accumulate` reads that much before a row.
+    static std::ptrdiff_t left_of(const Shape& shape, int margin) {
+        return round_up(std::ptrdiff_t(std::max(1, margin)) * shape.batch);
+    }
     std::ptrdiff_t offset(int y) const {
         const int index = circular_ ? ((y % height_) + height_) % height_ : y + margin_;
         return std::ptrdiff_t(index) * planes_ * plane_stride_ + left_;
@@ -56,7 +61,7 @@ private:
     bool circular_ = false;
     int margin_ = 0;
     std::ptrdiff_t left_ = 0, plane_stride_ = 0;
-    std::vector<Real> data_;
+    AlignedVector<Real> data_;
 };
 
 using Plane = std::vector<double>;  // (height, width, batch) of a node's level

@@ -128,10 +128,7 @@ template <class Real> void Pipeline<Real>::step(std::size_t v, int y) {
     for (const int b : value.boxes) {
         const Box& box = plan_.boxes[std::size_t(b)];
         if (y < first_row(box) || y >= rows - first_row(box)) continue;
-        if (!inside)
-            outside_row(box, y, to);
-        else if (box.radius() > 0)
-            complete_columns(box, value.tangent, y, to);
+        if (!inside || box.radius() > 0) complete(box, value.tangent, y, to, !inside);
         if (box.slots == 1) continue;  // a window of one row: the ring is the row itself ...
         push(box, y, E, to.e);
         if (value.tangent) push(box, y, T, to.t);
@@ -189,7 +186,7 @@ template <class Real> void Pipeline<Real>::image_row(const Value& value, int y, 
         const PaddedRows<Real>& image = fields_.image_of(value.node);
         const int row = y + block_->row0;
         return kernels_.input(lanes_, e, image.row(row), image.row(row + block_->dy), image.plane_stride(),
-                              fields_.shape.channels, 0, Real(value.gain));
+                              fields_.shape.channels, Real(value.gain));
     }
     const Real different = Real(value.gain * fields_.variance[std::size_t(value.node)][0]);
     for (int b = 0; b < lanes_.count; ++b, e += lanes_.stride) {
@@ -216,39 +213,18 @@ template <class Real> void Pipeline<Real>::banded_row(const Value& value, int y,
     }
 }
 
-// A row in which i or j lies outside the image: E = (Q_ii + Q_jj)/2 with the one outside zero, and T' = 0.
-template <class Real> void Pipeline<Real>::outside_row(const Box& box, int y, Rows out) {
-    const PaddedRows<Real>& half = fields_.halves.at(box.node);
-    const Real *h_i = half.row(y + block_->row0), *h_j = half.row(y + block_->row0 + block_->dy);
-    const std::ptrdiff_t beyond = halo(box);
-    for (int b = 0; b < lanes_.count; ++b, out.e += lanes_.stride, out.t += lanes_.stride) {
-        const Real *i = h_i + lanes_.at_i[b], *j = h_j + lanes_.at_j[b];
-        const std::ptrdiff_t end = lanes_.length[b] + beyond;
-        for (std::ptrdiff_t l = -beyond; l < end; ++l) out.e[l] = i[l] + j[l];
-        std::fill(out.t - beyond, out.t + end, Real(0));
+// The columns of a row that its box sees beyond the lanes; with `between` the whole row, in which i or j lies outside.
+template <class Real>
+void Pipeline<Real>::complete(const Box& box, bool tangent, int y, Rows rows, bool between) {
+    Real* t = tangent ? rows.t : nullptr;
+    if (!program_.circular()) {
+        const PaddedRows<Real>& half = fields_.halves.at(box.node);
+        const int i = y + block_->row0;
+        return kernels_.outside(lanes_, rows.e, t, half.row(i), half.row(i + block_->dy), halo(box), between);
     }
-}
-
-template <class Real> void Pipeline<Real>::complete_columns(const Box& box, bool tangent, int y, Rows rows) {
-    const std::ptrdiff_t beyond = halo(box);
-    Real *e = rows.e, *t = rows.t;
-    if (program_.circular()) {
-        for (int b = 0; b < lanes_.count; ++b, e += lanes_.stride, t += lanes_.stride) {
-            wrap_columns(e, lanes_.length[b], beyond);
-            if (tangent) wrap_columns(t, lanes_.length[b], beyond);
-        }
-        return;
-    }
-    const PaddedRows<Real>& half = fields_.halves.at(box.node);
-    const Real *h_i = half.row(y + block_->row0), *h_j = half.row(y + block_->row0 + block_->dy);
-    for (int b = 0; b < lanes_.count; ++b, e += lanes_.stride, t += lanes_.stride) {
-        const std::ptrdiff_t length = lanes_.length[b];
-        const Real *i = h_i + lanes_.at_i[b], *j = h_j + lanes_.at_j[b];
-        for (std::ptrdiff_t l = 0; l < beyond; ++l) {
-            e[-1 - l] = i[-1 - l] + j[-1 - l];
-            e[length + l] = i[length + l] + j[length + l];
-            t[-1 - l] = t[length + l] = Real(0);
-        }
+    for (int b = 0; b < lanes_.count; ++b) {
+        wrap_columns(rows.e + b * lanes_.stride, lanes_.length[b], halo(box));
+        if (tangent) wrap_columns(t + b * lanes_.stride, lanes_.length[b], halo(box));
     }
 }
 

@@ -61,8 +61,7 @@ private:
     void compute(std::size_t v, int y, Rows out);
     void image_row(const Value& value, int y, Real* e);
     void banded_row(const Value& value, int y, Rows out);
-    void outside_row(const Box& box, int y, Rows out);
-    void complete_columns(const Box& box, bool tangent, int y, Rows rows);
+    void complete(const Box& box, bool tangent, int y, Rows rows, bool between);
     void push(const Box& box, int y, int field, const Real* raw);
     void map(const Value& value, const Map& map, int y, Rows out);
     void refine(const Value& value, const MapArgs<Real>& args, int rows, std::uint32_t lanes, int y);
@@ -76,8 +75,8 @@ private:
     std::vector<std::unique_ptr<UpsampledRows<Real>>> upsampled_;  // by value
     const Block* block_ = nullptr;                                 // under way
     Lanes lanes_{};
-    std::vector<Real> buffers_, scratch_;
-    std::vector<double> exact_;  // one row of column sums
+    AlignedVector<Real> buffers_, scratch_;
+    AlignedVector<double> exact_;  // one row of column sums
 };
 
 }  // namespace ntkfast

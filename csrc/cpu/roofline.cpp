@@ -6,6 +6,7 @@
 #include <numeric>
 #include <stdexcept>
 
+#include "aligned.h"
 #include "dispatch.h"
 #include "row_kernels.h"
 #include "threads.h"
@@ -38,7 +39,7 @@ public:
 
 private:
     std::ptrdiff_t stride_;
-    std::vector<float> data_;
+    AlignedVector<float> data_;
 };
 
 }  // namespace
@@ -59,7 +60,7 @@ double time_kernels(const std::vector<std::tuple<int, double, double, bool, bool
     lanes.length[0] = length;
 
     double seconds =
-        best_seconds(repeats, [&] { kernels.input(lanes, scratch[0], rows[0], rows[8], stride, channels, 0, 1.0f); });
+        best_seconds(repeats, [&] { kernels.input(lanes, scratch[0], rows[0], rows[8], stride, channels, 1.0f); });
     for (std::size_t s = 0; s < stages.size(); ++s) {
         const auto& [k, w, b, trainable, active, slope] = stages[s];
         const int kernel_size = k, fields = s > 0 ? 2 : 1;
@@ -84,11 +85,14 @@ double time_kernels(const std::vector<std::tuple<int, double, double, bool, bool
             table[row_count_index(blockwise ? 2 : k)][int(s > 0 ? Flow::tangent : Flow::first_tangent)];
         seconds += best_seconds(repeats, [&] { map(lanes, args); });
     }
-    // Zeros for T: the sums must not grow from call to call.
-    const std::vector<float> zeros(std::size_t(length), 0.0f);
-    const float* t = zeros.data();
-    const auto accumulate = [&] { kernels.accumulate_i(lanes, &t, rows[0], stride, rows[12], stride, columns); };
-    seconds += 2 * best_seconds(repeats, accumulate);
+    // Several lanes at once, as in a product.  Zeros for T: the sums must not grow from call to call.
+    const AlignedVector<float> zeros(std::size_t(length), 0.0f);
+    const float* t[lanes_fused];
+    Lanes fused{};
+    fused.count = lanes_fused;
+    for (int g = 0; g < lanes_fused; ++g) t[g] = zeros.data(), fused.length[g] = length, fused.at_j[g] = g;
+    const auto accumulate = [&] { kernels.accumulate_i(fused, t, true, rows[0], stride, rows[12], stride, columns); };
+    seconds += 2 * best_seconds(repeats, accumulate) / lanes_fused;
     return seconds / length;
 }
 

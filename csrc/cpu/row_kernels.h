@@ -18,6 +18,7 @@ constexpr int chunk = 16;             // elements; one AVX-512 register of float
 constexpr int max_lanes = 32;         // displacements in one call
 constexpr int max_direct_rows = 5;    // largest kernel whose rows are summed afresh for each output row
 constexpr int max_columns_fused = 4;  // right-hand sides that `accumulate` serves in one pass over T
+constexpr int lanes_fused = 4;        // displacements that `accumulate` adds to the sums at once, where it may
 
 inline std::ptrdiff_t chunks_of(std::ptrdiff_t length) { return (length + chunk - 1) / chunk; }
 inline std::ptrdiff_t round_up(std::ptrdiff_t length) { return chunks_of(length) * chunk; }
@@ -63,17 +64,23 @@ template <class Real> using MapKernel = std::uint32_t (*)(const Lanes&, const Ma
 template <class Real> using MapTable = MapKernel<Real>[row_counts][flows];
 
 template <class Real> struct RowKernels {
-    // E = gain sum_c (x_c(i) - x_c(j))^2 for `halo` more pairs on either side; channel c lies c*plane behind channel 0
+    // E = gain sum_c (x_c(i) - x_c(j))^2; channel c lies c*plane behind channel 0
     void (*input)(const Lanes&, Real* e, const Real* x_i, const Real* x_j, std::ptrdiff_t plane, int channels,
-                  std::ptrdiff_t halo, Real gain);
+                  Real gain);
     // out[l] = sum_n in[l + (n - k/2)*shift], n < k; scratch has room for one row
     void (*box_row)(const Lanes&, Real* out, const Real* in, int k, std::ptrdiff_t shift, Real* scratch);
+    // Pairs with a pixel outside, whose half-distance is that to zero: E = h_i + h_j and T' = 0, for `halo` pairs or more on
+    // either side of each lane; `between`: for those of the lane too.  Without t, E alone
+    void (*outside)(const Lanes&, Real* e, Real* t, const Real* h_i, const Real* h_j, std::ptrdiff_t halo,
+                    bool between);
     // out = a + b; out may be a or b
     void (*add)(const Lanes&, Real* out, const Real* a, const Real* b);
     // Pointwise maps by [row_count_index][flow]
     MapTable<Real> activation[activation_kinds];
     MapTable<Real> linear;  // no activation: E' = scale E, T' = scale T
-    MapTable<Real> output;  // last convolution: t_out = T, or S without a tangent; zero up to the whole chunk
+    // Last convolution: t_out = T, or S without a tangent; zero for one chunk before the lane, and for one more behind the
+    // whole chunks that hold it
+    MapTable<Real> output;
     // sums[l] += sum_c (x_c(i) - x_c(j))^2 in double, n elements of one lane
     void (*input_exact)(double* sums, const Real* x_i, const Real* x_j, std::ptrdiff_t plane, int channels,
                         std::ptrdiff_t n);
@@ -95,12 +102,13 @@ template <class Real> struct RowKernels {
     // Fine elements 2A and 2A + 1 of coarse element A: gain (sum_m weights[m] even[m](A) - v_i - v_j), and with odd[m]
     void (*upsample)(Real* out, const Real* const* even, const Real* const* odd, const Real* weights, int count,
                      const Real* v_i, const Real* v_j, Real gain, std::ptrdiff_t n, int batch);
-    // sums_c(i) += T v_c(j); column c lies c*v_plane and c*plane behind column 0
-    void (*accumulate_i)(const Lanes&, const Real* const* t, const Real* v_j, std::ptrdiff_t v_plane, Real* sums_i,
-                         std::ptrdiff_t plane, int columns);
+    // sums_c(i) += T v_c(j); column c lies c*v_plane and c*plane behind column 0.  `slack`: T is zero around the lanes as
+    // `output` leaves it, else up to whole chunks only
+    void (*accumulate_i)(const Lanes&, const Real* const* t, bool slack, const Real* v_j, std::ptrdiff_t v_plane,
+                         Real* sums_i, std::ptrdiff_t plane, int columns);
     // sums_c(j) += T v_c(i)
-    void (*accumulate_j)(const Lanes&, const Real* const* t, const Real* v_i, std::ptrdiff_t v_plane, Real* sums_j,
-                         std::ptrdiff_t plane, int columns);
+    void (*accumulate_j)(const Lanes&, const Real* const* t, bool slack, const Real* v_i, std::ptrdiff_t v_plane,
+                         Real* sums_j, std::ptrdiff_t plane, int columns);
 };
 
 enum class Isa { baseline, avx2, avx512 };

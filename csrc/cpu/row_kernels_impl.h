@@ -22,6 +22,36 @@ NTKFAST_HD std::ptrdiff_t whole(std::ptrdiff_t length) {
     return (length + vector_step - 1) & -std::ptrdiff_t(vector_step);
 }
 
+template <class Real>
+NTKFAST_HD void outside_pairs(Real* __restrict e, Real* __restrict t, const Real* i, const Real* j,
+                              std::ptrdiff_t begin, std::ptrdiff_t end) {
+    NTKFAST_VECTOR_LOOP
+    for (std::ptrdiff_t l = begin; l < end; ++l) e[l] = i[l] + j[l];
+    if (t == nullptr) return;
+    NTKFAST_VECTOR_LOOP
+    for (std::ptrdiff_t l = begin; l < end; ++l) t[l] = 0;
+}
+
+// Whole vectors on either side: single columns took twice as long.
+template <class Real>
+void outside(const Lanes& lanes, Real* e, Real* t, const Real* h_i, const Real* h_j, std::ptrdiff_t halo,
+             bool between) {
+    const std::ptrdiff_t reach = whole(halo);
+    for (int b = 0; b < lanes.count; ++b, e += lanes.stride, t = t ? t + lanes.stride : t) {
+        const Real *i = h_i + lanes.at_i[b], *j = h_j + lanes.at_j[b];
+        const std::ptrdiff_t length = lanes.length[b];
+        if (between) {
+            outside_pairs(e, t, i, j, -reach, whole(length) + reach);
+        } else if (reach == vector_step) {
+            outside_pairs(e, t, i, j, -vector_step, 0);
+            outside_pairs(e + length, t ? t + length : t, i + length, j + length, 0, vector_step);
+        } else {
+            outside_pairs(e, t, i, j, -reach, 0);
+            outside_pairs(e, t, i, j, length, length + reach);
+        }
+    }
+}
+
 template <class Real, int Channels>
 void input_channels(Real* __restrict e, const Real* x_i, const Real* x_j, std::ptrdiff_t plane, Real gain,
                     std::ptrdiff_t n) {
@@ -51,16 +81,16 @@ void input_any(Real* __restrict e, const Real* x_i, const Real* x_j, std::ptrdif
 
 template <class Real>
 void input(const Lanes& lanes, Real* e, const Real* x_i, const Real* x_j, std::ptrdiff_t plane, int channels,
-           std::ptrdiff_t halo, Real gain) {
+           Real gain) {
     for (int b = 0; b < lanes.count; ++b, e += lanes.stride) {
-        const std::ptrdiff_t n = whole(lanes.length[b] + 2 * halo);
-        const Real *from_i = x_i + lanes.at_i[b] - halo, *from_j = x_j + lanes.at_j[b] - halo;
+        const std::ptrdiff_t n = whole(lanes.length[b]);
+        const Real *from_i = x_i + lanes.at_i[b], *from_j = x_j + lanes.at_j[b];
         if (channels == 3)
-            input_channels<Real, 3>(e - halo, from_i, from_j, plane, gain, n);
+            input_channels<Real, 3>(e, from_i, from_j, plane, gain, n);
         else if (channels == 1)
-            input_channels<Real, 1>(e - halo, from_i, from_j, plane, gain, n);
+            input_channels<Real, 1>(e, from_i, from_j, plane, gain, n);
         else
-            input_any(e - halo, from_i, from_j, plane, channels, gain, n);
+            input_any(e, from_i, from_j, plane, channels, gain, n);
     }
 }
 
@@ -167,14 +197,20 @@ template <class Real, int Rows> struct LaneOperands {
     }
 };
 
-// An int as wide as Real, so that the two share a vector's lanes.
-template <class Real> struct Mask;
-template <> struct Mask<float> {
+// The bits of a number, its sign on top.  Or-ing them finds a negative one in one operation an element, where a comparison
+// and a mask take two.
+template <class Real> struct Bits;
+template <> struct Bits<float> {
     using Int = std::int32_t;
 };
-template <> struct Mask<double> {
+template <> struct Bits<double> {
     using Int = std::int64_t;
 };
+template <class Real> NTKFAST_HD typename Bits<Real>::Int bits_of(Real value) {
+    typename Bits<Real>::Int bits;
+    __builtin_memcpy(&bits, &value, sizeof(bits));
+    return bits;
+}
 
 template <class Real> NTKFAST_HD Root<Real> root_at(const Root<const Real*>& rows, std::ptrdiff_t l) {
     return {rows.p[l], rows.inverse[l], rows.rest[l]};
@@ -185,7 +221,7 @@ template <class Real, int Rows, Flow flow> std::uint32_t rectifier(const Lanes& 
     std::uint32_t doubts = 0;
     for (int b = 0; b < lanes.count; ++b) {
         const LaneOperands<Real, Rows> a(lanes, args, b);
-        typename Mask<Real>::Int doubt = 0;
+        typename Bits<Real>::Int doubt = 0;  // negative: there is one
         NTKFAST_VECTOR_LOOP
         for (std::ptrdiff_t l = 0; l < a.n; ++l) {
             const Real e = sum_rows<Rows>(a.e, l);
@@ -194,9 +230,9 @@ template <class Real, int Rows, Flow flow> std::uint32_t rectifier(const Lanes& 
             const Pair<Real> out = activate<has_tangent(flow)>(e, t, i, j, k);
             a.e_out[l] = out.e;
             if (has_tangent(flow)) a.t_out[l] = out.t;
-            if (is_first(flow)) doubt |= certainty(e, i, j, k) < 0 ? 1 : 0;
+            if (is_first(flow)) doubt |= bits_of(certainty(e, i, j, k));
         }
-        doubts |= std::uint32_t(doubt) << b;
+        doubts |= std::uint32_t(doubt < 0) << b;
     }
     return doubts;
 }
@@ -419,50 +455,85 @@ template <class Real, int Rows, Flow flow> std::uint32_t output(const Lanes& lan
             const Real t = flow == Flow::tangent ? sum_rows<Rows>(a.t, l) : Real(0);
             a.t_out[l] = trainable * covariance(e, a.i.p[l], a.j.p[l]) + t;
         }
-        const std::ptrdiff_t end = (lanes.length[b] + chunk - 1) & -std::ptrdiff_t(chunk);
-        for (std::ptrdiff_t l = lanes.length[b]; l < end; ++l) a.t_out[l] = 0;
+        const std::ptrdiff_t length = lanes.length[b];
+        for (std::ptrdiff_t l = -chunk; l < 0; ++l) a.t_out[l] = 0;
+        // From the lane's end on, and once more behind the whole chunks, which may begin a chunk later.
+        for (std::ptrdiff_t l = 0; l < chunk; ++l) a.t_out[length + l] = 0;
+        for (std::ptrdiff_t l = 0; l < chunk; ++l) a.t_out[length + chunk + l] = 0;
     }
     return 0;
 }
 
-template <class Real, int Columns>
-void accumulate_columns(const Real* __restrict t, const Real* __restrict v, std::ptrdiff_t v_plane,
-                        Real* __restrict sums, std::ptrdiff_t plane, std::ptrdiff_t n) {
+// sums_c[l] += sum_g t_g[l] v_g,c[l]
+template <class Real, int Group, int Columns>
+void accumulate_columns(const Real* const* t_of, const Real* const* v_of, std::ptrdiff_t v_plane, Real* __restrict sums,
+                        std::ptrdiff_t plane, std::ptrdiff_t n) {
+    const Real *t[Group], *v[Group];
+    for (int g = 0; g < Group; ++g) t[g] = t_of[g], v[g] = v_of[g];
     NTKFAST_VECTOR_LOOP
-    for (std::ptrdiff_t l = 0; l < n; ++l) {
-        const Real weight = t[l];
-        for (int c = 0; c < Columns; ++c) sums[c * plane + l] += weight * v[c * v_plane + l];
+    for (std::ptrdiff_t l = 0; l < n; ++l)
+        for (int c = 0; c < Columns; ++c) {
+            Real sum = sums[c * plane + l];
+            for (int g = 0; g < Group; ++g) sum += t[g][l] * v[g][c * v_plane + l];
+            sums[c * plane + l] = sum;
+        }
+}
+
+template <class Real, int Group>
+void accumulate_group(const Real* const* t, const Real* const* v, std::ptrdiff_t v_plane, Real* sums,
+                      std::ptrdiff_t plane, std::ptrdiff_t n, int columns) {
+    switch (columns) {
+        case 1: return accumulate_columns<Real, Group, 1>(t, v, v_plane, sums, plane, n);
+        case 2: return accumulate_columns<Real, Group, 2>(t, v, v_plane, sums, plane, n);
+        case 3: return accumulate_columns<Real, Group, 3>(t, v, v_plane, sums, plane, n);
+        default: return accumulate_columns<Real, Group, max_columns_fused>(t, v, v_plane, sums, plane, n);
     }
 }
 
+// Neighbouring lanes are added to the sums together, which are then read and written once for lanes_fused of them: their rows
+// begin and end within a few pixels of each other, and T is zero there.
 template <class Real>
-void accumulate(const Lanes& lanes, const Real* const* t, const Real* v, const std::ptrdiff_t* at_v,
+void accumulate(const Lanes& lanes, const Real* const* t, bool slack, const Real* v, const std::ptrdiff_t* at_v,
                 std::ptrdiff_t v_plane, Real* sums, const std::ptrdiff_t* at_sums, std::ptrdiff_t plane, int columns) {
     for (int c = 0; c < columns; c += max_columns_fused) {
-        for (int b = 0; b < lanes.count; ++b) {
-            const std::ptrdiff_t n = whole(lanes.length[b]);
-            const Real* from = v + at_v[b] + c * v_plane;
-            Real* to = sums + at_sums[b] + c * plane;
-            switch (columns - c) {
-                case 1: accumulate_columns<Real, 1>(t[b], from, v_plane, to, plane, n); break;
-                case 2: accumulate_columns<Real, 2>(t[b], from, v_plane, to, plane, n); break;
-                case 3: accumulate_columns<Real, 3>(t[b], from, v_plane, to, plane, n); break;
-                default: accumulate_columns<Real, max_columns_fused>(t[b], from, v_plane, to, plane, n); break;
+        const int fused = columns - c < max_columns_fused ? columns - c : max_columns_fused;
+        for (int b = 0; b < lanes.count;) {
+            std::ptrdiff_t start = at_sums[b], last = start, end = start + lanes.length[b], first_end = end;
+            int group = 1;
+            for (; group < lanes_fused && b + group < lanes.count; ++group) {
+                const std::ptrdiff_t at = at_sums[b + group];
+                start = at < start ? at : start;
+                last = at > last ? at : last;
+                const std::ptrdiff_t end_of_lane = at + lanes.length[b + group];
+                end = end_of_lane > end ? end_of_lane : end;
+                first_end = end_of_lane < first_end ? end_of_lane : first_end;
             }
+            // Each lane is read from `start`, at most a chunk before its own beginning, to less than two behind its end.
+            const bool together = slack && group == lanes_fused && last - start <= chunk && end - first_end <= chunk;
+            if (!together) group = 1, start = at_sums[b], end = start + lanes.length[b];
+            const Real *rows[lanes_fused], *from[lanes_fused];
+            for (int g = 0; g < group; ++g) {
+                const std::ptrdiff_t shift = start - at_sums[b + g];
+                rows[g] = t[b + g] + shift;
+                from[g] = v + at_v[b + g] + shift + c * v_plane;
+            }
+            const auto add_up = together ? accumulate_group<Real, lanes_fused> : accumulate_group<Real, 1>;
+            add_up(rows, from, v_plane, sums + start + c * plane, plane, whole(end - start), fused);
+            b += group;
         }
     }
 }
 
 template <class Real>
-void accumulate_i(const Lanes& lanes, const Real* const* t, const Real* v_j, std::ptrdiff_t v_plane, Real* sums_i,
-                  std::ptrdiff_t plane, int columns) {
-    accumulate(lanes, t, v_j, lanes.at_j, v_plane, sums_i, lanes.at_i, plane, columns);
+void accumulate_i(const Lanes& lanes, const Real* const* t, bool slack, const Real* v_j, std::ptrdiff_t v_plane,
+                  Real* sums_i, std::ptrdiff_t plane, int columns) {
+    accumulate(lanes, t, slack, v_j, lanes.at_j, v_plane, sums_i, lanes.at_i, plane, columns);
 }
 
 template <class Real>
-void accumulate_j(const Lanes& lanes, const Real* const* t, const Real* v_i, std::ptrdiff_t v_plane, Real* sums_j,
-                  std::ptrdiff_t plane, int columns) {
-    accumulate(lanes, t, v_i, lanes.at_i, v_plane, sums_j, lanes.at_j, plane, columns);
+void accumulate_j(const Lanes& lanes, const Real* const* t, bool slack, const Real* v_i, std::ptrdiff_t v_plane,
+                  Real* sums_j, std::ptrdiff_t plane, int columns) {
+    accumulate(lanes, t, slack, v_i, lanes.at_i, v_plane, sums_j, lanes.at_j, plane, columns);
 }
 
 #define NTKFAST_BY_FLOW(kernel, rows)                                         \
@@ -475,6 +546,7 @@ template <class Real>
 constexpr RowKernels<Real> table = {
     input<Real>,
     box_row<Real>,
+    outside<Real>,
     add<Real>,
     {NTKFAST_BY_ROWS(rectifier), NTKFAST_BY_ROWS(erf), NTKFAST_BY_ROWS(gelu), NTKFAST_BY_ROWS(sine),
      NTKFAST_BY_ROWS(cosine)},

@@ -17,10 +17,17 @@ inline void transpose4(const Real* const* rows, Real* to, std::ptrdiff_t stride,
         for (int m = 0; m < 4; ++m) to[k * stride + m] = factor * rows[m][k];
 }
 
-// to[k*stride + m] = from[m*stride + k] for k < 4, m < 16: four whole cache lines of floats.
-template <class Real> inline void transpose_lines(const Real* from, Real* to, std::ptrdiff_t stride) {
+constexpr int line_rows = 16;  // floats in a cache line
+
+// to[k*to_stride + m] = from[m*from_stride + k] for k < 4, m < line_rows: four whole cache lines of floats.
+template <class Real>
+inline void transpose_lines(const Real* from, std::ptrdiff_t from_stride, Real* to, std::ptrdiff_t to_stride) {
     for (int k = 0; k < 4; ++k)
-        for (int m = 0; m < 16; ++m) to[k * stride + m] = from[m * stride + k];
+        for (int m = 0; m < line_rows; ++m) to[k * to_stride + m] = from[m * from_stride + k];
+}
+
+template <class Real> inline void copy_lines(const Real* from, Real* to, std::ptrdiff_t n) {
+    for (std::ptrdiff_t l = 0; l < n; ++l) to[l] = from[l];
 }
 
 #if defined(__SSE2__)
@@ -35,23 +42,30 @@ template <> inline void transpose4(const float* const* rows, float* to, std::ptr
 }
 
 // Past the caches where the lines are aligned: what is written is not read again soon, and would be read before it is written.
-template <> inline void transpose_lines(const float* from, float* to, std::ptrdiff_t stride) {
+template <>
+inline void transpose_lines(const float* from, std::ptrdiff_t from_stride, float* to, std::ptrdiff_t to_stride) {
     __m128 block[4][4];
     for (int m = 0; m < 4; ++m) {
-        const float* row = from + 4 * m * stride;
-        for (int k = 0; k < 4; ++k) block[m][k] = _mm_loadu_ps(row + k * stride);
+        const float* row = from + 4 * m * from_stride;
+        for (int k = 0; k < 4; ++k) block[m][k] = _mm_loadu_ps(row + k * from_stride);
         _MM_TRANSPOSE4_PS(block[m][0], block[m][1], block[m][2], block[m][3]);
     }
-    const bool aligned = reinterpret_cast<std::uintptr_t>(to) % 16 == 0 && stride % 4 == 0;
+    const bool aligned = reinterpret_cast<std::uintptr_t>(to) % 16 == 0 && to_stride % 4 == 0;
     for (int k = 0; k < 4; ++k)
         for (int m = 0; m < 4; ++m) {
-            float* line = to + k * stride + 4 * m;
+            float* line = to + k * to_stride + 4 * m;
             aligned ? _mm_stream_ps(line, block[m][k]) : _mm_storeu_ps(line, block[m][k]);
         }
 }
+template <> inline void copy_lines(const float* from, float* to, std::ptrdiff_t n) {
+    const bool aligned = reinterpret_cast<std::uintptr_t>(to) % 16 == 0;
+    std::ptrdiff_t l = 0;
+    for (; aligned && l + 4 <= n; l += 4) _mm_stream_ps(to + l, _mm_loadu_ps(from + l));
+    for (; l < n; ++l) to[l] = from[l];
+}
 #endif
 
-// After the last transpose_lines() of a thread, before another reads what it wrote.
+// After the last transpose_lines() or copy_lines() of a thread, before another reads what it wrote.
 inline void finish_lines() {
 #if defined(__SSE2__)
     _mm_sfence();

@@ -59,7 +59,7 @@ private:
     int max_count_;
     std::ptrdiff_t stride_;
     int first_ = 0, count_ = 0;  // coarse displacements under way
-    std::vector<Real> buffer_;
+    AlignedVector<Real> buffer_;
 };
 
 }  // namespace ntkfast

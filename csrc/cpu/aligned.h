@@ -1,0 +1,25 @@
+// Memory that starts on a cache line.
+#pragma once
+
+#include <cstddef>
+#include <new>
+#include <vector>
+
+namespace ntkfast {
+
+constexpr std::size_t cache_line = 64;  // bytes; one AVX-512 register
+
+template <class T> struct LineAllocator {
+    using value_type = T;
+    LineAllocator() = default;
+    template <class Other> LineAllocator(const LineAllocator<Other>&) {}
+    T* allocate(std::size_t n) { return static_cast<T*>(::operator new(n * sizeof(T), std::align_val_t(cache_line))); }
+    void deallocate(T* p, std::size_t) { ::operator delete(p, std::align_val_t(cache_line)); }
+    template <class Other> bool operator==(const LineAllocator<Other>&) const { return true; }
+    template <class Other> bool operator!=(const LineAllocator<Other>&) const { return false; }
+};
+
+// Rows of whole chunks in it start on a line each, so that a vector of the row kernels does not straddle two.
+template <class T> using AlignedVector = std::vector<T, LineAllocator<T>>;
+
+}  // namespace ntkfast
