@@ -789,10 +789,12 @@ def test_memory_is_as_estimated(network, padding):
 @each_padding
 @pytest.mark.parametrize("activation", [Erf(), GELU(), Sin(), Cos()], ids=repr)
 def test_smooth_activations_of_large_arguments(activation, padding, kernel, isa, monkeypatch):
-    """Behind the first layer E and the activation are in double where variances are large."""
+    """Behind the first layer E and the activation are in double where variances are large.
+
+    With E in float32 the error of Erf is 1.4e-4; the kernels of Sin and Cos are next to diagonal here.
+    """
     use_isa(monkeypatch, isa)
     net = Network([Conv(3), activation, Conv(1)], padding)
-    image = IMAGES["spiked"](9, 8, 3, 1)
-    assert np.abs(image).max() > 10
+    image = 100 * IMAGES["spiked"](9, 8, 3, 1)
     theta = kernel_matrix(net, image, kernel)
-    assert error_of(NTK(net, image, kernel=kernel, threads=1).dense(), theta) <= 1e-6
+    assert error_of(NTK(net, image, kernel=kernel, threads=1).dense(), theta) <= 3e-7
