@@ -38,7 +38,7 @@ void check(bool passed, const std::string& what) {
 const std::vector<Shape>& shapes() {
     static const std::vector<Shape> all = {
         {1, 1, 2, 1}, {1, 2, 2, 1}, {2, 1, 3, 1}, {1, 17, 2, 1}, {9, 1, 2, 1},  {2, 2, 3, 1},
-        {5, 4, 3, 1}, {7, 9, 2, 1}, {3, 5, 2, 3}, {2, 16, 4, 2}, {6, 3, 2, 17},
+        {5, 4, 3, 1}, {7, 9, 2, 1}, {3, 5, 2, 3}, {4, 16, 4, 2}, {6, 3, 2, 17}, {5, 19, 1, 1},
     };
     return all;
 }
