@@ -61,6 +61,12 @@ DeviceFields<Real>::DeviceFields(const Program& program, const Fields<Real>& fie
 }
 
 template <class Real>
+void DeviceFields<Real>::set_spread(int node, int level, const PaddedRows<Real>& rows, Stream stream) {
+    spread_.at(node) = Array<Real>();
+    spread_.at(node) = uploaded<Real>(geometry(level), {{&rows, 1}}, stream);
+}
+
+template <class Real>
 std::int64_t DeviceFields<Real>::bytes(const Program& program, const Shape& shape, bool noise, int columns) {
     const auto planes = [&](int level, int count) {
         return Array<Real>::bytes(geometry(program, at_level(shape, level), columns).elements(count));

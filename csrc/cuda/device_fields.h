@@ -20,6 +20,7 @@ public:
     const Real* roots(int node) const { return roots_.at(node).data(); }
     const Real* halves(int node) const { return halves_.at(node).data(); }
     const Real* spread(int node) const { return spread_.at(node).data(); }
+    void set_spread(int node, int level, const PaddedRows<Real>& rows, Stream stream);
     const double* diagonal() const { return diagonal_.data(); }
 
     static Geometry geometry(const Program& program, const Shape& shape, int columns);

@@ -41,9 +41,18 @@ struct Range {
 
 // What a device holds for a network, without computing anything: the layouts of its segments and the sizes that follow.
 struct Plans {
+    // What bilinear upsampling makes of a field, before v is subtracted.
+    struct Raw {
+        int node;
+        std::vector<Target> targets;  // the last is the raw field
+        Segment segment;
+        Layout layout;
+    };
+
     std::vector<Target> targets;
     std::vector<Segment> segments;
     std::vector<Layout> layouts;
+    std::vector<Raw> raws;   // of each bilinear upsampling
     int margin = 0;          // columns beside the image that the sweeps may read
     int most_tasks = 0;      // in one launch
     std::int64_t words = 0;  // of scratch for the tasks of one launch, at most
@@ -51,14 +60,25 @@ struct Plans {
     Plans(const Program& program, const Shape& shape, bool noise, const Device& device, const Tuning& tuning,
           std::size_t real)
         : targets(targets_of(program)) {
+        const auto lay_out = [&](const Segment& segment) {
+            const Layout layout = segment.layout(device, real, tuning);
+            const int tasks = tasks_at_once(device, layout, tuning, real);
+            margin = std::max(margin, layout.columns + 2 * layout.halo + 2 * guard + 2 * columns_per_item +
+                                          2 * layout.lanes() * segment.dx_step());
+            most_tasks = std::max(most_tasks, tasks);
+            if (!layout.shared) words = std::max(words, layout.words * tasks);
+            return layout;
+        };
         for (int t = 0; t < int(targets.size()); ++t) {
             segments.emplace_back(program, targets, t, shape, noise);
-            const Layout layout = segments.back().layout(device, real, tuning);
-            margin = std::max(margin, layout.columns + 2 * layout.halo + 2 * guard +
-                                          2 * layout.lanes() * segments.back().dx_step() + 2 * columns_per_item);
-            most_tasks = std::max(most_tasks, tasks_at_once(device, layout, tuning, real));
-            if (!layout.shared) words = std::max(words, layout.words * tasks_at_once(device, layout, tuning, real));
-            layouts.push_back(layout);
+            layouts.push_back(lay_out(segments.back()));
+        }
+        for (int n = 0; n < program.size(); ++n) {
+            if (program[n].op != Op::upsample || !program[n].bilinear) continue;
+            std::vector<Target> extended = targets;
+            extended.push_back({TargetKind::stored, n, program[n].level});
+            const Segment segment(program, extended, int(targets.size()), shape, noise);
+            raws.push_back({n, extended, segment, lay_out(segment)});
         }
     }
 
@@ -100,22 +120,36 @@ std::int64_t band_elements(const Program& program, const Target& target, const S
     return rows * (program.has_tangent(target.node) ? 2 : 1) * at.width * at.width;
 }
 
-// Keys of bands lie within one height below zero and a few turns above.
+// Values of dy for which the table of a target has a place: below zero at most one height, and on the torus a few turns above.
 int first_key(const Shape& at) { return -at.height - 8; }
 int key_count(const Shape& at) { return 3 * at.height + 24; }
 
 // The bands of a target that are held, and the table of them that kernels read.
 template <class Real> class DeviceBands {
 public:
+    // Of all displacements.
     DeviceBands(const Program& program, const Target& target, const Shape& shape)
-        : program_(program), target_(target), shape_(at_level(shape, target.level)), table_(key_count(shape_)) {}
+        : program_(program), target_(target), shape_(at_level(shape, target.level)), first_key_(first_key(shape_)),
+          table_(key_count(shape_)) {}
+    // Of those up to a reach along either axis.
+    DeviceBands(const Program& program, const Target& target, const Shape& shape, int reach)
+        : program_(program), target_(target), shape_(at_level(shape, target.level)), first_key_(-reach),
+          reach_(2 * reach + 1 < shape_.width ? reach : Bands<Real>::no_reach), table_(2 * reach + 1) {}
 
     Bands<Real> view() const {
-        return {table_.data(),      first_key(shape_), key_count(shape_),
-                shape_.height,      shape_.width,      program_.has_tangent(target_.node) ? 2 : 1,
-                program_.circular()};
+        Bands<Real> out{};
+        out.bands = table_.data();
+        out.first_dy = first_key_;
+        out.count = int(table_.size());
+        out.height = shape_.height;
+        out.width = shape_.width;
+        out.fields = program_.has_tangent(target_.node) ? 2 : 1;
+        out.circular = program_.circular();
+        out.reach = reach_;
+        return out;
     }
     const Shape& shape() const { return shape_; }
+    int reach() const { return reach_; }
     bool exists(int dy) const { return program_.circular() || std::abs(dy) < shape_.height; }
     Array<Real>* find(int dy) {
         const auto found = bands_.find(dy);
@@ -124,14 +158,33 @@ public:
     // Of zeros, if it is not there.
     void make(int dy, Stream stream) {
         if (find(dy) != nullptr) return;
-        Array<Real>& band = bands_[dy] = Array<Real>(band_elements(program_, target_, shape_, dy));
+        const Bands<Real> all = view();
+        const std::int64_t rows = Block::of_rows(shape_, program_.circular(), dy).rows;
+        Array<Real>& band = bands_[dy] = Array<Real>(rows * all.fields * Bands<Real>::field_size(all));
         launch_items<Fill<Real>>("fill", {band.data(), Real(0), band.size()}, stream);
+    }
+    // The pairs i = j of dy = 0, and on the torus of whole turns: known (fields, pixels).
+    void seal(int dy, const Array<Real>& known, Stream stream) {
+        if (find(dy) == nullptr || (program_.circular() ? wrap(dy, shape_.height) != 0 : dy != 0)) return;
+        launch_items<SealBand<Real>>("seal", {view(), dy, known.data(), shape_.pixels()}, stream);
+    }
+    // E of the pairs i = j, of dy = 0.
+    std::vector<Real> same_pixels(Stream stream) {
+        const Array<Real>& band = *find(0);
+        std::vector<Real> host(std::size_t(band.size())), out;
+        to_host(host.data(), band.data(), band.size() * std::int64_t(sizeof(Real)), stream);
+        const Bands<Real> all = view();
+        for (int y = 0; y < shape_.height; ++y)
+            for (int x = 0; x < shape_.width; ++x)
+                out.push_back(
+                    host[std::size_t(y * all.fields * Bands<Real>::field_size(all) + Bands<Real>::pair(all, x, 0))]);
+        return out;
     }
     void drop_below(int dy) { bands_.erase(bands_.begin(), bands_.lower_bound(dy)); }
     void clear() { bands_.clear(); }
     void publish(Stream stream) {
-        std::vector<Real*> table(std::size_t(key_count(shape_)), nullptr);
-        for (const auto& [dy, band] : bands_) table.at(std::size_t(dy - first_key(shape_))) = band.data();
+        std::vector<Real*> table(std::size_t(table_.size()), nullptr);
+        for (const auto& [dy, band] : bands_) table.at(std::size_t(dy - first_key_)) = band.data();
         to_device(table_.data(), table.data(), table_.size() * std::int64_t(sizeof(Real*)), stream);
     }
 
@@ -139,9 +192,12 @@ private:
     const Program& program_;
     Target target_;
     Shape shape_;
+    int first_key_, reach_ = Bands<Real>::no_reach;
     Array<Real*> table_;
     std::map<int, Array<Real>> bands_;
 };
+
+template <class Real> using DeviceStores = std::vector<std::unique_ptr<DeviceBands<Real>>>;  // by target
 
 MapKind kind_of(Op op) { return MapKind(int(MapKind::rectifier) + int(op) - int(Op::rectifier)); }
 
@@ -155,9 +211,9 @@ template <class Real> struct Engine<Real>::Impl {
     Device device;
     Plans plans;
     DeviceFields<Real> planes;
-    std::vector<std::unique_ptr<DeviceBands<Real>>> bands;  // by target
-    std::vector<Array<Real>> known;                         // by target: what seal() writes
-    std::vector<Array<Stage<Real>>> stages;                 // by target
+    DeviceStores<Real> bands;                // none for the output
+    std::vector<Array<Real>> known;          // by target: what seal() writes
+    std::vector<Array<Stage<Real>>> stages;  // by target
     Array<Task> tasks;
     Array<Real> scratch;
     Array<Real> matrix;
@@ -172,11 +228,11 @@ template <class Real> struct Engine<Real>::Impl {
           plans(program, fields.shape, fields.noise, device, tuning, sizeof(Real)),
           planes(program, fields, plans.margin, setup), tasks(plans.most_tasks),
           scratch(plans.words > 0 ? Array<Real>(plans.words) : Array<Real>()) {
-        for (std::size_t t = 0; t + 1 < plans.targets.size(); ++t) {
+        known.resize(plans.targets.size() - 1);
+        choose_spreads();
+        for (std::size_t t = 0; t + 1 < plans.targets.size(); ++t)
             bands.push_back(std::make_unique<DeviceBands<Real>>(program, plans.targets[t], fields.shape));
-            known.push_back(known_of(plans.targets[t]));
-        }
-        for (std::size_t t = 0; t < plans.targets.size(); ++t) stages.push_back(stages_of(t));
+        for (const Segment& segment : plans.segments) stages.push_back(stages_of(segment, bands));
         synchronize(setup);
     }
 
@@ -210,10 +266,9 @@ template <class Real> struct Engine<Real>::Impl {
         return Array<Real>(e, setup);
     }
 
-    Array<Stage<Real>> stages_of(std::size_t target) const {
-        const Segment& segment = plans.segments[target];
+    Array<Stage<Real>> stages_of(const Segment& segment, const DeviceStores<Real>& sources) const {
         std::vector<Stage<Real>> out;
-        for (const StagePlan& plan : segment.stages()) out.push_back(make_stage(segment, plan));
+        for (const StagePlan& plan : segment.stages()) out.push_back(make_stage(segment, plan, sources));
         return Array<Stage<Real>>(out, setup);
     }
 
@@ -237,7 +292,7 @@ template <class Real> struct Engine<Real>::Impl {
         return map;
     }
 
-    Stage<Real> make_stage(const Segment& segment, const StagePlan& from) const {
+    Stage<Real> make_stage(const Segment& segment, const StagePlan& from, const DeviceStores<Real>& sources) const {
         const Plan& plan = segment.plan();
         const Value& value = plan.values[std::size_t(from.value)];
         Stage<Real> stage{};
@@ -263,7 +318,7 @@ template <class Real> struct Engine<Real>::Impl {
             case ValueKind::banded:
             case ValueKind::upsampled:
                 stage.kind = value.kind == ValueKind::banded ? StageKind::banded : StageKind::upsampled;
-                stage.source = bands[std::size_t(value.target)]->view();
+                stage.source = sources[std::size_t(value.target)]->view();
                 stage.bilinear = program[value.node].op == Op::upsample && program[value.node].bilinear;
                 if (program[value.node].op == Op::avg_pool || stage.bilinear) stage.spread = planes.spread(value.node);
                 break;
@@ -367,47 +422,45 @@ template <class Real> struct Engine<Real>::Impl {
         return out;
     }
 
-    std::vector<Task> band_tasks(const MakeBands& step) const {
+    // Of the bands of a target with the displacements [first, first + count).
+    std::vector<Task> band_tasks(const Target& target, const Segment& segment, const Layout& layout,
+                                 const std::vector<int>& sweep, int first, int count) const {
         std::vector<Task> out;
-        if (step.sweep.empty()) return out;
-        const Target& target = plans.targets[std::size_t(step.target)];
-        const Segment& segment = plans.segments[std::size_t(step.target)];
-        const Layout& layout = plans.layouts[std::size_t(step.target)];
-        const int width = at_level(fields.shape, target.level).width;
-        const int first = program.circular() ? 0 : 1 - width, count = program.circular() ? width : 2 * width - 1;
-        Range range{step.sweep.front(), target.sweep_step(), int(step.sweep.size()), first, count};
+        if (sweep.empty()) return out;
+        const Shape& shape = segment.plan().shape;
+        Range range{sweep.front(), target.sweep_step(), int(sweep.size()), first, count};
         if (target.kind == TargetKind::strided) range.dx = 2 * first;
         if (target.kind != TargetKind::pooled) {
-            add_tasks(layout, segment.plan().shape, range, segment.dx_step(), layout.lanes(), layout.lanes(), false,
-                      out);
+            add_tasks(layout, shape, range, segment.dx_step(), layout.lanes(), layout.lanes(), false, out);
             return out;
         }
         // Coarse displacements c from 2c - 1, 2c and 2c + 1: a task has one more lane than it moves on.
-        range.dx = 2 * first - 1;
-        range.dx_count = 2 * count + 1;
         const int coarse = (layout.lanes() - 1) / 2;
         for (int c = 0; c < count; c += coarse) {
-            const int n = std::min(coarse, count - c);
-            Range part = range;
-            part.dx = 2 * (first + c) - 1;
-            part.dx_count = 2 * n + 1;
-            add_tasks(layout, segment.plan().shape, part, 1, layout.lanes(), layout.lanes(), true, out);
+            range.dx = 2 * (first + c) - 1;
+            range.dx_count = 2 * std::min(coarse, count - c) + 1;
+            add_tasks(layout, shape, range, 1, layout.lanes(), layout.lanes(), true, out);
         }
         return out;
+    }
+    std::vector<Task> band_tasks(const MakeBands& step) const {
+        const std::size_t t = std::size_t(step.target);
+        const int width = at_level(fields.shape, plans.targets[t].level).width;
+        const int first = program.circular() ? 0 : 1 - width, count = program.circular() ? width : 2 * width - 1;
+        return band_tasks(plans.targets[t], plans.segments[t], plans.layouts[t], step.sweep, first, count);
     }
 
     // --- Sweeps -------------------------------------------------------------------------------------------------------
 
     // Runs tasks in waves; after_wave(tasks of the wave) follows each.
     template <class AfterWave>
-    void run(std::size_t target, const std::vector<Task>& all, const Result<Real>& result, int at_once, Stream stream,
-             Monitor& monitor, AfterWave after_wave) {
-        const Segment& segment = plans.segments[target];
-        const Layout& layout = plans.layouts[target];
+    void run(const Segment& segment, const Layout& layout, const Array<Stage<Real>>& of_segment,
+             const std::vector<Task>& all, const Result<Real>& result, int at_once, Stream stream, Monitor& monitor,
+             AfterWave after_wave) {
         Sweep<Real> sweep{};
-        sweep.geometry = planes.geometry(plans.targets[target].sweep_level());
-        sweep.stages = stages[target].data();
-        sweep.stage_count = int(stages[target].size());
+        sweep.geometry = planes.geometry(segment.plan().target.sweep_level());
+        sweep.stages = of_segment.data();
+        sweep.stage_count = int(of_segment.size());
         sweep.end_lag = segment.plan().end().lag;
         sweep.begin = segment.begin();
         sweep.beyond = segment.beyond();
@@ -450,22 +503,107 @@ template <class Real> struct Engine<Real>::Impl {
         for (int dy = step.first; dy <= step.last + (pooled ? 1 : 0); ++dy)
             if (store.exists(dy)) store.make(dy, stream);
         store.publish(stream);
+        fill_bands(target, plans.segments[t], plans.layouts[t], stages[t], band_tasks(step), store, stream, monitor);
+        for (int dy = step.first; dy <= step.last; ++dy) store.seal(dy, known[t], stream);
+    }
+
+    void fill_bands(const Target& target, const Segment& segment, const Layout& layout,
+                    const Array<Stage<Real>>& of_segment, const std::vector<Task>& all, const DeviceBands<Real>& store,
+                    Stream stream, Monitor& monitor) {
         Result<Real> result{};
-        result.kind = pooled                               ? ResultKind::pooled
+        result.kind = target.kind == TargetKind::pooled    ? ResultKind::pooled
                       : target.kind == TargetKind::strided ? ResultKind::strided
                                                            : ResultKind::stored;
         result.bands = store.view();
-        const int at_once = Plans::tasks_at_once(device, plans.layouts[t], tuning, sizeof(Real));
-        run(t, band_tasks(step), result, at_once, stream, monitor, [](int) {});
-        for (int dy = step.first; dy <= step.last; ++dy) {
-            Array<Real>* band = store.find(dy);
-            if (band == nullptr || (program.circular() ? wrap(dy, store.shape().height) != 0 : dy != 0)) continue;
-            launch_items<SealBand<Real>>("seal",
-                                         {band->data(), known[t].data(), store.shape().width,
-                                          program.has_tangent(target.node) ? 2 : 1, store.shape().pixels()},
-                                         stream);
+        const int at_once = Plans::tasks_at_once(device, layout, tuning, sizeof(Real));
+        run(segment, layout, of_segment, all, result, at_once, stream, monitor, [](int) {});
+    }
+
+    // --- Local variances ------------------------------------------------------------------------------------------------
+
+    // v of every pool and bilinear upsampling from the device's own raw field at D = 0, by the kernels that sweep all other
+    // displacements, so that pixels that are alike cancel to the last bit (docs/math.md); and what is known of i = j.
+    void choose_spreads() {
+        const std::vector<int> reaches = near_reaches(program, plans.targets);
+        DeviceStores<Real> near(plans.targets.size());
+        for (int n = 0; n < program.size(); ++n) {
+            const int pooled = find_target(plans.targets, TargetKind::pooled, n);
+            if (pooled >= 0) {
+                make_near(pooled, reaches[std::size_t(pooled)], near);
+                set_spread(n, near[std::size_t(pooled)]->same_pixels(setup));
+            }
+            for (const Plans::Raw& raw : plans.raws)
+                if (raw.node == n) set_spread(n, raw_field(raw, near));
+            for (const TargetKind kind : {TargetKind::pooled, TargetKind::strided, TargetKind::stored}) {
+                const int found = find_target(plans.targets, kind, n);
+                if (found < 0) continue;
+                const std::size_t t = std::size_t(found);
+                known[t] = known_of(plans.targets[t]);
+                if (kind != TargetKind::pooled) make_near(found, reaches[t], near);
+                for (int dy = -reaches[t]; near[t] != nullptr && dy <= reaches[t]; ++dy)
+                    near[t]->seal(dy, known[t], setup);
+            }
         }
     }
+
+    void make_near(int t, int reach, DeviceStores<Real>& near) {
+        if (reach < 0) return;
+        const Target& target = plans.targets[std::size_t(t)];
+        auto store = std::make_unique<DeviceBands<Real>>(program, target, fields.shape, reach);
+        const Shape& coarse = store->shape();
+        const int rows = at_level(fields.shape, target.sweep_level()).height;
+        const int most = program.circular() ? reach : std::min(reach, coarse.height - 1);
+        for (int dy = -most; dy <= most; ++dy) store->make(dy, setup);
+        store->publish(setup);
+        std::vector<int> sweep;
+        const int far = target.last_sweep(most);
+        for (int dy = -far; dy <= far; dy += target.sweep_step())
+            if (program.circular() || std::abs(dy) < rows) sweep.push_back(dy);
+        int first = -reach, count = 2 * reach + 1;
+        if (store->reach() == Bands<Real>::no_reach) {
+            // On the torus once around, on either side of 0 as the bands of the sources are.
+            first = program.circular() ? -(coarse.width / 2) : 1 - coarse.width;
+            count = program.circular() ? coarse.width : 2 * coarse.width - 1;
+        }
+        const Segment& segment = plans.segments[std::size_t(t)];
+        const Layout& layout = plans.layouts[std::size_t(t)];
+        Monitor monitor(nullptr, 0);
+        const Array<Stage<Real>> of_segment = stages_of(segment, near);
+        fill_bands(target, segment, layout, of_segment, band_tasks(target, segment, layout, sweep, first, count),
+                   *store, setup, monitor);
+        near[std::size_t(t)] = std::move(store);
+    }
+
+    std::vector<Real> raw_field(const Plans::Raw& raw, const DeviceStores<Real>& near) {
+        const Target& target = raw.targets.back();
+        DeviceBands<Real> store(program, target, fields.shape, 0);
+        store.make(0, setup);
+        store.publish(setup);
+        std::vector<Stage<Real>> host;
+        for (const StagePlan& plan : raw.segment.stages()) {
+            host.push_back(make_stage(raw.segment, plan, near));
+            host.back().spread = nullptr;
+        }
+        Monitor monitor(nullptr, 0);
+        fill_bands(target, raw.segment, raw.layout, Array<Stage<Real>>(host, setup),
+                   band_tasks(target, raw.segment, raw.layout, {0}, 0, 1), store, setup, monitor);
+        return store.same_pixels(setup);
+    }
+
+    // raw: 2 v
+    void set_spread(int n, const std::vector<Real>& raw) {
+        PaddedRows<Real>& rows = fields.spread.at(n);
+        const Shape at = at_level(fields.shape, program[n].level);
+        for (int y = 0; y < at.height; ++y)
+            for (int x = 0; x < at.width; ++x) {
+                const Real v = raw[std::size_t(y) * std::size_t(at.width) + std::size_t(x)] / 2;
+                rows.row(y)[x] = v;
+                if (program.circular()) rows.row(y)[x + at.width] = v;
+            }
+        planes.set_spread(n, program[n].level, rows, setup);
+    }
+
+    // --- All displacements ------------------------------------------------------------------------------------------------
 
     std::int64_t coarse_pairs(const HalfPlane& plane) const {
         std::int64_t sum = 0;
@@ -505,7 +643,8 @@ template <class Real> struct Engine<Real>::Impl {
         const HalfPlane plane(fields.shape, program.padding, max_lanes);
         const std::size_t target = plans.targets.size() - 1;
         const auto output = [&](int first, int last) {
-            run(target, output_tasks(plane, first, last), result, at_once, stream, monitor, after_wave);
+            run(plans.segments[target], plans.layouts[target], stages[target], output_tasks(plane, first, last), result,
+                at_once, stream, monitor, after_wave);
         };
         if (coarse_kept || bands.empty()) {
             output(0, plane.bands() - 1);

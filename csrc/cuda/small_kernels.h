@@ -143,20 +143,21 @@ template <class Real> struct Copy {
     }
 };
 
-// Writes what is known of the displacement 0 into a band of dy = 0: known (fields, pixels).
+// Writes what is known of the displacement 0 into a band of dy = 0 (on the torus, modulo the height): known (fields, pixels).
 template <class Real> struct SealBand {
     struct Arguments {
-        Real* band;
+        Bands<Real> bands;
+        int dy;
         const Real* known;
-        int width, fields;
         std::int64_t count;  // pixels
     };
     static constexpr int most_threads = items_per_block;
     static NTKFAST_DEVICE void run(Team& team, int block, double*, const Arguments& a) {
         each_item(team, block, a.count, [&a](std::int64_t pixel) {
-            const std::int64_t x = pixel % a.width, y = pixel / a.width, width = a.width;
-            for (int field = 0; field < a.fields; ++field)
-                a.band[((y * a.fields + field) * width + x) * width + x] = a.known[field * a.count + pixel];
+            const Bands<Real>& b = a.bands;
+            Real* row = Bands<Real>::row(b, a.dy, int(pixel / b.width)) + Bands<Real>::pair(b, int(pixel % b.width), 0);
+            for (int field = 0; field < b.fields; ++field)
+                row[field * Bands<Real>::field_size(b)] = a.known[field * a.count + pixel];
         });
     }
 };

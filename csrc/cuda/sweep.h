@@ -62,19 +62,32 @@ template <class Real> struct Map {
     const Real* roots;  // three planes: p, its inverse, its rest
 };
 
-// Bands of one target: one buffer for each dy, nullptr where there is none.  Element (x_i, x_j) of row y of pixel i, field 0 (E) or
-// 1 (T'), lies at ((y - first row)*fields + field)*width^2 + x_i*width + x_j.
+// Bands of one target: one buffer for each dy, nullptr where there is none.  In a row of pixels i, first E, then T', the pixels j
+// of one i are neighbours: all of them, or with a reach those up to so many columns away.
 template <class Real> struct Bands {
     Real* const* bands;
     int first_dy, count;
     int height, width, fields;
     bool circular;
+    int reach;  // no_reach: all
+
+    static constexpr int no_reach = -1;
+    NTKFAST_HD std::ptrdiff_t field_size(const Bands& b) {
+        return std::ptrdiff_t(b.width) * (b.reach == no_reach ? b.width : 2 * b.reach + 1);
+    }
+    // Whether the displacement dx is kept.
+    NTKFAST_HD bool has(const Bands& b, int dx) { return b.reach == no_reach || (dx >= -b.reach && dx <= b.reach); }
+    // Of pixel x_i and the displacement dx, on the torus any number of turns without a reach.
+    NTKFAST_HD std::ptrdiff_t pair(const Bands& b, int x_i, int dx) {
+        if (b.reach != no_reach) return std::ptrdiff_t(x_i) * (2 * b.reach + 1) + (dx + b.reach);
+        return std::ptrdiff_t(x_i) * b.width + (b.circular ? modulo(x_i + dx, b.width) : x_i + dx);
+    }
 
     NTKFAST_HD Real* row(const Bands& b, int dy, int y) {
         const int n = dy - b.first_dy;
         if (n < 0 || n >= b.count || b.bands[n] == nullptr) return nullptr;
         const int row0 = b.circular ? 0 : larger(0, -dy);
-        return b.bands[n] + std::ptrdiff_t(y - row0) * b.fields * b.width * b.width;
+        return b.bands[n] + (y - row0) * b.fields * field_size(b);
     }
 };
 

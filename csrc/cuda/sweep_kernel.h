@@ -471,13 +471,14 @@ private:
     // Whether the pair at column x + m is one of the image's, and where it lies there.
     struct Pixels {
         bool inside;
-        int i, j;
+        int x;     // of pixel i, on the torus any number of turns
+        int i, j;  // inside the image
     };
     static NTKFAST_DEVICE Pixels pixels(const A& a, const Item& it, int m) {
         const int x = it.x + m, width = a.geometry.width;
-        if (a.geometry.circular) return {true, modulo(x, width), modulo(x + it.dx, width)};
+        if (a.geometry.circular) return {true, x, modulo(x, width), modulo(x + it.dx, width)};
         const Lane lane = lane_of(a, it.dx);
-        return {x >= lane.begin && x < lane.end, x, x + it.dx};
+        return {x >= lane.begin && x < lane.end, x, x, x + it.dx};
     }
 
     // A row of a band: E' = raw - v(i) - v(j) behind a pool.
@@ -486,11 +487,11 @@ private:
         const Bands<Real>& bands = s->source;
         const int y_i = a.geometry.circular ? modulo(y, a.geometry.height) : y + f.row0;
         const Real* from = Bands<Real>::row(bands, f.dy, y_i);
-        const std::ptrdiff_t field = std::ptrdiff_t(bands.width) * bands.width;
+        const std::ptrdiff_t field = Bands<Real>::field_size(bands);
         for (int m = 0; m < V; ++m) {
             const Pixels at = pixels(a, it, m);
-            if (!at.inside) continue;
-            const std::ptrdiff_t pair = std::ptrdiff_t(at.i) * bands.width + at.j;
+            if (!at.inside || !Bands<Real>::has(bands, it.dx)) continue;
+            const std::ptrdiff_t pair = Bands<Real>::pair(bands, at.i, it.dx);
             e[m] = s->gain * less_spread(a, f, s, y_i, at, from[pair]);
             if (s->tangent) t[m] = s->gain * from[pair + field];
         }
@@ -526,22 +527,23 @@ private:
                 const int row = circular ? modulo(rows_i.at[m], bands.height) : rows_i.at[m];
                 from[2 * m + k] = Bands<Real>::row(bands, rows_j.at[k] - rows_i.at[m], row);
             }
-        const std::ptrdiff_t width = bands.width, field = width * width;
+        const std::ptrdiff_t field = Bands<Real>::field_size(bands);
         for (int m = 0; m < V; ++m) {
             const Pixels at = pixels(a, it, m);
             if (!at.inside) continue;
-            const Taps i = taps(at.i, bands.width, circular), j = taps(at.j, bands.width, circular);
+            const Taps i = taps(at.x, bands.width, circular), j = taps(at.x + it.dx, bands.width, circular);
             Real sum_e = 0, sum_t = 0;
             for (int p = 0; p < count; ++p)
                 for (int q = 0; q < count; ++q) {
                     const int x_i = circular ? modulo(i.at[p], bands.width) : i.at[p];
-                    const int x_j = circular ? modulo(j.at[q], bands.width) : j.at[q];
+                    const int dx = j.at[q] - i.at[p];
+                    if (!Bands<Real>::has(bands, dx)) continue;
                     const Real* pair = nullptr;
                     Real row_e = 0, row_t = 0;
                     for (int n = 0; n < 4; ++n) {
                         if (from[n] == nullptr) continue;
                         const Real weight = (n < 2 ? near : far) * (n % 2 == 0 ? near : far);
-                        pair = from[n] + (x_i * width + x_j);
+                        pair = from[n] + Bands<Real>::pair(bands, x_i, dx);
                         row_e += weight * pair[0];
                         if (s->tangent) row_t += weight * pair[field];
                     }
@@ -724,11 +726,11 @@ private:
             if (b < f.task.first_lane || b >= f.task.end_lane || x < larger(0, lane.begin) ||
                 x >= smaller(width, lane.end))
                 return;
-            const int x_j = a.geometry.circular ? modulo(x + dx, width) : x + dx;
-            const std::ptrdiff_t pair = std::ptrdiff_t(x >> shift) * bands.width + (x_j >> shift);
+            if (!Bands<Real>::has(bands, dx >> shift)) return;
+            const std::ptrdiff_t pair = Bands<Real>::pair(bands, x >> shift, dx >> shift);
             const std::ptrdiff_t from = std::ptrdiff_t(guard + a.halo + local) * a.stride + b;
             to[pair] = e[from];
-            if (bands.fields == 2) to[pair + std::ptrdiff_t(bands.width) * bands.width] = t[from];
+            if (bands.fields == 2) to[pair + Bands<Real>::field_size(bands)] = t[from];
         });
     }
 
@@ -743,15 +745,15 @@ private:
         if (to == nullptr) return;
         for (int field = 0; field < bands.fields; ++field) {
             const Real* from = row_at(a, f, a.end, y, field) + std::ptrdiff_t(guard + a.halo) * a.stride;
-            Real* out = to + std::ptrdiff_t(field) * bands.width * bands.width;
+            Real* out = to + field * Bands<Real>::field_size(bands);
             team.for_each(count * half, [=, &a](int n) {
                 const int c = n % count, cell = n / count, x = f.task.x / 2 + cell, b = 2 * c;
-                const int x_j = x + (f.task.dx + 1) / 2 + c;
-                if (x >= bands.width || (!bands.circular && (x_j < 0 || x_j >= bands.width))) return;
+                const int dx = (f.task.dx + 1) / 2 + c;
+                if (x >= bands.width || (!bands.circular && (x + dx < 0 || x + dx >= bands.width))) return;
                 const Real* even = from + std::ptrdiff_t(2 * cell) * a.stride + b;
                 const Real* odd = even + a.stride;
                 const Real sum = (odd[0] + even[1]) + (odd[1] + even[2]);
-                out[std::ptrdiff_t(x) * bands.width + (bands.circular ? modulo(x_j, bands.width) : x_j)] += sum / 16;
+                out[Bands<Real>::pair(bands, x, dx)] += sum / 16;
             });
         }
         // The next row adds to the same entries.
