@@ -461,6 +461,7 @@ template <class Real> struct Engine<Real>::Impl {
         sweep.geometry = planes.geometry(segment.plan().target.sweep_level());
         sweep.stages = of_segment.data();
         sweep.stage_count = int(of_segment.size());
+        sweep.dx_step = segment.dx_step();
         sweep.end_lag = segment.plan().end().lag;
         sweep.begin = segment.begin();
         sweep.beyond = segment.beyond();
@@ -475,7 +476,8 @@ template <class Real> struct Engine<Real>::Impl {
         sweep.tasks = tasks.data();
         sweep.end = segment.end();
         sweep.result = result;
-        const bool general = segment.general() || result.kind != ResultKind::product;
+        const Reach reach =
+            result.kind == ResultKind::product ? segment.reach() : std::max(segment.reach(), Reach::rectifiers);
         for (std::size_t first = 0; first < all.size() && !monitor.stopped();) {
             std::size_t last = first;
             std::int64_t pairs = 0;
@@ -487,7 +489,7 @@ template <class Real> struct Engine<Real>::Impl {
             }
             const int count = int(last - first);
             to_device(tasks.data(), all.data() + first, count * std::int64_t(sizeof(Task)), stream);
-            launch_sweep(sweep, general, segment.dx_step(), count, layout.threads, stream);
+            launch_sweep(sweep, reach, count, layout.threads, stream);
             after_wave(count);
             synchronize(stream);
             monitor.advance(pairs, true);

@@ -37,9 +37,10 @@ void Segment::find_stages(const Program& program) {
     std::vector<bool> done(plan_.values.size(), false);
     for (std::size_t v = 0; v < plan_.values.size(); ++v) {
         const Value& value = plan_.values[v];
-        general_ = general_ || (value.kind != ValueKind::map && value.kind != ValueKind::image);
         const Op op = program[value.node].op;
-        general_ = general_ || (value.kind == ValueKind::map && is_activation(op) && op != Op::rectifier);
+        if (value.kind != ValueKind::map && value.kind != ValueKind::image)
+            reach_ = std::max(reach_, Reach::rectifiers);
+        if (value.kind == ValueKind::map && is_activation(op) && op != Op::rectifier) reach_ = Reach::all;
         if (done[v]) continue;
         StagePlan stage{int(v), {}, {}, {}, {}, {}, 0};
         if (value.kind == ValueKind::map) stage.maps.push_back(int(v));

@@ -41,8 +41,8 @@ public:
     int beyond() const { return beyond_; }
     Rows end() const { return end_; }
     int dx_step() const { return plan_.target.kind == TargetKind::strided ? 2 : 1; }
-    // Whether a stage is of a kind that the smaller kernel leaves out.
-    bool general() const { return general_; }
+    // The least kernel that can run the stages.
+    Reach reach() const { return reach_; }
     // The fastest layout by an estimate; forced where the tuning says so.
     Layout layout(const Device& device, std::size_t real, const Tuning& tuning) const;
 
@@ -56,7 +56,7 @@ private:
     std::vector<StagePlan> stages_;
     int rows_ = 0, begin_ = 0, beyond_ = 0;
     Rows end_{};
-    bool general_ = false;
+    Reach reach_ = Reach::plain;
 };
 
 }  // namespace ntkfast::cuda

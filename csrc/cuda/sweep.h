@@ -146,10 +146,15 @@ template <class Real> struct Result {
     Bands<Real> bands;
 };
 
+// What a kernel can do: products of networks of convolutions and rectifiers at one resolution; every kind of stage and result but
+// smooth activations; or all.  The less, the fewer registers.
+enum class Reach { plain, rectifiers, all };
+
 template <class Real> struct Sweep {
     Geometry geometry;
     const Stage<Real>* stages;
     int stage_count, end_lag;
+    int dx_step;        // from one lane to the next
     int begin, beyond;  // steps run from `begin` to the number of rows and `beyond`
     // The block's memory: rows of `positions` columns of `stride` lanes, then the results: lane by lane, `out_pitch` columns.
     int lane_bits, stride, halo, positions, out_pitch;

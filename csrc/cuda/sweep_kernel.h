@@ -21,12 +21,11 @@ template <class Real> struct Frame {
     bool first;  // dy of the task
 };
 
-// general: every kind of stage and result; else those of a product with convolutions and rectifiers at one resolution
-// dx_step: from one lane to the next
-template <class Real, bool general, int dx_step> struct SweepKernel {
+template <class Real, Reach reach> struct SweepKernel {
     using Arguments = Sweep<Real>;
     static constexpr int most_threads = 512;
     static constexpr int V = columns_per_item, R = rows_per_step;
+    static constexpr bool general = reach != Reach::plain, with_smooth = reach == Reach::all;
 
     static NTKFAST_DEVICE void run(Team& team, int block, double* shared, const Sweep<Real>& a) {
         Frame<Real> f;
@@ -59,7 +58,7 @@ private:
     static NTKFAST_DEVICE Real* row_at(const A& a, const F& f, const Rows& rows, int y, int field) {
         return f.memory + (rows.first + modulo(y, rows.slots) * rows.fields + field) * row_words(a);
     }
-    static NTKFAST_DEVICE int dx_of(const F& f, int b) { return f.task.dx + dx_step * b; }
+    static NTKFAST_DEVICE int dx_of(const A& a, const F& f, int b) { return f.task.dx + (general ? a.dx_step * b : b); }
     static NTKFAST_DEVICE int x_of(const A& a, const F& f, int c) { return f.task.x + c - guard - a.halo; }
     static NTKFAST_DEVICE bool row_inside(const A& a, const F& f, int y) {
         return a.geometry.circular || (y >= 0 && y < f.rows);
@@ -89,7 +88,7 @@ private:
         it.b = n & ((1 << a.lane_bits) - 1);
         it.c = first + 4 * (n >> a.lane_bits);
         it.x = x_of(a, f, it.c);
-        it.dx = dx_of(f, it.b);
+        it.dx = dx_of(a, f, it.b);
         return it;
     }
 
@@ -149,12 +148,17 @@ private:
                 for (int r = 0; r < R; ++r) NTKFAST_UNROLL
                 for (int m = 0; m < V; ++m) t[r][m] = 0;
             }
+            int doubtful = 0;  // a bit for each pair
             NTKFAST_UNROLL
             for (int r = 0; r < R; ++r) {
-                if (row_inside(a, f, y + r))
-                    for (int m = 0; m < s->maps; ++m) apply(a, f, s, s->map[m], y + r, it, e[r], t[r]);
+                if (row_inside(a, f, y + r)) {
+                    if (s->map[0].refined) doubtful |= doubts(a, f, s, y + r, it, e[r]) << (V * r);
+                    for (int m = 0; m < s->maps; ++m) apply(a, f, s->map[m], y + r, it, e[r], t[r]);
+                }
                 finish(a, f, s, y + r, it, e[r], t[r]);
             }
+            // Behind everything else, so that no register is kept for it.
+            if (doubtful != 0) redo(a, f, s, y, it.c, it.b, doubtful);
         });
     }
 
@@ -284,94 +288,141 @@ private:
 
     // --- Pointwise maps ---------------------------------------------------------------------------------------------
 
-    static NTKFAST_DEVICE void apply(const A& a, const F& f, const S* s, const Map<Real>& map, int y, const Item& it,
-                                     Real (&e)[V], Real (&t)[V]) {
-        if (map.kind == MapKind::sums) return;
+    // Roots along the row of i and along that of j, four columns.
+    struct Roots {
+        Root<Real> i[V], j[V];
+    };
+    static NTKFAST_DEVICE Roots roots_at(const A& a, const F& f, const Map<Real>& map, int y, const Item& it) {
         const int y_i = y + f.row0, pitch = a.geometry.pitch;
-        const Real* at_i = Geometry::at(a.geometry, map.roots, 3, y_i) + it.x;
-        const Real* at_j = Geometry::at(a.geometry, map.roots, 3, y_i + f.dy) + it.x + it.dx;
+        const Real* i = Geometry::at(a.geometry, map.roots, 3, y_i) + it.x;
+        const Real* j = Geometry::at(a.geometry, map.roots, 3, y_i + f.dy) + it.x + it.dx;
+        Roots out;
+        NTKFAST_UNROLL
+        for (int m = 0; m < V; ++m) {
+            out.i[m] = {i[m], i[m + pitch], i[m + 2 * pitch]};
+            out.j[m] = {j[m], j[m + pitch], j[m + 2 * pitch]};
+        }
+        return out;
+    }
+
+    static NTKFAST_DEVICE void apply(const A& a, const F& f, const Map<Real>& map, int y, const Item& it, Real (&e)[V],
+                                     Real (&t)[V]) {
+        if (map.kind == MapKind::sums) return;
+        const Roots roots = roots_at(a, f, map, y, it);
+        const auto set = [&](int m, const Pair<Real>& out) { e[m] = out.e, t[m] = out.t; };
         if (map.kind == MapKind::linear || map.kind == MapKind::output) {
             NTKFAST_UNROLL
+            for (int m = 0; m < V; ++m) set(m, pass(map, e[m], t[m], roots.i[m], roots.j[m]));
+        } else if (!with_smooth || map.kind == MapKind::rectifier) {
+            if (map.tangent) {
+                NTKFAST_UNROLL
+                for (int m = 0; m < V; ++m) set(m, activate<true>(e[m], t[m], roots.i[m], roots.j[m], map.constants));
+            } else {
+                NTKFAST_UNROLL
+                for (int m = 0; m < V; ++m) set(m, activate<false>(e[m], t[m], roots.i[m], roots.j[m], map.constants));
+            }
+        } else if constexpr (with_smooth) {
+            NTKFAST_UNROLL
             for (int m = 0; m < V; ++m) {
-                const Real trainable = map.kind == MapKind::output && !map.tangent ? Real(1) : map.constants.trainable;
-                const Real sum = trainable * covariance(e[m], at_i[m], at_j[m]) + t[m];
-                t[m] = map.kind == MapKind::output ? sum : map.tangent ? map.scale * sum : Real(0);
-                e[m] *= map.scale;
-            }
-            return;
-        }
-        Root<Real> i[V], j[V];
-        NTKFAST_UNROLL
-        for (int m = 0; m < V; ++m) {
-            i[m] = {at_i[m], at_i[m + pitch], at_i[m + 2 * pitch]};
-            j[m] = {at_j[m], at_j[m + pitch], at_j[m + 2 * pitch]};
-        }
-        if (map.kind == MapKind::rectifier) {
-            if (map.tangent)
-                rectify<true>(a, f, s, map, y, it, i, j, e, t);
-            else
-                rectify<false>(a, f, s, map, y, it, i, j, e, t);
-            return;
-        }
-        if constexpr (general) {
-            switch (map.kind) {
-                case MapKind::erf: return smooth<ErfActivation>(a, f, s, map, y, it, i, j, e, t);
-                case MapKind::gelu: return smooth<GeluActivation>(a, f, s, map, y, it, i, j, e, t);
-                case MapKind::sin: return smooth<SinActivation>(a, f, s, map, y, it, i, j, e, t);
-                case MapKind::cos: return smooth<CosActivation>(a, f, s, map, y, it, i, j, e, t);
-                default: return;
+                set(m, smooth<Real>(map.kind, e[m], t[m], roots.i[m], roots.j[m], map.smooth));
+                if (!map.tangent) t[m] = 0;
             }
         }
     }
 
-    template <bool with_tangent>
-    static NTKFAST_DEVICE void rectify(const A& a, const F& f, const S* s, const Map<Real>& map, int y, const Item& it,
-                                       const Root<Real> (&i)[V], const Root<Real> (&j)[V], Real (&e)[V], Real (&t)[V]) {
-        bool doubtful[V];
-        bool any = false;
+    // A convolution whose output no activation follows: E' = scale E, T' = scale T; of the last one T, or S without a tangent.
+    static NTKFAST_DEVICE Pair<Real> pass(const Map<Real>& map, Real e, Real t, const Root<Real>& i,
+                                          const Root<Real>& j) {
+        const bool output = map.kind == MapKind::output;
+        const Real trainable = output && !map.tangent ? Real(1) : map.constants.trainable;
+        const Real sum = trainable * covariance(e, i.p, j.p) + t;
+        return {map.scale * e, output ? sum : map.tangent ? map.scale * sum : Real(0)};
+    }
+
+    // Pairs of the first stage that are to be done again with E in double: a bit for each column.
+    static NTKFAST_DEVICE int doubts(const A& a, const F& f, const S* s, int y, const Item& it, const Real (&e)[V]) {
+        const Map<Real>& map = s->map[0];
+        if (map.always_refined) return (1 << V) - 1;
+        const Roots roots = roots_at(a, f, map, y, it);
+        int bits = 0;
         NTKFAST_UNROLL
-        for (int m = 0; m < V; ++m) {
-            doubtful[m] = map.refined && certainty(e[m], i[m], j[m], map.constants) < 0;
-            any = any || doubtful[m];
-            const Pair<Real> out = activate<with_tangent>(e[m], t[m], i[m], j[m], map.constants);
-            e[m] = out.e;
-            t[m] = out.t;
-        }
-        if (!any) return;
-        NTKFAST_UNROLL
-        for (int m = 0; m < V; ++m) {
-            if (!doubtful[m]) continue;
-            const double exact = map.box_scale * exact_box(a, f, s, y, it.x + m, it.dx);
-            const Pair<Real> out = activate_exact<with_tangent>(exact, Real(0), i[m], j[m], map.constants);
-            e[m] = out.e;
-            t[m] = out.t;
+        for (int m = 0; m < V; ++m) bits |= certainty(e[m], roots.i[m], roots.j[m], map.constants) < 0 ? 1 << m : 0;
+        return bits;
+    }
+
+    // As Pipeline::refine, for the pairs whose bits are set.
+    static NTKFAST_APART void redo(const A& a, F f, const S* s, int y, int c, int b, int bits) {
+        for (int n = 0; n < R * V; ++n) {
+            if ((bits >> n & 1) == 0) continue;
+            const int r = n / V, x = x_of(a, f, c) + n % V, dx = dx_of(a, f, b);
+            const Lane lane = lane_of(a, dx);
+            if (x < lane.begin || x >= lane.end) continue;
+            Pair<Real> out{};
+            for (int m = 0; m < s->maps; ++m) {
+                const Map<Real>& map = s->map[m];
+                const int pitch = a.geometry.pitch;
+                const Real* at_i = Geometry::at(a.geometry, map.roots, 3, y + r + f.row0) + x;
+                const Real* at_j = Geometry::at(a.geometry, map.roots, 3, y + r + f.row0 + f.dy) + x + dx;
+                const Root<Real> i{at_i[0], at_i[pitch], at_i[2 * pitch]}, j{at_j[0], at_j[pitch], at_j[2 * pitch]};
+                if (m == 0)
+                    out = exact(map, map.box_scale * exact_box(a, f, s, y + r, x, dx), i, j);
+                else
+                    out = again(map, out, i, j);
+            }
+            if (s->last) {
+                if (b < f.task.first_lane || b >= f.task.end_lane || x < 0 || x >= a.geometry.width) continue;
+                result_row(a, f, y + r)[std::ptrdiff_t(b) * a.out_pitch + (x - f.task.x)] = out.t;
+            } else {
+                const std::ptrdiff_t at = std::ptrdiff_t(c + n % V) * a.stride + b;
+                row_at(a, f, s->out, y + r, 0)[at] = out.e;
+                if (s->tangent) row_at(a, f, s->out, y + r, 1)[at] = out.t;
+            }
         }
     }
 
-    template <template <class> class Activation>
-    static NTKFAST_DEVICE void smooth(const A& a, const F& f, const S* s, const Map<Real>& map, int y, const Item& it,
-                                      const Root<Real> (&i)[V], const Root<Real> (&j)[V], Real (&e)[V], Real (&t)[V]) {
-        for (int m = 0; m < V; ++m) {
-            Pair<Real> out;
-            if (map.always_refined) {
-                const auto widened = [](const Root<Real>& root) {
-                    return Root<double>{double(root.p) + double(root.rest), double(root.inverse), 0.0};
-                };
+    static NTKFAST_DEVICE Pair<Real> exact(const Map<Real>& map, double e, const Root<Real>& i, const Root<Real>& j) {
+        if constexpr (with_smooth) {
+            if (map.kind != MapKind::rectifier) {
+                // As smooth_exact() of the CPU's row kernels.
+                const Root<double> wide_i{double(i.p) + double(i.rest), double(i.inverse), 0.0};
+                const Root<double> wide_j{double(j.p) + double(j.rest), double(j.inverse), 0.0};
                 const SmoothConstants<double> k{double(map.smooth.unit), double(map.smooth.distance),
                                                 double(map.smooth.derivative), double(map.smooth.covariance)};
-                const double exact = map.box_scale * exact_box(a, f, s, y, it.x + m, it.dx);
-                const Pair<double> wide =
-                    Activation<double>::template apply<true>(exact, 0.0, widened(i[m]), widened(j[m]), k);
-                out = {Real(wide.e), Real(wide.t)};
-            } else {
-                out = Activation<Real>::template apply<true>(e[m], t[m], i[m], j[m], map.smooth);
+                const Pair<double> out = smooth<double>(map.kind, e, 0.0, wide_i, wide_j, k);
+                return {Real(out.e), map.tangent ? Real(out.t) : Real(0)};
             }
-            e[m] = out.e;
-            t[m] = map.tangent ? out.t : Real(0);
+        }
+        return map.tangent ? activate_exact<true>(e, Real(0), i, j, map.constants)
+                           : activate_exact<false>(e, Real(0), i, j, map.constants);
+    }
+
+    // A second map on one pair.
+    static NTKFAST_DEVICE Pair<Real> again(const Map<Real>& map, const Pair<Real>& in, const Root<Real>& i,
+                                           const Root<Real>& j) {
+        if (map.kind == MapKind::sums) return in;
+        if (map.kind == MapKind::linear || map.kind == MapKind::output) return pass(map, in.e, in.t, i, j);
+        if constexpr (with_smooth) {
+            if (map.kind != MapKind::rectifier) {
+                const Pair<Real> out = smooth<Real>(map.kind, in.e, in.t, i, j, map.smooth);
+                return {out.e, map.tangent ? out.t : Real(0)};
+            }
+        }
+        return map.tangent ? activate<true>(in.e, in.t, i, j, map.constants)
+                           : activate<false>(in.e, in.t, i, j, map.constants);
+    }
+
+    template <class Number>
+    static NTKFAST_APART Pair<Number> smooth(MapKind kind, Number e, Number t, Root<Number> i, Root<Number> j,
+                                             const SmoothConstants<Number>& k) {
+        switch (kind) {
+            case MapKind::erf: return ErfActivation<Number>::template apply<true>(e, t, i, j, k);
+            case MapKind::gelu: return GeluActivation<Number>::template apply<true>(e, t, i, j, k);
+            case MapKind::sin: return SinActivation<Number>::template apply<true>(e, t, i, j, k);
+            default: return CosActivation<Number>::template apply<true>(e, t, i, j, k);
         }
     }
 
-    // The box sum of sum_c (x_c(i) - x_c(j))^2 in double: as Pipeline::refine.
+    // The box sum of sum_c (x_c(i) - x_c(j))^2 in double.
     static NTKFAST_DEVICE double exact_box(const A& a, const F& f, const S* s, int y, int x, int dx) {
         const int radius = s->kernel_size / 2;
         double sum = 0;
@@ -388,6 +439,11 @@ private:
     }
 
     // --- What becomes of four columns of a row ------------------------------------------------------------------------
+
+    // Row y of the block's results: of each lane the strip's columns.
+    static NTKFAST_DEVICE Real* result_row(const A& a, const F& f, int y) {
+        return f.memory + a.results + std::ptrdiff_t(modulo(y, R)) * (std::ptrdiff_t(a.out_pitch) << a.lane_bits);
+    }
 
     static NTKFAST_DEVICE void keep(const A& a, const F& f, const S* s, int y, const Item& it, const Real (&e)[V],
                                     const Real (&t)[V]) {
@@ -408,8 +464,7 @@ private:
             NTKFAST_UNROLL
             for (int m = 0; m < V; ++m)
                 out.v[m] = row && wanted && it.x + m >= begin && it.x + m < end ? t[m] : Real(0);
-            Real* results =
-                f.memory + a.results + std::ptrdiff_t(modulo(y, R)) * (std::ptrdiff_t(a.out_pitch) << a.lane_bits);
+            Real* results = result_row(a, f, y);
             *reinterpret_cast<Four<Real>*>(results + std::ptrdiff_t(it.b) * a.out_pitch + (it.x - f.task.x)) = out;
             return;
         }
@@ -579,10 +634,6 @@ private:
         }
     }
 
-    static NTKFAST_DEVICE const Real* results_of(const A& a, const F& f, int y) {
-        return f.memory + a.results + std::ptrdiff_t(modulo(y, R)) * (std::ptrdiff_t(a.out_pitch) << a.lane_bits);
-    }
-
     static NTKFAST_DEVICE void load_four(const Real* from, Real* to) {
         const Four<Real> four = *reinterpret_cast<const Four<Real>*>(from);
         NTKFAST_UNROLL
@@ -610,7 +661,7 @@ private:
         const Result<Real>& to = a.result;
         const int lanes = 1 << a.lane_bits, pitch = a.geometry.pitch, y_i = y + f.row0;
         const int y_j = a.geometry.circular ? modulo(y_i + f.dy, a.geometry.height) : y_i + f.dy;
-        const Real* t = results_of(a, f, y);
+        const Real* t = result_row(a, f, y);
         const Real* v_i = Geometry::at(a.geometry, to.v, to.columns, y_i) + first_column * pitch + f.task.x;
         const Real* v_j = Geometry::at(a.geometry, to.v, to.columns, y_j) + first_column * pitch + f.task.x;
         Real* tile = to.tiles + block * to.tile;
@@ -688,10 +739,10 @@ private:
         const bool circular = a.geometry.circular;
         const int y_j = circular ? modulo(y_i + f.dy, a.geometry.height) : y_i + f.dy;
         const std::int64_t d = std::int64_t(a.geometry.height) * width;
-        const Real* t = results_of(a, f, y);
+        const Real* t = result_row(a, f, y);
         // A displacement that is its own opposite meets each pair twice: the smaller pixel writes both.
         const auto write = [=, &a](int local, int b, bool mirrored) {
-            const int x_i = f.task.x + local, dx = dx_of(f, b);
+            const int x_i = f.task.x + local, dx = dx_of(a, f, b);
             const Lane lane = lane_of(a, dx);
             if (b < f.task.first_lane || b >= f.task.end_lane || local < 0 || local >= f.task.columns) return;
             if (x_i < larger(0, lane.begin) || x_i >= smaller(width, lane.end)) return;
@@ -721,7 +772,7 @@ private:
         const Real* t = row_at(a, f, a.end, y, bands.fields - 1);
         team.for_each((f.task.columns >> shift) << a.lane_bits, [=, &a](int n) {
             const int b = n & (lanes - 1), local = (n >> a.lane_bits) << shift;
-            const int x = f.task.x + local, dx = dx_of(f, b), width = a.geometry.width;
+            const int x = f.task.x + local, dx = dx_of(a, f, b), width = a.geometry.width;
             const Lane lane = lane_of(a, dx);
             if (b < f.task.first_lane || b >= f.task.end_lane || x < larger(0, lane.begin) ||
                 x >= smaller(width, lane.end))

@@ -7,6 +7,6 @@ namespace ntkfast::cuda {
 
 // A block for each task.
 template <class Real>
-void launch_sweep(const Sweep<Real>& sweep, bool general, int dx_step, int tasks, int threads, Stream stream);
+void launch_sweep(const Sweep<Real>& sweep, Reach reach, int tasks, int threads, Stream stream);
 
 }  // namespace ntkfast::cuda

@@ -6,15 +6,14 @@
 namespace ntkfast::cuda {
 
 template <class Real>
-void launch_sweep(const Sweep<Real>& sweep, bool general, int dx_step, int tasks, int threads, Stream stream) {
+void launch_sweep(const Sweep<Real>& sweep, Reach reach, int tasks, int threads, Stream stream) {
     const std::int64_t shared = sweep.scratch != nullptr ? 0 : sweep.words * std::int64_t(sizeof(Real));
     const Launch how{tasks, threads, shared, stream};
-    if (dx_step == 2)
-        launch<SweepKernel<Real, true, 2>>("sweep", how, sweep);
-    else if (general)
-        launch<SweepKernel<Real, true, 1>>("sweep", how, sweep);
-    else
-        launch<SweepKernel<Real, false, 1>>("sweep", how, sweep);
+    switch (reach) {
+        case Reach::plain: return launch<SweepKernel<Real, Reach::plain>>("sweep", how, sweep);
+        case Reach::rectifiers: return launch<SweepKernel<Real, Reach::rectifiers>>("sweep", how, sweep);
+        case Reach::all: return launch<SweepKernel<Real, Reach::all>>("sweep", how, sweep);
+    }
 }
 
 }  // namespace ntkfast::cuda

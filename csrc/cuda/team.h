@@ -19,6 +19,7 @@
 #if defined(__CUDACC__)
 
 #define NTKFAST_DEVICE __device__ __forceinline__
+#define NTKFAST_APART __device__ __noinline__  // large and seldom run: not copied into every caller
 #define NTKFAST_UNROLL _Pragma("unroll")
 
 namespace ntkfast::cuda {
@@ -32,7 +33,7 @@ public:
 };
 
 template <class Kernel>
-__global__ void __launch_bounds__(Kernel::most_threads) entry(const typename Kernel::Arguments arguments) {
+__global__ void __launch_bounds__(Kernel::most_threads) entry(const __grid_constant__ typename Kernel::Arguments arguments) {
     extern __shared__ double shared[];
     Team team;
     Kernel::run(team, int(blockIdx.x), shared, arguments);
@@ -55,6 +56,7 @@ void launch(const char* name, const Launch& launch, const typename Kernel::Argum
 #include <vector>
 
 #define NTKFAST_DEVICE inline
+#define NTKFAST_APART
 #define NTKFAST_UNROLL
 
 namespace ntkfast::cuda {
