@@ -476,8 +476,10 @@ template <class Real> struct Engine<Real>::Impl {
         sweep.tasks = tasks.data();
         sweep.end = segment.end();
         sweep.result = result;
-        const Reach reach =
-            result.kind == ResultKind::product ? segment.reach() : std::max(segment.reach(), Reach::rectifiers);
+        Reach reach = segment.reach();
+        if (result.kind != ResultKind::product || layout.lane_bits != plain_lane_bits)
+            reach = std::max(reach, Reach::rectifiers);
+        if (!layout.shared) reach = Reach::all;
         for (std::size_t first = 0; first < all.size() && !monitor.stopped();) {
             std::size_t last = first;
             std::int64_t pairs = 0;

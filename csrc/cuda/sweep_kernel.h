@@ -26,10 +26,15 @@ template <class Real, Reach reach> struct SweepKernel {
     static constexpr int most_threads = 512;
     static constexpr int V = columns_per_item, R = rows_per_step;
     static constexpr bool general = reach != Reach::plain, with_smooth = reach == Reach::all;
+    // Where a layout must have as many lanes, its strides are constants of the code.
+    static constexpr int fixed_lane_bits = general ? 0 : plain_lane_bits;
 
     static NTKFAST_DEVICE void run(Team& team, int block, double* shared, const Sweep<Real>& a) {
         Frame<Real> f;
-        f.memory = a.scratch != nullptr ? a.scratch + block * a.words : reinterpret_cast<Real*>(shared);
+        // The other kernels know that it is shared memory, which makes for shorter addresses.
+        f.memory = reinterpret_cast<Real*>(shared);
+        if constexpr (reach == Reach::all)
+            if (a.scratch != nullptr) f.memory = a.scratch + block * a.words;
         f.task = a.tasks[block];
         for (int m = 0; m < f.task.dy_count; ++m) {
             f.first = m == 0;
@@ -53,7 +58,9 @@ private:
     using A = Sweep<Real>;
     using F = Frame<Real>;
 
-    static NTKFAST_DEVICE std::ptrdiff_t row_words(const A& a) { return std::ptrdiff_t(a.positions) * a.stride; }
+    static NTKFAST_DEVICE int lane_bits(const A& a) { return fixed_lane_bits > 0 ? fixed_lane_bits : a.lane_bits; }
+    static NTKFAST_DEVICE int stride(const A& a) { return fixed_lane_bits > 0 ? 1 << fixed_lane_bits : a.stride; }
+    static NTKFAST_DEVICE int row_words(const A& a) { return a.positions * stride(a); }
     // Position 0, lane 0.
     static NTKFAST_DEVICE Real* row_at(const A& a, const F& f, const Rows& rows, int y, int field) {
         return f.memory + (rows.first + modulo(y, rows.slots) * rows.fields + field) * row_words(a);
@@ -78,15 +85,15 @@ private:
     };
     static NTKFAST_DEVICE Items items(const A& a, const F& f, int halo) {
         const int first = (guard + a.halo - halo) & ~3, end = guard + a.halo + f.task.columns + halo;
-        return {first, ((end - first + 3) / 4) << a.lane_bits};
+        return {first, ((end - first + 3) / 4) << lane_bits(a)};
     }
     struct Item {
         int c, b, x, dx;
     };
     static NTKFAST_DEVICE Item item(const A& a, const F& f, int first, int n) {
         Item it;
-        it.b = n & ((1 << a.lane_bits) - 1);
-        it.c = first + 4 * (n >> a.lane_bits);
+        it.b = n & ((1 << lane_bits(a)) - 1);
+        it.c = first + 4 * (n >> lane_bits(a));
         it.x = x_of(a, f, it.c);
         it.dx = dx_of(a, f, it.b);
         return it;
@@ -166,8 +173,7 @@ private:
 
     // Sums of k adjacent columns around each of four; `row` points at the first of the four in its lane.  Small kernels add from
     // left to right, the same for every column; large ones add what all four have in common once.
-    template <int K> static NTKFAST_DEVICE void along_row(const Real* row, std::ptrdiff_t stride, int k,
-                                                          Real (&out)[V]) {
+    template <int K> static NTKFAST_DEVICE void along_row(const Real* row, int stride, int k, Real (&out)[V]) {
         if constexpr (K == 1) {
             NTKFAST_UNROLL
             for (int m = 0; m < V; ++m) out[m] = row[m * stride];
@@ -195,11 +201,11 @@ private:
         }
     }
 
-    static NTKFAST_DEVICE void load(const Real* from, std::ptrdiff_t stride, Real (&to)[V]) {
+    static NTKFAST_DEVICE void load(const Real* from, int stride, Real (&to)[V]) {
         NTKFAST_UNROLL
         for (int m = 0; m < V; ++m) to[m] = from[m * stride];
     }
-    static NTKFAST_DEVICE void store(Real* to, std::ptrdiff_t stride, const Real (&from)[V]) {
+    static NTKFAST_DEVICE void store(Real* to, int stride, const Real (&from)[V]) {
         NTKFAST_UNROLL
         for (int m = 0; m < V; ++m) to[m * stride] = from[m];
     }
@@ -209,12 +215,12 @@ private:
     static NTKFAST_DEVICE void window(const A& a, const F& f, const S* s, int y, const Item& it, int field,
                                       Real (&sums)[R][V]) {
         const int k = K > 0 ? K : s->kernel_size, newest = y + k / 2;
-        const std::ptrdiff_t at = std::ptrdiff_t(it.c) * a.stride + it.b;
+        const int at = it.c * stride(a) + it.b;
         Real rows[R][V];
         NTKFAST_UNROLL
         for (int r = 0; r < R; ++r) {
             const Real* from = row_at(a, f, s->in, newest + r, field) + at;
-            along_row<K>(from, a.stride, k, rows[r]);
+            along_row<K>(from, stride(a), k, rows[r]);
         }
         if constexpr (K == 1) {
             NTKFAST_UNROLL
@@ -230,14 +236,14 @@ private:
 
     // The ring holds the last k - 1 rows; sums from the oldest row to the newest.
     template <int K>
-    static NTKFAST_DEVICE void direct(const A& a, const F& f, const S* s, int newest, std::ptrdiff_t at, int field,
+    static NTKFAST_DEVICE void direct(const A& a, const F& f, const S* s, int newest, int at, int field,
                                       const Real (&rows)[R][V], Real (&sums)[R][V]) {
         static_assert(K > R, "the ring keeps rows of one step only");
         const Rows ring{s->ring + field * (K - 1), K - 1, 1};
         NTKFAST_UNROLL
         for (int d = K - 1; d >= 1; --d) {
             Real old[V];
-            load(row_at(a, f, ring, newest - d, 0) + at, a.stride, old);
+            load(row_at(a, f, ring, newest - d, 0) + at, stride(a), old);
             NTKFAST_UNROLL
             for (int r = 0; r < R; ++r) {
                 // Row newest - d is in the window of row newest + r if it is among its last k.
@@ -251,37 +257,37 @@ private:
             NTKFAST_UNROLL
             for (int n = 0; n <= r; ++n) NTKFAST_UNROLL
             for (int m = 0; m < V; ++m) sums[r][m] += rows[n][m];
-            store(row_at(a, f, ring, newest + r, 0) + at, a.stride, rows[r]);
+            store(row_at(a, f, ring, newest + r, 0) + at, stride(a), rows[r]);
         }
     }
 
     // Two-ended sums, as in Pipeline::push: complete blocks of k rows are replaced by their suffix sums, one more row is the prefix.
-    static NTKFAST_DEVICE void two_ended(const A& a, const F& f, const S* s, int newest, std::ptrdiff_t at, int field,
+    static NTKFAST_DEVICE void two_ended(const A& a, const F& f, const S* s, int newest, int at, int field,
                                          const Real (&row)[V], Real (&sums)[V]) {
         const int k = s->kernel_size, slot = modulo(newest, k);
         Real* ring = f.memory + (s->ring + field * (k + 1)) * row_words(a) + at;
         Real* prefix = ring + k * row_words(a);
-        store(ring + slot * row_words(a), a.stride, row);
+        store(ring + slot * row_words(a), stride(a), row);
         if (slot == k - 1) {
             Real sum[V];
-            load(ring + slot * row_words(a), a.stride, sum);
+            load(ring + slot * row_words(a), stride(a), sum);
             for (int n = slot - 1; n >= 0; --n) {
                 Real next[V];
-                load(ring + n * row_words(a), a.stride, next);
+                load(ring + n * row_words(a), stride(a), next);
                 NTKFAST_UNROLL
                 for (int m = 0; m < V; ++m) sum[m] += next[m];
-                store(ring + n * row_words(a), a.stride, sum);
+                store(ring + n * row_words(a), stride(a), sum);
             }
             NTKFAST_UNROLL
             for (int m = 0; m < V; ++m) sums[m] = sum[m];
             return;
         }
         Real begun[V];
-        load(prefix, a.stride, begun);
+        load(prefix, stride(a), begun);
         NTKFAST_UNROLL
         for (int m = 0; m < V; ++m) begun[m] = slot == 0 ? row[m] : begun[m] + row[m];
-        store(prefix, a.stride, begun);
-        load(ring + (slot + 1) * row_words(a), a.stride, sums);
+        store(prefix, stride(a), begun);
+        load(ring + (slot + 1) * row_words(a), stride(a), sums);
         NTKFAST_UNROLL
         for (int m = 0; m < V; ++m) sums[m] += begun[m];
     }
@@ -371,9 +377,9 @@ private:
             }
             if (s->last) {
                 if (b < f.task.first_lane || b >= f.task.end_lane || x < 0 || x >= a.geometry.width) continue;
-                result_row(a, f, y + r)[std::ptrdiff_t(b) * a.out_pitch + (x - f.task.x)] = out.t;
+                result_row(a, f, y + r)[b * a.out_pitch + (x - f.task.x)] = out.t;
             } else {
-                const std::ptrdiff_t at = std::ptrdiff_t(c + n % V) * a.stride + b;
+                const int at = (c + n % V) * stride(a) + b;
                 row_at(a, f, s->out, y + r, 0)[at] = out.e;
                 if (s->tangent) row_at(a, f, s->out, y + r, 1)[at] = out.t;
             }
@@ -442,14 +448,14 @@ private:
 
     // Row y of the block's results: of each lane the strip's columns.
     static NTKFAST_DEVICE Real* result_row(const A& a, const F& f, int y) {
-        return f.memory + a.results + std::ptrdiff_t(modulo(y, R)) * (std::ptrdiff_t(a.out_pitch) << a.lane_bits);
+        return f.memory + a.results + modulo(y, R) * (a.out_pitch << lane_bits(a));
     }
 
     static NTKFAST_DEVICE void keep(const A& a, const F& f, const S* s, int y, const Item& it, const Real (&e)[V],
                                     const Real (&t)[V]) {
-        const std::ptrdiff_t at = std::ptrdiff_t(it.c) * a.stride + it.b;
-        store(row_at(a, f, s->out, y, 0) + at, a.stride, e);
-        if (s->tangent) store(row_at(a, f, s->out, y, 1) + at, a.stride, t);
+        const int at = it.c * stride(a) + it.b;
+        store(row_at(a, f, s->out, y, 0) + at, stride(a), e);
+        if (s->tangent) store(row_at(a, f, s->out, y, 1) + at, stride(a), t);
     }
 
     // Where i or j lies outside the image: E = h_i + h_j, T' = 0; of the last stage T = 0.
@@ -465,7 +471,7 @@ private:
             for (int m = 0; m < V; ++m)
                 out.v[m] = row && wanted && it.x + m >= begin && it.x + m < end ? t[m] : Real(0);
             Real* results = result_row(a, f, y);
-            *reinterpret_cast<Four<Real>*>(results + std::ptrdiff_t(it.b) * a.out_pitch + (it.x - f.task.x)) = out;
+            *reinterpret_cast<Four<Real>*>(results + it.b * a.out_pitch + (it.x - f.task.x)) = out;
             return;
         }
         if (s->halves != nullptr && !(row && it.x >= lane.begin && it.x + V <= lane.end)) {
@@ -508,16 +514,16 @@ private:
 
     static NTKFAST_DEVICE void merge(const A& a, const F& f, const S* s, int y, const Item& it, Real (&e)[V],
                                      Real (&t)[V]) {
-        const std::ptrdiff_t at = std::ptrdiff_t(it.c) * a.stride + it.b;
+        const int at = it.c * stride(a) + it.b;
         for (int field = 0; field < (s->tangent ? 2 : 1); ++field) {
             Real(&out)[V] = field == 0 ? e : t;
             Real part[V];
             if (field < s->a.fields) {
-                load(row_at(a, f, s->a, y, field) + at, a.stride, part);
+                load(row_at(a, f, s->a, y, field) + at, stride(a), part);
                 for (int m = 0; m < V; ++m) out[m] = s->share_a * part[m];
             }
             if (s->has_b && field < s->b.fields) {
-                load(row_at(a, f, s->b, y, field) + at, a.stride, part);
+                load(row_at(a, f, s->b, y, field) + at, stride(a), part);
                 for (int m = 0; m < V; ++m) out[m] = out[m] + s->share_b * part[m];
             }
         }
@@ -659,7 +665,7 @@ private:
     template <int N>
     static NTKFAST_DEVICE void multiply(Team& team, const A& a, const F& f, int y, int block, int first_column) {
         const Result<Real>& to = a.result;
-        const int lanes = 1 << a.lane_bits, pitch = a.geometry.pitch, y_i = y + f.row0;
+        const int lanes = 1 << lane_bits(a), pitch = a.geometry.pitch, y_i = y + f.row0;
         const int y_j = a.geometry.circular ? modulo(y_i + f.dy, a.geometry.height) : y_i + f.dy;
         const Real* t = result_row(a, f, y);
         const Real* v_i = Geometry::at(a.geometry, to.v, to.columns, y_i) + first_column * pitch + f.task.x;
@@ -683,7 +689,7 @@ private:
                 NTKFAST_UNROLL
                 for (int d = 0; d < V; ++d) {
                     Real row[V];
-                    load_four(t + (b + d) * std::ptrdiff_t(a.out_pitch) + V * n, row);
+                    load_four(t + (b + d) * a.out_pitch + V * n, row);
                     NTKFAST_UNROLL
                     for (int c = 0; c < N; ++c) NTKFAST_UNROLL
                     for (int m = 0; m < V; ++m) sums[c][m] += row[m] * w[c][m + d];
@@ -715,7 +721,7 @@ private:
                 NTKFAST_UNROLL
                 for (int d = 0; d < V; ++d) {
                     if (period != 0 && 2 * (f.task.dx + b + d) % period == 0) continue;
-                    const Real* lane = t + (b + d) * std::ptrdiff_t(a.out_pitch);
+                    const Real* lane = t + (b + d) * a.out_pitch;
                     Real row[2 * V];
                     NTKFAST_UNROLL
                     for (int m = 0; m < 2 * V; ++m) row[m] = 0;
@@ -735,7 +741,7 @@ private:
 
     // Both entries of each pair, in rows of neighbouring displacements.
     static NTKFAST_DEVICE void into_matrix(Team& team, const A& a, const F& f, int y) {
-        const int lanes = 1 << a.lane_bits, width = a.geometry.width, y_i = y + f.row0;
+        const int lanes = 1 << lane_bits(a), width = a.geometry.width, y_i = y + f.row0;
         const bool circular = a.geometry.circular;
         const int y_j = circular ? modulo(y_i + f.dy, a.geometry.height) : y_i + f.dy;
         const std::int64_t d = std::int64_t(a.geometry.height) * width;
@@ -750,14 +756,13 @@ private:
             const std::int64_t j = std::int64_t(y_j) * width + (circular ? modulo(x_i + dx, width) : x_i + dx);
             const bool self = circular && 2 * f.dy % a.geometry.height == 0 && 2 * dx % width == 0;
             if (self && j < i) return;
-            a.result.matrix[mirrored ? j * d + i : i * d + j] =
-                a.result.unit * t[b * std::ptrdiff_t(a.out_pitch) + local];
+            a.result.matrix[mirrored ? j * d + i : i * d + j] = a.result.unit * t[b * a.out_pitch + local];
         };
-        team.for_each(f.task.columns << a.lane_bits,
-                      [=, &a](int n) { write(n >> a.lane_bits, n & (lanes - 1), false); });
-        team.for_each((f.task.columns + lanes) << a.lane_bits, [=, &a](int n) {
+        team.for_each(f.task.columns << lane_bits(a),
+                      [=, &a](int n) { write(n >> lane_bits(a), n & (lanes - 1), false); });
+        team.for_each((f.task.columns + lanes) << lane_bits(a), [=, &a](int n) {
             const int b = n & (lanes - 1);
-            write((n >> a.lane_bits) - b, b, true);
+            write((n >> lane_bits(a)) - b, b, true);
         });
     }
 
@@ -765,13 +770,13 @@ private:
     static NTKFAST_DEVICE void into_bands(Team& team, const A& a, const F& f, int y) {
         const Bands<Real>& bands = a.result.bands;
         const bool strided = a.result.kind == ResultKind::strided;
-        const int y_i = y + f.row0, shift = strided ? 1 : 0, lanes = 1 << a.lane_bits;
+        const int y_i = y + f.row0, shift = strided ? 1 : 0, lanes = 1 << lane_bits(a);
         if (strided && (y_i & 1) != 0) return;
         Real* to = Bands<Real>::row(bands, strided ? f.dy / 2 : f.dy, y_i >> shift);
         const Real* e = row_at(a, f, a.end, y, 0);
         const Real* t = row_at(a, f, a.end, y, bands.fields - 1);
-        team.for_each((f.task.columns >> shift) << a.lane_bits, [=, &a](int n) {
-            const int b = n & (lanes - 1), local = (n >> a.lane_bits) << shift;
+        team.for_each((f.task.columns >> shift) << lane_bits(a), [=, &a](int n) {
+            const int b = n & (lanes - 1), local = (n >> lane_bits(a)) << shift;
             const int x = f.task.x + local, dx = dx_of(a, f, b), width = a.geometry.width;
             const Lane lane = lane_of(a, dx);
             if (b < f.task.first_lane || b >= f.task.end_lane || x < larger(0, lane.begin) ||
@@ -779,7 +784,7 @@ private:
                 return;
             if (!Bands<Real>::has(bands, dx >> shift)) return;
             const std::ptrdiff_t pair = Bands<Real>::pair(bands, x >> shift, dx >> shift);
-            const std::ptrdiff_t from = std::ptrdiff_t(guard + a.halo + local) * a.stride + b;
+            const std::ptrdiff_t from = (guard + a.halo + local) * stride(a) + b;
             to[pair] = e[from];
             if (bands.fields == 2) to[pair + Bands<Real>::field_size(bands)] = t[from];
         });
@@ -795,14 +800,14 @@ private:
         Real* to = Bands<Real>::row(bands, halved(y_i + f.dy) - halved(y_i), y_i / 2);
         if (to == nullptr) return;
         for (int field = 0; field < bands.fields; ++field) {
-            const Real* from = row_at(a, f, a.end, y, field) + std::ptrdiff_t(guard + a.halo) * a.stride;
+            const Real* from = row_at(a, f, a.end, y, field) + (guard + a.halo) * stride(a);
             Real* out = to + field * Bands<Real>::field_size(bands);
             team.for_each(count * half, [=, &a](int n) {
                 const int c = n % count, cell = n / count, x = f.task.x / 2 + cell, b = 2 * c;
                 const int dx = (f.task.dx + 1) / 2 + c;
                 if (x >= bands.width || (!bands.circular && (x + dx < 0 || x + dx >= bands.width))) return;
-                const Real* even = from + std::ptrdiff_t(2 * cell) * a.stride + b;
-                const Real* odd = even + a.stride;
+                const Real* even = from + 2 * cell * stride(a) + b;
+                const Real* odd = even + stride(a);
                 const Real sum = (odd[0] + even[1]) + (odd[1] + even[2]);
                 out[Bands<Real>::pair(bands, x, dx)] += sum / 16;
             });

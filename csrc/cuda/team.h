@@ -33,7 +33,8 @@ public:
 };
 
 template <class Kernel>
-__global__ void __launch_bounds__(Kernel::most_threads) entry(const __grid_constant__ typename Kernel::Arguments arguments) {
+__global__ void __launch_bounds__(Kernel::most_threads)
+    entry(const __grid_constant__ typename Kernel::Arguments arguments) {
     extern __shared__ double shared[];
     Team team;
     Kernel::run(team, int(blockIdx.x), shared, arguments);
