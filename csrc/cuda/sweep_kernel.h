@@ -118,6 +118,14 @@ private:
 
     // E = gain sum_c (x_c(i) - x_c(j))^2.  Outside the image the pixels are 0, which makes E what it is to be there.
     static NTKFAST_DEVICE void image_stage(Team& team, const A& a, const F& f, const S* s, int y) {
+        switch (s->channels) {
+            case 1: return image_channels<1>(team, a, f, s, y);
+            case 3: return image_channels<3>(team, a, f, s, y);
+            default: return image_channels<0>(team, a, f, s, y);
+        }
+    }
+    // C: channels, or 0 for any number
+    template <int C> static NTKFAST_DEVICE void image_channels(Team& team, const A& a, const F& f, const S* s, int y) {
         const Items all = items(a, f, s->halo);
         team.for_each(all.count, [=, &a](int n) {
             const Item it = item(a, f, all.first, n);
@@ -126,10 +134,14 @@ private:
                 const Real* i = Geometry::at(a.geometry, s->image, s->channels, y + r + f.row0) + it.x;
                 const Real* j = Geometry::at(a.geometry, s->image, s->channels, y + r + f.row0 + f.dy) + it.x + it.dx;
                 Real e[V] = {0, 0, 0, 0};
-                for (int c = 0; c < s->channels; ++c, i += a.geometry.pitch, j += a.geometry.pitch) {
+                const int channels = C > 0 ? C : s->channels;
+                NTKFAST_UNROLL
+                for (int c = 0; c < channels; ++c) {
+                    Real x_i[V];
+                    fetch_four(i + c * a.geometry.pitch, x_i);
                     NTKFAST_UNROLL
                     for (int m = 0; m < V; ++m) {
-                        const Real diff = i[m] - j[m];
+                        const Real diff = x_i[m] - fetch(j + c * a.geometry.pitch + m);
                         e[m] += diff * diff;
                     }
                 }
@@ -159,8 +171,8 @@ private:
             NTKFAST_UNROLL
             for (int r = 0; r < R; ++r) {
                 if (row_inside(a, f, y + r)) {
-                    if (s->map[0].refined) doubtful |= doubts(a, f, s, y + r, it, e[r]) << (V * r);
-                    for (int m = 0; m < s->maps; ++m) apply(a, f, s->map[m], y + r, it, e[r], t[r]);
+                    doubtful |= apply(a, f, s->map[0], y + r, it, e[r], t[r]) << (V * r);
+                    if (s->maps > 1) apply(a, f, s->map[1], y + r, it, e[r], t[r]);
                 }
                 finish(a, f, s, y + r, it, e[r], t[r]);
             }
@@ -302,38 +314,59 @@ private:
         const int y_i = y + f.row0, pitch = a.geometry.pitch;
         const Real* i = Geometry::at(a.geometry, map.roots, 3, y_i) + it.x;
         const Real* j = Geometry::at(a.geometry, map.roots, 3, y_i + f.dy) + it.x + it.dx;
+        Real p[V], inverse[V], rest[V];
+        fetch_four(i, p);
+        fetch_four(i + pitch, inverse);
+        fetch_four(i + 2 * pitch, rest);
         Roots out;
         NTKFAST_UNROLL
         for (int m = 0; m < V; ++m) {
-            out.i[m] = {i[m], i[m + pitch], i[m + 2 * pitch]};
-            out.j[m] = {j[m], j[m + pitch], j[m + 2 * pitch]};
+            out.i[m] = {p[m], inverse[m], rest[m]};
+            out.j[m] = {fetch(j + m), fetch(j + m + pitch), fetch(j + m + 2 * pitch)};
         }
         return out;
     }
 
-    static NTKFAST_DEVICE void apply(const A& a, const F& f, const Map<Real>& map, int y, const Item& it, Real (&e)[V],
-                                     Real (&t)[V]) {
-        if (map.kind == MapKind::sums) return;
+    // One map on four pairs.  Returns a bit for each that is to be done again, with E in double.
+    static NTKFAST_DEVICE int apply(const A& a, const F& f, const Map<Real>& map, int y, const Item& it, Real (&e)[V],
+                                    Real (&t)[V]) {
+        if (map.kind == MapKind::sums) return 0;
         const Roots roots = roots_at(a, f, map, y, it);
-        const auto set = [&](int m, const Pair<Real>& out) { e[m] = out.e, t[m] = out.t; };
         if (map.kind == MapKind::linear || map.kind == MapKind::output) {
             NTKFAST_UNROLL
-            for (int m = 0; m < V; ++m) set(m, pass(map, e[m], t[m], roots.i[m], roots.j[m]));
-        } else if (!with_smooth || map.kind == MapKind::rectifier) {
-            if (map.tangent) {
-                NTKFAST_UNROLL
-                for (int m = 0; m < V; ++m) set(m, activate<true>(e[m], t[m], roots.i[m], roots.j[m], map.constants));
-            } else {
-                NTKFAST_UNROLL
-                for (int m = 0; m < V; ++m) set(m, activate<false>(e[m], t[m], roots.i[m], roots.j[m], map.constants));
-            }
-        } else if constexpr (with_smooth) {
-            NTKFAST_UNROLL
             for (int m = 0; m < V; ++m) {
-                set(m, smooth<Real>(map.kind, e[m], t[m], roots.i[m], roots.j[m], map.smooth));
-                if (!map.tangent) t[m] = 0;
+                const Pair<Real> out = pass(map, e[m], t[m], roots.i[m], roots.j[m]);
+                e[m] = out.e, t[m] = out.t;
+            }
+            return 0;
+        }
+        if constexpr (with_smooth) {
+            if (map.kind != MapKind::rectifier) {
+                NTKFAST_UNROLL
+                for (int m = 0; m < V; ++m) {
+                    const Pair<Real> out = smooth<Real>(map.kind, e[m], t[m], roots.i[m], roots.j[m], map.smooth);
+                    e[m] = out.e, t[m] = map.tangent ? out.t : Real(0);
+                }
+                return map.always_refined ? (1 << V) - 1 : 0;
             }
         }
+        return map.refined ? rectify<true>(map, roots, e, t) : rectify<false>(map, roots, e, t);
+    }
+
+    template <bool refined>
+    static NTKFAST_DEVICE int rectify(const Map<Real>& map, const Roots& roots, Real (&e)[V], Real (&t)[V]) {
+        // A copy: read one by one where they are needed, the constants would stand in branches.
+        const ActivationConstants<Real> k = map.constants;
+        const bool tangent = map.tangent;
+        int doubtful = 0;
+        NTKFAST_UNROLL
+        for (int m = 0; m < V; ++m) {
+            if (refined && certainty(e[m], roots.i[m], roots.j[m], k) < 0) doubtful |= 1 << m;
+            const Pair<Real> out = activate<true>(e[m], t[m], roots.i[m], roots.j[m], k);
+            e[m] = out.e;
+            t[m] = tangent ? out.t : Real(0);
+        }
+        return doubtful;
     }
 
     // A convolution whose output no activation follows: E' = scale E, T' = scale T; of the last one T, or S without a tangent.
@@ -343,17 +376,6 @@ private:
         const Real trainable = output && !map.tangent ? Real(1) : map.constants.trainable;
         const Real sum = trainable * covariance(e, i.p, j.p) + t;
         return {map.scale * e, output ? sum : map.tangent ? map.scale * sum : Real(0)};
-    }
-
-    // Pairs of the first stage that are to be done again with E in double: a bit for each column.
-    static NTKFAST_DEVICE int doubts(const A& a, const F& f, const S* s, int y, const Item& it, const Real (&e)[V]) {
-        const Map<Real>& map = s->map[0];
-        if (map.always_refined) return (1 << V) - 1;
-        const Roots roots = roots_at(a, f, map, y, it);
-        int bits = 0;
-        NTKFAST_UNROLL
-        for (int m = 0; m < V; ++m) bits |= certainty(e[m], roots.i[m], roots.j[m], map.constants) < 0 ? 1 << m : 0;
-        return bits;
     }
 
     // As Pipeline::refine, for the pairs whose bits are set.
