@@ -135,10 +135,9 @@ Layout Segment::lay_out(int lanes, int columns, std::size_t real) const {
     out.words = out.results;
     if (plan_.target.kind == TargetKind::output) out.words += std::int64_t(rows_per_step) * lanes * out.out_pitch;
     out.words = (out.words + 3) / 4 * 4;
-    const int items = (columns + 2 * out.halo) / columns_per_item * lanes, most = 512;
+    const int items = (columns + 2 * out.halo) / columns_per_item * lanes, most = most_sweep_threads(real);
     const int passes = (items + most - 1) / most;
     out.threads = std::clamp(up_to((items + passes - 1) / passes, 32), 64, most);
-    (void)real;
     return out;
 }
 
@@ -160,13 +159,13 @@ Layout Segment::layout(const Device& device, std::size_t real, const Tuning& tun
             Layout layout = lay_out(lanes, columns, real);
             const std::int64_t bytes = layout.words * std::int64_t(real);
             layout.shared = bytes <= device.shared_per_block && !tuning.no_shared;
-            // Registers: 64 K for the multiprocessor, at most 128 a thread.
-            layout.blocks = std::max(1, 512 / layout.threads);
+            const int threads = most_sweep_threads(real);  // of a multiprocessor, by the registers
+            layout.blocks = std::max(1, threads / layout.threads);
             if (layout.shared)
                 layout.blocks =
                     std::min<int>(layout.blocks, int(device.shared_per_multiprocessor / (bytes + reserved)));
             const double useful = columns / (columns + 1.0 * layout.halo) * lanes / (lanes + 2.0);
-            const double warps = std::min(1.0, layout.blocks * layout.threads / 512.0);
+            const double warps = std::min(1.0, double(layout.blocks * layout.threads) / threads);
             double score = useful * std::sqrt(warps) * (layout.blocks > 1 ? 1 : 0.9) * (columns == width ? 1.05 : 1);
             if (!layout.shared) score *= 0.01;
             if (score > best_score) best = layout, best_score = score;

@@ -14,7 +14,9 @@ namespace ntkfast::cuda {
 constexpr int columns_per_item = 4;  // adjacent columns of one displacement that an item takes through a stage ...
 constexpr int rows_per_step = 2;     // ... in so many rows
 constexpr int most_maps = 2;         // pointwise maps in one stage
-constexpr int guard = 4;             // positions before the first column and behind the last
+// Threads of a block, at most; so many threads of a multiprocessor leave 168 registers to each in float, 255 in double.
+constexpr int most_sweep_threads(std::size_t real) { return real == 4 ? 384 : 256; }
+constexpr int guard = 4;  // positions before the first column and behind the last
 
 NTKFAST_HD int larger(int a, int b) { return a > b ? a : b; }
 NTKFAST_HD int smaller(int a, int b) { return a < b ? a : b; }

@@ -23,7 +23,7 @@ template <class Real> struct Frame {
 
 template <class Real, Reach reach> struct SweepKernel {
     using Arguments = Sweep<Real>;
-    static constexpr int most_threads = 512;
+    static constexpr int most_threads = most_sweep_threads(sizeof(Real));
     static constexpr int V = columns_per_item, R = rows_per_step;
     static constexpr bool general = reach != Reach::plain, with_smooth = reach == Reach::all;
     // Where a layout must have as many lanes, its strides are constants of the code.
@@ -63,7 +63,9 @@ private:
     static NTKFAST_DEVICE int row_words(const A& a) { return a.positions * stride(a); }
     // Position 0, lane 0.
     static NTKFAST_DEVICE Real* row_at(const A& a, const F& f, const Rows& rows, int y, int field) {
-        return f.memory + (rows.first + modulo(y, rows.slots) * rows.fields + field) * row_words(a);
+        // Without merges no row waits, and a slot is a bit.
+        const int slot = !general || rows.slots == R ? y & (R - 1) : modulo(y, rows.slots);
+        return f.memory + (rows.first + slot * rows.fields + field) * row_words(a);
     }
     static NTKFAST_DEVICE int dx_of(const A& a, const F& f, int b) { return f.task.dx + (general ? a.dx_step * b : b); }
     static NTKFAST_DEVICE int x_of(const A& a, const F& f, int c) { return f.task.x + c - guard - a.halo; }
@@ -136,12 +138,12 @@ private:
                 Real e[V] = {0, 0, 0, 0};
                 const int channels = C > 0 ? C : s->channels;
                 NTKFAST_UNROLL
-                for (int c = 0; c < channels; ++c) {
+                for (int c = 0; c < channels; ++c, i += a.geometry.pitch, j += a.geometry.pitch) {
                     Real x_i[V];
-                    fetch_four(i + c * a.geometry.pitch, x_i);
+                    fetch_four(i, x_i);
                     NTKFAST_UNROLL
                     for (int m = 0; m < V; ++m) {
-                        const Real diff = x_i[m] - fetch(j + c * a.geometry.pitch + m);
+                        const Real diff = x_i[m] - fetch(j + m);
                         e[m] += diff * diff;
                     }
                 }
@@ -156,12 +158,14 @@ private:
     // Window sums of the value before, and one or two pointwise maps.
     template <int K> static NTKFAST_DEVICE void map_stage(Team& team, const A& a, const F& f, const S* s, int y) {
         const Items all = items(a, f, s->halo);
+        // Of the newest row in the ring of a large kernel.
+        const int slot = K > 0 ? 0 : modulo(y + s->kernel_size / 2, s->kernel_size);
         team.for_each(all.count, [=, &a](int n) {
             const Item it = item(a, f, all.first, n);
             Real e[R][V], t[R][V];
-            window<K>(a, f, s, y, it, 0, e);
+            window<K>(a, f, s, y, slot, it, 0, e);
             if (s->tangent_in) {
-                window<K>(a, f, s, y, it, 1, t);
+                window<K>(a, f, s, y, slot, it, 1, t);
             } else {
                 NTKFAST_UNROLL
                 for (int r = 0; r < R; ++r) NTKFAST_UNROLL
@@ -224,7 +228,7 @@ private:
 
     // Rows y, y + 1 of the window sums of one field, from the newest rows of the value before.
     template <int K>
-    static NTKFAST_DEVICE void window(const A& a, const F& f, const S* s, int y, const Item& it, int field,
+    static NTKFAST_DEVICE void window(const A& a, const F& f, const S* s, int y, int slot, const Item& it, int field,
                                       Real (&sums)[R][V]) {
         const int k = K > 0 ? K : s->kernel_size, newest = y + k / 2;
         const int at = it.c * stride(a) + it.b;
@@ -242,7 +246,8 @@ private:
             direct<K>(a, f, s, newest, at, field, rows, sums);
         } else {
             NTKFAST_UNROLL
-            for (int r = 0; r < R; ++r) two_ended(a, f, s, newest + r, at, field, rows[r], sums[r]);
+            for (int r = 0; r < R; ++r)
+                two_ended(a, f, s, r == 0 ? slot : slot + r - (slot + r >= k ? k : 0), at, field, rows[r], sums[r]);
         }
     }
 
@@ -251,11 +256,13 @@ private:
     static NTKFAST_DEVICE void direct(const A& a, const F& f, const S* s, int newest, int at, int field,
                                       const Real (&rows)[R][V], Real (&sums)[R][V]) {
         static_assert(K > R, "the ring keeps rows of one step only");
-        const Rows ring{s->ring + field * (K - 1), K - 1, 1};
+        static_assert(((K - 1) & (K - 2)) == 0, "slots are counted by bits");
+        Real* ring = f.memory + (s->ring + field * (K - 1)) * row_words(a) + at;
+        const auto slot = [&](int row) { return ring + (row & (K - 2)) * row_words(a); };
         NTKFAST_UNROLL
         for (int d = K - 1; d >= 1; --d) {
             Real old[V];
-            load(row_at(a, f, ring, newest - d, 0) + at, stride(a), old);
+            load(slot(newest - d), stride(a), old);
             NTKFAST_UNROLL
             for (int r = 0; r < R; ++r) {
                 // Row newest - d is in the window of row newest + r if it is among its last k.
@@ -269,14 +276,14 @@ private:
             NTKFAST_UNROLL
             for (int n = 0; n <= r; ++n) NTKFAST_UNROLL
             for (int m = 0; m < V; ++m) sums[r][m] += rows[n][m];
-            store(row_at(a, f, ring, newest + r, 0) + at, stride(a), rows[r]);
+            store(slot(newest + r), stride(a), rows[r]);
         }
     }
 
     // Two-ended sums, as in Pipeline::push: complete blocks of k rows are replaced by their suffix sums, one more row is the prefix.
-    static NTKFAST_DEVICE void two_ended(const A& a, const F& f, const S* s, int newest, int at, int field,
+    static NTKFAST_DEVICE void two_ended(const A& a, const F& f, const S* s, int slot, int at, int field,
                                          const Real (&row)[V], Real (&sums)[V]) {
-        const int k = s->kernel_size, slot = modulo(newest, k);
+        const int k = s->kernel_size;
         Real* ring = f.memory + (s->ring + field * (k + 1)) * row_words(a) + at;
         Real* prefix = ring + k * row_words(a);
         store(ring + slot * row_words(a), stride(a), row);
@@ -318,11 +325,12 @@ private:
         fetch_four(i, p);
         fetch_four(i + pitch, inverse);
         fetch_four(i + 2 * pitch, rest);
+        const Real *p_j = j, *inverse_j = j + pitch, *rest_j = inverse_j + pitch;
         Roots out;
         NTKFAST_UNROLL
         for (int m = 0; m < V; ++m) {
             out.i[m] = {p[m], inverse[m], rest[m]};
-            out.j[m] = {fetch(j + m), fetch(j + m + pitch), fetch(j + m + 2 * pitch)};
+            out.j[m] = {fetch(p_j + m), fetch(inverse_j + m), fetch(rest_j + m)};
         }
         return out;
     }
@@ -470,7 +478,7 @@ private:
 
     // Row y of the block's results: of each lane the strip's columns.
     static NTKFAST_DEVICE Real* result_row(const A& a, const F& f, int y) {
-        return f.memory + a.results + modulo(y, R) * (a.out_pitch << lane_bits(a));
+        return f.memory + a.results + (y & (R - 1)) * (a.out_pitch << lane_bits(a));
     }
 
     static NTKFAST_DEVICE void keep(const A& a, const F& f, const S* s, int y, const Item& it, const Real (&e)[V],
