@@ -243,6 +243,58 @@ void test_tunings() {
         }
 }
 
+// --- Images with many pairs that are alike, parallel or opposite --------------------------------------------------------------
+
+// Two flat halves of different brightness, a periodic picture, one of few levels, single bright pixels.
+std::vector<std::pair<const char*, std::vector<double>>> alike_images(const Shape& shape) {
+    std::vector<std::pair<const char*, std::vector<double>>> out = {
+        {"halves", {}}, {"periodic", {}}, {"levels", {}}, {"spiked", {}}, {"checkers", {}}};
+    const std::vector<double> drawn = normals(shape.pixels(), 9);
+    for (int y = 0; y < shape.height; ++y)
+        for (int x = 0; x < shape.width; ++x) {
+            const double noise = drawn[std::size_t(y * shape.width + x)];
+            out[0].second.push_back(2 * x < shape.width ? 1.0 : 1.0 / 3);
+            out[1].second.push_back(drawn[std::size_t(y % 2 * shape.width + x % 4)]);
+            out[2].second.push_back(noise > 0.3 ? 1 : noise > -0.5 ? 0.5 : 0);
+            out[3].second.push_back((x * 7 + y * 3) % 19 == 0 ? 100 : noise);
+            out[4].second.push_back((x + y) % 2 == 0 ? 1 : -1);
+        }
+    return out;
+}
+
+// Where the rounding of E shows most: the bar of float is 1e-5 there.  On the device the local variances behind averages must
+// come from its own fields, or flat cells would err by 1e-4.
+template <class Real> void check_alike(const Network& network, Padding padding, const char* name,
+                                       const std::vector<double>& image, const Shape& shape) {
+    Case c = make_case(network, shape, padding, Kernel::ntk);
+    c.image = image;
+    const auto nodes = oracle::nodes(c.program, shape.height, shape.width, 1, c.pixels());
+    c.expected.assign(oracle::result(c.program, nodes).values.begin(), oracle::result(c.program, nodes).values.end());
+    c.largest = 0;
+    for (const double value : c.expected) c.largest = std::max(c.largest, std::abs(value));
+    const cuda::Engine<Real> engine(c.program, shape, c.pixels(), 0, 1);
+    const std::vector<Real> out = dense_of(engine);
+    double worst = 0;
+    for (std::size_t e = 0; e < out.size(); ++e) {
+        const double off = std::abs(double(out[e]) - c.expected[e]) / c.largest;
+        worst = std::max(worst, std::isnan(off) ? INFINITY : off);
+    }
+    char text[32];
+    std::snprintf(text, sizeof text, ": %.1e", worst);
+    check(worst <= (sizeof(Real) == 4 ? 1e-5 : 1e-8), std::string("alike: ") + name + ", " + c.name + text);
+}
+
+void test_alike() {
+    const Shape shape{8, 12, 1, 1};
+    for (const Network& network : {networks::vanilla(1, 5), networks::vanilla(3, 3), networks::vanilla(2, 1),
+                                   networks::unet(1, true), networks::pyramids()[4]})
+        for (const Padding padding : {Padding::zeros, Padding::circular})
+            for (const auto& [name, image] : alike_images(shape)) {
+                check_alike<float>(network, padding, name, image, shape);
+                check_alike<double>(network, padding, name, image, shape);
+            }
+}
+
 // --- Larger images, against the CPU engine --------------------------------------------------------------------------------
 
 template <class Real>
@@ -424,6 +476,7 @@ int main() {
         {"several resolutions", test_several_resolutions},
         {"noise", test_noise},
         {"tunings", test_tunings},
+        {"alike", test_alike},
         {"against the CPU", test_against_cpu},
         {"reproducible", test_reproducible},
         {"estimate", test_estimate},
