@@ -153,11 +153,15 @@ double Segment::score(const Layout& layout, const Device& device, std::size_t re
     // Fewer lanes read and write the sums more often, and 32 are the width of a warp.
     const double reading = layout.lanes() == 32 ? 1 : layout.lanes() == 16 ? 0.8 : layout.lanes() == 8 ? 0.65 : 0.5;
     const double warps = std::min(1.0, double(layout.blocks * layout.threads) / most_sweep_threads(real));
+    // Pixels j of a strip are more than its pixels i, by the lanes.
+    const double sums =
+        plan_.target.kind == TargetKind::output ? layout.columns / (layout.columns + 0.15 * layout.lanes()) : 1;
     // Of two blocks one works while the other waits at a barrier.
     const double waiting = layout.blocks > 1 ? 1 : 0.9;
     const double tasks = double(plan_.shape.width) / layout.columns * 2 * plan_.shape.width / layout.lanes();
     const double spread = std::min(1.0, tasks * plan_.shape.height / (2.0 * device.multiprocessors * layout.blocks));
-    return in_strips * in_lanes * reading * std::sqrt(warps) * waiting * std::sqrt(spread) * (layout.shared ? 1 : 0.01);
+    return in_strips * in_lanes * reading * sums * std::sqrt(warps) * waiting * std::sqrt(spread) *
+           (layout.shared ? 1 : 0.01);
 }
 
 Layout Segment::layout(const Device& device, std::size_t real, const Tuning& tuning) const {
