@@ -20,8 +20,9 @@ namespace {
 
 // Partial sums of a task, in Real, are added in double after so many displacements dy, each with all lanes at once.
 constexpr int most_dy = 64;
-// Work of one launch, in pairs times stages: some 0.1 s if a card does a tenth of its floor.  An estimate until measured.
-constexpr double launch_work = 1e10;
+// Work of one launch for each multiprocessor, in pairs times stages: 0.1 s if it does a quarter of the floor.  An estimate until
+// measured on a card.
+constexpr double launch_work = 2e8;
 // Columns of v in one sweep, at most.
 constexpr int most_columns = 64;
 // Share of the device's memory that tiles and scratch may take.
@@ -484,7 +485,8 @@ template <class Real> struct Engine<Real>::Impl {
             std::size_t last = first;
             std::int64_t pairs = 0;
             double work = 0;
-            while (last < all.size() && int(last - first) < at_once && (last == first || work < launch_work)) {
+            while (last < all.size() && int(last - first) < at_once &&
+                   (last == first || work < launch_work * device.multiprocessors)) {
                 const std::int64_t more = pairs_of(segment, all[last++]);
                 pairs += more;
                 work += double(more) * sweep.stage_count;
@@ -702,10 +704,11 @@ template <class Real> struct Engine<Real>::Impl {
             result.pitch_j = sizes.pitch_j;
             bool any = false;
             sweep_output(result, sizes.tasks, stream, monitor, [&](int count) {
+                const int groups = (columns + 3) / 4;
                 launch_items<AddTiles<Real>>(
                     "add tiles",
                     {geometry, tasks.data(), count, plans.layouts.back().lanes(), tiles.data(), sizes.tile,
-                     sizes.tile_i, sizes.pitch_i, sizes.pitch_j, columns, totals.data(), !any, pixels * columns},
+                     sizes.tile_i, sizes.pitch_i, sizes.pitch_j, columns, totals.data(), groups, !any, pixels * groups},
                     stream);
                 any = true;
             });

@@ -141,8 +141,29 @@ Layout Segment::lay_out(int lanes, int columns, std::size_t real) const {
     return out;
 }
 
-// Wider strips have less halo, more lanes read and write the sums less often; two blocks on a multiprocessor work while the
-// other waits at a barrier.  An estimate, to be measured on a card.
+// Share of a block's work that is wanted, times what lets the multiprocessor work at its rate.  An estimate, to be measured on a
+// card: the two roots and the factors of `reading` are guesses.
+double Segment::score(const Layout& layout, const Device& device, std::size_t real) const {
+    double done = 0;
+    for (const StagePlan& stage : stages_)
+        done += up_to(layout.columns + 2 * plan_.values[std::size_t(stage.value)].reach, columns_per_item);
+    const double in_strips = double(stages_.size()) * layout.columns / done;
+    // Strips cross the ends of the lanes: half of the lanes, on average, are beyond.
+    const double in_lanes = plan_.shape.width / (plan_.shape.width + layout.lanes() / 2.0);
+    // Fewer lanes read and write the sums more often, and 32 are the width of a warp.
+    const double reading = layout.lanes() == 32 ? 1 : layout.lanes() == 16 ? 0.8 : layout.lanes() == 8 ? 0.65 : 0.5;
+    const double warps = std::min(1.0, double(layout.blocks * layout.threads) / most_sweep_threads(real));
+    // Pixels j of a strip are more than its pixels i, by the lanes.
+    const double sums =
+        plan_.target.kind == TargetKind::output ? layout.columns / (layout.columns + 0.15 * layout.lanes()) : 1;
+    // Of two blocks one works while the other waits at a barrier.
+    const double waiting = layout.blocks > 1 ? 1 : 0.9;
+    const double tasks = double(plan_.shape.width) / layout.columns * 2 * plan_.shape.width / layout.lanes();
+    const double spread = std::min(1.0, tasks * plan_.shape.height / (2.0 * device.multiprocessors * layout.blocks));
+    return in_strips * in_lanes * reading * sums * std::sqrt(warps) * waiting * std::sqrt(spread) *
+           (layout.shared ? 1 : 0.01);
+}
+
 Layout Segment::layout(const Device& device, std::size_t real, const Tuning& tuning) const {
     if (tuning.lanes != 0 && (tuning.lanes < 4 || tuning.lanes > 32 || (tuning.lanes & (tuning.lanes - 1)) != 0))
         throw std::invalid_argument("lanes must be 4, 8, 16 or 32");
@@ -164,10 +185,7 @@ Layout Segment::layout(const Device& device, std::size_t real, const Tuning& tun
             if (layout.shared)
                 layout.blocks =
                     std::min<int>(layout.blocks, int(device.shared_per_multiprocessor / (bytes + reserved)));
-            const double useful = columns / (columns + 1.0 * layout.halo) * lanes / (lanes + 2.0);
-            const double warps = std::min(1.0, double(layout.blocks * layout.threads) / threads);
-            double score = useful * std::sqrt(warps) * (layout.blocks > 1 ? 1 : 0.9) * (columns == width ? 1.05 : 1);
-            if (!layout.shared) score *= 0.01;
+            const double score = this->score(layout, device, real);
             if (score > best_score) best = layout, best_score = score;
         }
     }

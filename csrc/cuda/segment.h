@@ -51,6 +51,7 @@ private:
     void place_rows();
     Rows take(int slots, bool tangent);
     Layout lay_out(int lanes, int columns, std::size_t real) const;
+    double score(const Layout& layout, const Device& device, std::size_t real) const;
 
     Plan plan_;
     std::vector<StagePlan> stages_;

@@ -48,36 +48,39 @@ template <class Real> struct AddTiles {
         std::int64_t tile, tile_i;
         int pitch_i, pitch_j, columns;
         double* totals;
-        bool first;  // wave
-        std::int64_t count;
+        int groups;          // of 4 columns
+        bool first;          // wave
+        std::int64_t count;  // pixels times groups
     };
     static constexpr int most_threads = items_per_block;
     static NTKFAST_DEVICE void run(Team& team, int block, double*, const Arguments& a) {
         each_item(team, block, a.count, [&a](std::int64_t n) {
             const Geometry& g = a.geometry;
-            const int x = int(n % g.width), column = int(n / g.width % a.columns);
-            const int y = int(n / g.width / a.columns);
-            double* to = a.totals + (std::int64_t(y) * g.width + x) * a.columns + column;
-            double sum = a.first ? 0.0 : *to;
+            const std::int64_t pixel = n % (a.count / a.groups);
+            const int column = int(n / (a.count / a.groups)) * 4, count = smaller(4, a.columns - column);
+            const int x = int(pixel % g.width), y = int(pixel / g.width);
+            double* to = a.totals + pixel * a.columns + column;
+            double sums[4] = {0, 0, 0, 0};
+            for (int c = 0; c < count; ++c) sums[c] = a.first ? 0.0 : to[c];
             for (int m = 0; m < a.task_count; ++m) {
-                // The rows that the first dy of the task wrote.
                 const Task task = a.tasks[m];
-                const Real* tile = a.tiles + m * a.tile;
-                const std::ptrdiff_t row = std::ptrdiff_t(y) * a.columns + column;
-                const int u = x - task.x;
-                if (u >= 0 && u < task.columns && (g.circular || y < g.height - task.dy))
-                    sum += double(tile[row * a.pitch_i + u]);
-                if (!g.circular && y < task.dy) continue;
-                const int end = task.columns + a.lanes;
-                const Real* tile_j = tile + a.tile_i + row * a.pitch_j;
-                const int at = u - task.dx;
+                const Real* tile_i = a.tiles + m * a.tile + (std::ptrdiff_t(y) * a.columns + column) * a.pitch_i;
+                const Real* tile_j =
+                    a.tiles + m * a.tile + a.tile_i + (std::ptrdiff_t(y) * a.columns + column) * a.pitch_j;
+                const auto add = [&](const Real* from, int pitch) {
+                    for (int c = 0; c < count; ++c) sums[c] += double(from[c * std::ptrdiff_t(pitch)]);
+                };
+                // Only rows that the first dy of the task wrote.
+                const int u = x - task.x, end = task.columns + a.lanes;
+                if (u >= 0 && u < task.columns && (g.circular || y < g.height - task.dy)) add(tile_i + u, a.pitch_i);
                 if (!g.circular) {
-                    if (at >= 0 && at < end) sum += double(tile_j[at]);
-                    continue;
+                    const int at = u - task.dx;
+                    if (at >= 0 && at < end && y >= task.dy) add(tile_j + at, a.pitch_j);
+                } else {
+                    for (int at = modulo(u - task.dx, g.width); at < end; at += g.width) add(tile_j + at, a.pitch_j);
                 }
-                for (int turn = modulo(at, g.width); turn < end; turn += g.width) sum += double(tile_j[turn]);
             }
-            *to = sum;
+            for (int c = 0; c < count; ++c) to[c] = sums[c];
         });
     }
 };

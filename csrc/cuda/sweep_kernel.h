@@ -168,8 +168,10 @@ private:
                 window<K>(a, f, s, y, slot, it, 1, t);
             } else {
                 NTKFAST_UNROLL
-                for (int r = 0; r < R; ++r) NTKFAST_UNROLL
-                for (int m = 0; m < V; ++m) t[r][m] = 0;
+                for (int r = 0; r < R; ++r) {
+                    NTKFAST_UNROLL
+                    for (int m = 0; m < V; ++m) t[r][m] = 0;
+                }
             }
             int doubtful = 0;  // a bit for each pair
             NTKFAST_UNROLL
@@ -240,8 +242,10 @@ private:
         }
         if constexpr (K == 1) {
             NTKFAST_UNROLL
-            for (int r = 0; r < R; ++r) NTKFAST_UNROLL
-            for (int m = 0; m < V; ++m) sums[r][m] = rows[r][m];
+            for (int r = 0; r < R; ++r) {
+                NTKFAST_UNROLL
+                for (int m = 0; m < V; ++m) sums[r][m] = rows[r][m];
+            }
         } else if constexpr (K > 1) {
             direct<K>(a, f, s, newest, at, field, rows, sums);
         } else {
@@ -274,8 +278,10 @@ private:
         NTKFAST_UNROLL
         for (int r = 0; r < R; ++r) {
             NTKFAST_UNROLL
-            for (int n = 0; n <= r; ++n) NTKFAST_UNROLL
-            for (int m = 0; m < V; ++m) sums[r][m] += rows[n][m];
+            for (int n = 0; n <= r; ++n) {
+                NTKFAST_UNROLL
+                for (int m = 0; m < V; ++m) sums[r][m] += rows[n][m];
+            }
             store(slot(newest + r), stride(a), rows[r]);
         }
     }
@@ -650,23 +656,20 @@ private:
     // --- Results --------------------------------------------------------------------------------------------------------
 
     static NTKFAST_DEVICE void deliver(Team& team, const A& a, const F& f, int y, int block) {
-        for (int r = 0; r < R; ++r) {
-            if (y + r < 0 || y + r >= f.rows) continue;
-            if constexpr (general) {
-                switch (a.result.kind) {
-                    case ResultKind::matrix: into_matrix(team, a, f, y + r); continue;
-                    case ResultKind::stored:
-                    case ResultKind::strided: into_bands(team, a, f, y + r); continue;
-                    case ResultKind::pooled: into_pool(team, a, f, y + r); continue;
-                    default: break;
-                }
+        if (a.result.kind == ResultKind::product) {
+            // Right-hand sides in fours, and what is left one by one: the fewer there are, the more threads are to have work.
+            const int fours = a.result.columns / 4, ones = a.result.columns % 4;
+            if (fours > 0) multiply<4>(team, a, f, y, block, 0, fours);
+            if (ones > 0) multiply<1>(team, a, f, y, block, 4 * fours, ones);
+        }
+        if constexpr (general) {
+            for (int r = 0; r < R; ++r) {
+                if (y + r < 0 || y + r >= f.rows) continue;
+                if (a.result.kind == ResultKind::matrix) into_matrix(team, a, f, y + r);
+                if (a.result.kind == ResultKind::stored || a.result.kind == ResultKind::strided)
+                    into_bands(team, a, f, y + r);
+                if (a.result.kind == ResultKind::pooled) into_pool(team, a, f, y + r);
             }
-            for (int first = 0; first < a.result.columns; first += 4) switch (a.result.columns - first) {
-                    case 1: multiply<1>(team, a, f, y + r, block, first); break;
-                    case 2: multiply<2>(team, a, f, y + r, block, first); break;
-                    case 3: multiply<3>(team, a, f, y + r, block, first); break;
-                    default: multiply<4>(team, a, f, y + r, block, first); break;
-                }
         }
     }
 
@@ -691,81 +694,116 @@ private:
         }
     }
 
-    // out(i) += T v(j) and out(j) += T v(i), for N right-hand sides, into the tiles of the task: each entry is the item's own.
+    // Row y + r and right-hand sides [c, c + N) of an item of multiply(), and four columns.
+    struct Part {
+        bool inside;
+        int y_i, y_j, c, quad;
+        const Real* t;
+    };
     template <int N>
-    static NTKFAST_DEVICE void multiply(Team& team, const A& a, const F& f, int y, int block, int first_column) {
+    static NTKFAST_DEVICE Part part_of(const A& a, const F& f, int y, int first_column, int groups, int quads, int n) {
+        const int rest = n / quads, row = y + rest / groups;
+        Part part;
+        part.inside = row >= 0 && row < f.rows;
+        part.quad = n % quads;
+        part.c = first_column + rest % groups * N;
+        part.y_i = row + f.row0;
+        part.y_j = a.geometry.circular ? modulo(part.y_i + f.dy, a.geometry.height) : part.y_i + f.dy;
+        part.t = result_row(a, f, row);
+        return part;
+    }
+
+    // out(i) += T v(j) and out(j) += T v(i), for `groups` times N right-hand sides, into the tiles of the task: each entry is the
+    // item's own.
+    template <int N>
+    static NTKFAST_DEVICE void multiply(Team& team, const A& a, const F& f, int y, int block, int first_column,
+                                        int groups) {
         const Result<Real>& to = a.result;
-        const int lanes = 1 << lane_bits(a), pitch = a.geometry.pitch, y_i = y + f.row0;
-        const int y_j = a.geometry.circular ? modulo(y_i + f.dy, a.geometry.height) : y_i + f.dy;
-        const Real* t = result_row(a, f, y);
-        const Real* v_i = Geometry::at(a.geometry, to.v, to.columns, y_i) + first_column * pitch + f.task.x;
-        const Real* v_j = Geometry::at(a.geometry, to.v, to.columns, y_j) + first_column * pitch + f.task.x;
-        Real* tile = to.tiles + block * to.tile;
-        Real* tile_i = tile + (std::ptrdiff_t(y_i) * to.columns + first_column) * to.pitch_i;
-        Real* tile_j = tile + to.tile_i + (std::ptrdiff_t(y_j) * to.columns + first_column) * to.pitch_j;
+        const int lanes = 1 << lane_bits(a), pitch = a.geometry.pitch;
+        Real* tile_i = to.tiles + block * to.tile;
+        Real* tile_j = tile_i + to.tile_i;
 
         // Four columns of i: sum_b T_b(x) v(x + dx_b)
-        team.for_each(f.task.columns / V, [=, &a](int n) {
+        const int quads_i = f.task.columns / V;
+        team.for_each(R * groups * quads_i, [=, &a](int n) {
+            const Part part = part_of<N>(a, f, y, first_column, groups, quads_i, n);
+            if (!part.inside) return;
+            const Real* v = Geometry::at(a.geometry, to.v, to.columns, part.y_j) + part.c * pitch + f.task.x +
+                            f.task.dx + V * part.quad;
             Real sums[N][V], w[N][2 * V];
             NTKFAST_UNROLL
             for (int c = 0; c < N; ++c) {
-                load_four(v_j + c * pitch + V * n + f.task.dx, w[c]);
+                fetch_four(v + c * pitch, w[c]);
                 NTKFAST_UNROLL
                 for (int m = 0; m < V; ++m) sums[c][m] = 0;
             }
             for (int b = 0; b < lanes; b += V) {
                 NTKFAST_UNROLL
-                for (int c = 0; c < N; ++c) load_four(v_j + c * pitch + V * n + f.task.dx + b + V, w[c] + V);
+                for (int c = 0; c < N; ++c) fetch_four(v + c * pitch + b + V, w[c] + V);
                 NTKFAST_UNROLL
                 for (int d = 0; d < V; ++d) {
                     Real row[V];
-                    load_four(t + (b + d) * a.out_pitch + V * n, row);
+                    load_four(part.t + (b + d) * a.out_pitch + V * part.quad, row);
                     NTKFAST_UNROLL
-                    for (int c = 0; c < N; ++c) NTKFAST_UNROLL
-                    for (int m = 0; m < V; ++m) sums[c][m] += row[m] * w[c][m + d];
+                    for (int c = 0; c < N; ++c) {
+                        NTKFAST_UNROLL
+                        for (int m = 0; m < V; ++m) sums[c][m] += row[m] * w[c][m + d];
+                    }
                 }
                 NTKFAST_UNROLL
-                for (int c = 0; c < N; ++c) NTKFAST_UNROLL
-                for (int m = 0; m < V; ++m) w[c][m] = w[c][m + V];
+                for (int c = 0; c < N; ++c) {
+                    NTKFAST_UNROLL
+                    for (int m = 0; m < V; ++m) w[c][m] = w[c][m + V];
+                }
             }
-            add_to_tile<N>(tile_i + V * n, to.pitch_i, f.first, sums);
+            const std::ptrdiff_t at = (std::ptrdiff_t(part.y_i) * to.columns + part.c) * to.pitch_i + V * part.quad;
+            add_to_tile<N>(tile_i + at, to.pitch_i, f.first, sums);
         });
 
         // Four columns u of j, counted from x + dx: sum_b T_b(u - b) v(u - b).  On the torus displacements that are their own
         // opposites meet each pair from both ends, and count once.
         const int period = 2 * f.dy % a.geometry.height == 0 && a.geometry.circular ? a.geometry.width : 0;
-        team.for_each((f.task.columns + lanes) / V, [=, &a](int n) {
+        const int quads_j = (f.task.columns + lanes) / V;
+        team.for_each(R * groups * quads_j, [=, &a](int n) {
+            const Part part = part_of<N>(a, f, y, first_column, groups, quads_j, n);
+            if (!part.inside) return;
+            const Real* v = Geometry::at(a.geometry, to.v, to.columns, part.y_i) + part.c * pitch + f.task.x;
             Real sums[N][V], w[N][2 * V];
             NTKFAST_UNROLL
             for (int c = 0; c < N; ++c) {
-                load_four(v_i + c * pitch + V * n, w[c] + V);
+                fetch_four(v + c * pitch + V * part.quad, w[c] + V);
                 NTKFAST_UNROLL
                 for (int m = 0; m < V; ++m) sums[c][m] = 0;
             }
             for (int b = 0; b < lanes; b += V) {
-                const int right = V * n - b, left = right - V;  // the lanes' columns
+                const int right = V * part.quad - b, left = right - V;  // the lanes' columns
+                const bool has_right = right >= 0 && right < f.task.columns;
+                const bool has_left = left >= 0 && left < f.task.columns;
                 NTKFAST_UNROLL
-                for (int c = 0; c < N; ++c) load_four(v_i + c * pitch + left, w[c]);
-                const bool has_right = right >= 0 && right < f.task.columns,
-                           has_left = left >= 0 && left < f.task.columns;
+                for (int c = 0; c < N; ++c) fetch_four(v + c * pitch + left, w[c]);
                 NTKFAST_UNROLL
                 for (int d = 0; d < V; ++d) {
                     if (period != 0 && 2 * (f.task.dx + b + d) % period == 0) continue;
-                    const Real* lane = t + (b + d) * a.out_pitch;
+                    const Real* lane = part.t + (b + d) * a.out_pitch;
                     Real row[2 * V];
                     NTKFAST_UNROLL
                     for (int m = 0; m < 2 * V; ++m) row[m] = 0;
                     if (has_left && d > 0) load_four(lane + left, row);
                     if (has_right) load_four(lane + right, row + V);
                     NTKFAST_UNROLL
-                    for (int c = 0; c < N; ++c) NTKFAST_UNROLL
-                    for (int m = 0; m < V; ++m) sums[c][m] += row[V + m - d] * w[c][V + m - d];
+                    for (int c = 0; c < N; ++c) {
+                        NTKFAST_UNROLL
+                        for (int m = 0; m < V; ++m) sums[c][m] += row[V + m - d] * w[c][V + m - d];
+                    }
                 }
                 NTKFAST_UNROLL
-                for (int c = 0; c < N; ++c) NTKFAST_UNROLL
-                for (int m = 0; m < V; ++m) w[c][m + V] = w[c][m];
+                for (int c = 0; c < N; ++c) {
+                    NTKFAST_UNROLL
+                    for (int m = 0; m < V; ++m) w[c][m + V] = w[c][m];
+                }
             }
-            add_to_tile<N>(tile_j + V * n, to.pitch_j, f.first, sums);
+            const std::ptrdiff_t at = (std::ptrdiff_t(part.y_j) * to.columns + part.c) * to.pitch_j + V * part.quad;
+            add_to_tile<N>(tile_j + at, to.pitch_j, f.first, sums);
         });
     }
 
