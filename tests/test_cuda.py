@@ -6,9 +6,11 @@ arrays are those of the host.  The tests of the errors that are met without a ca
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -609,3 +611,19 @@ def test_info_names_the_cards():
     assert info["devices"] == ["cpu", *(f"cuda:{n}" for n in range(len(_core.cuda_devices())))]
     assert info["cuda_architectures"] != "none"
     assert _core.cuda_devices()[0][0] in info["cuda_cards"][0]
+
+
+@on_a_device
+def test_benchmark_of_the_device(tmp_path):
+    """At tiny sizes; its results are checked by itself."""
+    root = Path(__file__).parents[1]
+    if not (root / "bench").exists():
+        pytest.skip("no benchmarks beside these tests")
+    out = tmp_path / "gpu.json"
+    command = [sys.executable, "-m", "bench.gpu", "--sizes", "8", "--networks", "unet", "--seconds", "60"]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([*sys.path, str(root)])}
+    done = subprocess.run([*command, "--json", str(out)], cwd=root, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    results = json.loads(out.read_text())["results"]["results"]
+    assert [result["what"] for result in results] == ["product", "descent", "stored product"]
+    assert all(result["seconds"] > 0 and result["error"] <= result["tolerance"] for result in results)
