@@ -45,8 +45,9 @@ public:
     NTKFAST_DEVICE void barrier() const { __syncthreads(); }
 };
 
+// One block of the most threads is enough for a multiprocessor: without the 1 the compiler makes room for two, and spills.
 template <class Kernel>
-__global__ void __launch_bounds__(Kernel::most_threads)
+__global__ void __launch_bounds__(Kernel::most_threads, 1)
     entry(const __grid_constant__ typename Kernel::Arguments arguments) {
     extern __shared__ double shared[];
     Team team;
