@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import os
 import platform
 import subprocess
 from pathlib import Path
@@ -40,8 +41,11 @@ def _git(*arguments: str) -> str:
 
 
 def commit() -> str:
-    """Commit checked out, with ``+changes`` if tracked files differ from it; ``unknown`` outside a repository."""
-    name = _git("rev-parse", "HEAD")
+    """Commit checked out, with ``+changes`` if tracked files differ from it.
+
+    Outside a repository what the environment variable NTKFAST_COMMIT says, or ``unknown``.
+    """
+    name = _git("rev-parse", "HEAD") or os.environ.get("NTKFAST_COMMIT", "")
     changed = _git("status", "--porcelain", "--untracked-files=no")
     return f"{name or 'unknown'}{'+changes' if changed else ''}"
 

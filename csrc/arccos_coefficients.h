@@ -7,8 +7,7 @@ template <class Real> struct ArccosCoefficients;
 
 template <> struct ArccosCoefficients<float> {
     // P: relative error 1.3e-7
-    static constexpr int terms_p = 7;
-    static constexpr float p[7] = {
+    float p[7] = {
         1.414213676f,
         0.1178400372f,
         0.02669000769f,
@@ -18,8 +17,7 @@ template <> struct ArccosCoefficients<float> {
         0.002207655996f,
     };
     // R: relative error 1.5e-7
-    static constexpr int terms_r = 6;
-    static constexpr float r[6] = {
+    float r[6] = {
         -0.9428089501f,
         -0.04714700418f,
         -0.007501761415f,
@@ -31,8 +29,7 @@ template <> struct ArccosCoefficients<float> {
 
 template <> struct ArccosCoefficients<double> {
     // P: relative error 1.3e-16
-    static constexpr int terms_p = 18;
-    static constexpr double p[18] = {
+    double p[18] = {
         1.4142135623730949447,
         0.11785113019782532129,
         0.026516504287265216705,
@@ -53,8 +50,7 @@ template <> struct ArccosCoefficients<double> {
         7.6096142520194439597e-6,
     };
     // R: relative error 7.4e-18
-    static constexpr int terms_r = 18;
-    static constexpr double r[18] = {
+    double r[18] = {
         -0.94280904158206336184,
         -0.047140452079105774582,
         -0.0075761440838619545885,

@@ -16,6 +16,9 @@
 #include "cpu/engine.h"
 #include "cpu/roofline.h"
 #include "cpu/threads.h"
+#include "cuda/device.h"
+#include "cuda/engine.h"
+#include "cuda/runtime.h"
 #include "program.h"
 
 namespace py = pybind11;
@@ -129,6 +132,18 @@ template <class Array> void require_shape(const char* name, const Array& array, 
     if (!same) throw py::value_error(std::string(name) + " must have shape (" + wanted + "), got (" + got + ")");
 }
 
+Shape shape_of(const Array<double>& images) {
+    if (images.ndim() != 4) throw py::value_error("images must have 4 dimensions (batch, height, width, channels)");
+    return {int(images.shape(1)), int(images.shape(2)), int(images.shape(3)), int(images.shape(0))};
+}
+
+// Columns of v (pixels, columns, batch).
+template <class Real> int columns_of(const Array<Real>& v, const Shape& shape) {
+    if (v.ndim() != 3) throw py::value_error("v must have 3 dimensions, got " + std::to_string(v.ndim()));
+    require_shape("v", v, {shape.pixels(), v.shape(1), shape.batch});
+    return int(v.shape(1));
+}
+
 template <class Real> class PyEngine {
 public:
     PyEngine(const std::vector<NodeTuple>& nodes, bool circular, bool nngp, const Array<double>& images, bool noise,
@@ -144,12 +159,10 @@ public:
 
     // v (pixels, columns, batch) -> the same shape
     Array<Real> product(const Array<Real>& v, py::object progress) const {
-        if (v.ndim() != 3) throw py::value_error("v must have 3 dimensions, got " + std::to_string(v.ndim()));
-        require_shape("v", v, {engine_.shape().pixels(), v.shape(1), engine_.shape().batch});
+        const int columns = columns_of(v, engine_.shape());
         Array<Real> out({v.shape(0), v.shape(1), v.shape(2)});
         const Real* from = v.data();
         Real* to = out.mutable_data();
-        const int columns = int(v.shape(1));
         PythonPoll(std::move(progress)).run([&](Poll poll) { engine_.product(from, to, columns, std::move(poll)); });
         return out;
     }
@@ -185,12 +198,111 @@ public:
     }
 
 private:
-    static Shape shape_of(const Array<double>& images) {
-        if (images.ndim() != 4) throw py::value_error("images must have 4 dimensions (batch, height, width, channels)");
-        return {int(images.shape(1)), int(images.shape(2)), int(images.shape(3)), int(images.shape(0))};
+    Engine<Real> engine_;
+};
+
+// An array in a device's memory: contiguous, of the engine's type, alive during the call.
+struct DeviceArray {
+    std::uintptr_t address;
+    std::vector<std::int64_t> shape;
+    int device;
+};
+using DeviceTuple = std::tuple<std::uintptr_t, std::vector<std::int64_t>, int>;
+
+// The CUDA engine, for arrays of the host (copied there and back) and for arrays of the device, by address.
+template <class Real> class PyCudaEngine {
+public:
+    PyCudaEngine(const std::vector<NodeTuple>& nodes, bool circular, bool nngp, const Array<double>& images, bool noise,
+                 int device, int threads)
+        : engine_(make(nodes, circular, nngp, images, noise, device, threads)) {}
+
+    int device() const { return engine_.device(); }
+
+    Array<double> diagonal() const {
+        Array<double> out({engine_.shape().pixels(), std::int64_t(1)});
+        double* to = out.mutable_data();
+        const py::gil_scoped_release release;
+        engine_.diagonal(to);
+        return out;
     }
 
-    Engine<Real> engine_;
+    // v (pixels, columns, 1) -> the same shape
+    Array<Real> product(const Array<Real>& v, py::object progress) const {
+        const int columns = columns_of(v, engine_.shape());
+        Array<Real> out({v.shape(0), v.shape(1), v.shape(2)});
+        const Real* from = v.data();
+        Real* to = out.mutable_data();
+        const std::int64_t bytes = std::int64_t(v.nbytes());
+        PythonPoll(std::move(progress)).run([&](Poll poll) {
+            const cuda::CurrentDevice current(device());
+            const cuda::Array<Real> in(v.size()), result(v.size());
+            cuda::to_device(in.data(), from, bytes, 0);
+            engine_.product(in.data(), result.data(), columns, 0, std::move(poll));
+            cuda::to_host(to, result.data(), bytes, 0);
+        });
+        return out;
+    }
+
+    // v, out (pixels, columns)
+    void product_on_device(const DeviceTuple& v, const DeviceTuple& out, cuda::Stream stream,
+                           py::object progress) const {
+        const DeviceArray from = array("v", v), to = array("out", out);
+        if (from.shape.size() != 2 || from.shape[0] != engine_.shape().pixels() || to.shape != from.shape)
+            throw py::value_error("v and out must have the same shape (" + std::to_string(engine_.shape().pixels()) +
+                                  ", columns)");
+        PythonPoll(std::move(progress)).run([&](Poll poll) {
+            engine_.product(reinterpret_cast<const Real*>(from.address), reinterpret_cast<Real*>(to.address),
+                            int(from.shape[1]), stream, std::move(poll));
+        });
+    }
+
+    void store(py::object progress) {
+        PythonPoll(std::move(progress)).run([&](Poll poll) { engine_.store(std::move(poll)); });
+    }
+    bool stored() const { return engine_.stored(); }
+
+    void keep_coarse(py::object progress) {
+        PythonPoll(std::move(progress)).run([&](Poll poll) { engine_.keep_coarse(std::move(poll)); });
+    }
+    bool coarse_kept() const { return engine_.coarse_kept(); }
+
+    // (1, pixels, pixels)
+    Array<Real> dense(py::object progress) const {
+        const py::ssize_t d = engine_.shape().pixels();
+        Array<Real> out({py::ssize_t(1), d, d});
+        Real* to = out.mutable_data();
+        const std::int64_t bytes = std::int64_t(out.nbytes());
+        PythonPoll(std::move(progress)).run([&](Poll poll) {
+            const cuda::CurrentDevice current(device());
+            const cuda::Array<Real> result(d * d);
+            engine_.dense(result.data(), 0, std::move(poll));
+            cuda::to_host(to, result.data(), bytes, 0);
+        });
+        return out;
+    }
+
+private:
+    static cuda::Engine<Real> make(const std::vector<NodeTuple>& nodes, bool circular, bool nngp,
+                                   const Array<double>& images, bool noise, int device, int threads) {
+        const Program program = make_program(nodes, circular, nngp);
+        const Shape shape = shape_of(images);
+        const double* image = noise ? nullptr : images.data();
+        const py::gil_scoped_release release;
+        return {program, shape, image, device, threads};
+    }
+
+    DeviceArray array(const char* name, const DeviceTuple& tuple) const {
+        const auto& [address, shape, on] = tuple;
+        if (on != device())
+            throw py::value_error(std::string(name) + " must be on device " + std::to_string(device()) + ", got " +
+                                  std::to_string(on));
+        if (address == 0 || address % sizeof(Real) != 0)
+            throw py::value_error(std::string(name) + " must be the address of numbers, got " +
+                                  std::to_string(address));
+        return {address, shape, on};
+    }
+
+    cuda::Engine<Real> engine_;
 };
 
 template <class Real> void bind_engine(py::module_& module, const char* name) {
@@ -210,15 +322,62 @@ template <class Real> void bind_engine(py::module_& module, const char* name) {
         .def("columns", &E::columns, py::arg("pixels").noconvert(), py::arg("progress") = py::none());
 }
 
+template <class Real> void bind_cuda_engine(py::module_& module, const char* name) {
+    using E = PyCudaEngine<Real>;
+    py::class_<E>(module, name)
+        .def(py::init<const std::vector<NodeTuple>&, bool, bool, const Array<double>&, bool, int, int>(),
+             py::arg("nodes"), py::arg("circular"), py::arg("nngp"), py::arg("images"), py::arg("noise"), py::kw_only(),
+             py::arg("device"), py::arg("threads"))
+        .def_property_readonly("device", &E::device)
+        .def("diagonal", &E::diagonal)
+        .def("product", &E::product, py::arg("v").noconvert(), py::arg("progress") = py::none())
+        .def("product_on_device", &E::product_on_device, py::arg("v"), py::arg("out"), py::kw_only(), py::arg("stream"),
+             py::arg("progress") = py::none())
+        .def("store", &E::store, py::arg("progress") = py::none())
+        .def_property_readonly("stored", &E::stored)
+        .def("keep_coarse", &E::keep_coarse, py::arg("progress") = py::none())
+        .def_property_readonly("coarse_kept", &E::coarse_kept)
+        .def("dense", &E::dense, py::arg("progress") = py::none());
+}
+
+using Estimate = std::array<std::int64_t, 5>;
+
 // Bytes of (fields, product, bands, coarse, store); see MemoryEstimate.
+Estimate parts(const MemoryEstimate& bytes) {
+    return {bytes.fields, bytes.product, bytes.bands, bytes.coarse, bytes.store};
+}
+
 template <class Real>
-std::array<std::int64_t, 5> estimate(const std::vector<NodeTuple>& nodes, bool circular, bool nngp,
-                                     std::array<int, 4> shape, int columns, int threads, int lanes) {
+Estimate estimate(const std::vector<NodeTuple>& nodes, bool circular, bool nngp, std::array<int, 4> shape, int columns,
+                  int threads, int lanes) {
     const auto [batch, height, width, channels] = shape;
     const MemoryEstimate bytes =
         Engine<Real>::estimate(make_program(nodes, circular, nngp), {height, width, channels, batch}, columns,
                                {Isa::baseline, threads, lanes});
-    return {bytes.fields, bytes.product, bytes.bands, bytes.coarse, bytes.store};
+    return parts(bytes);
+}
+
+// The same of the memory of a device.
+template <class Real>
+Estimate cuda_estimate(const std::vector<NodeTuple>& nodes, bool circular, bool nngp, std::array<int, 4> shape,
+                       int columns, int device) {
+    const auto [batch, height, width, channels] = shape;
+    const std::vector<cuda::Device> devices = cuda::devices();
+    if (devices.empty()) throw std::runtime_error(cuda::why_unavailable());
+    if (device < 0 || device >= int(devices.size())) throw py::value_error("device out of range");
+    return parts(cuda::Engine<Real>::estimate(make_program(nodes, circular, nngp), {height, width, channels, batch},
+                                              columns, devices[std::size_t(device)]));
+}
+
+// (name, (major, minor), multiprocessors, bytes, free bytes)
+using DeviceInfo = std::tuple<std::string, std::tuple<int, int>, int, std::int64_t, std::int64_t>;
+
+std::vector<DeviceInfo> cuda_devices() {
+    std::vector<DeviceInfo> out;
+    for (const cuda::Device& device : cuda::devices())
+        out.emplace_back(device.name, std::tuple(device.major, device.minor), device.multiprocessors, device.bytes,
+                         device.free_bytes);
+    return out;
 }
 
 template <class Call> std::vector<std::string> names(Call levels) {
@@ -233,10 +392,22 @@ PYBIND11_MODULE(_core, module) {
     module.doc() = "Compiled engine of ntkfast.  Not public: use ntkfast.NTK.";
     bind_engine<float>(module, "EngineFloat32");
     bind_engine<double>(module, "EngineFloat64");
-    for (const bool wide : {false, true})
+    bind_cuda_engine<float>(module, "CudaEngineFloat32");
+    bind_cuda_engine<double>(module, "CudaEngineFloat64");
+    for (const bool wide : {false, true}) {
         module.def(wide ? "estimate_float64" : "estimate_float32", wide ? &estimate<double> : &estimate<float>,
                    py::arg("nodes"), py::arg("circular"), py::arg("nngp"), py::arg("shape"), py::arg("columns"),
                    py::arg("threads"), py::arg("lanes"));
+        module.def(wide ? "cuda_estimate_float64" : "cuda_estimate_float32",
+                   wide ? &cuda_estimate<double> : &cuda_estimate<float>, py::arg("nodes"), py::arg("circular"),
+                   py::arg("nngp"), py::arg("shape"), py::arg("columns"), py::arg("device"));
+    }
+    module.def("cuda_backend", &cuda::backend);
+    module.def("cuda_devices", &cuda_devices, py::call_guard<py::gil_scoped_release>());
+    module.def("cuda_why_unavailable", &cuda::why_unavailable);
+    module.def("cuda_architectures", &cuda::architectures);
+    module.def("cuda_compiler", &cuda::compiler_version);
+    module.def("cuda_driver", &cuda::driver_version);
     module.def(
         "roofline", &roofline, py::arg("stages"), py::arg("channels"), py::arg("columns"), py::arg("isa"),
         py::arg("length"), py::arg("repeats"), py::arg("threads"),

@@ -126,7 +126,7 @@ NTKFAST_HD Ends<Wide> ends_of(Wide e, const Root<Real>& i, const Root<Real>& j, 
 template <bool with_tangent, class Real>
 NTKFAST_HD Pair<Real> respond(const Ends<Real>& ends, Real least, Real t, Real inverse,
                               const ActivationConstants<Real>& k) {
-    using C = ArccosCoefficients<Real>;
+    constexpr ArccosCoefficients<Real> c;  // a local variable: device code cannot refer to a static array of the host
     const bool acute = ends.near < ends.far;
     const Real closer = acute ? ends.near : ends.far;
     const Real x = closer > least ? closer : Real(0);
@@ -136,9 +136,9 @@ NTKFAST_HD Pair<Real> respond(const Ends<Real>& ends, Real least, Real t, Real i
     Pair<Real> out;
     const Real linear = acute ? k.near : -k.far;
     const Real flat = acute ? Real(0) : k.flat;
-    out.e = x * (linear + k.arc * (root * polynomial(C::r, m))) + (flat * ends.area + k.diff * ends.diff2);
+    out.e = x * (linear + k.arc * (root * polynomial(c.r, m))) + (flat * ends.area + k.diff * ends.diff2);
     if (with_tangent) {
-        const Real angle = root * polynomial(C::p, m);
+        const Real angle = root * polynomial(c.p, m);
         const Real at_end = acute ? k.near : k.far;
         const Real turn = acute ? -k.turn : k.turn;
         out.t = (at_end + turn * angle) * (k.trainable * (ends.area - ends.near) + t);

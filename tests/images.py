@@ -10,7 +10,6 @@ from collections.abc import Callable
 from functools import cache
 
 import numpy as np
-import skimage.data
 
 Image = np.ndarray
 
@@ -18,6 +17,8 @@ Image = np.ndarray
 @cache
 def _photograph() -> Image:
     """A colour photograph in [0, 1] with its luminance as a fourth channel, shape (512, 512, 4)."""
+    import skimage.data  # here, not above: images without the photograph must not need it
+
     rgb = skimage.data.astronaut() / 255.0
     return np.concatenate([rgb, rgb.mean(axis=2, keepdims=True)], axis=2)
 

@@ -151,11 +151,11 @@ def test_options_not_given_are_left_to_the_denoiser(here: Path, denoiser: FakeDe
 
 
 def test_options_given_reach_the_denoiser(here: Path, denoiser: FakeDenoiser) -> None:
-    options = "--sigma 12.5 --steps 9 --tile-size 24 --tile-overlap 0 --refine 0 --seed 0 --threads 2"
+    options = "--sigma 12.5 --steps 9 --tile-size 24 --tile-overlap 0 --refine 0 --seed 0 --threads 2 --device cpu"
     assert main(["denoise", "in.png", "out.png", *options.split()]) == 0
     assert denoiser.calls[0][1] == {
         "sigma": 12.5, "steps": 9, "tile_size": 24, "tile_overlap": 0, "refine": 0, "seed": 0, "threads": 2,
-        "channel_axis": -1, "full_output": True,
+        "device": "cpu", "channel_axis": -1, "full_output": True,
     }  # fmt: skip
 
 
@@ -356,6 +356,8 @@ def test_format_that_does_not_fit_exits_1_before_any_work(
         ("denoise in.png out.png --refine -1", "argument --refine: must be an integer >= 0"),
         ("denoise in.png out.png --seed -1", "argument --seed: must be an integer >= 0"),
         ("denoise in.png out.png --threads 0", "argument --threads: must be an integer >= 1"),
+        ("denoise in.png out.png --device gpu", "argument --device: must be auto, cpu, cuda or cuda:N, got 'gpu'"),
+        ("denoise in.png out.png --device cuda:x", "argument --device: must be auto, cpu, cuda or cuda:N"),
         ("affinity in.png -o out.png", "the following arguments are required: --at"),
         ("affinity in.png --at 1,2", "the following arguments are required: -o/--output"),
         (

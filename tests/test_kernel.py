@@ -17,7 +17,7 @@ import scipy.sparse
 from scipy.sparse.linalg import LinearOperator, aslinearoperator, cg, eigsh, lobpcg, svds
 
 from images import natural, noise
-from ntkfast import NTK, Conv, Network, NoiseInput, ReLU, _engine, autoencoder, unet, vanilla_cnn
+from ntkfast import NTK, Conv, Network, NoiseInput, ReLU, _core, _engine, autoencoder, unet, vanilla_cnn
 from ntkfast.reference import kernel_matrix
 
 NET = vanilla_cnn(1, 5)
@@ -378,9 +378,10 @@ def test_magnitudes_of_double_precision():
     [
         ({"kernel": "NTK"}, ValueError, r"kernel must be one of \('ntk', 'nngp'\), got 'NTK'"),
         ({"kernel": None}, TypeError, r"kernel must be one of .*got None"),
-        ({"device": "gpu"}, ValueError, r"device must be one of \('auto', 'cpu', 'cuda'\), got 'gpu'"),
-        ({"device": 0}, TypeError, r"device must be one of .*got 0"),
-        ({"device": "cuda"}, RuntimeError, r"device='cuda' needs a build of ntkfast with CUDA.*'cpu'"),
+        ({"device": "gpu"}, ValueError, r"device must be 'auto', 'cpu', 'cuda' or 'cuda:N', got 'gpu'"),
+        ({"device": "cuda:"}, ValueError, r"device must be 'auto', 'cpu', 'cuda' or 'cuda:N', got 'cuda:'"),
+        ({"device": "cuda:-1"}, ValueError, r"device must be .*got 'cuda:-1'"),
+        ({"device": 0}, TypeError, r"device must be .*got 0"),
         ({"storage": "sparse"}, ValueError, r"storage must be one of \('auto', 'stream', 'coarse', 'dense'\), got 's"),
         ({"storage": True}, TypeError, r"storage must be one of .*got True"),
         ({"dtype": "float16"}, ValueError, r"dtype must be 'float32' or 'float64', got 'float16'"),
@@ -645,7 +646,8 @@ def test_info_names_the_build():
     assert info["isa_active"] in info["isa_supported"]
     assert set(info["isa_supported"]) <= set(info["isa_compiled"])
     assert info["threads"] >= 1
-    assert info["devices"] == ["cpu"]
+    assert info["devices"][0] == "cpu"
+    assert len(info["devices"]) == 1 + len(_core.cuda_devices())
     assert json.dumps(info)
 
 

@@ -47,8 +47,7 @@ def main():
         for label, function, terms in (("P", angle, terms_p), ("R", kernel, terms_r)):
             coefficients, worst = fit(function, terms)
             print(f"    // {label}: relative error {nstr(worst, 2)}")
-            print(f"    static constexpr int terms_{label.lower()} = {terms};")
-            print(f"    static constexpr {name} {label.lower()}[{terms}] = {{")
+            print(f"    {name} {label.lower()}[{terms}] = {{")
             for c in coefficients:
                 print(f"        {nstr(c, digits)}{suffix},")
             print("    };")

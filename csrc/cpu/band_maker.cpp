@@ -151,29 +151,38 @@ template <class Real> void BandMaker<Real>::run(const MakeBands& step, Monitor& 
 }
 
 template <class Real>
+Pair<Real> same_pixel(const Program& program, const Target& target, const Fields<Real>& fields, const Shape& shape,
+                      int y, std::ptrdiff_t l) {
+    const std::size_t node = std::size_t(target.node);
+    const std::size_t at = std::size_t(std::ptrdiff_t(y) * shape.width * shape.batch + l);
+    // The sums of a strided convolution: S is not yet added to T.
+    const bool subtract = target.kind == TargetKind::strided && program[target.node].trainable;
+    return {target.kind == TargetKind::pooled ? 2 * fields.spread.at(target.node).row(y)[l] : Real(0),
+            Real(fields.tangent[node][at] - (subtract ? fields.variance[node][at] : 0.0))};
+}
+
+template <class Real>
 void seal(const Program& program, const Target& target, const Fields<Real>& fields, BandStore<Real>& store, int dy) {
     const Shape& shape = store.shape();
     if (program.circular() ? wrap(dy, shape.height) != 0 : dy != 0) return;
     Band<Real>& band = *store.find(dy);
-    const std::size_t node = std::size_t(target.node);
-    const bool pooled = target.kind == TargetKind::pooled;
-    // The sums of a strided convolution: S is not yet added to T.
-    const bool subtract = target.kind == TargetKind::strided && program[target.node].trainable;
     const std::ptrdiff_t width = std::ptrdiff_t(shape.width) * shape.batch;
     for (int dx = band.first_dx(); dx < band.first_dx() + band.count(); ++dx) {
         if (program.circular() ? wrap(dx, shape.width) != 0 : dx != 0) continue;
         for (int y = 0; y < shape.height; ++y)
             for (std::ptrdiff_t l = 0; l < width; ++l) {
-                const std::size_t at = std::size_t(y * width + l);
-                band.e(y, dx)[l] = pooled ? 2 * fields.spread.at(target.node).row(y)[l] : Real(0);
-                if (band.has_tangent())
-                    band.t(y, dx)[l] = Real(fields.tangent[node][at] - (subtract ? fields.variance[node][at] : 0.0));
+                const Pair<Real> known = same_pixel(program, target, fields, shape, y, l);
+                band.e(y, dx)[l] = known.e;
+                if (band.has_tangent()) band.t(y, dx)[l] = known.t;
             }
     }
 }
 
 template class BandMaker<float>;
 template class BandMaker<double>;
+template Pair<float> same_pixel(const Program&, const Target&, const Fields<float>&, const Shape&, int, std::ptrdiff_t);
+template Pair<double> same_pixel(const Program&, const Target&, const Fields<double>&, const Shape&, int,
+                                 std::ptrdiff_t);
 template void seal(const Program&, const Target&, const Fields<float>&, BandStore<float>&, int);
 template void seal(const Program&, const Target&, const Fields<double>&, BandStore<double>&, int);
 

@@ -41,6 +41,12 @@ private:
     std::vector<std::unique_ptr<Pipeline<Real>>> pipelines_;  // by thread, made when first needed
 };
 
+// What is known of the displacement 0 in a band of a target, at element l of row y: E = 0 (in a pool's raw form 2 v) and the
+// diagonal of T'.  shape: of the target's level.
+template <class Real>
+Pair<Real> same_pixel(const Program& program, const Target& target, const Fields<Real>& fields, const Shape& shape,
+                      int y, std::ptrdiff_t l);
+
 // Writes into a finished band what is known of the displacement 0: E = 0 (in a pool's raw form) and the diagonal of T'.
 template <class Real>
 void seal(const Program& program, const Target& target, const Fields<Real>& fields, BandStore<Real>& store, int dy);

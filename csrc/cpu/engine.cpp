@@ -11,6 +11,7 @@
 #include "columns.h"
 #include "dispatch.h"
 #include "fields_builder.h"
+#include "groups.h"
 #include "pipeline.h"
 #include "threads.h"
 
@@ -72,19 +73,6 @@ Stores<Real> make_stores(const Program& program, const std::vector<Target>& targ
                                                            program.has_tangent(target.node)));
     }
     return stores;
-}
-
-// Calls visit(steps, schedule, first band, last band) for the groups of bands of the output, in order.
-template <class Visit>
-void each_group(const Program& program, const std::vector<Target>& targets, const HalfPlane& plane, const Shape& shape,
-                bool keep, Visit visit) {
-    Schedule schedule(program, targets, shape, keep);
-    const int group = schedule.outputs_at_once(plane.bands());
-    for (int first = 0; first < plane.bands(); first += group) {
-        const int last = std::min(plane.bands(), first + group) - 1;
-        const auto steps = schedule.prepare(plane.band_dy(first), plane.band_dy(last));
-        visit(steps, schedule, first, last);
-    }
 }
 
 // Pairs that the segments of the coarse bands visit.
@@ -308,34 +296,6 @@ void Engine<Real>::columns(const std::int64_t* pixels, std::int64_t count, Real*
     monitor.finish();
 }
 
-// The bands of all targets that are held at once, at most.
-template <class Real>
-std::int64_t most_band_bytes(const Program& program, const std::vector<Target>& targets, const HalfPlane& plane,
-                             const Shape& shape, bool keep) {
-    std::vector<std::map<int, std::int64_t>> held(targets.size());
-    std::int64_t sum = 0, most = 0;
-    each_group(program, targets, plane, shape, keep, [&](const auto& steps, const Schedule& schedule, int, int) {
-        for (const MakeBands& step : steps) {
-            const Target& target = targets[std::size_t(step.target)];
-            const Shape at = at_level(shape, target.level);
-            const int begun = step.last + (target.kind == TargetKind::pooled ? 1 : 0);
-            for (int dy = step.first; dy <= begun; ++dy) {
-                if (!program.circular() && std::abs(dy) >= at.height) continue;
-                std::int64_t& bytes = held[std::size_t(step.target)][dy];
-                sum -= bytes;
-                bytes = Band<Real>::bytes(at, program.circular(), dy, program.has_tangent(target.node));
-                sum += bytes;
-            }
-        }
-        most = std::max(most, sum);
-        for (std::size_t t = 0; t < held.size(); ++t) {
-            const auto end = held[t].lower_bound(schedule.drop(int(t)));
-            for (auto band = held[t].begin(); band != end; band = held[t].erase(band)) sum -= band->second;
-        }
-    });
-    return most;
-}
-
 template <class Real>
 MemoryEstimate Engine<Real>::estimate(const Program& program, const Shape& shape, int columns,
                                       const EngineOptions& options) {
@@ -350,8 +310,11 @@ MemoryEstimate Engine<Real>::estimate(const Program& program, const Shape& shape
     bytes.product = PaddedRows<Real>::bytes(shape, columns, circular, 0) +
                     options.threads * (ProductSink<Real>::bytes(shape, columns, circular) + pipelines);
     const HalfPlane plane(shape, program.padding, options.lanes);
-    bytes.bands = most_band_bytes<Real>(program, targets, plane, shape, false);
-    bytes.coarse = most_band_bytes<Real>(program, targets, plane, shape, true);
+    const auto band_bytes = [&](const Target& target, const Shape& at, int dy) {
+        return Band<Real>::bytes(at, circular, dy, program.has_tangent(target.node));
+    };
+    bytes.bands = most_band_bytes(program, targets, plane, shape, false, band_bytes);
+    bytes.coarse = most_band_bytes(program, targets, plane, shape, true, band_bytes);
     bytes.store = plane.packed_elements() * std::int64_t(sizeof(Real)) + plane.blocks() * 8;
     return bytes;
 }

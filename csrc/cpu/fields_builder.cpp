@@ -318,30 +318,29 @@ void FieldsBuilder::push(Plane variance, Plane tangent) {
 template <class Real>
 NearBands<Real>::NearBands(const Program& program, Fields<Real>& fields, const RowKernels<Real>& kernels, int threads)
     : program_(program), fields_(fields), kernels_(kernels), threads_(threads), targets_(targets_of(program)),
-      stores_(targets_.size()), reach_(targets_.size(), -1) {
-    choose_reaches();
-}
+      stores_(targets_.size()), reach_(near_reaches(program, targets_)) {}
 
-template <class Real> void NearBands<Real>::choose_reaches() {
+std::vector<int> near_reaches(const Program& program, const std::vector<Target>& targets) {
+    std::vector<int> reaches(targets.size(), -1);
     const auto raise = [&](int target, int reach) {
-        int& known = reach_[std::size_t(target)];
+        int& known = reaches[std::size_t(target)];
         known = std::max(known, reach);
     };
-    for (std::size_t t = targets_.size(); t-- > 0;) {
-        const Target& target = targets_[t];
+    for (std::size_t t = targets.size(); t-- > 0;) {
+        const Target& target = targets[t];
         if (target.kind == TargetKind::pooled) raise(int(t), 0);
-        const int reach = reach_[t];
-        const int sweep = target.last_sweep(reach);
-        for (const Source& source : sources_of(program_, targets_, target)) {
+        const int sweep = target.last_sweep(reaches[t]);
+        for (const Source& source : sources_of(program, targets, target)) {
             if (source.target < 0) continue;
-            const Node& node = program_[source.node];
+            const Node& node = program[source.node];
             const bool up = node.op == Op::upsample;
             // Behind bilinear upsampling v is needed even where the segment itself is not.
             const int needed = up && node.bilinear ? std::max(sweep, 0) : sweep;
             if (needed < 0) continue;
-            raise(source.target, up ? UpsampledRows<Real>::highest(needed, node.bilinear) : needed);
+            raise(source.target, up ? UpsampledRows<double>::highest(needed, node.bilinear) : needed);
         }
     }
+    return reaches;
 }
 
 template <class Real> void NearBands<Real>::make(int target) {

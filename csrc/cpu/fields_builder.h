@@ -10,6 +10,9 @@
 
 namespace ntkfast {
 
+// How far from D = 0 each target's bands must reach for the local variances v, along either axis; -1: not needed.
+std::vector<int> near_reaches(const Program& program, const std::vector<Target>& targets);
+
 // The bands around D = 0 of all targets, as far as the local variances v behind average pools and bilinear upsampling need
 // them, computed by the same pipeline that sweeps all displacements afterwards.
 template <class Real> class NearBands {
@@ -25,7 +28,6 @@ public:
     void finish(int node);
 
 private:
-    void choose_reaches();
     void make(int target);
     void seal(int target);
 
@@ -35,7 +37,7 @@ private:
     int threads_;
     std::vector<Target> targets_;
     Stores<Real> stores_;
-    std::vector<int> reach_;  // by target; -1: not needed
+    std::vector<int> reach_;  // by target
 };
 
 // Node by node, with the recursion of docs/math.md on the diagonal.

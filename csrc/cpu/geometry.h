@@ -76,6 +76,9 @@ public:
     // Bands of equal dy, in ascending order; blocks [first_block(n), first_block(n + 1)) make up band n.
     int bands() const { return int(bands_.size()); }
     int band_dy(int n) const { return bands_[std::size_t(n)].dy; }
+    // Its displacements: first_dx <= dx < first_dx + dx_count.
+    int first_dx(int band) const { return bands_[std::size_t(band)].dx0; }
+    int dx_count(int band) const { return bands_[std::size_t(band)].count; }
     std::int64_t first_block(int band) const { return first_block_[std::size_t(band)]; }
     // Pairs that the sweep visits, over the batch: with zeros each unordered pair of distinct pixels once.
     std::int64_t pairs() const;

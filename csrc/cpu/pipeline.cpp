@@ -2,16 +2,12 @@
 
 #include <algorithm>
 
-#include "../activations.h"
+#include "map_choice.h"
 
 namespace ntkfast {
 namespace {
 
 constexpr int E = 0, T = 1;
-
-// Largest variance S(i,i) of a first layer's smooth activation whose pairs are not all done again with E in double: the
-// rounding of E counts S times there.  Without this, `python -m bench.accuracy --images spiked` shows 3e-3 for Erf.
-constexpr double largest_rounded = 30;
 
 // Positions l < 0 and l >= length of a row that repeats with period `length`.
 template <class Real> void wrap_columns(Real* row, std::ptrdiff_t length, std::ptrdiff_t halo) {
@@ -52,37 +48,20 @@ template <class Real> std::int64_t Pipeline<Real>::bytes(const Plan& plan, int l
 }
 
 template <class Real> typename Pipeline<Real>::Map Pipeline<Real>::make_map(const Value& value) const {
-    using Constants = ActivationConstants<Real>;
     Map map{};
     if (value.sums) return map;
-    const Box& box = plan_.boxes[std::size_t(value.box)];
-    const Value& before = plan_.values[std::size_t(box.value)];
-    const Node &node = program_[value.node], &conv = program_[box.node];
-    const bool trainable = conv.op == Op::conv && conv.trainable;
+    const MapChoice<Real> choice = choose_map(program_, plan_, fields_, value);
     map.fields = &fields_.maps.at(value.node);
-    // Behind the other activations float32 does with E rounded as long as their arguments are of moderate size.
-    const double largest = fields_.unit * map.fields->largest_root * map.fields->largest_root;
-    const bool smooth = is_activation(node.op) && node.op != Op::rectifier;
-    map.always_refined = smooth && sizeof(Real) == 4 && before.kind == ValueKind::image && largest > largest_rounded;
-    map.refined = map.always_refined || (before.kind == ValueKind::image && node.op == Op::rectifier);
-    if (program_.kernel == Kernel::nngp)
-        map.flow = map.refined ? Flow::first_covariance : Flow::covariance;
-    else
-        map.flow = before.tangent ? Flow::tangent : Flow::first_tangent;
-    const bool leaves_angles = value.boxes.size() == 1 && plan_.boxes[std::size_t(value.boxes[0])].angles;
-    const auto form = [](bool angles) { return angles ? Constants::Form::angle : Constants::Form::distance; };
-    map.args.constants =
-        Constants::make(node.op == Op::rectifier ? node.slope : 1.0, value.gain, trainable, map.fields->largest_root,
-                        map.refined && box.slots == 1, form(box.angles), form(leaves_angles));
+    map.flow = choice.flow;
+    map.refined = choice.refined;
+    map.always_refined = choice.always_refined;
+    map.args.constants = choice.constants;
+    map.args.smooth = choice.smooth;
     map.args.scale = Real(value.gain);
-    map.table = &kernels_.linear;
-    if (is_activation(node.op)) {
-        const int kind = int(node.op) - int(Op::rectifier);
-        map.table = &kernels_.activation[kind];
-        map.args.smooth = smooth_constants<Real>(node.op, fields_.unit, value.gain, trainable);
-    } else if (plan_.target.kind == TargetKind::output && &value == &plan_.end()) {
-        map.table = &kernels_.output;
-    }
+    const Node& node = program_[value.node];
+    map.table = is_activation(node.op) ? &kernels_.activation[int(node.op) - int(Op::rectifier)]
+                : choice.output        ? &kernels_.output
+                                       : &kernels_.linear;
     return map;
 }
 

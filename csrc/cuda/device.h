@@ -11,7 +11,8 @@ struct Device {
     std::string name;
     int major, minor;  // compute capability
     int multiprocessors;
-    std::int64_t bytes, free_bytes;  // of its memory
+    std::int64_t bytes, free_bytes;                   // of its memory
+    int shared_per_block, shared_per_multiprocessor;  // bytes, at most
 };
 
 // How this build runs device code: "none", "cuda", or "emulation" (tests: the same code as plain C++ on the host, whose

@@ -6,18 +6,18 @@
 
 #include "../cpu/engine.h"
 #include "device.h"
+#include "runtime.h"
+#include "tuning.h"
 
 namespace ntkfast::cuda {
-
-// A cudaStream_t, as an integer: 0 is the default stream.
-using Stream = std::uintptr_t;
 
 // All pointers to v and out are to the memory of the device, and calls return when the result is there.
 template <class Real> class Engine {
 public:
     // image: (height, width, channels) in the host's memory, contiguous, finite; nullptr for iid noise.  shape.batch is 1.
     // Throws std::runtime_error (cuda::why_unavailable()) without a card, std::invalid_argument, std::bad_alloc.
-    Engine(const Program& program, const Shape& shape, const double* image, int device, int threads);
+    Engine(const Program& program, const Shape& shape, const double* image, int device, int threads,
+           const Tuning& tuning = {});
     ~Engine();
     Engine(Engine&&) noexcept;
 
@@ -38,7 +38,8 @@ public:
     void dense(Real* out, Stream stream, Poll poll) const;  // (pixels, pixels)
 
     // Bytes of the device's memory, predicted from the sizes alone.
-    static MemoryEstimate estimate(const Program& program, const Shape& shape, int columns, const Device& device);
+    static MemoryEstimate estimate(const Program& program, const Shape& shape, int columns, const Device& device,
+                                   const Tuning& tuning = {});
 
 private:
     struct Impl;

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 
 from . import _core
 from .network import (
@@ -72,8 +71,11 @@ def info() -> dict[str, Any]:
     Returns
     -------
     dict
-        Version, Python, NumPy, machine, instruction sets (compiled, supported, active), threads, compiler and flags.
+        Version, Python, NumPy, machine, instruction sets (compiled, supported, active), threads, compiler and flags;
+        devices, and of CUDA the architectures compiled in, compiler, driver and cards, or what is missing.
     """
+    from . import _cuda  # which imports this module
+
     return {
         "version": __version__,
         "python": platform.python_version(),
@@ -86,9 +88,9 @@ def info() -> dict[str, Any]:
         "isa_supported": _core.supported_isas(),
         "isa_active": isa(),
         "isa_override": f"environment variable {ISA_VARIABLE}",
-        "devices": ["cpu"],
         "compiler": _core.compiler,
         "float_flags": _core.float_flags,
+        **_cuda.info(),
     }
 
 
@@ -154,13 +156,17 @@ def estimate(
     """Bytes for images of ``shape`` (batch, H, W, C), by part: see MemoryEstimate in csrc/cpu/engine.h."""
     function = _core.estimate_float32 if dtype == np.float32 else _core.estimate_float64
     circular, nngp = network.padding == "circular", kernel == "nngp"
-    parts = function(nodes(network), circular, nngp, shape, columns, threads, _lanes(shape))
+    return named_parts(function(nodes(network), circular, nngp, shape, columns, threads, _lanes(shape)))
+
+
+def named_parts(parts: list[int]) -> dict[str, int]:
+    """What the compiled estimates return, by name: see MemoryEstimate in csrc/cpu/engine.h."""
     return dict(zip(("fields", "product", "bands", "coarse", "store"), parts, strict=True))
 
 
 def available_memory() -> int:
     """Bytes that can still be taken: the machine's free memory, or what a control group leaves if that is less."""
-    available = int(psutil.virtual_memory().available)
+    available = _free_memory()
     try:
         limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
         used = Path("/sys/fs/cgroup/memory.current").read_text().strip()
@@ -171,17 +177,40 @@ def available_memory() -> int:
     return available
 
 
-def require_memory(what: str, needed: int, hint: str) -> None:
+def _free_memory() -> int:
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):  # not Linux
+        import psutil
+
+        return int(psutil.virtual_memory().available)
+
+
+def require_memory(what: str, needed: int, hint: str, *, available: int | None = None, where: str = "") -> None:
     """Refuse, before any work, what will not fit.
+
+    Parameters
+    ----------
+    what, hint : str
+        What is refused, and the option that would fit.
+    needed : int
+        Bytes.
+    available : int, optional
+        Bytes free; by default those of the host.
+    where : str
+        " on cuda:0", say.
 
     Raises
     ------
     MemoryError
         With the bytes needed, those available, and the option that would fit.
     """
-    available = available_memory()
+    available = available_memory() if available is None else available
     if needed > available:
-        raise MemoryError(f"{what} needs {readable(needed)}, but only {readable(available)} are available: {hint}")
+        raise MemoryError(
+            f"{what} needs {readable(needed)}{where}, but only {readable(available)} are available: {hint}"
+        )
 
 
 def readable(count: int) -> str:

@@ -12,6 +12,7 @@ import json
 import math
 import os
 import platform
+import re
 import shutil
 import sys
 import traceback
@@ -39,12 +40,16 @@ SIGMA_HELP = """\
 standard deviation of the noise, in units of the file's own values: 0..255 for 8 bit files, 0..65535 for 16 bit files,
 the file's own units for floating point files (default: estimated from the picture)"""
 
+DEVICE_HELP = """\
+auto, cpu, cuda or cuda:N (default: auto, a GPU for tiles large enough to gain, if there is one)"""
+
 AFFINITY_HELP = """\
 Draw the filter weights of one pixel over the picture: which other pixels, near and far, the kernel averages it with."""
 
 INFO_HELP = """\
 Print versions, threads and instruction sets: those compiled in, those that this processor has, and the active one.  The
-environment variable NTKFAST_ISA selects another one."""
+environment variable NTKFAST_ISA selects another one.  And of CUDA the architectures compiled in, the driver and the
+cards, or what is missing."""
 
 
 class UsageError(Exception):
@@ -142,6 +147,7 @@ def _add_denoise_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", metavar="N", type=_at_least(0), help="seed of the random numbers")
     parser.add_argument("--threads", metavar="N", type=_at_least(1), help="number of threads (default: all cores)")
+    parser.add_argument("--device", metavar="D", type=_device, help=DEVICE_HELP)
     parser.add_argument("--force", action="store_true", help="overwrite OUT, even if it is IN")
     parser.add_argument("--quiet", action="store_true", help="print neither progress nor summary")
 
@@ -206,6 +212,12 @@ def _row_col(text: str) -> tuple[int, int]:
     raise argparse.ArgumentTypeError(f"must be ROW,COL, two integers >= 0 such as 120,45, got {text!r}")
 
 
+def _device(text: str) -> str:
+    if re.fullmatch(r"auto|cpu|cuda(:\d+)?", text):
+        return text
+    raise argparse.ArgumentTypeError(f"must be auto, cpu, cuda or cuda:N, got {text!r}")
+
+
 def _output_picture(text: str) -> str:
     try:
         image_files.output_format(text)
@@ -234,7 +246,7 @@ def _denoise(args: argparse.Namespace) -> None:
     image_files.check_destination(args.output, overwrite=args.force, source=args.input)
     image = image_files.read_image(args.input)
     image_files.check_format(image, args.output)
-    options = _given(args, "sigma", "steps", "tile_size", "tile_overlap", "refine", "seed", "threads")
+    options = _given(args, "sigma", "steps", "tile_size", "tile_overlap", "refine", "seed", "threads", "device")
     with _progress("denoise", args.quiet) as progress:
         if progress is not None:
             options["progress"] = progress

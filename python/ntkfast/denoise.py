@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from . import _engine
+from . import _cuda, _engine
+from ._arrays import NUMPY, cupy_arrays
 from .kernel import LARGEST, _dtype, real_array
 from .network import Network, _integer, _real, vanilla_cnn
 from .spectral import BlockLanczos, gradient_descent_filter
@@ -80,6 +81,7 @@ def denoise_ntk(
     tile_overlap: int = 8,
     refine: int = 1,
     seed: int = 0,
+    device: str = "auto",
     dtype: Any = "float32",
     threads: int | None = None,
     progress: _engine.Progress | None = None,
@@ -113,6 +115,9 @@ def denoise_ntk(
         Passes after the first, each with the kernel of the result so far.
     seed : int
         Seed of the noise that the stopping rule adds.
+    device : {"auto", "cpu", "cuda", "cuda:N"}
+        Where the kernels of the tiles are computed.  The CPU takes many tiles at a time, a card one after the other:
+        it gains with large tiles, and "auto" judges by the size of one.
     dtype : {"float32", "float64"}
         Type of the engine's arithmetic.
     threads : int, optional
@@ -131,6 +136,10 @@ def denoise_ntk(
     ------
     TypeError, ValueError
         If an argument is of the wrong kind or out of range; the message names it.
+    RuntimeError
+        If device is "cuda" and there is no card, or no CUDA in this build: with what is missing.
+    MemoryError
+        If a tile does not fit on the card.
 
     Notes
     -----
@@ -148,12 +157,16 @@ def denoise_ntk(
     pixels, restore = _as_stack(image, channel_axis, real)
     passes = 1 + _at_least("refine", refine, 0)
     net = vanilla_cnn(1, 5) if network is None else _network(network)
+    size = _next_multiple(_at_least("tile_size", tile_size, 1), net.multiple)
+    card, at_once = _place(device, net, size, pixels.shape, real)
     setting = _Setting(
         network=net,
-        size=_next_multiple(_at_least("tile_size", tile_size, 1), net.multiple),
+        size=size,
         overlap=_at_least("tile_overlap", tile_overlap, 0),
         dtype=real,
         threads=_engine.threads(threads),
+        card=card,
+        tiles_at_once=at_once,
     )
     if setting.overlap >= setting.size:
         raise ValueError(f"tile_overlap must be below tile_size = {setting.size}, got {setting.overlap}")
@@ -201,6 +214,23 @@ class _Setting:
     overlap: int
     dtype: np.dtype[Any]
     threads: int
+    card: int | None  # None for the CPU
+    tiles_at_once: int
+
+
+def _place(
+    device: Any, network: Network, size: int, shape: tuple[int, ...], dtype: np.dtype[Any]
+) -> tuple[int | None, int]:
+    """The card for tiles of an image of ``shape`` (1, H, W, C), None for the CPU, and how many tiles at a time."""
+    m, channels = network.multiple, shape[3]
+    height, width = (min(size, _next_multiple(side, m)) for side in shape[1:3])
+    card = _cuda.choose(device, network, (1, height, width, channels), kernel="ntk", dtype=dtype, image_device=None)
+    if card is None:
+        return None, TILES_PER_BATCH
+    tile = (height, width, channels)
+    return card, _cuda.TileEngines.at_once(
+        network, tile, columns=channels, dtype=dtype, device=card, most=TILES_PER_BATCH
+    )
 
 
 def _next_multiple(length: int, m: int) -> int:
@@ -252,12 +282,15 @@ class _Pass:
         self.learning_rate = 1.0 / largest if largest > 0 else 1.0
 
     def _batches(self) -> list[slice]:
-        return [slice(n, n + TILES_PER_BATCH) for n in range(0, self._tiling.count, TILES_PER_BATCH)]
+        step = self._setting.tiles_at_once
+        return [slice(n, n + step) for n in range(0, self._tiling.count, step)]
 
     def _engine(self, which: slice) -> Any:
         tiles = self._tiling.extract(self._guide, which)
         tiles = tiles - tiles.mean(axis=(1, 2), keepdims=True)
         s = self._setting
+        if s.card is not None:
+            return _cuda.TileEngines(s.network, tiles, dtype=s.dtype, threads=s.threads, device=s.card)
         return _engine.make(s.network, tiles, kernel="ntk", dtype=s.dtype, threads=s.threads)
 
     def path(self, steps: Sequence[int], report: _Report) -> list[np.ndarray]:
@@ -275,16 +308,20 @@ class _Pass:
     def _descend(self, which: slice, tiles: np.ndarray, steps: Sequence[int]) -> np.ndarray:
         """z_t of a batch of tiles (count, h, w, C) for each t: (times, count, h, w, C)."""
         count, h, w, channels = tiles.shape
-        engine = self._engine(which)
+        engine, card = self._engine(which), self._setting.card
         engine.store()
+        arrays = NUMPY if card is None else cupy_arrays(card)
 
-        def product(v: np.ndarray) -> np.ndarray:
+        def product(v: Any) -> Any:
+            if card is not None:
+                return engine.product(arrays, v)
             interleaved = np.ascontiguousarray(v.transpose(1, 2, 0))
             return np.asarray(engine.product(interleaved).transpose(2, 0, 1))
 
         filters = [gradient_descent_filter(t, self.learning_rate) for t in steps]
         hardest = [gradient_descent_filter(max(steps), self.learning_rate)]  # the bound grows with the steps
-        lanczos = BlockLanczos(product, tiles.reshape(count, h * w, channels).astype(self._setting.dtype))
+        start = arrays.asarray(tiles.reshape(count, h * w, channels), self._setting.dtype)
+        lanczos = BlockLanczos(product, start, arrays)
         if lanczos.exhausted:
             return np.zeros((len(steps), *tiles.shape))
         while not lanczos.exhausted and lanczos.products < TILE_MAX_PRODUCTS:
@@ -292,7 +329,8 @@ class _Pass:
             some = slice(0, TILES_CHECKED)
             if lanczos.products % 4 == 0 and lanczos.solve(some).error(hardest) <= TILE_TOLERANCE:
                 break
-        return lanczos.assemble(lanczos.solve(), filters).reshape(len(steps), count, h, w, channels)
+        z = arrays.to_host(lanczos.assemble(lanczos.solve(), filters))
+        return z.reshape(len(steps), count, h, w, channels)
 
 
 def _rule_crops(pixels: np.ndarray) -> list[tuple[slice, slice]]:

@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 from scipy.sparse.linalg import LinearOperator
 
-from .kernel import NTK, as_columns
+from ._arrays import Arrays, namespace
+from .kernel import NTK, as_columns, filter_arrays
 from .network import _integer, _real
 from .spectral import BlockLanczos, Filter, gradient_descent_filter, gradient_flow_filter, ridge_filter
 
@@ -78,7 +79,8 @@ def gradient_descent(
     ----------
     K : NTK or symmetric positive semi-definite LinearOperator, shape (d, d)
     y : array_like, shape (d,), (d, n), (H, W) or (H, W, C), real
-        The target, usually the noisy image less its mean.
+        The target, usually the noisy image less its mean.  For a kernel on a GPU it may be CuPy's or PyTorch's, on the
+        same GPU: the filter then stays there, and so does the result.
     steps : int or sequence of int
         Number of steps t >= 0; a sequence gives the whole path for the price of its longest.
     learning_rate : float, optional
@@ -94,7 +96,7 @@ def gradient_descent(
 
     Returns
     -------
-    ndarray
+    ndarray, or what y is
         Of the shape of y, with a leading axis if ``steps`` is a sequence; and the FilterInfo if asked for.
 
     Raises
@@ -119,7 +121,7 @@ def gradient_descent(
         z, info = _lanczos(K, columns, filters, settings, with_lambda_max=True)
         info = FilterInfo(info.products, info.error, info.lambda_max, _learning_rate(eta, info.lambda_max))
     else:
-        lambda_max = _largest_eigenvalue(K, settings)
+        lambda_max = _largest_eigenvalue(K, namespace(columns), settings)
         rate = _learning_rate(eta, lambda_max)
         z = _iterate(K, columns, times, rate)
         info = FilterInfo(max(times), float("nan"), lambda_max, rate)
@@ -209,27 +211,29 @@ def _apply(
 
 def _lanczos(
     K: LinearOperator,
-    y: np.ndarray,
+    y: Any,
     filters: Callable[[float], list[Filter]],
     settings: _Settings,
     *,
     with_lambda_max: bool,
-) -> tuple[np.ndarray, FilterInfo]:
-    """f(Theta) y for each of ``filters(lambda_max)``, shape (filters, d, n)."""
+) -> tuple[Any, FilterInfo]:
+    """f(Theta) y for each of ``filters(lambda_max)``, shape (filters, d, n); an array of y's kind."""
     dtype = np.dtype(K.dtype)
     n = y.shape[1]
+    own = namespace(y)
+    arrays = filter_arrays(K, own)
     known = getattr(K, "lambda_max", None)
     probe = with_lambda_max and known is None
-    start = y.astype(dtype)
+    start = arrays.asarray(y, dtype)
     if probe:
         # One random direction beside y, at the cost of one more column: y alone may be orthogonal to the top
         # eigenvector.
         direction = np.random.default_rng(0).standard_normal((y.shape[0], 1))
-        scale = np.abs(y).max(initial=0.0) or 1.0
-        start = np.concatenate([start, (scale * direction).astype(dtype)], axis=1)
-    lanczos = BlockLanczos(lambda v: np.asarray(K.matmat(v[0]), dtype=dtype)[None], start[None])
+        scale = own.largest(y) or 1.0
+        start = arrays.concatenate([start, arrays.asarray(scale * direction, dtype)], axis=1)
+    lanczos = BlockLanczos(lambda v: arrays.asarray(K.matmat(v[0]), dtype)[None], start[None], arrays)
     if lanczos.exhausted:  # y is zero
-        return np.zeros((len(filters(0.0)), *y.shape), dtype), FilterInfo(
+        return own.zeros((len(filters(0.0)), *y.shape), dtype), FilterInfo(
             0, 0.0, float("nan") if known is None else known
         )
 
@@ -252,15 +256,21 @@ def _lanczos(
     elif probe and isinstance(K, NTK):
         K.lambda_max = top
     info = FilterInfo(lanczos.products, error, float("nan") if top is None else top)
-    return lanczos.assemble(solution, wanted, n)[:, 0], info
+    result = lanczos.assemble(solution, wanted, n)[:, 0]
+    return _as(own, arrays, result), info
 
 
-def _largest_eigenvalue(K: LinearOperator, settings: _Settings) -> float:
-    """lambda_max, from a run of its own if no filter has found it yet."""
+def _as(own: Arrays, arrays: Arrays, result: Any) -> Any:
+    """The result as the caller's kind of array, where the filter has worked on another."""
+    return result if own.device is not None or arrays.device is None else arrays.to_host(result)
+
+
+def _largest_eigenvalue(K: LinearOperator, arrays: Arrays, settings: _Settings) -> float:
+    """lambda_max, from a run of its own on ``arrays`` if no filter has found it yet."""
     known = getattr(K, "lambda_max", None)
     if known is not None:
         return float(known)
-    nothing = np.zeros((K.shape[0], 1))  # beside it runs the random direction, which is all that is wanted
+    nothing = arrays.zeros((K.shape[0], 1), K.dtype)  # beside it runs the random direction, which is all that is wanted
     _, info = _lanczos(K, nothing, lambda _: [ridge_filter(1.0)], settings, with_lambda_max=True)
     return info.lambda_max
 
@@ -278,15 +288,18 @@ def _learning_rate(eta: float | None, lambda_max: float) -> float:
     return eta
 
 
-def _iterate(K: LinearOperator, y: np.ndarray, times: list[int], eta: float) -> np.ndarray:
-    """The path at ``times``, step by step."""
-    z = np.zeros(y.shape, dtype=np.float64)
+def _iterate(K: LinearOperator, y: Any, times: list[int], eta: float) -> Any:
+    """The path at ``times``, step by step; an array of y's kind."""
+    own = namespace(y)
+    arrays = filter_arrays(K, own)
+    y = arrays.asarray(y, np.float64)
+    z = arrays.zeros(y.shape, np.float64)
     path = {0: z}
     for step in range(1, max(times) + 1):
-        z = z + eta * np.asarray(K.matmat((y - z).astype(K.dtype)), dtype=np.float64)
+        z = z + eta * arrays.asarray(K.matmat(arrays.asarray(y - z, K.dtype)), np.float64)
         if step in times:
             path[step] = z
-    return np.stack([path[t] for t in times]).astype(K.dtype)
+    return _as(own, arrays, arrays.asarray(arrays.stack([path[t] for t in times]), K.dtype))
 
 
 def _sequence(name: str, value: Any, check: Any) -> tuple[list[Any], bool]:
@@ -319,6 +332,6 @@ def _tolerance(K: LinearOperator, value: Any) -> float:
     return TOLERANCE[np.dtype(K.dtype).name] if value is None else _positive("tolerance", value)
 
 
-def _result(z: np.ndarray, shape: tuple[int, ...], single: bool, info: FilterInfo, full_output: bool) -> Any:
+def _result(z: Any, shape: tuple[int, ...], single: bool, info: FilterInfo, full_output: bool) -> Any:
     out = z[0].reshape(shape) if single else z.reshape(len(z), *shape)
     return (out, info) if full_output else out

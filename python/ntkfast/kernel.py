@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 from scipy.sparse.linalg import LinearOperator
 
-from . import _engine
+from . import _cuda, _engine
+from ._arrays import NUMPY, Arrays, cupy_arrays, namespace, to_host
 from .inputs import NoiseInput
 from .network import Network, _integer
 
 __all__ = ["NTK"]
 
 KERNELS = ("ntk", "nngp")
-DEVICES = ("auto", "cpu", "cuda")
 STORAGES = ("auto", "stream", "coarse", "dense")
 
 # storage="auto" keeps what takes at most this share of the memory that is free: a filter needs 15 to 30 products, and
@@ -43,13 +43,18 @@ class NTK(LinearOperator):  # type: ignore[misc]
         The architecture; see :func:`ntkfast.vanilla_cnn`.
     image : array_like, shape (H, W) or with a channel axis, real; or NoiseInput
         The network's input.  Entries of the kernel are in its squared units.  Subtract the mean first when the kernel
-        is to filter: see :func:`ntkfast.denoise_ntk`.
+        is to filter: see :func:`ntkfast.denoise_ntk`.  It may lie on a GPU (CuPy, PyTorch); it is copied to the host
+        once, where what a sweep reads of it is computed in double precision.
     kernel : {"ntk", "nngp"}
         The neural tangent kernel Theta, or the covariance S of the random network's output.
     channel_axis : int, optional
         Axis of the channels of a 3-D image; None is -1.
-    device : {"auto", "cpu", "cuda"}
-        Where to compute.  This version has the CPU engine.
+    device : {"auto", "cpu", "cuda", "cuda:N"}
+        Where to compute.  "cuda" is the card that holds the image, or else the first one; "auto" is the card that holds
+        the image, else the first one if it is there, the problem is large enough to gain (``_cuda.AUTO_PAIR_LAYERS``)
+        and fits, else the CPU.  The attribute ``device`` says which it is.  On a card, products take arrays of NumPy,
+        which are copied there and back, and arrays of CuPy and PyTorch on that card, which are not; the results are of
+        the same kind.  They are computed on the caller's current stream, and are there when the call returns.
     dtype : {"float32", "float64"}
         Type of the engine's arithmetic and of all results.  float32 is exact to 1e-6 of the largest entry on natural
         images, and to 1e-5 on the hardest of the tests (docs/math.md, "Accuracy, measured").
@@ -58,11 +63,11 @@ class NTK(LinearOperator):  # type: ignore[misc]
         bands of displacements of the coarser ones; "coarse" keeps all coarse fields that the finest resolution reads,
         after the first product (d^2/16 pairs or less; for networks of several resolutions); "dense" keeps half of the
         matrix after the first product; "auto" is the first of "dense", "coarse", "stream" that takes at most a quarter
-        of the free memory.  With :class:`NoiseInput` and circular padding "auto" is "fourier": the kernel repeats
-        itself at every step of ``network.multiple`` pixels, and products are filters in the Fourier domain.  The
-        attribute ``storage`` says which it is.
+        of the free memory.  With :class:`NoiseInput` and circular padding "auto" on the CPU is "fourier": the kernel
+        repeats itself at every step of ``network.multiple`` pixels, and products are filters in the Fourier domain.
+        The attribute ``storage`` says which it is.
     threads : int, optional
-        Threads of the CPU engine; by default all cores, or OMP_NUM_THREADS.
+        Threads on the CPU; by default all cores, or OMP_NUM_THREADS.
     progress : callable, optional
         Called with the fraction done, 0 to 1, at most every 50 ms during a product.  An exception it raises stops the
         product and is passed on.
@@ -73,6 +78,8 @@ class NTK(LinearOperator):  # type: ignore[misc]
         If an argument is of the wrong kind or out of range; the message names it.
     MemoryError
         Before any work, if the problem will not fit; the message names the bytes and the option that would.
+    RuntimeError
+        If device is "cuda" and there is no card, or no CUDA in this build: with what is missing.
 
     Notes
     -----
@@ -98,17 +105,19 @@ class NTK(LinearOperator):  # type: ignore[misc]
         self.kernel = _choice("kernel", kernel, KERNELS)
         if self.kernel == "ntk" and not network.trainable:
             raise ValueError("network must have a trainable Conv for kernel='ntk', got all of them frozen")
-        if _choice("device", device, DEVICES) == "cuda":
-            raise RuntimeError("device='cuda' needs a build of ntkfast with CUDA, and this one has none: use 'cpu'")
         if progress is not None and not callable(progress):
             raise TypeError(f"progress must be callable, got {progress!r}")
         real = _dtype(dtype)
         noise = isinstance(image, NoiseInput)
-        pixels = np.zeros((*image.shape, 1)) if noise else as_image("image", image, channel_axis, real)
+        image_device = None if noise else namespace(image).device
+        pixels = np.zeros((*image.shape, 1)) if noise else as_image("image", to_host(image), channel_axis, real)
         network.check_size(*pixels.shape[:2])
+        self._card = _cuda.choose(
+            device, network, (1, *pixels.shape), kernel=self.kernel, dtype=real, image_device=image_device
+        )
 
         self.network = network
-        self.device = "cpu"
+        self.device = "cpu" if self._card is None else f"cuda:{self._card}"
         self.image_shape: tuple[int, int] = pixels.shape[:2]
         self.channels = int(pixels.shape[2])
         self.threads = _engine.threads(threads)
@@ -118,12 +127,36 @@ class NTK(LinearOperator):  # type: ignore[misc]
         d = pixels.shape[0] * pixels.shape[1]
         super().__init__(real, (d, d))
 
-        self._stationary = noise and network.padding == "circular"
+        self._noise = noise
         bytes_needed = self.memory_estimate()
-        _engine.require_memory("the engine's fields and one product", bytes_needed["stream"], "use a smaller image")
+        if self._card is not None:
+            self._require_host_fields()
+        smaller = "use a smaller image" if self._card is None else "use a smaller image, or device='cpu'"
+        self._require_memory("the engine's fields and one product", bytes_needed["stream"], smaller)
         self.storage = self._choose_storage(_choice("storage", storage, STORAGES), bytes_needed)
-        self._engine = _engine.make(network, pixels[None], noise=noise, kernel=kernel, dtype=real, threads=self.threads)
+        self._engine = self._make_engine(pixels[None], self._card)
+        self._image = None if self._card is None else pixels[None]  # for _cpu_engine
         self._spectrum: np.ndarray | None = None
+
+    def _make_engine(self, image: np.ndarray, card: int | None) -> Any:
+        made_of: dict[str, Any] = {"noise": self._noise, "kernel": self.kernel, "dtype": self.dtype}
+        if card is None:
+            return _engine.make(self.network, image, threads=self.threads, **made_of)
+        return _cuda.make(self.network, image, threads=self.threads, device=card, **made_of)
+
+    def _available_memory(self) -> int:
+        """Free bytes where the engine is."""
+        return _engine.available_memory() if self._card is None else _cuda.available_memory(self._card)
+
+    def _require_memory(self, what: str, needed: int, hint: str) -> None:
+        """Refuse what will not fit where the engine is."""
+        where = "" if self._card is None else f" on {self.device}"
+        _engine.require_memory(what, needed, hint, available=self._available_memory(), where=where)
+
+    def _require_host_fields(self) -> None:
+        """Refuse what will not fit on the host, where the fields of a card's engine are computed, in double."""
+        fields = self._parts("cpu", 1, np.dtype(np.float64))["fields"]
+        _engine.require_memory("the engine's fields, on the host", fields, "use a smaller image")
 
     def _choose_storage(self, storage: str, needed: dict[str, int]) -> str:
         if storage == "coarse" and self.network.levels == 0:
@@ -131,40 +164,52 @@ class NTK(LinearOperator):  # type: ignore[misc]
                 "storage='coarse' is for networks of several resolutions, got one: use 'stream' or 'dense'"
             )
         if storage == "auto":
-            free = AUTO_SHARE * _engine.available_memory()
-            if self._stationary and fourier_bytes(self.network, self.image_shape) <= free:
+            free = AUTO_SHARE * self._available_memory()
+            stationary = self._noise and self.network.padding == "circular" and self._card is None
+            if stationary and fourier_bytes(self.network, self.image_shape) <= free:
                 return "fourier"
             choices = ("dense", "coarse") if self.network.levels else ("dense",)
             return next((choice for choice in choices if needed[choice] <= free), "stream")
         if storage != "stream":
-            _engine.require_memory(f"storage={storage!r}", needed[storage], "use storage='stream'")
+            self._require_memory(f"storage={storage!r}", needed[storage], "use storage='stream'")
         return storage
 
-    def memory_estimate(self, columns: int = 3) -> dict[str, int]:
+    def memory_estimate(self, columns: int = 3, device: str | None = None) -> dict[str, int]:
         """Bytes taken beyond the input and the result, predicted from the sizes.
 
         Parameters
         ----------
         columns : int
             Right-hand sides of a product.
+        device : {"cpu", "cuda", "cuda:N"}, optional
+            By default the operator's own.  For a card, the bytes of its memory.
 
         Returns
         -------
         dict
             "stream", "coarse" and "dense": the peak during a product with each storage.
         """
-        height, width = self.image_shape
-        parts = _engine.estimate(
-            self.network,
-            (1, height, width, self.channels),
-            kernel=self.kernel,
-            columns=columns,
-            dtype=self.dtype,
-            threads=self.threads,
-        )
+        parts = self._parts(self.device if device is None else device, columns, self.dtype)
         always = parts["fields"] + parts["product"]
         stream = always + parts["bands"]
         return {"stream": stream, "coarse": always + parts["coarse"], "dense": stream + parts["store"]}
+
+    def _parts(self, device: str, columns: int, dtype: np.dtype[Any]) -> dict[str, int]:
+        shape = (1, *self.image_shape, self.channels)
+        card = _cuda.choose(device, self.network, shape, kernel=self.kernel, dtype=dtype, image_device=self._card)
+        if card is None:
+            return _engine.estimate(
+                self.network, shape, kernel=self.kernel, columns=columns, dtype=dtype, threads=self.threads
+            )
+        return _cuda.estimate(self.network, shape, kernel=self.kernel, columns=columns, dtype=dtype, device=card)
+
+    def _keep(self) -> None:
+        """Compute what the storage keeps, before the first product."""
+        with self._lock:
+            if self.storage == "dense" and not self._engine.stored:
+                self._engine.store(self._progress)
+            if self.storage == "coarse" and not self._engine.coarse_kept:
+                self._engine.keep_coarse(self._progress)
 
     def _matmat(self, V: np.ndarray) -> np.ndarray:
         """Theta V for V of shape (d, n), any real dtype; result (d, n) of the operator's dtype."""
@@ -172,17 +217,60 @@ class NTK(LinearOperator):  # type: ignore[misc]
             raise TypeError(f"the kernel applies to real vectors, got dtype {V.dtype}")
         if self.storage == "fourier":
             return self._filter(V)
-        with self._lock:
-            if self.storage == "dense" and not self._engine.stored:
-                self._engine.store(self._progress)
-            if self.storage == "coarse" and not self._engine.coarse_kept:
-                self._engine.keep_coarse(self._progress)
+        self._keep()
         out = np.empty(V.shape, dtype=self.dtype)
         for start in range(0, V.shape[1], COLUMNS_PER_SWEEP):
             part = slice(start, start + COLUMNS_PER_SWEEP)
             v = np.ascontiguousarray(V[:, part], dtype=self.dtype)
             out[:, part] = self._engine.product(v[:, :, None], self._progress)[:, :, 0]
         return out
+
+    def _on_card(self, arrays: Arrays, V: Any) -> Any:
+        """Theta V for V (d,) or (d, n) in the memory of a GPU: an array of the same kind there."""
+        require_device(self, arrays, "the array")
+        if V.ndim not in (1, 2) or V.shape[0] != self.shape[1]:
+            raise ValueError(
+                f"dimension mismatch: the array must have shape ({self.shape[1]},) or ({self.shape[1]}, n)"
+            )
+        if arrays.kind(V) == "c":
+            raise TypeError(f"the kernel applies to real vectors, got dtype {V.dtype}")
+        self._keep()
+        with arrays.current():
+            columns, results = V.reshape(V.shape[0], -1), []
+            for start in range(0, columns.shape[1], COLUMNS_PER_SWEEP):
+                v = arrays.asarray(columns[:, start : start + COLUMNS_PER_SWEEP], self.dtype)
+                results.append(_cuda.product(self._engine, arrays, v, self._progress))
+            if not results:  # no columns
+                return arrays.zeros(V.shape, self.dtype)
+            result = results[0] if len(results) == 1 else arrays.concatenate(results, axis=1)
+            return result.reshape(V.shape)
+
+    # SciPy's methods make NumPy arrays of what they are given; arrays on a GPU go past them.
+
+    def matvec(self, x: Any) -> Any:
+        """Theta x for x of shape (d,) or (d, 1); what is on the operator's GPU stays there."""
+        arrays = namespace(x)
+        if arrays is NUMPY:
+            return super().matvec(x)
+        if x.ndim == 2 and x.shape[1] != 1:
+            raise ValueError("dimension mismatch")
+        return self._on_card(arrays, x)
+
+    def matmat(self, X: Any) -> Any:
+        """Theta X for X of shape (d, n); what is on the operator's GPU stays there."""
+        arrays = namespace(X)
+        if arrays is NUMPY:
+            return super().matmat(X)
+        if X.ndim != 2:
+            raise ValueError(f"expected an array of two dimensions, got shape {tuple(X.shape)}")
+        return self._on_card(arrays, X)
+
+    def dot(self, x: Any) -> Any:
+        """``self @ x``: Theta x for x of shape (d,) or (d, n); the product or multiple for an operator or a number."""
+        arrays = namespace(x)
+        return super().dot(x) if arrays is NUMPY else self._on_card(arrays, x)
+
+    rmatvec, rmatmat = matvec, matmat  # symmetric
 
     def _filter(self, V: np.ndarray) -> np.ndarray:
         """Theta V where Theta(i, j) depends on j - i and on i modulo m = ``network.multiple``.
@@ -212,7 +300,7 @@ class NTK(LinearOperator):  # type: ignore[misc]
 
     _transpose = _adjoint
 
-    def apply(self, image: Any) -> np.ndarray:
+    def apply(self, image: Any) -> Any:
         """Theta times an image, channel by channel.
 
         Parameters
@@ -222,11 +310,11 @@ class NTK(LinearOperator):  # type: ignore[misc]
 
         Returns
         -------
-        ndarray
+        ndarray, or what the image is
             Of the same shape, of the operator's dtype.
         """
         columns, shape = as_columns(self, "image", image)
-        return np.asarray(self.matmat(columns)).reshape(shape)
+        return self.matmat(columns).reshape(shape)
 
     def diagonal(self) -> np.ndarray:
         """Theta(i, i) of every pixel, shape (d,); computed in double precision."""
@@ -234,6 +322,8 @@ class NTK(LinearOperator):  # type: ignore[misc]
 
     def columns(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         """Some columns of the kernel, at the cost of the window that each pixel sees, not of a sweep.
+
+        Always on the CPU, in double precision, whatever the device.
 
         Parameters
         ----------
@@ -252,9 +342,18 @@ class NTK(LinearOperator):  # type: ignore[misc]
             raise ValueError(f"indices must lie between 0 and {d - 1}, got {int(pixels.min())} to {int(pixels.max())}")
         needed = pixels.size * d * self.dtype.itemsize
         _engine.require_memory(f"{pixels.size} columns", 2 * needed, "ask for fewer columns at a time")
-        if pixels.size * self._column_cost() > self._sweep_cost() and self._dense_fits():
+        if self._card is None and pixels.size * self._column_cost() > self._sweep_cost() and self._dense_fits():
             return np.ascontiguousarray(self.dense()[:, pixels])
-        return np.ascontiguousarray(self._engine.columns(pixels.astype(np.int64), self._progress).T)
+        return np.ascontiguousarray(self._cpu_engine().columns(pixels.astype(np.int64), self._progress).T)
+
+    def _cpu_engine(self) -> Any:
+        """For the columns: the operator's own, or beside that of a card one that is made when it is first wanted."""
+        if self._card is None:
+            return self._engine
+        with self._lock:
+            if self._image is not None:
+                self._beside, self._image = self._make_engine(self._image, None), None
+        return self._beside
 
     def _column_cost(self) -> int:
         """Pixel pairs that one column passes through the convolutions, at most: each sees a part of the field."""
@@ -268,15 +367,20 @@ class NTK(LinearOperator):  # type: ignore[misc]
         return needed <= AUTO_SHARE * _engine.available_memory()
 
     def dense(self) -> np.ndarray:
-        """The whole matrix, shape (d, d).
+        """The whole matrix, a NumPy array of shape (d, d).
 
         Raises
         ------
         MemoryError
             Before any work, if d*d numbers do not fit.
         """
-        needed = self.shape[0] ** 2 * self.dtype.itemsize
-        _engine.require_memory("the dense matrix", needed, "use products (K @ v) or columns(), which never store it")
+        needed, hint = (
+            self.shape[0] ** 2 * self.dtype.itemsize,
+            "use products (K @ v) or columns(), which never store it",
+        )
+        _engine.require_memory("the dense matrix", needed, hint)
+        if self._card is not None:
+            self._require_memory("the dense matrix", needed, hint)
         return np.asarray(self._engine.dense(self._progress)[0])
 
     def affinity(self, row: int, col: int) -> np.ndarray:
@@ -378,16 +482,57 @@ def as_image(name: str, value: Any, channel_axis: int | None, dtype: np.dtype[An
     return array.astype(np.float64)
 
 
-def as_columns(operator: LinearOperator, name: str, value: Any) -> tuple[np.ndarray, tuple[int, ...]]:
+def require_device(operator: LinearOperator, arrays: Arrays, name: str) -> None:
+    """Refuse an array on a GPU unless the operator is on the same one."""
+    card = getattr(operator, "_card", None)
+    if arrays.device is None or arrays.device == card:
+        return
+    there = f"cuda:{arrays.device}"
+    if card is None:
+        raise ValueError(
+            f"{name} is on {there}, but the operator is on the CPU: make it with NTK(..., device={there!r}), "
+            "or give a NumPy array"
+        )
+    raise ValueError(
+        f"{name} is on {there}, but the operator is on cuda:{card}: make it with NTK(..., device={there!r}), "
+        f"or move the array to cuda:{card}"
+    )
+
+
+def filter_arrays(operator: LinearOperator, arrays: Arrays) -> Arrays:
+    """Where a filter of an operator keeps its own arrays, the right-hand side being ``arrays``.
+
+    Right-hand sides of the host for an operator on a card go there once, if CuPy is there to hold them; without it each
+    product copies its vectors there and back.
+    """
+    card = getattr(operator, "_card", None)
+    return arrays if card is None or arrays.device is not None else cupy_arrays(card)
+
+
+def _array_on_card(operator: LinearOperator, arrays: Arrays, name: str, value: Any) -> Any:
+    """As real_array, of an array on the operator's card."""
+    require_device(operator, arrays, name)
+    if arrays.kind(value) not in "fiub":
+        raise TypeError(f"{name} must be a real numeric array, got dtype {value.dtype}")
+    if 0 in value.shape:
+        raise ValueError(f"{name} must not be empty, got shape {tuple(value.shape)}")
+    count = arrays.not_finite(value)
+    if count:
+        raise ValueError(f"{name} must be finite, got {count} NaN or infinite values")
+    return value
+
+
+def as_columns(operator: LinearOperator, name: str, value: Any) -> tuple[Any, tuple[int, ...]]:
     """``value`` as (d, n) and its own shape, where it is shaped as vectors over pixels or as an image."""
-    array = real_array(name, value)
-    d = operator.shape[0]
+    arrays = namespace(value)
+    array = real_array(name, value) if arrays is NUMPY else _array_on_card(operator, arrays, name, value)
+    d, shape = operator.shape[0], tuple(array.shape)
     image_shape = getattr(operator, "image_shape", None)
-    if array.ndim in (1, 2) and array.shape[0] == d:
-        return array.reshape(d, -1), array.shape
-    if image_shape is not None and array.ndim in (2, 3) and array.shape[:2] == image_shape:
-        return array.reshape(d, -1), array.shape
+    if len(shape) in (1, 2) and shape[0] == d:
+        return array.reshape(d, -1), shape
+    if image_shape is not None and len(shape) in (2, 3) and shape[:2] == image_shape:
+        return array.reshape(d, -1), shape
     wanted = f"({d},) or ({d}, n)"
     if image_shape is not None:
         wanted += f", or {image_shape} or {(*image_shape, 'n')}"
-    raise ValueError(f"{name} must have shape {wanted}, got {array.shape}")
+    raise ValueError(f"{name} must have shape {wanted}, got {shape}")

@@ -6,21 +6,25 @@ Theta is the block tridiagonal matrix T = Q^T Theta Q.  With Y = Q_0 R,
     f(Theta) Y  ~  Q f(T) E_1 R,        E_1 = [I 0 ... 0]^T
 
 (Saad, SIAM J. Numer. Anal. 29, 1992; block form: Frommer, Lund, Szyld, SIAM J. Matrix Anal. 41, 2020).  Everything
-works on a stack of independent problems: arrays are (batch, d, n).
+works on a stack of independent problems: arrays are (batch, d, n).  Those with d rows may lie on a GPU (_arrays.py);
+what is small, n or a few hundred a side, is NumPy's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+
+from ._arrays import NUMPY, Arrays
 
 __all__ = ["BlockLanczos", "Filter", "gradient_descent_filter", "gradient_flow_filter", "ridge_filter"]
 
 # A stack of eigenvalues -> the function's values there.
 Function = Callable[[np.ndarray], np.ndarray]
-Product = Callable[[np.ndarray], np.ndarray]
+Product = Callable[[Any], Any]
 
 BLOCKS_PER_SLAB = 8
 
@@ -102,6 +106,8 @@ class BlockLanczos:
         Theta V for V of shape (batch, d, n), of the dtype of ``start``.
     start : ndarray, shape (batch, d, n), float32 or float64
         Y.  Dependent or zero columns are allowed: directions that are not there are left out.
+    arrays : Arrays
+        What ``start`` and the products are; NumPy's by default.
 
     Attributes
     ----------
@@ -111,40 +117,38 @@ class BlockLanczos:
         Whether the space has stopped growing: results are then exact up to rounding.
     """
 
-    def __init__(self, product: Product, start: np.ndarray) -> None:
-        self._product = product
-        self._eps = float(np.finfo(start.dtype).eps)
+    def __init__(self, product: Product, start: Any, arrays: Arrays = NUMPY) -> None:
+        self._product, self._arrays = product, arrays
         self._n = start.shape[2]
-        first, self._start_factor = _orthonormal(start, 10 * self._eps * _norm(start))
-        self._slabs: list[
-            np.ndarray
-        ] = []  # the basis Q_0 Q_1 ..., several blocks an array: few and long matrix products
+        first, self._start_factor = _orthonormal(arrays, start, lambda eps: 10 * eps * np.sqrt(arrays.squares(start)))
+        self._dtype = self._start_factor.dtype
+        self._eps = float(np.finfo(self._dtype).eps)
+        self._slabs: list[Any] = []  # the basis Q_0 Q_1 ..., several blocks an array: few and long matrix products
         self._newest = first
         self._append(first)
         self._projected = np.zeros((start.shape[0], 0, 0))
         self._link = np.zeros((start.shape[0], self._n, self._n))  # couples the newest block to the one before
         self.products = 0
-        self.exhausted = not first.any()
+        self.exhausted = not self._start_factor.any()
 
     def step(self) -> None:
         """Add one block: one product, then orthogonalisation against all blocks, twice."""
-        newest = self._newest
+        arrays, newest = self._arrays, self._newest
         image = self._product(newest)
         self.products += 1
-        own = np.swapaxes(newest, 1, 2) @ image
+        own = arrays.to_host(arrays.transposed(newest) @ image)
         self._grow((own + np.swapaxes(own, 1, 2)) / 2)
         for _ in range(2):  # one pass leaves what cancellation hides; the second removes it
             for slab in self._slabs:
-                image = image - slab @ (np.swapaxes(slab, 1, 2) @ image)
+                image = image - slab @ (arrays.transposed(slab) @ image)
         scale = np.abs(self._projected).max(axis=(1, 2))
-        block, self._link = _orthonormal(image, 100 * self._eps * scale)
-        self._newest = block
-        self._append(block)
-        self.exhausted = not block.any()
+        self._newest, self._link = _orthonormal(arrays, image, lambda eps: 100 * eps * scale)
+        self._append(self._newest)
+        self.exhausted = not self._link.any()
 
-    def _append(self, block: np.ndarray) -> None:
+    def _append(self, block: Any) -> None:
         if self._slabs and self._slabs[-1].shape[2] < BLOCKS_PER_SLAB * self._n:
-            self._slabs[-1] = np.concatenate([self._slabs[-1], block], axis=2)
+            self._slabs[-1] = self._arrays.concatenate([self._slabs[-1], block], axis=2)
         else:
             self._slabs.append(block)
 
@@ -169,17 +173,17 @@ class BlockLanczos:
             coupling=self._link[items].astype(np.float64) @ vectors[:, -self._n :],
         )
 
-    def assemble(self, solution: Solution, filters: Sequence[Filter], columns: int | None = None) -> np.ndarray:
+    def assemble(self, solution: Solution, filters: Sequence[Filter], columns: int | None = None) -> Any:
         """f(Theta) Y in pixels, for a solution of all items: (filters, batch, d, columns); by default all n columns."""
         coefficients = np.stack([solution.coefficients(f.value)[:, :, :columns] for f in filters])
-        out = 0.0
+        out: Any = 0.0
         start, size = 0, coefficients.shape[2]
         for slab in self._slabs:
             stop = min(start + slab.shape[2], size)
-            part = coefficients[:, :, start:stop].astype(slab.dtype)
+            part = self._arrays.asarray(coefficients[:, :, start:stop].astype(self._dtype), self._dtype)
             out = out + slab[:, :, : stop - start] @ part
             start = stop
-        return np.asarray(out)
+        return out
 
 
 @dataclass(frozen=True)
@@ -226,22 +230,35 @@ class Solution:
 
 def _norm(v: np.ndarray) -> np.ndarray:
     """Frobenius norm of each item, shape (batch,)."""
-    return np.asarray(np.sqrt((v.astype(np.float64) ** 2).sum(axis=(1, 2))))
+    return np.asarray(np.sqrt(NUMPY.squares(v)))
 
 
-def _orthonormal(v: np.ndarray, threshold: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """V = Q R with orthonormal columns Q, save that directions below ``threshold`` (batch,) become zero columns.
+def _orthonormal(arrays: Arrays, v: Any, threshold: Callable[[float], np.ndarray]) -> tuple[Any, np.ndarray]:
+    """V = Q R with orthonormal columns Q, save that directions below a threshold become zero columns.
 
     A singular value decomposition of the triangular factor turns the columns so that what is missing is whole columns;
     plain QR would fill them with arbitrary vectors that need not be orthogonal to the earlier blocks.
+
+    Parameters
+    ----------
+    arrays : Arrays
+        What ``v`` is.
+    v : shape (batch, d, n)
+    threshold : callable
+        The rounding unit of the dtype -> the threshold of each item, (batch,).
+
+    Returns
+    -------
+    Q, like v; R : ndarray, shape (batch, n, n)
     """
-    q, r = np.linalg.qr(v)
+    q, triangle = arrays.qr(v)
+    r = arrays.to_host(triangle)
     u, s, vt = np.linalg.svd(r, full_matrices=False)
-    kept = s > threshold[:, None]
-    q = (q @ (u * kept[:, None, :])).astype(v.dtype)
+    kept = s > threshold(float(np.finfo(r.dtype).eps))[:, None]
+    q = q @ arrays.asarray(u * kept[:, None, :], r.dtype)
     r = (s * kept)[:, :, None] * vt
     missing = v.shape[2] - q.shape[2]  # fewer pixels than columns
     if missing > 0:
-        q = np.pad(q, ((0, 0), (0, 0), (0, missing)))
+        q = arrays.concatenate([q, arrays.zeros((*q.shape[:2], missing), r.dtype)], axis=2)
         r = np.pad(r, ((0, 0), (0, missing), (0, 0)))
     return q, r

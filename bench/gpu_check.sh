@@ -1,0 +1,115 @@
+#!/usr/bin/env bash
+# Everything that needs a card, in one command and without a network: build, tests, sanitizers, counters, benchmarks.
+#
+#   bench/gpu_check.sh                      on a machine with a card; takes at most 8 minutes
+#   NTKFAST_CUDA=emulate bench/gpu_check.sh   the same steps with the emulated engine, at small sizes: tests this script
+#
+# Needs nvcc and a python3 with numpy, scipy, pybind11, cmake, ninja and pytest; uses torch and cupy if they are there.  Writes
+# logs and JSON to the folder that NTKFAST_RESULTS names (default build/gpu), prints one table last, and exits with 1 if a
+# part has failed.  NTKFAST_COMMIT names the commit where there is no repository.  No setting of the card is changed.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+unset PYTHONPATH PYTHONHOME
+
+readonly how=${NTKFAST_CUDA:-on} budget=470
+readonly work=$PWD/build/gpu
+mkdir -p "$work" "${NTKFAST_RESULTS:=$work}"
+results=$(cd "$NTKFAST_RESULTS" && pwd)
+readonly results
+if [[ $how == emulate ]]; then
+    sizes=(8 16) small=(--networks conv11 unet)
+else
+    sizes=(128 256 512 1024 2048 4096) small=()
+fi
+
+declare -a lines=()
+failed=0
+
+# part NAME LIMIT COMMAND...: runs it with a time limit of its own, within what is left of the whole.
+part() {
+    local name=$1 limit=$2 start=$SECONDS rc left=$((budget - SECONDS)) outcome
+    shift 2
+    ((limit > left)) && limit=$left
+    if ((limit <= 0)); then
+        lines+=("$(printf '%-28s not run: out of time' "$name")") && failed=1
+        return 1
+    fi
+    printf '=== %s\n' "$name"
+    timeout --kill-after=5 "$limit" "$@" >"$results/$name.log" 2>&1
+    rc=$?
+    case $rc in
+        0) outcome="ok" ;;
+        124 | 137) outcome="FAILED: over its limit of $limit s" && failed=1 ;;
+        *) outcome="FAILED: exit status $rc" && failed=1 ;;
+    esac
+    tail -n 12 "$results/$name.log"
+    lines+=("$(printf '%-28s %-12s %4d s' "$name" "$outcome" $((SECONDS - start)))")
+    return $rc
+}
+
+# without NAME REASON: a part that cannot be run here.
+without() { lines+=("$(printf '%-28s not run: %s' "$1" "$2")"); }
+
+build() {
+    set -e
+    local python
+    python=$(command -v python3)
+    cmake -S . -B "$work" -G Ninja -DCMAKE_BUILD_TYPE=Release -DNTKFAST_CUDA="$how" -DNTKFAST_TESTS=ON -DNTKFAST_PYTHON=ON \
+        -DNTKFAST_WERROR=ON -DPython_EXECUTABLE="$python" -Dpybind11_DIR="$("$python" -m pybind11 --cmakedir)" \
+        -DSKBUILD_PROJECT_VERSION="$(sed -n 's/^version = "\([^"]*\)".*/\1/p' pyproject.toml)"
+    cmake --build "$work" --target _core test_cuda
+    rm -rf "$work/site" && mkdir -p "$work/site"
+    cp -r python/ntkfast "$work/site/ntkfast"
+    rm -f "$work"/site/ntkfast/_core*.so
+    cp "$work"/_core*.so "$work/site/ntkfast/"
+}
+export -f build
+export how work
+
+environment() {
+    nvidia-smi || true
+    nvcc --version || true
+    PYTHONPATH=$work/site python3 -m ntkfast info || PYTHONPATH=$work/site python3 -c 'import ntkfast; print(ntkfast.info())'
+    for package in numpy scipy torch cupy pytest; do
+        python3 -c "import $package; print('$package', $package.__version__)" || true
+    done
+}
+export -f environment
+
+with_package() { PYTHONPATH="$work/site:$PWD" "$@"; }
+export -f with_package
+
+if part build 200 bash -c build; then
+    part environment 60 bash -c environment
+    part test-cpp 90 "$work/test_cuda"
+    # Warnings of other packages are no errors here.
+    part test-python 90 bash -c 'with_package python3 -m pytest tests/test_cuda.py -q -W default -p no:cacheprovider'
+    for tool in memcheck racecheck; do
+        if [[ $how == emulate ]]; then
+            without "$tool" "emulated"
+        elif command -v compute-sanitizer >/dev/null; then
+            part "$tool" 60 bash -c \
+                "with_package compute-sanitizer --tool $tool --error-exitcode 9 python3 -m bench.gpu --small"
+        else
+            without "$tool" "no compute-sanitizer"
+        fi
+    done
+    [[ $how == emulate ]] && part small 60 bash -c 'with_package python3 -m bench.gpu --small'
+    if [[ $how == emulate ]]; then
+        without counters "emulated"
+    elif command -v ncu >/dev/null; then
+        part counters 50 bash -c "with_package ncu --clock-control none --kernel-name regex:SweepKernel --launch-count 2 \
+            --kernel-name-base demangled --section SpeedOfLight --section Occupancy --section LaunchStats \
+            --section WarpStateStats python3 -m bench.gpu --sizes 256 --networks conv11 --seconds 20"
+    else
+        without counters "no ncu"
+    fi
+    limit=$((budget - SECONDS - 10))
+    part benchmarks $((limit + 8)) bash -c \
+        "with_package python3 -m bench.gpu --seconds $limit --sizes ${sizes[*]} ${small[*]} --json '$results/gpu.json'"
+fi
+
+printf '\n=== in %d s, logs in %s\n' "$SECONDS" "$results"
+printf '%s\n' "${lines[@]}"
+[[ -f $results/benchmarks.log ]] && sed -n '/^what, network, side/,$p' "$results/benchmarks.log"
+exit $failed

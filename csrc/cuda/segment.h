@@ -1,0 +1,63 @@
+// The segment of a target for the device: its stages, where their rows lie, and how blocks are cut.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "../cpu/plan.h"
+#include "device.h"
+#include "sweep.h"
+#include "tuning.h"
+
+namespace ntkfast::cuda {
+
+// One stage, in indices of the plan.
+struct StagePlan {
+    int value;  // what it makes: the last of its chain
+    std::vector<int>
+        maps;  // of a pointwise stage: the values of its maps, each a window of one row over the one before
+    Rows out, in, a, b;
+    int ring;
+};
+
+// How a block's memory is laid out, and how many blocks a multiprocessor holds.
+struct Layout {
+    int lane_bits = 0, stride = 0, columns = 0, halo = 0, positions = 0, out_pitch = 0;
+    std::int64_t results = 0, words = 0;
+    int threads = 0, blocks = 0;
+    bool shared = false;
+
+    int lanes() const { return 1 << lane_bits; }
+};
+
+class Segment {
+public:
+    Segment(const Program& program, const std::vector<Target>& targets, int target, const Shape& shape, bool noise);
+
+    const Plan& plan() const { return plan_; }
+    const std::vector<StagePlan>& stages() const { return stages_; }
+    int rows() const { return rows_; }
+    int begin() const { return begin_; }
+    int beyond() const { return beyond_; }
+    Rows end() const { return end_; }
+    int dx_step() const { return plan_.target.kind == TargetKind::strided ? 2 : 1; }
+    // The least kernel that can run the stages.
+    Reach reach() const { return reach_; }
+    // The fastest layout by an estimate; forced where the tuning says so.
+    Layout layout(const Device& device, std::size_t real, const Tuning& tuning) const;
+
+private:
+    void find_stages(const Program& program);
+    void place_rows();
+    Rows take(int slots, bool tangent);
+    Layout lay_out(int lanes, int columns, std::size_t real) const;
+    double score(const Layout& layout, const Device& device, std::size_t real) const;
+
+    Plan plan_;
+    std::vector<StagePlan> stages_;
+    int rows_ = 0, begin_ = 0, beyond_ = 0;
+    Rows end_{};
+    Reach reach_ = Reach::plain;
+};
+
+}  // namespace ntkfast::cuda

@@ -1,0 +1,7 @@
+#include "sweep_launch_impl.h"
+
+namespace ntkfast::cuda {
+
+template void launch_sweep(const Sweep<float>&, Reach, int, int, Stream);
+
+}  // namespace ntkfast::cuda
