@@ -478,9 +478,8 @@ template <class Real> struct Engine<Real>::Impl {
         sweep.end = segment.end();
         sweep.result = result;
         Reach reach = segment.reach();
-        if (result.kind != ResultKind::product || layout.lane_bits != plain_lane_bits)
-            reach = std::max(reach, Reach::rectifiers);
-        if (!layout.shared) reach = Reach::all;
+        if (result.kind != ResultKind::product) reach = std::max(reach, Reach::rectifiers);
+        if (!layout.shared || layout.lane_bits != usual_lane_bits) reach = Reach::all;
         for (std::size_t first = 0; first < all.size() && !monitor.stopped();) {
             std::size_t last = first;
             std::int64_t pairs = 0;
@@ -761,10 +760,15 @@ Engine<Real>::Engine(const Program& program, const Shape& shape, const double* i
         std::make_unique<Impl>(program, make_fields<Real>(program, shape, image, std::max(1, threads)), device, tuning);
 }
 
+// At the end of a process the driver may be gone before the engine: then there is nothing to make current.
 template <class Real> Engine<Real>::~Engine() {
     if (impl_ == nullptr) return;
-    const CurrentDevice current(impl_->device_number);
-    impl_.reset();
+    try {
+        const CurrentDevice current(impl_->device_number);
+        impl_.reset();
+    } catch (...) {
+        impl_.reset();
+    }
 }
 template <class Real> Engine<Real>::Engine(Engine&&) noexcept = default;
 

@@ -151,7 +151,7 @@ template <class Real> struct Result {
 // What a kernel can do: products of networks of convolutions and rectifiers at one resolution; every kind of stage and result but
 // smooth activations; or all.  The less, the fewer registers.
 enum class Reach { plain, rectifiers, all };
-constexpr int plain_lane_bits = 5;  // the plain kernel is for 32 lanes
+constexpr int usual_lane_bits = 5;  // the first two kernels are for 32 lanes, in shared memory
 
 template <class Real> struct Sweep {
     Geometry geometry;

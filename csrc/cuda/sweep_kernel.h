@@ -27,7 +27,7 @@ template <class Real, Reach reach> struct SweepKernel {
     static constexpr int V = columns_per_item, R = rows_per_step;
     static constexpr bool general = reach != Reach::plain, with_smooth = reach == Reach::all;
     // Where a layout must have as many lanes, its strides are constants of the code.
-    static constexpr int fixed_lane_bits = general ? 0 : plain_lane_bits;
+    static constexpr int fixed_lane_bits = reach == Reach::all ? 0 : usual_lane_bits;
 
     static NTKFAST_DEVICE void run(Team& team, int block, double* shared, const Sweep<Real>& a) {
         Frame<Real> f;

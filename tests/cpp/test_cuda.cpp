@@ -231,6 +231,17 @@ void test_noise() {
         }
 }
 
+// More right-hand sides than one sweep takes.
+void test_many_columns() {
+    for (const Padding padding : {Padding::zeros, Padding::circular}) {
+        const Case c = make_case(networks::unet(1, true), {4, 6, 2, 1}, padding, Kernel::ntk);
+        cuda::Engine<float> engine(c.program, c.shape, c.pixels(), 0, 1, tunings()[2]);
+        check_product(engine, c, 70, c.name + ", many columns");
+        engine.store(nullptr);
+        check_product(engine, c, 70, c.name + ", many columns, stored");
+    }
+}
+
 // Every tuning on cases with several strips, groups of lanes, runs of dy and waves.
 void test_tunings() {
     const std::pair<Network, Shape> cases[] = {{networks::vanilla(3, 3), {7, 21, 2, 1}},
@@ -476,6 +487,7 @@ int main() {
         {"several resolutions", test_several_resolutions},
         {"noise", test_noise},
         {"tunings", test_tunings},
+        {"many columns", test_many_columns},
         {"alike", test_alike},
         {"against the CPU", test_against_cpu},
         {"reproducible", test_reproducible},
