@@ -55,9 +55,10 @@ build() {
     local python
     python=$(command -v python3)
     cmake -S . -B "$work" -G Ninja -DCMAKE_BUILD_TYPE=Release -DNTKFAST_CUDA="$how" -DNTKFAST_TESTS=ON -DNTKFAST_PYTHON=ON \
-        -DNTKFAST_WERROR=ON -DPython_EXECUTABLE="$python" -Dpybind11_DIR="$("$python" -m pybind11 --cmakedir)" \
+        -DPython_EXECUTABLE="$python" -Dpybind11_DIR="$("$python" -m pybind11 --cmakedir)" \
         -DSKBUILD_PROJECT_VERSION="$(sed -n 's/^version = "\([^"]*\)".*/\1/p' pyproject.toml)"
     cmake --build "$work" --target _core test_cuda
+    [[ $how == emulate ]] || python3 cmake/ptxas_report.py table "$work/CMakeFiles"
     rm -rf "$work/site" && mkdir -p "$work/site"
     cp -r python/ntkfast "$work/site/ntkfast"
     rm -f "$work"/site/ntkfast/_core*.so
