@@ -24,6 +24,7 @@ namespace {
 
 int failures = 0;
 int checks = 0;
+bool levels_in_turns = false;  // each case at one instruction-set level, not at all
 
 void check(bool passed, const std::string& what) {
     ++checks;
@@ -196,7 +197,9 @@ template <class Real> void check_engine(const Case& c, const EngineOptions& opti
 void check_case(const Case& c) {
     static int turn = 0;
     const int lanes[] = {1, 3, 8, 32}, threads[] = {1, 2, 1, 1, 3};
-    for (const Isa isa : supported_isas()) {
+    std::vector<Isa> levels = supported_isas();
+    if (levels_in_turns) levels = {levels[std::size_t(turn) % levels.size()]};
+    for (const Isa isa : levels) {
         check_engine<float>(c, {isa, threads[turn % 5], lanes[turn % 4]});
         check_engine<double>(c, {isa, threads[(turn + 1) % 5], lanes[(turn + 2) % 4]});
         ++turn;
@@ -465,7 +468,9 @@ void test_bad_arguments() {
 
 }  // namespace
 
-int main() {
+// test_engine [--levels-in-turns]
+int main(int count, char** arguments) {
+    levels_in_turns = count == 2 && std::string(arguments[1]) == "--levels-in-turns";
     test_one_resolution();
     test_several_resolutions();
     test_noise();
