@@ -89,6 +89,7 @@ template <class Real> struct Fields {
     std::map<int, MapFields<Real>> maps;  // by activation, or convolution without one
     std::map<int, PaddedRows<Real>>
         halves;  // by convolution: w/k^2 Q(i,i)/2 of its input, the half-distance to a pixel outside
+    std::map<int, PaddedRows<Real>> half_sums;  // with zeros: the same summed over the k columns around each
     std::map<int, PaddedRows<Real>>
         spread;  // by average pool and bilinear upsampling: v(p) = 1/2 sum_aa' A_pa A_pa' E(a,a')
 

@@ -283,6 +283,11 @@ void FieldsBuilder::add_conv(int n, const Shape& shape) {
     Plane half = fields_.variance[input];
     for (double& value : half) value *= node.scale() / 2;
     fields_.halves.emplace(n, padded<double>(half, before, program_.circular(), margin_of(program_)));
+    if (!program_.circular()) {
+        Plane sums(half.size());
+        box_along(half, sums, before.batch, before.width, node.radius(), false);
+        fields_.half_sums.emplace(n, padded<double>(sums, before, false, margin_of(program_)));
+    }
     Plane s = box_sum(fields_.variance[input]), t = box_sum(fields_.tangent[input]);
     for (std::size_t e = 0; e < s.size(); ++e) {
         s[e] += node.bias_var / fields_.unit;
@@ -436,9 +441,11 @@ Fields<float> float_fields(const Fields<double>& from, const Program& program, c
     for (const auto& [n, rows] : from.pooled_images)
         to.pooled_images.emplace(
             n, rounded(rows, at_level(from.shape, program[n].level), from.shape.channels, circular, margin));
-    for (const auto& [n, rows] : from.halves)
-        to.halves.emplace(n,
-                          rounded(rows, at_level(from.shape, program[program[n].input()].level), 1, circular, margin));
+    const auto of_input = [&](int n, const PaddedRows<double>& rows) {
+        return rounded(rows, at_level(from.shape, program[program[n].input()].level), 1, circular, margin);
+    };
+    for (const auto& [n, rows] : from.halves) to.halves.emplace(n, of_input(n, rows));
+    for (const auto& [n, rows] : from.half_sums) to.half_sums.emplace(n, of_input(n, rows));
     for (const auto& entry : from.maps) {
         const int n = entry.first;
         const Node& node = program[n];
@@ -466,7 +473,7 @@ std::int64_t fields_bytes(const Program& program, const Shape& shape, std::size_
         const Node& node = program[n];
         const Shape at = at_level(shape, node.level);
         sum += 2 * 2 * at.elements() * std::int64_t(sizeof(double));
-        const int planes = node.op == Op::conv      ? 1 + (program.is_bare(n) ? 3 : 0)
+        const int planes = node.op == Op::conv      ? (program.circular() ? 1 : 2) + (program.is_bare(n) ? 3 : 0)
                            : is_activation(node.op) ? 3
                            : node.changes_level()   ? 1
                                                     : 0;

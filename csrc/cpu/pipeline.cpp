@@ -107,10 +107,8 @@ template <class Real> void Pipeline<Real>::step(std::size_t v, int y) {
     for (const int b : value.boxes) {
         const Box& box = plan_.boxes[std::size_t(b)];
         if (y < first_row(box) || y >= rows - first_row(box)) continue;
-        if (!inside || box.radius() > 0) complete(box, value.tangent, y, to, !inside);
-        if (box.slots == 1) continue;  // a window of one row: the ring is the row itself ...
-        push(box, y, E, to.e);
-        if (value.tangent) push(box, y, T, to.t);
+        if (box.slots == 1) continue;  // a window of one row: the ring is the row itself
+        push(box, value.tangent, y, inside ? &to : nullptr);
     }
 }
 
@@ -139,14 +137,28 @@ template <class Real> void Pipeline<Real>::compute(std::size_t v, int y, Rows ou
         kernels_.combine(lanes_, out.t, from_b.t, c_b, nullptr, 0);
 }
 
-// Horizontal sum into the ring.  Large kernels keep two-ended sums: when the k rows of a block of rows are complete they
-// are replaced by their suffix sums, and `prefix` gathers the rows since; any window of k rows is one suffix plus the
-// prefix, each a fresh sum of at most k rows: no difference is ever taken, so nothing drifts.
-template <class Real> void Pipeline<Real>::push(const Box& box, int y, int field, const Real* raw) {
-    const int slot = (y - first_row(box)) % box.slots;
-    Real* row = ring_row(box, field, slot);
-    kernels_.box_row(lanes_, row, raw, box.slots, plan_.shape.batch, scratch_.data());
+// Horizontal sums of a row into the ring; without `raw` those of a row outside the image.
+template <class Real> void Pipeline<Real>::push(const Box& box, bool tangent, int y, const Rows* raw) {
+    const int slot = (y - first_row(box)) % box.slots, i = y + block_->row0;
+    Real *e = ring_row(box, E, slot), *t = ring_row(box, T, slot);
+    if (raw == nullptr) {
+        const PaddedRows<Real>& sums = fields_.half_sums.at(box.node);
+        kernels_.outside_row(lanes_, e, tangent ? t : nullptr, sums.row(i), sums.row(i + block_->dy));
+    } else {
+        complete(box, y, raw->e, tangent ? raw->t : nullptr);
+        kernels_.box_row(lanes_, e, raw->e, box.slots, plan_.shape.batch, scratch_.data());
+        if (tangent) kernels_.box_row(lanes_, t, raw->t, box.slots, plan_.shape.batch, scratch_.data());
+    }
     if (!box.blockwise()) return;
+    gather(box, E, slot);
+    if (tangent) gather(box, T, slot);
+}
+
+// Large kernels keep two-ended sums: when the k rows of a block of rows are complete they are replaced by their suffix sums,
+// and `prefix` gathers the rows since; any window of k rows is one suffix plus the prefix, each a fresh sum of at most k
+// rows: no difference is ever taken, so nothing drifts.
+template <class Real> void Pipeline<Real>::gather(const Box& box, int field, int slot) {
+    Real* row = ring_row(box, field, slot);
     Real* prefix = ring_row(box, field, box.slots);
     if (slot == box.slots - 1) {
         for (int n = slot - 1; n >= 0; --n)
@@ -192,18 +204,16 @@ template <class Real> void Pipeline<Real>::banded_row(const Value& value, int y,
     }
 }
 
-// The columns of a row that its box sees beyond the lanes; with `between` the whole row, in which i or j lies outside.
-template <class Real>
-void Pipeline<Real>::complete(const Box& box, bool tangent, int y, Rows rows, bool between) {
-    Real* t = tangent ? rows.t : nullptr;
+// The columns of a row that its box sees beyond the lanes.
+template <class Real> void Pipeline<Real>::complete(const Box& box, int y, Real* e, Real* t) {
     if (!program_.circular()) {
         const PaddedRows<Real>& half = fields_.halves.at(box.node);
         const int i = y + block_->row0;
-        return kernels_.outside(lanes_, rows.e, t, half.row(i), half.row(i + block_->dy), halo(box), between);
+        return kernels_.outside(lanes_, e, t, half.row(i), half.row(i + block_->dy), halo(box));
     }
     for (int b = 0; b < lanes_.count; ++b) {
-        wrap_columns(rows.e + b * lanes_.stride, lanes_.length[b], halo(box));
-        if (tangent) wrap_columns(t + b * lanes_.stride, lanes_.length[b], halo(box));
+        wrap_columns(e + b * lanes_.stride, lanes_.length[b], halo(box));
+        if (t != nullptr) wrap_columns(t + b * lanes_.stride, lanes_.length[b], halo(box));
     }
 }
 

@@ -61,8 +61,9 @@ private:
     void compute(std::size_t v, int y, Rows out);
     void image_row(const Value& value, int y, Real* e);
     void banded_row(const Value& value, int y, Rows out);
-    void complete(const Box& box, bool tangent, int y, Rows rows, bool between);
-    void push(const Box& box, int y, int field, const Real* raw);
+    void push(const Box& box, bool tangent, int y, const Rows* raw);
+    void gather(const Box& box, int field, int slot);
+    void complete(const Box& box, int y, Real* e, Real* t);
     void map(const Value& value, const Map& map, int y, Rows out);
     void refine(const Value& value, const MapArgs<Real>& args, int rows, std::uint32_t lanes, int y);
 

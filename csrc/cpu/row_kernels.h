@@ -70,9 +70,10 @@ template <class Real> struct RowKernels {
     // out[l] = sum_n in[l + (n - k/2)*shift], n < k; scratch has room for one row
     void (*box_row)(const Lanes&, Real* out, const Real* in, int k, std::ptrdiff_t shift, Real* scratch);
     // Pairs with a pixel outside, whose half-distance is that to zero: E = h_i + h_j and T' = 0, for `halo` pairs or more on
-    // either side of each lane; `between`: for those of the lane too.  Without t, E alone
-    void (*outside)(const Lanes&, Real* e, Real* t, const Real* h_i, const Real* h_j, std::ptrdiff_t halo,
-                    bool between);
+    // either side of each lane.  Without t, E alone
+    void (*outside)(const Lanes&, Real* e, Real* t, const Real* h_i, const Real* h_j, std::ptrdiff_t halo);
+    // The same for all pairs of a row in which i or j lies outside, already summed horizontally
+    void (*outside_row)(const Lanes&, Real* e, Real* t, const Real* sum_i, const Real* sum_j);
     // out = a + b; out may be a or b
     void (*add)(const Lanes&, Real* out, const Real* a, const Real* b);
     // Pointwise maps by [row_count_index][flow]

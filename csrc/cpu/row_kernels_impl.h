@@ -34,15 +34,12 @@ NTKFAST_HD void outside_pairs(Real* __restrict e, Real* __restrict t, const Real
 
 // Whole vectors on either side: single columns took twice as long.
 template <class Real>
-void outside(const Lanes& lanes, Real* e, Real* t, const Real* h_i, const Real* h_j, std::ptrdiff_t halo,
-             bool between) {
+void outside(const Lanes& lanes, Real* e, Real* t, const Real* h_i, const Real* h_j, std::ptrdiff_t halo) {
     const std::ptrdiff_t reach = whole(halo);
     for (int b = 0; b < lanes.count; ++b, e += lanes.stride, t = t ? t + lanes.stride : t) {
         const Real *i = h_i + lanes.at_i[b], *j = h_j + lanes.at_j[b];
         const std::ptrdiff_t length = lanes.length[b];
-        if (between) {
-            outside_pairs(e, t, i, j, -reach, whole(length) + reach);
-        } else if (reach == vector_step) {
+        if (reach == vector_step) {
             outside_pairs(e, t, i, j, -vector_step, 0);
             outside_pairs(e + length, t ? t + length : t, i + length, j + length, 0, vector_step);
         } else {
@@ -50,6 +47,12 @@ void outside(const Lanes& lanes, Real* e, Real* t, const Real* h_i, const Real* 
             outside_pairs(e, t, i, j, length, length + reach);
         }
     }
+}
+
+template <class Real>
+void outside_row(const Lanes& lanes, Real* e, Real* t, const Real* sum_i, const Real* sum_j) {
+    for (int b = 0; b < lanes.count; ++b, e += lanes.stride, t = t ? t + lanes.stride : t)
+        outside_pairs(e, t, sum_i + lanes.at_i[b], sum_j + lanes.at_j[b], 0, whole(lanes.length[b]));
 }
 
 template <class Real, int Channels>
@@ -547,6 +550,7 @@ constexpr RowKernels<Real> table = {
     input<Real>,
     box_row<Real>,
     outside<Real>,
+    outside_row<Real>,
     add<Real>,
     {NTKFAST_BY_ROWS(rectifier), NTKFAST_BY_ROWS(erf), NTKFAST_BY_ROWS(gelu), NTKFAST_BY_ROWS(sine),
      NTKFAST_BY_ROWS(cosine)},
