@@ -144,26 +144,17 @@ template <class Real> int columns_of(const Array<Real>& v, const Shape& shape) {
     return int(v.shape(1));
 }
 
-template <class Real> class PyEngine {
+// What the engines of the CPU and of a card have in common.
+template <class E> class PySweeps {
 public:
-    PyEngine(const std::vector<NodeTuple>& nodes, bool circular, bool nngp, const Array<double>& images, bool noise,
-             const std::string& isa, int threads, int lanes)
-        : engine_(make_program(nodes, circular, nngp), shape_of(images), noise ? nullptr : images.data(),
-                  {isa_from_name(isa), threads, lanes}) {}
+    explicit PySweeps(E engine) : engine_(std::move(engine)) {}
 
+    // (pixels, batch)
     Array<double> diagonal() const {
         Array<double> out({engine_.shape().pixels(), std::int64_t(engine_.shape().batch)});
-        engine_.diagonal(out.mutable_data());
-        return out;
-    }
-
-    // v (pixels, columns, batch) -> the same shape
-    Array<Real> product(const Array<Real>& v, py::object progress) const {
-        const int columns = columns_of(v, engine_.shape());
-        Array<Real> out({v.shape(0), v.shape(1), v.shape(2)});
-        const Real* from = v.data();
-        Real* to = out.mutable_data();
-        PythonPoll(std::move(progress)).run([&](Poll poll) { engine_.product(from, to, columns, std::move(poll)); });
+        double* to = out.mutable_data();
+        const py::gil_scoped_release release;
+        engine_.diagonal(to);
         return out;
     }
 
@@ -176,6 +167,42 @@ public:
         PythonPoll(std::move(progress)).run([&](Poll poll) { engine_.keep_coarse(std::move(poll)); });
     }
     bool coarse_kept() const { return engine_.coarse_kept(); }
+
+protected:
+    E engine_;
+};
+
+template <class Class> Class& bind_sweeps(Class& bound) {
+    using E = typename Class::type;
+    return bound.def("diagonal", &E::diagonal)
+        .def("product", &E::product, py::arg("v").noconvert(), py::arg("progress") = py::none())
+        .def("store", &E::store, py::arg("progress") = py::none())
+        .def_property_readonly("stored", &E::stored)
+        .def("keep_coarse", &E::keep_coarse, py::arg("progress") = py::none())
+        .def_property_readonly("coarse_kept", &E::coarse_kept)
+        .def("dense", &E::dense, py::arg("progress") = py::none());
+}
+
+template <class Real> class PyEngine : public PySweeps<Engine<Real>> {
+    using PySweeps<Engine<Real>>::engine_;
+
+public:
+    PyEngine(const std::vector<NodeTuple>& nodes, bool circular, bool nngp, const Array<double>& images, bool noise,
+             const std::string& isa, int threads, int lanes)
+        : PySweeps<Engine<Real>>({make_program(nodes, circular, nngp),
+                                  shape_of(images),
+                                  noise ? nullptr : images.data(),
+                                  {isa_from_name(isa), threads, lanes}}) {}
+
+    // v (pixels, columns, batch) -> the same shape
+    Array<Real> product(const Array<Real>& v, py::object progress) const {
+        const int columns = columns_of(v, engine_.shape());
+        Array<Real> out({v.shape(0), v.shape(1), v.shape(2)});
+        const Real* from = v.data();
+        Real* to = out.mutable_data();
+        PythonPoll(std::move(progress)).run([&](Poll poll) { engine_.product(from, to, columns, std::move(poll)); });
+        return out;
+    }
 
     // (batch, pixels, pixels)
     Array<Real> dense(py::object progress) const {
@@ -198,7 +225,6 @@ public:
     }
 
 private:
-    Engine<Real> engine_;
 };
 
 // An array in a device's memory: contiguous, of the engine's type, alive during the call.
@@ -210,21 +236,15 @@ struct DeviceArray {
 using DeviceTuple = std::tuple<std::uintptr_t, std::vector<std::int64_t>, int>;
 
 // The CUDA engine, for arrays of the host (copied there and back) and for arrays of the device, by address.
-template <class Real> class PyCudaEngine {
+template <class Real> class PyCudaEngine : public PySweeps<cuda::Engine<Real>> {
+    using PySweeps<cuda::Engine<Real>>::engine_;
+
 public:
     PyCudaEngine(const std::vector<NodeTuple>& nodes, bool circular, bool nngp, const Array<double>& images, bool noise,
                  int device, int threads)
-        : engine_(make(nodes, circular, nngp, images, noise, device, threads)) {}
+        : PySweeps<cuda::Engine<Real>>(make(nodes, circular, nngp, images, noise, device, threads)) {}
 
     int device() const { return engine_.device(); }
-
-    Array<double> diagonal() const {
-        Array<double> out({engine_.shape().pixels(), std::int64_t(1)});
-        double* to = out.mutable_data();
-        const py::gil_scoped_release release;
-        engine_.diagonal(to);
-        return out;
-    }
 
     // v (pixels, columns, 1) -> the same shape
     Array<Real> product(const Array<Real>& v, py::object progress) const {
@@ -255,16 +275,6 @@ public:
                             int(from.shape[1]), stream, std::move(poll));
         });
     }
-
-    void store(py::object progress) {
-        PythonPoll(std::move(progress)).run([&](Poll poll) { engine_.store(std::move(poll)); });
-    }
-    bool stored() const { return engine_.stored(); }
-
-    void keep_coarse(py::object progress) {
-        PythonPoll(std::move(progress)).run([&](Poll poll) { engine_.keep_coarse(std::move(poll)); });
-    }
-    bool coarse_kept() const { return engine_.coarse_kept(); }
 
     // (1, pixels, pixels)
     Array<Real> dense(py::object progress) const {
@@ -301,43 +311,28 @@ private:
                                   std::to_string(address));
         return {address, shape, on};
     }
-
-    cuda::Engine<Real> engine_;
 };
 
 template <class Real> void bind_engine(py::module_& module, const char* name) {
     using E = PyEngine<Real>;
-    py::class_<E>(module, name)
-        .def(py::init<const std::vector<NodeTuple>&, bool, bool, const Array<double>&, bool, const std::string&, int,
-                      int>(),
-             py::arg("nodes"), py::arg("circular"), py::arg("nngp"), py::arg("images"), py::arg("noise"), py::kw_only(),
-             py::arg("isa"), py::arg("threads"), py::arg("lanes"))
-        .def("diagonal", &E::diagonal)
-        .def("product", &E::product, py::arg("v").noconvert(), py::arg("progress") = py::none())
-        .def("store", &E::store, py::arg("progress") = py::none())
-        .def_property_readonly("stored", &E::stored)
-        .def("keep_coarse", &E::keep_coarse, py::arg("progress") = py::none())
-        .def_property_readonly("coarse_kept", &E::coarse_kept)
-        .def("dense", &E::dense, py::arg("progress") = py::none())
-        .def("columns", &E::columns, py::arg("pixels").noconvert(), py::arg("progress") = py::none());
+    py::class_<E> bound(module, name);
+    bound.def(
+        py::init<const std::vector<NodeTuple>&, bool, bool, const Array<double>&, bool, const std::string&, int, int>(),
+        py::arg("nodes"), py::arg("circular"), py::arg("nngp"), py::arg("images"), py::arg("noise"), py::kw_only(),
+        py::arg("isa"), py::arg("threads"), py::arg("lanes"));
+    bind_sweeps(bound).def("columns", &E::columns, py::arg("pixels").noconvert(), py::arg("progress") = py::none());
 }
 
 template <class Real> void bind_cuda_engine(py::module_& module, const char* name) {
     using E = PyCudaEngine<Real>;
-    py::class_<E>(module, name)
-        .def(py::init<const std::vector<NodeTuple>&, bool, bool, const Array<double>&, bool, int, int>(),
-             py::arg("nodes"), py::arg("circular"), py::arg("nngp"), py::arg("images"), py::arg("noise"), py::kw_only(),
-             py::arg("device"), py::arg("threads"))
+    py::class_<E> bound(module, name);
+    bound.def(py::init<const std::vector<NodeTuple>&, bool, bool, const Array<double>&, bool, int, int>(),
+              py::arg("nodes"), py::arg("circular"), py::arg("nngp"), py::arg("images"), py::arg("noise"),
+              py::kw_only(), py::arg("device"), py::arg("threads"));
+    bind_sweeps(bound)
         .def_property_readonly("device", &E::device)
-        .def("diagonal", &E::diagonal)
-        .def("product", &E::product, py::arg("v").noconvert(), py::arg("progress") = py::none())
         .def("product_on_device", &E::product_on_device, py::arg("v"), py::arg("out"), py::kw_only(), py::arg("stream"),
-             py::arg("progress") = py::none())
-        .def("store", &E::store, py::arg("progress") = py::none())
-        .def_property_readonly("stored", &E::stored)
-        .def("keep_coarse", &E::keep_coarse, py::arg("progress") = py::none())
-        .def_property_readonly("coarse_kept", &E::coarse_kept)
-        .def("dense", &E::dense, py::arg("progress") = py::none());
+             py::arg("progress") = py::none());
 }
 
 using Estimate = std::array<std::int64_t, 5>;

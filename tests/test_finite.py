@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 
+from cases import PADDINGS
 from images import noise
 from ntkfast.finite import NTKConv2d, empirical_ntk, to_torch
 from ntkfast.network import (
@@ -33,8 +34,6 @@ from ntkfast.network import (
 )
 from ntkfast.reference import kernel_matrix
 from strategies import chains, convs, image_shapes, networks
-
-PADDINGS = ("zeros", "circular")
 
 
 def deterministic(max_examples: int):

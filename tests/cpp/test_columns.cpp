@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "checks.h"
 #include "cpu/columns.h"
 #include "networks.h"
 #include "oracle.h"
@@ -17,16 +18,6 @@
 using namespace ntkfast;
 
 namespace {
-
-int failures = 0;
-int checks = 0;
-
-void check(bool passed, const std::string& what) {
-    ++checks;
-    if (passed) return;
-    ++failures;
-    if (failures <= 30) std::printf("FAILED: %s\n", what.c_str());
-}
 
 // --- Fields from the oracle -----------------------------------------------------------------------------------------
 
@@ -110,14 +101,6 @@ Fields<double> fields_of(const Program& program, const Shape& shape, const doubl
 }
 
 // --- Cases ------------------------------------------------------------------------------------------------------------
-
-std::vector<double> normals(std::int64_t count, unsigned seed) {
-    std::mt19937 generator(seed);
-    std::normal_distribution<double> normal;
-    std::vector<double> out;
-    for (std::int64_t n = 0; n < count; ++n) out.push_back(normal(generator));
-    return out;
-}
 
 double worst = 0;  // error over the largest entry, of all cases
 

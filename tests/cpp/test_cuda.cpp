@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "checks.h"
 #include "cpu/dispatch.h"
 #include "cpu/engine.h"
 #include "cuda/engine.h"
@@ -26,16 +27,6 @@ using networks::Network;
 
 namespace {
 
-int failures = 0;
-int checks = 0;
-
-void check(bool passed, const std::string& what) {
-    ++checks;
-    if (passed) return;
-    ++failures;
-    if (failures <= 30) std::printf("FAILED: %s\n", what.c_str());
-}
-
 // Another order of items and blocks; a card has its own.
 void shuffle_anew(unsigned seed) {
 #if defined(NTKFAST_EMULATION)
@@ -45,24 +36,7 @@ void shuffle_anew(unsigned seed) {
 #endif
 }
 
-template <class Exception> bool throws(const std::function<void()>& call) {
-    try {
-        call();
-    } catch (const Exception&) {
-        return true;
-    }
-    return false;
-}
-
 // --- Cases ----------------------------------------------------------------------------------------------------------
-
-std::vector<double> normals(std::int64_t count, unsigned seed) {
-    std::mt19937 generator(seed);
-    std::normal_distribution<double> normal;
-    std::vector<double> out;
-    for (std::int64_t n = 0; n < count; ++n) out.push_back(normal(generator));
-    return out;
-}
 
 struct Case {
     std::string name;

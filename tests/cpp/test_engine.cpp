@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "checks.h"
 #include "cpu/dispatch.h"
 #include "cpu/engine.h"
 #include "networks.h"
@@ -22,16 +23,7 @@ using networks::Network;
 
 namespace {
 
-int failures = 0;
-int checks = 0;
 bool levels_in_turns = false;  // each case at one instruction-set level, not at all
-
-void check(bool passed, const std::string& what) {
-    ++checks;
-    if (passed) return;
-    ++failures;
-    if (failures <= 30) std::printf("FAILED: %s\n", what.c_str());
-}
 
 // --- Cases ----------------------------------------------------------------------------------------------------------
 
@@ -60,14 +52,6 @@ struct Case {
 
     const double* pixels() const { return image.empty() ? nullptr : image.data(); }
 };
-
-std::vector<double> normals(std::int64_t count, unsigned seed) {
-    std::mt19937 generator(seed);
-    std::normal_distribution<double> normal;
-    std::vector<double> out;
-    for (std::int64_t n = 0; n < count; ++n) out.push_back(normal(generator));
-    return out;
-}
 
 std::string describe(const Network& network, const Shape& shape, Padding padding, Kernel kernel) {
     std::string out = network.name;
@@ -289,15 +273,6 @@ void test_zero_image() {
 
 const EngineOptions plain{Isa::baseline, 1, 8};
 const Program small{networks::vanilla(1, 3).nodes, Padding::zeros, Kernel::ntk};
-
-template <class Exception> bool throws(const std::function<void()>& call) {
-    try {
-        call();
-    } catch (const Exception&) {
-        return true;
-    }
-    return false;
-}
 
 void check_every_call_can_be_cancelled(const Network& network) {
     const Case c = make_case(network, {8, 4, 3, 1}, Padding::zeros, Kernel::ntk);

@@ -13,22 +13,13 @@
 #include <random>
 #include <string>
 
+#include "checks.h"
 #include "smooth_activations.h"
 #include "smooth_cases.h"
 
 using namespace ntkfast;
 
 namespace {
-
-int failures = 0;
-int checks = 0;
-
-void check(bool passed, const std::string& what) {
-    ++checks;
-    if (passed) return;
-    ++failures;
-    if (failures <= 30) std::printf("FAILED: %s\n", what.c_str());
-}
 
 template <class Real> constexpr double u = sizeof(Real) == 4 ? 0x1p-24 : 0x1p-53;
 #if defined(__FMA__) || defined(__ARM_FEATURE_FMA)
