@@ -8,18 +8,25 @@
 namespace ntkfast {
 namespace {
 
-// out(y, x) = sum over |n| <= radius of in along one axis; `step` and `length` describe that axis in elements.
+// out(n) = sum over |m| <= radius of in(n + m) along one axis; `step` and `length` describe that axis in elements.  For one m
+// after the other, since in(n + m) is then one run of memory, or two on the torus, whichever axis it is.
 void box_along(const Plane& in, Plane& out, std::ptrdiff_t step, int length, int radius, bool circular) {
-    const std::ptrdiff_t total = std::ptrdiff_t(in.size());
-    for (std::ptrdiff_t start = 0; start < total; start += step * length) {
-        for (int n = 0; n < length; ++n) {
-            double* to = &out[std::size_t(start + n * step)];
-            std::fill(to, to + step, 0.0);
-            for (int m = n - radius; m <= n + radius; ++m) {
-                if (!circular && (m < 0 || m >= length)) continue;
-                const int index = wrap(m, length);
-                const double* from = &in[std::size_t(start + index * step)];
-                for (std::ptrdiff_t e = 0; e < step; ++e) to[e] += from[e];
+    const std::ptrdiff_t total = std::ptrdiff_t(in.size()), line = step * length;
+    std::fill(out.begin(), out.end(), 0.0);
+    for (std::ptrdiff_t start = 0; start < total; start += line) {
+        double* to = &out[std::size_t(start)];
+        const double* from = &in[std::size_t(start)];
+        const auto add = [&](std::ptrdiff_t begin, std::ptrdiff_t end, std::ptrdiff_t shift) {
+            for (std::ptrdiff_t e = begin; e < end; ++e) to[e] += from[e + shift];
+        };
+        for (int m = -radius; m <= radius; ++m) {
+            if (circular) {
+                const std::ptrdiff_t shift = wrap(m, length) * step;
+                add(0, line - shift, shift);
+                add(line - shift, line, shift - line);
+            } else {
+                const std::ptrdiff_t shift = m * step;
+                add(std::max<std::ptrdiff_t>(0, -shift), std::min(line, line - shift), shift);
             }
         }
     }
@@ -288,7 +295,8 @@ void FieldsBuilder::add_conv(int n, const Shape& shape) {
         box_along(half, sums, before.batch, before.width, node.radius(), false);
         fields_.half_sums.emplace(n, padded<double>(sums, before, false, margin_of(program_)));
     }
-    Plane s = box_sum(fields_.variance[input]), t = box_sum(fields_.tangent[input]);
+    Plane s = box_sum(fields_.variance[input]);
+    Plane t = program_.has_tangent(node.input()) ? box_sum(fields_.tangent[input]) : Plane(s.size(), 0.0);
     for (std::size_t e = 0; e < s.size(); ++e) {
         s[e] += node.bias_var / fields_.unit;
         if (node.trainable) t[e] += s[e];

@@ -42,6 +42,8 @@ private:
         MapArgs<Real> args;  // all but the rows
         Flow flow;
         bool refined, always_refined;
+        int last = -1;      // the segment's end, where this map does the last convolution as well
+        bool done = false;  // by the map before
     };
 
     Real* at(std::ptrdiff_t offset) { return buffers_.data() + offset + plan_.left; }
@@ -53,6 +55,7 @@ private:
         return {at(value.base + slot * plan_.row_stride), at(value.base + (value.depth + slot) * plan_.row_stride)};
     }
     Map make_map(const Value& value) const;
+    void join_last();
     int first_row(const Box& box) const { return -(program_.circular() ? box.reach + box.radius() : box.radius()); }
     std::ptrdiff_t halo(const Box& box) const { return std::ptrdiff_t(box.radius()) * plan_.shape.batch; }
     bool in_image(int y) const { return program_.circular() || (y >= 0 && y < block_->rows); }
@@ -65,7 +68,7 @@ private:
     void gather(const Box& box, int field, int slot);
     void complete(const Box& box, int y, Real* e, Real* t);
     void map(const Value& value, const Map& map, int y, Rows out);
-    void refine(const Value& value, const MapArgs<Real>& args, int rows, std::uint32_t lanes, int y);
+    void refine(const Value& value, const Map& map, const MapArgs<Real>& args, int rows, std::uint32_t lanes, int y);
 
     const Program& program_;
     const Plan& plan_;

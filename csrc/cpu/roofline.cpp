@@ -80,10 +80,17 @@ double time_kernels(const std::vector<std::tuple<int, double, double, bool, bool
         args.e_out = scratch[0], args.t_out = scratch[1];
         args.constants = ActivationConstants<float>::make(slope, 1.0, trainable, 1.0, false);
         args.scale = 1;
-        const auto& table = s + 1 == stages.size() ? kernels.output : active ? kernels.activation[0] : kernels.linear;
+        // As the pipeline does, a last 1x1 convolution goes with the rectifier before it.
+        const bool joined = active && s + 2 == stages.size() && std::get<0>(stages[s + 1]) == 1;
+        if (joined) args.last_i = rows[10], args.last_j = rows[12], args.last_trainable = 1;
+        const auto& table = joined                   ? kernels.rectifier_output
+                            : s + 1 == stages.size() ? kernels.output
+                            : active                 ? kernels.activation[0]
+                                                     : kernels.linear;
         const MapKernel<float> map =
             table[row_count_index(blockwise ? 2 : k)][int(s > 0 ? Flow::tangent : Flow::first_tangent)];
         seconds += best_seconds(repeats, [&] { map(lanes, args); });
+        if (joined) break;
     }
     // Several lanes at once, as in a product.  Zeros for T: the sums must not grow from call to call.
     const AlignedVector<float> zeros(std::size_t(length), 0.0f);

@@ -54,6 +54,9 @@ template <class Real> struct MapArgs {
     ActivationConstants<Real> constants;  // of a rectifier; `trainable` is read by `linear` and `output` too
     SmoothConstants<Real> smooth;         // of the other activations
     Real scale;                           // of the convolution that follows, where there is no activation
+    // Of a last 1x1 convolution that is done with the rectifier before it: p along the rows of i and j, whether it is trained.
+    const Real *last_i, *last_j;
+    Real last_trainable;
 };
 
 // Activations in the order of the table RowKernels::activation.
@@ -82,6 +85,8 @@ template <class Real> struct RowKernels {
     // Last convolution: t_out = T, or S without a tangent; zero for one chunk before the lane, and for one more behind the
     // whole chunks that hold it
     MapTable<Real> output;
+    // A rectifier and the last convolution, 1x1, in one pass: writes t_out only, as `output` does
+    MapTable<Real> rectifier_output;
     // sums[l] += sum_c (x_c(i) - x_c(j))^2 in double, n elements of one lane
     void (*input_exact)(double* sums, const Real* x_i, const Real* x_j, std::ptrdiff_t plane, int channels,
                         std::ptrdiff_t n);
@@ -91,6 +96,9 @@ template <class Real> struct RowKernels {
     void (*activation_exact[activation_kinds][2])(const Lanes&, int lane, const MapArgs<Real>&, int rows,
                                                   const double* columns, int k, std::ptrdiff_t shift,
                                                   double scale);  // by has_tangent
+    // The same for rectifier_output
+    void (*rectifier_output_exact[2])(const Lanes&, int lane, const MapArgs<Real>&, int rows, const double* columns,
+                                      int k, std::ptrdiff_t shift, double scale);
     // out = c_a a + c_b b; without b, c_a a
     void (*combine)(const Lanes&, Real* out, const Real* a, Real c_a, const Real* b, Real c_b);
     // The rest work on one row; n is the number of elements (of the coarser row), to whole chunks in `weighted` and `finish`.

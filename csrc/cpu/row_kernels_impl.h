@@ -215,11 +215,28 @@ template <class Real> NTKFAST_HD Root<Real> root_at(const Root<const Real*>& row
     return {rows.p[l], rows.inverse[l], rows.rest[l]};
 }
 
-template <class Real, int Rows, Flow flow> std::uint32_t rectifier(const Lanes& lanes, const MapArgs<Real>& args) {
+// The last convolution at one pair: T, or S without a tangent.
+template <class Real> NTKFAST_HD Real last_conv(const Pair<Real>& in, Real p_i, Real p_j, Real trainable) {
+    return trainable * covariance(in.e, p_i, p_j) + in.t;
+}
+
+// Zeros for one chunk before the lane, and from its end on to one chunk behind the whole chunks, which may begin a chunk later.
+template <class Real> void clear_slack(Real* t, std::ptrdiff_t length) {
+    for (std::ptrdiff_t l = -chunk; l < 0; ++l) t[l] = 0;
+    for (std::ptrdiff_t l = 0; l < chunk; ++l) t[length + l] = 0;
+    for (std::ptrdiff_t l = 0; l < chunk; ++l) t[length + chunk + l] = 0;
+}
+
+// last: with the last convolution.
+template <class Real, int Rows, Flow flow, bool last>
+std::uint32_t rectify(const Lanes& lanes, const MapArgs<Real>& args) {
     const ActivationConstants<Real> k = args.constants;
+    const Real trainable = args.last_trainable;
     std::uint32_t doubts = 0;
     for (int b = 0; b < lanes.count; ++b) {
         const LaneOperands<Real, Rows> a(lanes, args, b);
+        const Real *last_i = last ? args.last_i + lanes.at_i[b] : nullptr,
+                   *last_j = last ? args.last_j + lanes.at_j[b] : nullptr;
         typename Bits<Real>::Int doubt = 0;  // negative: there is one
         NTKFAST_VECTOR_LOOP
         for (std::ptrdiff_t l = 0; l < a.n; ++l) {
@@ -227,13 +244,26 @@ template <class Real, int Rows, Flow flow> std::uint32_t rectifier(const Lanes& 
             const Real t = flow == Flow::tangent ? sum_rows<Rows>(a.t, l) : Real(0);
             const Root<Real> i = root_at<Real>(a.i, l), j = root_at<Real>(a.j, l);
             const Pair<Real> out = activate<has_tangent(flow)>(e, t, i, j, k);
-            a.e_out[l] = out.e;
-            if (has_tangent(flow)) a.t_out[l] = out.t;
+            if (last) {
+                a.t_out[l] = last_conv(out, last_i[l], last_j[l], trainable);
+            } else {
+                a.e_out[l] = out.e;
+                if (has_tangent(flow)) a.t_out[l] = out.t;
+            }
             if (is_first(flow)) doubt |= bits_of(certainty(e, i, j, k));
         }
+        if (last) clear_slack(a.t_out, lanes.length[b]);
         doubts |= std::uint32_t(doubt < 0) << b;
     }
     return doubts;
+}
+
+template <class Real, int Rows, Flow flow> std::uint32_t rectifier(const Lanes& lanes, const MapArgs<Real>& args) {
+    return rectify<Real, Rows, flow, false>(lanes, args);
+}
+template <class Real, int Rows, Flow flow>
+std::uint32_t rectifier_output(const Lanes& lanes, const MapArgs<Real>& args) {
+    return rectify<Real, Rows, flow, true>(lanes, args);
 }
 
 template <template <class> class Activation, class Real, int Rows, Flow flow>
@@ -280,11 +310,13 @@ void input_exact(double* __restrict sums, const Real* x_i, const Real* x_j, std:
 }
 
 // Only doubtful pairs are written, so that the bits of a pair do not depend on its neighbours.
-template <class Real, bool with_tangent>
+template <class Real, bool with_tangent, bool last>
 void rectifier_exact(const Lanes& lanes, int lane, const MapArgs<Real>& args, int rows, const double* columns,
                      int kernel_size, std::ptrdiff_t shift, double scale) {
     const ActivationConstants<Real> k = args.constants;
     const LaneOperands<Real, 1> a(lanes, args, lane);
+    const Real *last_i = last ? args.last_i + lanes.at_i[lane] : nullptr,
+               *last_j = last ? args.last_j + lanes.at_j[lane] : nullptr;
     const Real* from[max_direct_rows];
     for (int m = 0; m < rows; ++m) from[m] = args.e[m] + lane * lanes.stride;
     const double* first = columns - (kernel_size / 2) * shift;
@@ -297,9 +329,15 @@ void rectifier_exact(const Lanes& lanes, int lane, const MapArgs<Real>& args, in
         const Root<Real> i = root_at<Real>(a.i, l), j = root_at<Real>(a.j, l);
         const bool doubt = certainty(rounded, i, j, k) < 0;
         const Pair<Real> out = activate_exact<with_tangent>(scale * e, Real(0), i, j, k);
-        a.e_out[l] = doubt ? out.e : a.e_out[l];
-        if (with_tangent) a.t_out[l] = doubt ? out.t : a.t_out[l];
+        if (last) {
+            const Real t = last_conv(out, last_i[l], last_j[l], args.last_trainable);
+            a.t_out[l] = doubt ? t : a.t_out[l];
+        } else {
+            a.e_out[l] = doubt ? out.e : a.e_out[l];
+            if (with_tangent) a.t_out[l] = doubt ? out.t : a.t_out[l];
+        }
     }
+    if (last) clear_slack(a.t_out, lanes.length[lane]);
 }
 
 // All pairs of one lane, with E and the activation in double.
@@ -452,13 +490,9 @@ template <class Real, int Rows, Flow flow> std::uint32_t output(const Lanes& lan
         for (std::ptrdiff_t l = 0; l < a.n; ++l) {
             const Real e = sum_rows<Rows>(a.e, l);
             const Real t = flow == Flow::tangent ? sum_rows<Rows>(a.t, l) : Real(0);
-            a.t_out[l] = trainable * covariance(e, a.i.p[l], a.j.p[l]) + t;
+            a.t_out[l] = last_conv(Pair<Real>{e, t}, a.i.p[l], a.j.p[l], trainable);
         }
-        const std::ptrdiff_t length = lanes.length[b];
-        for (std::ptrdiff_t l = -chunk; l < 0; ++l) a.t_out[l] = 0;
-        // From the lane's end on, and once more behind the whole chunks, which may begin a chunk later.
-        for (std::ptrdiff_t l = 0; l < chunk; ++l) a.t_out[length + l] = 0;
-        for (std::ptrdiff_t l = 0; l < chunk; ++l) a.t_out[length + chunk + l] = 0;
+        clear_slack(a.t_out, lanes.length[b]);
     }
     return 0;
 }
@@ -552,12 +586,14 @@ constexpr RowKernels<Real> table = {
      NTKFAST_BY_ROWS(cosine)},
     NTKFAST_BY_ROWS(linear),
     NTKFAST_BY_ROWS(output),
+    NTKFAST_BY_ROWS(rectifier_output),
     input_exact<Real>,
-    {{rectifier_exact<Real, false>, rectifier_exact<Real, true>},
+    {{rectifier_exact<Real, false, false>, rectifier_exact<Real, true, false>},
      {smooth_exact<ErfActivation, Real, false>, smooth_exact<ErfActivation, Real, true>},
      {smooth_exact<GeluActivation, Real, false>, smooth_exact<GeluActivation, Real, true>},
      {smooth_exact<SinActivation, Real, false>, smooth_exact<SinActivation, Real, true>},
      {smooth_exact<CosActivation, Real, false>, smooth_exact<CosActivation, Real, true>}},
+    {rectifier_exact<Real, false, true>, rectifier_exact<Real, true, true>},
     combine<Real>,
     weighted<Real>,
     finish<Real>,
