@@ -444,8 +444,9 @@ def _eigenpairs(
     With W = V diag(s) V^T and B = Y V diag(s)^(-1/2) over the s that count, Y W^+ Y^T = B B^T, and the singular values
     and left singular vectors of B are the roots and the eigenvectors wanted.
 
-    An s counts if it is above ``cutoff`` and above the rounding of W in Y's own precision.  What is left out is as if
-    Omega had fewer columns, Omega V: the rest is still a Nystrom approximation.
+    An s counts if it is above ``cutoff``, above the rounding of W in Y's own precision and above that of the
+    eigenvalues in double precision.  What is left out is as if Omega had fewer columns, Omega V: the rest is still a
+    Nystrom approximation.
 
     Parameters
     ----------
@@ -465,7 +466,8 @@ def _eigenpairs(
     """
     core = core.astype(np.float64)
     s, V = np.linalg.eigh((core + core.T) / 2)
-    counts = s > max(cutoff, float(np.finfo(Y.dtype).eps) * s[-1])
+    rounding = max(float(np.finfo(Y.dtype).eps), len(s) * float(np.finfo(np.float64).eps)) * s[-1]
+    counts = s > max(cutoff, rounding)
     B = _product(Y, V[:, counts] / np.sqrt(s[counts]))
     if not counts.any():
         return np.zeros(0), B.astype(dtype)
