@@ -15,7 +15,7 @@ from scipy.sparse.linalg import LinearOperator, aslinearoperator, eigsh
 
 import ntkfast as nf
 from images import IMAGES
-from ntkfast import _arrays, _engine, lowrank
+from ntkfast import _arrays, _core, _engine, lowrank
 from ntkfast.reference import kernel_matrix
 
 NETS = {
@@ -376,6 +376,18 @@ def test_arrays_on_a_gpu_are_refused(monkeypatch):
     for call in (low.matvec, low.matmat, low.dot, low.apply, lambda y: nf.ridge(low, y, 1.0)):
         with pytest.raises(ValueError, match=message):
             call(Tensor())
+
+
+@pytest.mark.skipif(not _core.cuda_devices(), reason=f"no card: {_core.cuda_why_unavailable()}")
+def test_a_kernel_on_a_card_gives_the_same():
+    x = IMAGES["centred"](*SHAPE, 3, 0)
+    here, there = (nf.NTK(NETS["vanilla"], x, device=device) for device in ("cpu", "cuda"))
+    y = np.ones(SHAPE)
+    for make in (lambda K: nf.nystrom(K, 30), lambda K: nf.randomized(K, 30), lambda K: nf.randomized(K, 30, sweeps=2)):
+        low = make(there)
+        assert entry_error(dense(low), dense(make(here))) <= 1e-5
+        assert isinstance(nf.ridge(low, y, 1.0), np.ndarray)
+        assert low.estimate_error(there).frobenius == pytest.approx(low.estimate_error(here).frobenius, rel=1e-2)
 
 
 def test_eigenpairs_must_fit_together():
