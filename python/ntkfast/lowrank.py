@@ -327,6 +327,11 @@ def nystrom(
     Computed in double precision; eigenvalues of W below the rounding of the columns are left out.  Source: Williams &
     Seeger, NeurIPS 2001; Tachella, Tang, Davies, CVPR 2021 (arXiv 2006.02379).
 
+    Networks of several resolutions tell pixels apart by their place modulo ``network.multiple``, and a lattice sees few
+    of these places: random landmarks are the better ones there.  For ``autoencoder(1)`` on 64 x 64 pixels and m = 1024,
+    the filter's error was 0.11 with the lattice and 0.02 at random; with one resolution, the two are alike
+    (bench/lowrank.py).
+
     Examples
     --------
     >>> z = gradient_descent(nystrom(K, 500), y, steps=[10, 100])           # doctest: +SKIP
