@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from .denoise import DenoiseInfo, denoise_ntk
     from .filters import FilterInfo, gradient_descent, gradient_flow, ridge
     from .kernel import NTK
+    from .lowrank import ErrorEstimate, LowRank, nystrom, randomized
 
 __all__ = [
     "GELU",
@@ -43,9 +44,11 @@ __all__ = [
     "Cos",
     "DenoiseInfo",
     "Erf",
+    "ErrorEstimate",
     "FilterInfo",
     "Identity",
     "LeakyReLU",
+    "LowRank",
     "Network",
     "NoiseInput",
     "ReLU",
@@ -58,6 +61,8 @@ __all__ = [
     "gradient_descent",
     "gradient_flow",
     "info",
+    "nystrom",
+    "randomized",
     "ridge",
     "unet",
     "vanilla_cnn",
@@ -68,11 +73,15 @@ __all__ = [
 _LAZY = {
     "NTK": "kernel",
     "DenoiseInfo": "denoise",
+    "ErrorEstimate": "lowrank",
     "FilterInfo": "filters",
+    "LowRank": "lowrank",
     "denoise_ntk": "denoise",
     "from_torch": "convert",
     "gradient_descent": "filters",
     "gradient_flow": "filters",
+    "nystrom": "lowrank",
+    "randomized": "lowrank",
     "ridge": "filters",
 }
 

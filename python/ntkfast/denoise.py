@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_limits
 from . import _cuda, _engine
 from ._arrays import NUMPY, cupy_arrays
 from .kernel import LARGEST, _dtype, real_array
-from .network import Network, _integer, _real, vanilla_cnn
+from .network import Network, _at_least, _integer, _real, vanilla_cnn
 from .spectral import BlockLanczos, gradient_descent_filter
 from .tiles import Tiling
 
@@ -429,13 +429,6 @@ def _network(network: Any) -> Network:
     if not network.trainable:
         raise ValueError("network must have a trainable Conv, got all of them frozen")
     return network
-
-
-def _at_least(name: str, value: Any, least: int) -> int:
-    number = _integer(name, value)
-    if number < least:
-        raise ValueError(f"{name} must be at least {least}, got {number}")
-    return number
 
 
 def _steps(steps: Any, passes: int) -> list[int]:

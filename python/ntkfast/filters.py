@@ -21,7 +21,7 @@ from scipy.sparse.linalg import LinearOperator
 
 from ._arrays import Arrays, namespace
 from .kernel import NTK, as_columns, filter_arrays
-from .network import _integer, _real
+from .network import _at_least, _integer, _real
 from .spectral import BlockLanczos, Filter, gradient_descent_filter, gradient_flow_filter, ridge_filter
 
 __all__ = ["FilterInfo", "gradient_descent", "gradient_flow", "ridge"]
@@ -44,7 +44,7 @@ class FilterInfo:
     Attributes
     ----------
     products : int
-        Products with Theta.
+        Products with Theta; 0 for a LowRank.
     error : float
         Bound on the result's error, relative to its norm, the largest over all requested times; it leaves out rounding
         (1e-6 in float32).  nan for the plain iteration.
@@ -77,7 +77,8 @@ def gradient_descent(
 
     Parameters
     ----------
-    K : NTK or symmetric positive semi-definite LinearOperator, shape (d, d)
+    K : NTK, LowRank, or symmetric positive semi-definite LinearOperator, shape (d, d)
+        Of a LowRank the filter is computed from its eigenpairs, exactly and without products.
     y : array_like, shape (d,), (d, n), (H, W) or (H, W, C), real
         The target, usually the noisy image less its mean.  For a kernel on a GPU it may be CuPy's or PyTorch's, on the
         same GPU: the filter then stays there, and so does the result.
@@ -116,9 +117,9 @@ def gradient_descent(
         return [gradient_descent_filter(t, rate) for t in times]
 
     columns, shape = as_columns(K, "y", y)
-    settings = _Settings(_tolerance(K, tolerance), _count("max_products", max_products))
+    settings = _Settings(_tolerance(K, tolerance), _at_least("max_products", max_products, 1))
     if method == "lanczos":
-        z, info = _lanczos(K, columns, filters, settings, with_lambda_max=True)
+        z, info = _filtered(K, columns, filters, settings, with_lambda_max=True)
         info = FilterInfo(info.products, info.error, info.lambda_max, _learning_rate(eta, info.lambda_max))
     else:
         lambda_max = _largest_eigenvalue(K, namespace(columns), settings)
@@ -204,9 +205,24 @@ def _apply(
     full_output: bool,
 ) -> Any:
     columns, shape = as_columns(K, "y", y)
-    settings = _Settings(_tolerance(K, tolerance), _count("max_products", max_products))
-    z, info = _lanczos(K, columns, lambda _: filters, settings, with_lambda_max=False)
+    settings = _Settings(_tolerance(K, tolerance), _at_least("max_products", max_products, 1))
+    z, info = _filtered(K, columns, lambda _: filters, settings, with_lambda_max=False)
     return _result(z, shape, single, info, full_output)
+
+
+def _filtered(
+    K: LinearOperator,
+    y: Any,
+    filters: Callable[[float], list[Filter]],
+    settings: _Settings,
+    *,
+    with_lambda_max: bool,
+) -> tuple[Any, FilterInfo]:
+    """f(Theta) y for each of ``filters(lambda_max)``, (filters, d, n): by the eigenpairs that K has, or by Lanczos."""
+    eigenpairs = getattr(K, "spectral_filter", None)
+    if eigenpairs is None:
+        return _lanczos(K, y, filters, settings, with_lambda_max=with_lambda_max)
+    return eigenpairs([f.value for f in filters(K.lambda_max)], y), FilterInfo(0, 0.0, K.lambda_max)
 
 
 def _lanczos(
@@ -251,7 +267,7 @@ def _lanczos(
             f"error bound {error:.1e} after {lanczos.products} products is above tolerance {settings.tolerance:.1e}: "
             "raise max_products",
             RuntimeWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
     elif probe and isinstance(K, NTK):
         K.lambda_max = top
@@ -318,13 +334,6 @@ def _positive(name: str, value: Any) -> float:
     number = _real(name, value)
     if number <= 0:
         raise ValueError(f"{name} must be positive, got {number!r}")
-    return number
-
-
-def _count(name: str, value: Any) -> int:
-    number = _integer(name, value)
-    if number < 1:
-        raise ValueError(f"{name} must be at least 1, got {number}")
     return number
 
 

@@ -31,7 +31,65 @@ COLUMNS_PER_SWEEP = 64
 LARGEST = {"float32": 1e15, "float64": 1e120}
 
 
-class NTK(LinearOperator):  # type: ignore[misc]
+class PixelOperator(LinearOperator):  # type: ignore[misc]
+    """Symmetric operator over the pixels of an image: what the exact kernel and its approximations have in common.
+
+    Subclasses have ``_matmat``, ``columns`` and ``image_shape``.
+    """
+
+    image_shape: tuple[int, int]
+
+    def columns(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Some columns, shape (d, m)."""
+        raise NotImplementedError
+
+    def _matvec(self, v: np.ndarray) -> np.ndarray:
+        return np.asarray(self._matmat(np.asarray(v).reshape(-1, 1)))
+
+    def _adjoint(self) -> PixelOperator:
+        return self  # symmetric
+
+    _transpose = _adjoint
+
+    def apply(self, image: Any) -> Any:
+        """Theta times an image, channel by channel.
+
+        Parameters
+        ----------
+        image : array_like, shape (H, W), (H, W, n), (d,) or (d, n), real
+            Need not have as many channels as the kernel's own image.
+
+        Returns
+        -------
+        ndarray, or what the image is
+            Of the same shape, of the operator's dtype.
+        """
+        columns, shape = as_columns(self, "image", image)
+        return self.matmat(columns).reshape(shape)
+
+    def affinity(self, row: int, col: int) -> np.ndarray:
+        """Filter weights of one pixel: its row of the kernel, laid out as an image.
+
+        Parameters
+        ----------
+        row, col : int
+            The pixel, 0 <= row < H and 0 <= col < W.
+
+        Returns
+        -------
+        ndarray, shape (H, W)
+            Entry (r, c) is Theta((row, col), (r, c)): how much the pixel learns from pixel (r, c) in one step.
+        """
+        place = []
+        for name, value, size in (("row", row, self.image_shape[0]), ("col", col, self.image_shape[1])):
+            number = _integer(name, value)
+            if not 0 <= number < size:
+                raise ValueError(f"{name} must lie between 0 and {size - 1}, got {number}")
+            place.append(number)
+        return self.columns([place[0] * self.image_shape[1] + place[1]]).reshape(self.image_shape)
+
+
+class NTK(PixelOperator):
     """Exact kernel of an infinitely wide network on one image, over all pairs of its pixels.
 
     A symmetric positive semi-definite ``scipy.sparse.linalg.LinearOperator`` of shape (d, d), d = H*W; pixel (row, col)
@@ -292,30 +350,6 @@ class NTK(LinearOperator):  # type: ignore[misc]
         image = out.reshape(-1, m, m, *coarse).transpose(0, 3, 1, 4, 2)
         return np.ascontiguousarray(image.reshape(len(v), -1).T, dtype=self.dtype)
 
-    def _matvec(self, v: np.ndarray) -> np.ndarray:
-        return self._matmat(np.asarray(v).reshape(-1, 1))
-
-    def _adjoint(self) -> NTK:
-        return self  # symmetric
-
-    _transpose = _adjoint
-
-    def apply(self, image: Any) -> Any:
-        """Theta times an image, channel by channel.
-
-        Parameters
-        ----------
-        image : array_like, shape (H, W), (H, W, n), (d,) or (d, n), real
-            Need not have as many channels as the kernel's own image.
-
-        Returns
-        -------
-        ndarray, or what the image is
-            Of the same shape, of the operator's dtype.
-        """
-        columns, shape = as_columns(self, "image", image)
-        return self.matmat(columns).reshape(shape)
-
     def diagonal(self) -> np.ndarray:
         """Theta(i, i) of every pixel, shape (d,); computed in double precision."""
         return np.asarray(self._engine.diagonal()[:, 0], dtype=self.dtype)
@@ -334,17 +368,16 @@ class NTK(LinearOperator):  # type: ignore[misc]
         -------
         ndarray, shape (d, m)
         """
-        d = self.shape[0]
-        pixels = np.asarray(indices)
-        if pixels.ndim != 1 or (pixels.size and pixels.dtype.kind not in "iu"):
-            raise TypeError(f"indices must be a 1-D sequence of integers, got {indices!r}")
-        if pixels.size and (pixels.min() < 0 or pixels.max() >= d):
-            raise ValueError(f"indices must lie between 0 and {d - 1}, got {int(pixels.min())} to {int(pixels.max())}")
-        needed = pixels.size * d * self.dtype.itemsize
+        pixels = as_pixels("indices", indices, self.shape[0])
+        needed = pixels.size * self.shape[0] * self.dtype.itemsize
         _engine.require_memory(f"{pixels.size} columns", 2 * needed, "ask for fewer columns at a time")
-        if self._card is None and pixels.size * self._column_cost() > self._sweep_cost() and self._dense_fits():
+        if self._columns_by_sweep(pixels.size):
             return np.ascontiguousarray(self.dense()[:, pixels])
-        return np.ascontiguousarray(self._cpu_engine().columns(pixels.astype(np.int64), self._progress).T)
+        return np.ascontiguousarray(self._cpu_engine().columns(pixels, self._progress).T)
+
+    def _columns_by_sweep(self, count: int) -> bool:
+        """Whether ``count`` columns are taken from the whole matrix, as the faster way, if that takes little memory."""
+        return self._card is None and count * self._column_cost() > self._sweep_cost() and self._dense_fits()
 
     def _cpu_engine(self) -> Any:
         """For the columns: the operator's own, or beside that of a card one that is made when it is first wanted."""
@@ -382,27 +415,6 @@ class NTK(LinearOperator):  # type: ignore[misc]
         if self._card is not None:
             self._require_memory("the dense matrix", needed, hint)
         return np.asarray(self._engine.dense(self._progress)[0])
-
-    def affinity(self, row: int, col: int) -> np.ndarray:
-        """Filter weights of one pixel: its row of the kernel, laid out as an image.
-
-        Parameters
-        ----------
-        row, col : int
-            The pixel, 0 <= row < H and 0 <= col < W.
-
-        Returns
-        -------
-        ndarray, shape (H, W)
-            Entry (r, c) is Theta((row, col), (r, c)): how much the pixel learns from pixel (r, c) in one step.
-        """
-        place = []
-        for name, value, size in (("row", row, self.image_shape[0]), ("col", col, self.image_shape[1])):
-            number = _integer(name, value)
-            if not 0 <= number < size:
-                raise ValueError(f"{name} must lie between 0 and {size - 1}, got {number}")
-            place.append(number)
-        return self.columns([place[0] * self.image_shape[1] + place[1]]).reshape(self.image_shape)
 
     def __repr__(self) -> str:
         height, width = self.image_shape
@@ -482,12 +494,24 @@ def as_image(name: str, value: Any, channel_axis: int | None, dtype: np.dtype[An
     return array.astype(np.float64)
 
 
+def as_pixels(name: str, indices: Any, d: int) -> np.ndarray:
+    """Indices of pixels as int64 of shape (m,), or an error naming the argument."""
+    pixels = np.asarray(indices)
+    if pixels.ndim != 1 or (pixels.size and pixels.dtype.kind not in "iu"):
+        raise TypeError(f"{name} must be a 1-D sequence of integers, got {indices!r}")
+    if pixels.size and (pixels.min() < 0 or pixels.max() >= d):
+        raise ValueError(f"{name} must lie between 0 and {d - 1}, got {int(pixels.min())} to {int(pixels.max())}")
+    return pixels.astype(np.int64)
+
+
 def require_device(operator: LinearOperator, arrays: Arrays, name: str) -> None:
     """Refuse an array on a GPU unless the operator is on the same one."""
     card = getattr(operator, "_card", None)
     if arrays.device is None or arrays.device == card:
         return
     there = f"cuda:{arrays.device}"
+    if not isinstance(operator, NTK):
+        raise ValueError(f"{name} is on {there}, but the operator is on the CPU: give a NumPy array")
     if card is None:
         raise ValueError(
             f"{name} is on {there}, but the operator is on the CPU: make it with NTK(..., device={there!r}), "

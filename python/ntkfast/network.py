@@ -54,6 +54,14 @@ def _integer(name: str, value: Any) -> int:
     return int(value)
 
 
+def _at_least(name: str, value: Any, least: int) -> int:
+    """Return ``value`` as an int of ``least`` or more, or raise naming the argument."""
+    number = _integer(name, value)
+    if number < least:
+        raise ValueError(f"{name} must be at least {least}, got {number}")
+    return number
+
+
 def _choice(name: str, value: Any, choices: tuple[str, ...]) -> str:
     """Return ``value`` if it is one of the strings ``choices``, or raise naming the argument."""
     if not isinstance(value, str):
