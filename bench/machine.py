@@ -75,7 +75,9 @@ def description() -> dict[str, Any]:
 def save(path: Path, results: Any) -> None:
     """Write results and the machine they were measured on as JSON."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"machine": description(), "results": results}, indent=2) + "\n")
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps({"machine": description(), "results": results}, indent=2) + "\n")
+    part.replace(path)  # at once: who is stopped meanwhile keeps the old results
 
 
 if __name__ == "__main__":

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
 import time
 from collections.abc import Sequence
 from fractions import Fraction
@@ -14,13 +11,13 @@ from typing import Any
 import numpy as np
 
 import ntkfast as nf
-from bench import machine
 from bench.networks import picture
+from bench.peers import environments
 from bench.resident import in_fresh_process, peak, resident
 
 REQUIREMENTS = ("neural-tangents==0.6.5", "jax==0.4.25", "jaxlib==0.4.25", "numpy<2", "scipy<1.13")
 TIMING_WORKER = Path(__file__).with_name("_neural_tangents_worker.py")
-ENVIRONMENT = machine.ROOT / "build" / "peers" / "neural_tangents-0.6.5"
+ENVIRONMENT = environments.FOLDER / "neural_tangents-0.6.5"
 PADDINGS = {"zeros": "SAME", "circular": "CIRCULAR"}
 CHANNELS = 4  # of all layers but the ends of concatenated branches
 
@@ -31,39 +28,18 @@ OUR_ROUNDS, OUR_SECONDS = 10, 20.0  # at most so many matrices, or so long
 
 def make_environment(folder: Path, python: str) -> Path:
     """Interpreter of the peer's environment, which is made if it is not there or holds something else."""
-    interpreter = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    marker = folder / "requirements.json"  # written last: without it, an installation was cut short
-    if marker.exists() and json.loads(marker.read_text()) == list(REQUIREMENTS):
-        return interpreter
-    print(f"installing {', '.join(REQUIREMENTS)} into an environment of their own", flush=True)
-    subprocess.run([python, "-m", "venv", "--clear", str(folder)], check=True)
-    subprocess.run([str(interpreter), "-m", "pip", "install", "--quiet", *REQUIREMENTS], check=True)
-    marker.write_text(json.dumps(REQUIREMENTS))
-    return interpreter
-
-
-class PeerError(RuntimeError):
-    """The peer's process ended without a result."""
+    return environments.make_environment(folder, python, REQUIREMENTS)
 
 
 def run_peer(
     interpreter: Path, job: dict[str, Any], folder: Path, worker: Path = TIMING_WORKER, seconds: float | None = None
 ) -> dict[str, Any]:
-    """One job in a process of its own, so that its peak of memory is its own too; stopped after ``seconds``."""
-    job_path, result_path = folder / "job.json", folder / "result.json"
-    job_path.write_text(json.dumps(job))
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "3"}
-    environment["JAX_ENABLE_X64"] = str(int(job["dtype"] == "float64"))
-    # Its warnings on every merge of branches would hide the error.
-    command = [str(interpreter), "-I", "-W", "ignore", str(worker), str(job_path), str(result_path)]
-    try:
-        done = subprocess.run(command, env=environment, stderr=subprocess.PIPE, text=True, timeout=seconds)
-    except subprocess.TimeoutExpired:
-        raise PeerError(f"neural_tangents took more than {seconds:.0f} s") from None
-    if done.returncode != 0:  # -9: killed, as the system does when memory runs out
-        raise PeerError(f"neural_tangents failed with status {done.returncode}:\n{done.stderr[-2000:]}")
-    result: dict[str, Any] = json.loads(result_path.read_text())
-    return result
+    """One job in a process of its own, stopped after ``seconds``."""
+    variables = {"JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    variables["JAX_ENABLE_X64"] = str(int(job["dtype"] == "float64"))
+    return environments.run_worker(
+        "neural_tangents", interpreter, worker, job, folder, variables=variables, seconds=seconds
+    )
 
 
 def run_ours(network: nf.Network, picture_path: str, dtype: str, kernel_path: str, rounds: int) -> dict[str, Any]:

@@ -17,16 +17,8 @@ import numpy as np
 
 sys.path.append(str(Path(__file__).parent))  # last, so that neural_tangents is the package and not the file here
 
+from _memory import status_bytes
 from _stax import as_matrix, build, versions
-
-
-def status_bytes(key: str) -> int:
-    """VmRSS (resident now), VmHWM (its peak) or VmSize (address space) of this process; 0 where there is no /proc."""
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-    except OSError:
-        return 0
-    return next((1024 * int(line.split()[1]) for line in lines if line.startswith(f"{key}:")), 0)
 
 
 def timed(call: Any) -> tuple[float, Any]:

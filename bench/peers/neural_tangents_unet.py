@@ -18,7 +18,8 @@ import psutil
 
 from bench import machine
 from bench.networks import table
-from bench.peers._neural_tangents import ENVIRONMENT, PeerError, make_environment, measure
+from bench.peers._neural_tangents import ENVIRONMENT, make_environment, measure
+from bench.peers.environments import PeerError
 from bench.resident import mb
 from ntkfast import unet
 

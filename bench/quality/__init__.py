@@ -1,0 +1,1 @@
+"""How well pictures are denoised, how fast and in how much memory, beside other denoisers."""
