@@ -15,7 +15,7 @@ try:
     from deepinv.models import Denoiser
 except ImportError as error:
     raise ImportError(
-        f"ntkfast.deepinv needs PyTorch and deepinv, and {error.name or 'a part of them'} cannot be imported ({error}): "
+        f"ntkfast.deepinv needs PyTorch and deepinv, and {error.name or 'a part of them'} cannot be imported: "
         "pip install ntkfast[deepinv]"
     ) from error
 
