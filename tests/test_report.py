@@ -152,6 +152,14 @@ def test_pixels_lie_where_their_names_say(scale: float, channels: int | None) ->
     assert all(side // 2 <= r <= 100 - side // 2 and side // 2 <= c <= 180 - side // 2 for r, c in pixels.values())
 
 
+def test_many_details_are_more_of_a_texture_than_one_strong_corner() -> None:
+    picture = np.zeros((80, 160))
+    picture[30:50, 30:50] = 1.0
+    y, x = np.mgrid[:80, 100:150]
+    picture[:, 100:150] = 0.15 * (-1.0) ** (y // 3 + x // 3)
+    assert 100 <= report.choose_pixels(picture, 16)["texture"][1] < 150
+
+
 def test_pixels_follow_the_picture_when_it_is_transposed() -> None:
     picture = IMAGES["natural"](64, 96, 1, 3)[..., 0]
     pixels = report.choose_pixels(picture, 16)

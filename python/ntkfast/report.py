@@ -113,10 +113,12 @@ def psnr_path(
 def choose_pixels(picture: np.ndarray, side: int) -> dict[str, tuple[int, int]]:
     """A pixel on an edge, one in a texture and one in a flat region, chosen by the structure tensor.
 
-    The eigenvalues l1 >= l2 of the tensor, the mean of grad x grad^T over a Gaussian of ``side`` / 8 pixels, tell
-    regions apart (Harris and Stephens, "A combined corner and edge detector", 1988): in flat ones both are small, on
-    edges l1 alone is large, in textures both are.  The regions are those of largest l1 - l2, largest l2 and least l1;
-    in the first two the pixel is the one of which the same holds over a Gaussian of one pixel.
+    The eigenvalues l1 >= l2 of the tensor, the mean of grad x grad^T over a Gaussian, tell regions apart (Harris and
+    Stephens, "A combined corner and edge detector", 1988): in flat ones both are small, on edges l1 alone is large, in
+    textures both are.  With a Gaussian of ``side`` / 8 pixels, the regions are those of largest l1 - l2 and of least
+    l1.  The textured one has the largest mean, over the same Gaussian, of the square root of l2 for a Gaussian of one
+    pixel: many small details count more there than one strong corner.  On the edge and in the texture, the pixel is
+    then the one nearby of largest l1 - l2 and l2 for a Gaussian of one pixel.
 
     Parameters
     ----------
@@ -139,13 +141,16 @@ def choose_pixels(picture: np.ndarray, side: int) -> dict[str, tuple[int, int]]:
         return {"flat": (height // 2, width // 2)}
     dy, dx = np.gradient(gray)
 
-    def scores(blur: float) -> dict[str, np.ndarray]:
+    def eigenvalues(blur: float) -> tuple[np.ndarray, np.ndarray]:
         yy, xy, xx = (gaussian_filter(product, blur) for product in (dy * dy, dx * dy, dx * dx))
-        middle, spread = (yy + xx) / 2, np.hypot((yy - xx) / 2, xy)  # (l1 + l2) / 2, (l1 - l2) / 2
-        return {"edge": 2 * spread, "texture": np.maximum(middle - spread, 0.0), "flat": -(middle + spread)}
+        middle, spread = (yy + xx) / 2, np.hypot((yy - xx) / 2, xy)
+        return middle + spread, np.maximum(middle - spread, 0.0)
 
     blur = max(1.0, side / 8)
-    coarse, fine = scores(blur), scores(1.0)
+    l1, l2 = eigenvalues(blur)
+    fine_l1, fine_l2 = eigenvalues(1.0)
+    coarse = {"edge": l1 - l2, "texture": gaussian_filter(np.sqrt(fine_l2), blur), "flat": -l1}
+    fine = {"edge": fine_l1 - fine_l2, "texture": fine_l2}
     free = np.zeros((height, width), bool)
     rows, cols = (min(side // 2, (n - 1) // 2) for n in (height, width))
     free[rows : height - rows, cols : width - cols] = True
@@ -159,9 +164,7 @@ def choose_pixels(picture: np.ndarray, side: int) -> dict[str, tuple[int, int]]:
             for at in chosen.values():
                 allowed[at] = False
         row, col = divmod(int(np.argmax(np.where(allowed, score, -np.inf))), width)
-        if (
-            region != "flat"
-        ):  # the coarse tensor finds the region, whose middle may lie beside the edge or corner itself
+        if region in fine:  # the middle of the region may lie beside the edge or detail itself
             near = _square(row, col, round(blur))
             y, x = divmod(int(np.argmax(np.where(allowed, fine[region], -np.inf)[near])), allowed[near].shape[1])
             row, col = near[0].start + y, near[1].start + x
