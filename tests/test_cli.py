@@ -6,13 +6,16 @@ run the real one in a process of its own.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,7 +26,7 @@ import pytest
 import tifffile
 
 import ntkfast
-from ntkfast import figures
+from ntkfast import cli, figures
 from ntkfast.cli import main
 from ntkfast.image_files import ImageFile, read_image, write_image
 from ntkfast.network import Network, vanilla_cnn
@@ -38,16 +41,16 @@ class FakeDenoiser:
         self.calls: list[tuple[np.ndarray, dict[str, Any]]] = []
         self.meanwhile: Callable[[], object] = lambda: None
 
-    def __call__(self, image: np.ndarray, sigma: float | None = None, **options: Any) -> tuple[np.ndarray, Any]:
+    def __call__(self, image: np.ndarray, sigma: float | None = None, **options: Any) -> Any:
         self.calls.append((image, {**options, "sigma": sigma}))
         for fraction in (0.0, 0.5, 1.0):
             options.get("progress", lambda _: None)(fraction)
         self.meanwhile()
         info = SimpleNamespace(
             sigma=24.83 if sigma is None else sigma, sigma_estimated=sigma is None, network=vanilla_cnn(), tiles=4096,
-            tile_size=16, tile_overlap=8, steps=(37, 210), refine=1, seconds=3.21,
+            tile_size=16, tile_overlap=8, steps=(37, 210), learning_rate=(0.01, 0.02), refine=1, seconds=3.21,
         )  # fmt: skip
-        return image + 10, info
+        return (image + 10, info) if options.get("full_output") else image + 10
 
 
 @pytest.fixture
@@ -79,6 +82,13 @@ def kernels(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Network, np.ndarray, 
     monkeypatch.setattr(ntkfast, "NTK", FakeKernel, raising=False)
     monkeypatch.setattr(ntkfast, "vanilla_cnn", vanilla_cnn, raising=False)
     return FakeKernel.calls
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are made but not drawn, which takes most of a report's time."""
+    png = bytes(imagecodecs.png_encode(np.zeros((2, 2), np.uint8)))
+    monkeypatch.setattr(figures, "render", lambda figure, form: png)
 
 
 @pytest.fixture
@@ -230,6 +240,156 @@ def test_output_that_appears_during_the_work_is_kept(here: Path, denoiser: FakeD
     assert names() == ["in.png", "out.png"]
 
 
+# -------------------------------------------------------------------------------------------------------------- report
+
+
+def test_report(here: Path, denoiser: FakeDenoiser, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["denoise", "in.png", "a b.png", "--threads", "1", "--report", "page.html"]) == 0
+    assert names() == ["a b.png", "in.png", "page.html"]
+    summary, written = capsys.readouterr().out.splitlines()
+    assert summary.endswith(" -> a b.png")
+    assert written == "report -> page.html"
+    page = Path("page.html").read_text(encoding="utf-8")
+    assert "<title>in.png, denoised</title>" in page
+    assert "ntkfast denoise in.png &#x27;a b.png&#x27; --threads 1 --report page.html" in page
+    assert " dB" not in page
+    assert len(denoiser.calls) == 1
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_report_with_the_clean_picture(here: Path, denoiser: FakeDenoiser) -> None:
+    noisy = read_image("in.png")
+    write_image(replace(noisy, pixels=noisy.pixels + 13), "clean.png")
+    options = ["--sigma", "12", "--steps", "9", "--seed", "5", "--threads", "2", "--report", "page.html", "--quiet"]
+    assert main(["denoise", "in.png", "out.png", *options, "--clean", "clean.png"]) == 0
+    page = Path("page.html").read_text(encoding="utf-8")
+    assert f"noisy, {20 * np.log10(255 / 13):.2f} dB" in page
+    assert f"result, {20 * np.log10(255 / 3):.2f} dB" in page
+    assert "PSNR over the number of steps" in page
+    first, *more = [{**options, "image": image} for image, options in denoiser.calls]
+    assert first["steps"] == 9
+    assert sorted(call["steps"] for call in more) == [
+        [5, 26], [9, 52], [18, 105], [74, 420], [148, 840], [296, 1680],
+    ]  # fmt: skip
+    for call in more:
+        np.testing.assert_array_equal(call.pop("image"), noisy.pixels)
+        del call["steps"]
+        assert call == {"sigma": 12.0, "seed": 5, "threads": 2, "channel_axis": -1}
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_existing_report_is_refused_before_any_work(
+    here: Path, denoiser: FakeDenoiser, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("page.html").write_bytes(b"mine")
+    command = ["denoise", "in.png", "out.png", "--report", "page.html"]
+    assert main(command) == 2
+    assert capsys.readouterr().err == "ntkfast denoise: error: the output exists: page.html; --force overwrites it\n"
+    assert denoiser.calls == []
+    assert names() == ["in.png", "page.html"]
+    assert main([*command, "--force"]) == 0
+    assert Path("page.html").read_bytes().startswith(b"<!DOCTYPE html>")
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_report_that_appears_during_the_work_is_kept(here: Path, denoiser: FakeDenoiser) -> None:
+    denoiser.meanwhile = lambda: Path("page.html").write_bytes(b"mine")
+    assert main(["denoise", "in.png", "out.png", "--report", "page.html"]) == 2
+    assert Path("page.html").read_bytes() == b"mine"
+    assert names() == ["in.png", "out.png", "page.html"]
+
+
+def test_report_without_matplotlib_exits_1_before_any_work(
+    here: Path, denoiser: FakeDenoiser, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)  # importing it raises ImportError
+    assert main(["denoise", "in.png", "out.png", "--report", "page.html"]) == 1
+    assert "pip install ntkfast[plot]" in capsys.readouterr().err
+    assert denoiser.calls == []
+    assert main(["denoise", "in.png", "out.png"]) == 0  # which needs none
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "message"),
+    [
+        (
+            (12, 18, 3), "uint8",
+            "the size of in.png, 12 rows, 17 columns and 3 channels, got 12 rows, 18 columns and 3 channels",
+        ),
+        ((12, 17), "uint8", "the size of in.png, .* 3 channels, got 12 rows, 17 columns and 1 channel"),
+        ((12, 17, 3), "uint16", "the dtype of in.png, uint8, got uint16"),
+        ((12, 17, 3), "float32", "the dtype of in.png, uint8, got float32"),
+    ],
+)  # fmt: skip
+def test_clean_picture_that_does_not_fit_exits_2_before_any_work(
+    here: Path, denoiser: FakeDenoiser, capsys: pytest.CaptureFixture[str],
+    shape: tuple[int, ...], dtype: str, message: str,
+) -> None:  # fmt: skip
+    save("clean.tif", shape, dtype)
+    assert main(["denoise", "in.png", "out.png", "--report", "page.html", "--clean", "clean.tif"]) == 2
+    assert re.search(f"error: argument --clean: must have {message}\n$", capsys.readouterr().err)
+    assert denoiser.calls == []
+    assert names() == ["clean.tif", "in.png"]
+
+
+def test_clean_picture_with_nan_exits_2(here: Path, denoiser: FakeDenoiser, capsys: pytest.CaptureFixture[str]) -> None:
+    save("in.tif", (8, 9), "float32")
+    tifffile.imwrite("clean.tif", np.full((8, 9), np.nan, np.float32))
+    assert main(["denoise", "in.tif", "out.tif", "--report", "page.html", "--clean", "clean.tif"]) == 2
+    assert "argument --clean: must be finite, got NaN" in capsys.readouterr().err
+    assert denoiser.calls == []
+
+
+def test_clean_picture_that_is_not_there_exits_1_before_any_work(
+    here: Path, denoiser: FakeDenoiser, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["denoise", "in.png", "out.png", "--report", "page.html", "--clean", "none.png"]) == 1
+    assert capsys.readouterr().err == "ntkfast denoise: error: No such file or directory: none.png\n"
+    assert denoiser.calls == []
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_report_of_a_floating_point_picture(here: Path, denoiser: FakeDenoiser) -> None:
+    save("in.tif", (12, 17), "float32")
+    image = read_image("in.tif")
+    write_image(replace(image, pixels=image.pixels + 11, dtype=np.dtype(np.float64)), "clean.tif")
+    command = ["denoise", "in.tif", "out.tif", "--report", "page.htm", "--clean", "clean.tif"]
+    assert main(command) == 0
+    peak = np.ptp(image.pixels)
+    page = Path("page.htm").read_text(encoding="utf-8")
+    assert f"result, {20 * np.log10(peak):.2f} dB" in page
+    assert f"peak of {peak:.4g}," in page
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_ctrl_c_during_the_report_keeps_the_picture(here: Path, denoiser: FakeDenoiser) -> None:
+    command = ["denoise", "in.png", "out.png", "--report", "page.html", "--clean", "in.png"]
+    denoiser.meanwhile = lambda: fail(KeyboardInterrupt())() if len(denoiser.calls) == 3 else None
+    assert main(command) == 130
+    assert names() == ["in.png", "out.png"]
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_progress_of_the_report(here: Path, denoiser: FakeDenoiser, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: dict[str, list[float]] = {}
+
+    @contextlib.contextmanager
+    def progress(label: str, quiet: bool) -> Iterator[Callable[[float], None]]:
+        yield shown.setdefault(label, []).append
+
+    monkeypatch.setattr(cli, "_progress", progress)
+    assert main(["denoise", "in.png", "out.png", "--report", "page.html", "--clean", "in.png"]) == 0
+    assert shown["denoise"] == [0.0, 0.5, 1.0]
+    np.testing.assert_allclose(shown["report"], [(run + part) / 6 for run in range(6) for part in (0.0, 0.5, 1.0)])
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_report_in_a_folder_whose_name_is_no_text(here: Path, denoiser: FakeDenoiser) -> None:
+    os.mkdir("\udcff")
+    assert main(["denoise", "in.png", "\udcff/out.png", "--report", "\udcff/page.html"]) == 0
+    assert "\\udcff/out.png" in Path("\udcff/page.html").read_text(encoding="utf-8")
+
+
 # ---------------------------------------------------------------------------------------------------------- exit codes
 
 
@@ -357,6 +517,8 @@ def test_format_that_does_not_fit_exits_1_before_any_work(
         ("denoise in.png out.png --seed -1", "argument --seed: must be an integer >= 0"),
         ("denoise in.png out.png --threads 0", "argument --threads: must be an integer >= 1"),
         ("denoise in.png out.png --device gpu", "argument --device: must be auto, cpu, cuda or cuda:N, got 'gpu'"),
+        ("denoise in.png out.png --report out.txt", "argument --report: must be named *.html or *.htm, got 'out.txt'"),
+        ("denoise in.png out.png --clean in.png", "argument --clean: needs --report PAGE, on which it is used"),
         ("denoise in.png out.png --device cuda:x", "argument --device: must be auto, cpu, cuda or cuda:N"),
         ("affinity in.png -o out.png", "the following arguments are required: --at"),
         ("affinity in.png --at 1,2", "the following arguments are required: -o/--output"),
@@ -552,6 +714,18 @@ def test_denoise_removes_noise(here: Path) -> None:
     assert after.dtype == np.uint8
     assert after.pixels.shape == (48, 48)
     assert np.mean((after.pixels - clean) ** 2) < 0.5 * np.mean((before.pixels - clean) ** 2)
+
+
+def test_report_of_the_real_denoiser(here: Path) -> None:
+    clean = noisy_picture("noisy.png", 32)
+    write_image(ImageFile(clean.astype(np.float32), None, np.dtype(np.uint8), Path("clean.png")), "clean.png")
+    options = "--steps 60 --refine 0 --report page.html --clean clean.png"
+    done = shell("denoise", "noisy.png", "out.png", *options.split())
+    assert (done.returncode, done.stderr) == (0, "")
+    page = Path("page.html").read_text(encoding="utf-8")
+    noisy, result = (float(re.search(rf"{name}, ([\d.]+) dB", page)[1]) for name in ("noisy", "result"))
+    assert result > noisy + 1
+    assert page.count("filter weights of the pixel") == 3
 
 
 def test_denoise_refuses_nan(here: Path) -> None:

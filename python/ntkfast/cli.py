@@ -13,8 +13,10 @@ import math
 import os
 import platform
 import re
+import shlex
 import shutil
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -42,6 +44,14 @@ the file's own units for floating point files (default: estimated from the pictu
 
 DEVICE_HELP = """\
 auto, cpu, cuda or cuda:N (default: auto, a GPU for tiles large enough to gain, if there is one)"""
+
+REPORT_HELP = """\
+also write an HTML page on which the result can be judged, its pictures inside: what was removed, enlarged parts, filter
+weights of some pixels, and what was done (needs matplotlib)"""
+
+CLEAN_HELP = """\
+the picture without noise, for PAGE: adds PSNR, also over the number of steps, for which the denoiser runs up to 6 more
+times"""
 
 AFFINITY_HELP = """\
 Draw the filter weights of one pixel over the picture: which other pixels, near and far, the kernel averages it with."""
@@ -71,7 +81,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     name, debug = "ntkfast", False
     try:
-        args = build_parser().parse_args(argv)
+        arguments = sys.argv[1:] if argv is None else argv
+        args = build_parser().parse_args(arguments)
+        args.command_line = shlex.join(["ntkfast", *arguments])
         name, debug = f"ntkfast {args.command}", args.debug
         args.run(args)
         sys.stdout.flush()
@@ -148,7 +160,9 @@ def _add_denoise_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", metavar="N", type=_at_least(0), help="seed of the random numbers")
     parser.add_argument("--threads", metavar="N", type=_at_least(1), help="number of threads (default: all cores)")
     parser.add_argument("--device", metavar="D", type=_device, help=DEVICE_HELP)
-    parser.add_argument("--force", action="store_true", help="overwrite OUT, even if it is IN")
+    parser.add_argument("--report", metavar="PAGE", type=_output_page, help=REPORT_HELP)
+    parser.add_argument("--clean", metavar="PICTURE", help=CLEAN_HELP)
+    parser.add_argument("--force", action="store_true", help="overwrite OUT and PAGE, even if OUT is IN")
     parser.add_argument("--quiet", action="store_true", help="print neither progress nor summary")
 
 
@@ -232,6 +246,12 @@ def _output_figure(text: str) -> str:
     return text
 
 
+def _output_page(text: str) -> str:
+    if os.path.splitext(text)[1].lower() not in (".html", ".htm"):
+        raise argparse.ArgumentTypeError(f"must be named *.html or *.htm, got {text!r}")
+    return text
+
+
 def _given(args: argparse.Namespace, *names: str) -> dict[str, Any]:
     """Return the options that the user gave; the others keep the defaults of the function they are meant for."""
     return {name: getattr(args, name) for name in names if getattr(args, name) is not None}
@@ -246,6 +266,7 @@ def _denoise(args: argparse.Namespace) -> None:
     image_files.check_destination(args.output, overwrite=args.force, source=args.input)
     image = image_files.read_image(args.input)
     image_files.check_format(image, args.output)
+    clean = _check_report(args, image)
     options = _given(args, "sigma", "steps", "tile_size", "tile_overlap", "refine", "seed", "threads", "device")
     with _progress("denoise", args.quiet) as progress:
         if progress is not None:
@@ -255,7 +276,87 @@ def _denoise(args: argparse.Namespace) -> None:
         )
     image_files.write_image(replace(image, pixels=denoised), args.output, overwrite=args.force)
     if not args.quiet:
-        print(f"{_summary(info)} -> {_printable(args.output)}")
+        print(f"{_summary(info)} -> {_printable(args.output)}", flush=True)
+    if args.report is not None:
+        options = {name: value for name, value in options.items() if name not in ("sigma", "steps", "progress")}
+        _write_report(args, image, denoised, info, clean, options)
+        if not args.quiet:
+            print(f"report -> {_printable(args.report)}")
+
+
+def _check_report(args: argparse.Namespace, image: image_files.ImageFile) -> image_files.ImageFile | None:
+    """Refuse what would fail after the work; return the clean picture if there is one."""
+    if args.report is None:
+        if args.clean is not None:
+            raise UsageError("argument --clean: needs --report PAGE, on which it is used")
+        return None
+    figures.check_available()
+    image_files.check_destination(args.report, overwrite=args.force, source=args.input)
+    if args.clean is None:
+        return None
+    clean = image_files.read_image(args.clean)
+    if clean.pixels.shape != image.pixels.shape:
+        raise UsageError(f"argument --clean: must have the size of {args.input}, {_size(image)}, got {_size(clean)}")
+    integers = [picture.dtype.kind in "ui" for picture in (clean, image)]
+    if any(integers) and clean.dtype != image.dtype:  # the units would differ
+        raise UsageError(f"argument --clean: must have the dtype of {args.input}, {image.dtype}, got {clean.dtype}")
+    if not np.isfinite(clean.pixels).all():
+        raise UsageError("argument --clean: must be finite, got NaN or infinity")
+    return clean
+
+
+def _size(image: image_files.ImageFile) -> str:
+    rows, cols = image.pixels.shape[:2]
+    return f"{rows} rows, {cols} columns and {_count(image.channels, 'channel')}"
+
+
+def _write_report(
+    args: argparse.Namespace,
+    image: image_files.ImageFile,
+    denoised: np.ndarray,
+    info: Any,
+    clean: image_files.ImageFile | None,
+    options: dict[str, Any],
+) -> None:
+    """Write the page; ``options`` are those of the denoiser without sigma and steps."""
+    import ntkfast
+
+    from . import report
+
+    peak = float(np.iinfo(image.dtype).max - np.iinfo(image.dtype).min) if image.dtype.kind in "ui" else None
+    path: list[report.PathPoint] = []
+    started = time.perf_counter()
+    if clean is not None:
+        with _progress("report", args.quiet) as progress:
+            runs = 0
+
+            def run(steps: list[int]) -> np.ndarray:
+                nonlocal runs
+                if progress is not None:
+                    done, whole = runs, len(report.PATH_FACTORS) - 1
+                    options["progress"] = lambda fraction: progress((done + fraction) / whole)
+                runs += 1
+                axis = _channel_axis(image.pixels)
+                return np.asarray(
+                    ntkfast.denoise_ntk(image.pixels, info.sigma, channel_axis=axis, steps=steps, **options)
+                )
+
+            path = report.psnr_path(run, info.steps, denoised, clean.pixels, peak)
+    page = report.page(
+        image.pixels,
+        denoised,
+        info,
+        clean=None if clean is None else clean.pixels,
+        peak=peak,
+        value_range=(0.0, 255.0) if image.dtype == np.uint8 else None,
+        path=path,
+        path_seconds=time.perf_counter() - started,
+        title=f"{os.path.basename(args.input)}, denoised",
+        facts={"command": args.command_line},
+    )
+    # A file name may be any bytes: what UTF-8 cannot hold is escaped.
+    data = page.encode("utf-8", errors="backslashreplace")
+    image_files.write_atomically(args.report, data, overwrite=args.force)
 
 
 def _summary(info: Any) -> str:

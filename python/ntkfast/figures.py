@@ -40,6 +40,7 @@ def affinity_figure(
     value_range: tuple[float, float] | None = None,
     patch: int | None = None,
     title: str | None = None,
+    origin: tuple[int, int] = (0, 0),
 ) -> Figure:
     """Draw a picture with one pixel marked, and beside it the filter weights of that pixel.
 
@@ -58,6 +59,9 @@ def affinity_figure(
         Side in pixels of the patch that the network compares; outlined if given.
     title : str, optional
         A second line above both panels, such as the network.
+    origin : (int, int)
+        Row and column, in a larger picture, of the first pixel of ``picture`` if it is a crop: all that is written, the
+        pixel's place and the axes, then counts from the larger picture's first pixel.
 
     Returns
     -------
@@ -88,9 +92,12 @@ def affinity_figure(
     figure = Figure(figsize=_size(*shape), layout="compressed")
     left, right = figure.subplots(1, 2, sharex=True, sharey=True)
     shown = _displayed(picture, value_range)
-    left.imshow(shown, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    row, col = origin[0] + row, origin[1] + col
+    # Edges of the picture: left, right, bottom, top; the centres of pixels have whole coordinates.
+    extent = (origin[1] - 0.5, origin[1] + shape[1] - 0.5, origin[0] + shape[0] - 0.5, origin[0] - 0.5)
+    left.imshow(shown, cmap="gray", vmin=0, vmax=1, interpolation="nearest", extent=extent)
     left.set_title("picture")
-    _draw_weights(right, shown, weights / own)
+    _draw_weights(right, shown, weights / own, extent)
     right.set_title("filter weights")
     for axes in (left, right):
         _mark(axes, row, col, patch)
@@ -123,16 +130,21 @@ def _displayed(picture: np.ndarray, value_range: tuple[float, float] | None) -> 
     return np.clip((shown - low) / ((high - low) or 1.0), 0.0, 1.0)
 
 
-def _draw_weights(axes: Axes, shown: np.ndarray, weights: np.ndarray) -> None:
+def _draw_weights(
+    axes: Axes, shown: np.ndarray, weights: np.ndarray, extent: tuple[float, float, float, float]
+) -> None:
     """Draw the picture in faint gray and the weights over it, the more opaque the larger."""
     gray = shown if shown.ndim == 2 else shown @ (0.299, 0.587, 0.114)
-    axes.imshow(FAINTEST + (1 - FAINTEST) * gray, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    faint = FAINTEST + (1 - FAINTEST) * gray
+    axes.imshow(faint, cmap="gray", vmin=0, vmax=1, interpolation="nearest", extent=extent)
     # A symmetric scale where weights of both signs matter, so that the colour tells the sign.  Rounding alone makes
     # tiny negative weights.
     largest = float(np.abs(weights).max())
     signed = float(weights.min()) < -1e-6 * largest
     low = -largest if signed else 0.0
-    overlay = axes.imshow(weights, cmap=_weight_colours(signed), vmin=low, vmax=largest, interpolation="nearest")
+    overlay = axes.imshow(
+        weights, cmap=_weight_colours(signed), vmin=low, vmax=largest, interpolation="nearest", extent=extent
+    )
     bar = axes.figure.colorbar(overlay, ax=axes, shrink=0.85)
     bar.set_label(r"weight / the pixel's own" "\n" r"$\Theta(i,j)\,/\,\Theta(i,i)$")
 
