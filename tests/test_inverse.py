@@ -13,6 +13,7 @@ from scipy.sparse.linalg import LinearOperator, aslinearoperator
 
 import ntkfast as nf
 from images import IMAGES
+from ntkfast.filters import random_direction
 from ntkfast.inverse import GUESS_WEIGHTS, MAX_STEPS, NOISELESS_MISFIT, first_guess
 from ntkfast.operators import BOUNDARIES
 from ntkfast.reference import kernel_matrix
@@ -242,16 +243,25 @@ def test_constant_data_give_a_constant_image():
 @pytest.mark.parametrize("method", ["lanczos", "iteration"])
 @pytest.mark.parametrize("tau", [1.0, 1.5])
 def test_the_discrepancy_principle_takes_the_first_time_that_fits(tau, method):
+    """|A z_t - y|^2 <= tau C sigma^2 tr q, q = (I - eta A Theta A^T)^t, the trace estimated from one vector."""
     A, matrix, y, guide = problem("blurring", noise=0.05)
     options = {"channel_axis": -1, "guide": guide, "network": NETWORK, "dtype": "float64", "full_output": True}
     _, info = nf.restore(y, A, 0.05, tau=tau, tolerance=1e-6, method=method, **options)
-    t, goal = info.steps[0], 0.05 * tau**0.5
+    t, eta = info.steps[0], info.learning_rate[0]
     assert t > 3
-    path, _ = nf.restore(y, A, steps=[t - 1, t], tolerance=1e-6, **options)
-    before, after = (np.sqrt(np.mean((matrix @ z.reshape(-1, 3) - y) ** 2)) for z in path)
-    assert after <= goal * (1 + 1e-5)
-    assert before > goal * (1 - 1e-5)
-    assert info.misfit == pytest.approx(after, rel=1e-4)
+    path, _ = nf.restore(y, A, steps=[t - 1, t], tolerance=1e-6, learning_rate=eta, **options)
+    before, after = (np.mean((matrix @ z.reshape(-1, 3) - y) ** 2) for z in path)
+    theta = kernel_matrix(NETWORK, guide - guide.mean(axis=(0, 1)))
+    v = random_direction(120)
+    left = np.linalg.matrix_power(np.eye(120) - eta * matrix @ theta @ matrix.T, t - 1)
+    goals = [
+        tau * 0.05**2 * ((v.T @ q @ v) / (v.T @ v)).item()
+        for q in (left, left - eta * matrix @ theta @ matrix.T @ left)
+    ]
+    assert before > goals[0] * (1 - 1e-4)
+    assert after <= goals[1] * (1 + 1e-4)
+    assert goals[1] / (tau * 0.05**2) == pytest.approx(np.trace(left) / 120, abs=0.1)
+    assert info.misfit == pytest.approx(np.sqrt(after), rel=1e-4)
 
 
 def test_without_noise_the_data_are_fitted_to_a_stated_share():

@@ -219,7 +219,8 @@ def _lanczos(
 ) -> tuple[Any, FilterInfo]:
     """f(Theta) y for each of ``filters(lambda_max, solution)``, shape (filters, d, n); an array of y's kind.
 
-    The filters may depend on the projected problem (of the columns of y alone); it is None for a y of zeros.
+    The filters may depend on the projected problem, whose columns are those of y and, where lambda_max is looked for,
+    :func:`random_direction`; it is None for a y of zeros.
     """
     dtype = np.dtype(K.dtype)
     n = y.shape[1]
@@ -231,9 +232,8 @@ def _lanczos(
     if probe:
         # One random direction beside y, at the cost of one more column: y alone may be orthogonal to the top
         # eigenvector.
-        direction = np.random.default_rng(0).standard_normal((y.shape[0], 1))
         scale = own.largest(y) or 1.0
-        start = arrays.concatenate([start, arrays.asarray(scale * direction, dtype)], axis=1)
+        start = arrays.concatenate([start, arrays.asarray(scale * random_direction(y.shape[0]), dtype)], axis=1)
     lanczos = BlockLanczos(lambda v: arrays.asarray(K.matmat(v[0]), dtype)[None], start[None], arrays)
     if lanczos.exhausted:  # y is zero
         return own.zeros((len(filters(0.0, None)), *y.shape), dtype), FilterInfo(
@@ -247,10 +247,10 @@ def _lanczos(
             continue
         # Every step at first; later the eigenproblems would take longer than the products.
         due = lanczos.products + 1 + lanczos.products // 16
-        solution = lanczos.solve().of_columns(n)
+        solution = lanczos.solve()
         top = float(solution.values[0, -1]) if probe else known
         wanted = filters(0.0 if top is None else top, solution)
-        error = solution.error(wanted)
+        error = solution.of_columns(n).error(wanted)
         found = not probe or solution.top_residual() <= TOP_RESIDUAL
         if (found and error <= settings.tolerance) or lanczos.products >= settings.max_products or lanczos.exhausted:
             break
@@ -266,6 +266,11 @@ def _lanczos(
     info = FilterInfo(lanczos.products, error, float("nan") if top is None else top)
     result = lanczos.assemble(solution, wanted, n)[:, 0]
     return _as(own, arrays, result), info
+
+
+def random_direction(d: int) -> np.ndarray:
+    """Standard normal numbers, always the same: shape (d, 1)."""
+    return np.random.default_rng(0).standard_normal((d, 1))
 
 
 def _as(own: Arrays, arrays: Arrays, result: Any) -> Any:

@@ -33,9 +33,10 @@ from .filters import (
     _positive,
     _sequence,
     _Settings,
+    random_direction,
 )
 from .kernel import NTK, _choice, _dtype, as_image, real_array
-from .network import Network, _integer, _real, vanilla_cnn
+from .network import Network, _integer, _real, autoencoder, vanilla_cnn
 from .operators import ImageOperator, _shape
 from .spectral import Filter, Solution, landweber_filter
 
@@ -76,8 +77,8 @@ class RestoreInfo:
         Bound on the error of A z, relative to the norm of A z less the mean, the largest over all passes and times; it
         leaves out rounding.  nan for the plain iteration.
     misfit : float or tuple of float
-        |A z - y|/sqrt(n C), root mean square per datum of the result, or of each image of a path; to be held against
-        sigma.
+        |A z - y|/sqrt(n C), root mean square per datum of the result, or of each image of a path; somewhat below sigma
+        for steps chosen from it.
     refine : int
         Passes after the first.
     seconds : float
@@ -143,7 +144,7 @@ def restore(
     shape : (int, int), optional
         (H, W).  Needed where neither A nor a guide says it.
     network : Network, optional
-        Default ``DEFAULT_NETWORK``.
+        Default ``vanilla_cnn(1, 11)`` for :func:`inpainting`, else ``autoencoder(2)``.
     steps : int or sequence of int, optional
         Steps of gradient descent of every pass; a sequence gives the whole path of the last pass, and the passes before
         take its longest.  By default the discrepancy principle (Notes).
@@ -182,11 +183,14 @@ def restore(
 
     Notes
     -----
-    Stopping rule: the first t with |A z_t - y|^2 <= tau n C sigma^2, Morozov's discrepancy principle; without noise,
-    the first t with |A z_t - y| <= 0.005 |y - A m|, which is about the rounding of 8 bits; 10^6 steps at most.
+    Stopping rule: Morozov's discrepancy principle with what z can fit of the noise taken off, the first t with
+    |A z_t - y|^2 <= tau C tr((I - eta A Theta A^T)^t) sigma^2 (equivalent degrees of freedom; Thompson, Brown, Kay,
+    Titterington, IEEE PAMI 13, 1991); the trace is estimated from one random vector in the same Lanczos run.  Without
+    noise, the first t with |A z_t - y| <= 0.005 |y - A m|, which is about the rounding of 8 bits.  If no t up to 10^6
+    fits, the one that comes nearest (the plain iteration then stops at 10^6).
 
     First guess: the smoothest image that explains the data, the minimum of |A x - y|^2 + mu |Laplacian x|^2.  mu is by
-    the same discrepancy principle the largest of a few, the smallest of them without noise; for :func:`inpainting`
+    the plain discrepancy principle the largest of a few, the smallest of them without noise; for :func:`inpainting`
     without noise the known pixels are kept, mu -> 0 (biharmonic inpainting).
 
     For fixed guide and steps the result is linear in y, the mean included.
@@ -203,7 +207,7 @@ def restore(
     picture = None if guide is None else as_image("guide", to_host(guide), channel_axis, real)
     image_shape = _image_shape(operator, shape, picture)
     level = 0.0 if sigma is None else _at_least("sigma", _real("sigma", sigma), 0)
-    net = default_network() if network is None else network
+    net = default_network(operator) if network is None else network
     times, single = (None, True) if steps is None else _sequence("steps", steps, _integer)
     if times is not None:
         _at_least("steps", min(times), 0)
@@ -218,13 +222,12 @@ def restore(
     target = data - ones * mean
     if picture is None:
         picture = first_guess(operator, data, image_shape, level)
-    squares = _positive("tau", tau) * target.size * level**2
-    if level == 0:
-        squares = NOISELESS_MISFIT**2 * float((target**2).sum())
-    goal = max(squares, ROUNDING**2 * float((data**2).sum()))  # what is left of constant data is no picture
+    noise = _positive("tau", tau) * target.size * level**2
+    goal = noise if level > 0 else NOISELESS_MISFIT**2 * float((target**2).sum())
     plan = _Plan(
         times=times,
-        goal=goal,
+        goal=max(goal, ROUNDING**2 * float((data**2).sum())),  # what is left of constant data is no picture
+        noisy=level > 0,
         learning_rate=None if learning_rate is None else _positive("learning_rate", learning_rate),
         settings=_Settings(_positive("tolerance", tolerance), _count("max_products", max_products)),
         method=method,
@@ -258,9 +261,16 @@ def restore(
     )
 
 
-def default_network() -> Network:
-    """The network of :func:`restore`."""
-    return vanilla_cnn(1, 11)
+def default_network(A: LinearOperator) -> Network:
+    """The network of :func:`restore`: ``vanilla_cnn(1, 11)`` for :func:`inpainting`, else ``autoencoder(2)``.
+
+    Measured on a 96 x 96 crop of *astronaut*, against scikit-image's biharmonic inpainting (28.28 dB) of 75% missing
+    pixels and bicubic interpolation (30.41 dB) of half the resolution: vanilla_cnn(1, 11) 28.37 and 30.25,
+    autoencoder(2) 28.42 and 30.71, vanilla_cnn(1, 5) 28.29 and 30.76, vanilla_cnn(3, 5) 28.21 and 29.59,
+    autoencoder(1) 28.18 and 30.22.  Under text and scratches, where most pixels are known, the autoencoder loses 0.6 dB
+    against the biharmonic image (128 x 128): 10^6 steps do not fit the known pixels yet.
+    """
+    return vanilla_cnn(1, 11) if getattr(A, "known", None) is not None else autoencoder(2)
 
 
 def first_guess(A: LinearOperator, y: np.ndarray, shape: tuple[int, int], sigma: float) -> np.ndarray:
@@ -401,7 +411,8 @@ class _Misfit(LinearOperator):  # type: ignore[misc]
 @dataclass(frozen=True)
 class _Plan:
     times: list[int] | None  # None for the discrepancy principle
-    goal: float  # |A z - y|^2 at which that stops
+    goal: float  # |A z - y|^2 at which that stops, before what the freedom of z takes from it
+    noisy: bool
     learning_rate: float | None
     settings: _Settings
     method: str
@@ -427,7 +438,7 @@ def _descend(misfit: _Misfit, y: np.ndarray, plan: _Plan) -> _Descent:
         if plan.times is not None:
             chosen[:] = plan.times
         else:
-            chosen[:] = [0 if solution is None else _discrepancy_steps(solution, rate, plan.goal)]
+            chosen[:] = [0 if solution is None else _discrepancy_steps(solution, y.shape[1], rate, plan)]
         return [landweber_filter(t, rate) for t in chosen]
 
     c, info = _lanczos(misfit, y, filters, plan.settings, with_lambda_max=True)
@@ -439,36 +450,60 @@ def _descend(misfit: _Misfit, y: np.ndarray, plan: _Plan) -> _Descent:
     )
 
 
-def _discrepancy_steps(solution: Solution, eta: float, goal: float) -> int:
-    """The first t up to ``MAX_STEPS`` with |(I - eta T)^t E_1 R|^2 <= goal, by bisection: it falls with t."""
-    shares = (solution.first**2).sum(axis=(0, 2))
-    decay = np.abs(1.0 - eta * solution.values[0])
+def _discrepancy_steps(solution: Solution, channels: int, eta: float, plan: _Plan) -> int:
+    """The first t that fits, up to ``MAX_STEPS``, of a grid whose members are a quarter apart, then by bisection; of
+    the grid the one that comes nearest if none fits.
 
-    def fits(t: int) -> bool:
-        return float((decay ** (2 * t) * shares).sum()) <= goal
+    With q = (I - eta T)^t: |A z_t - y|^2 = |q E_1 R|^2, and of the random direction v, tr q / n ~ <v, q v>/|v|^2
+    (Hutchinson's estimate, by Lanczos quadrature).
+    """
+    squares = (solution.first**2).sum(axis=0)
+    data, random = squares[:, :channels].sum(axis=1), squares[:, channels:].sum(axis=1)
+    decay = 1.0 - eta * solution.values[0]
 
-    low, high = -1, MAX_STEPS
+    def ratio(t: int) -> float:
+        """At most 1 where t fits."""
+        power = decay**t
+        free = float((power * random).sum() / random.sum()) if plan.noisy else 1.0
+        misfit = float((power**2 * data).sum())
+        return misfit / (plan.goal * free) if plan.goal * free > 0 else float(misfit > 0) * math.inf
+
+    grid = [0, *np.unique(np.geomspace(1, MAX_STEPS, 64).astype(int)).tolist()]
+    ratios = [ratio(t) for t in grid]
+    first = next((n for n, value in enumerate(ratios) if value <= 1), None)
+    if first is None:
+        return int(grid[int(np.argmin(ratios))])
+    low, high = grid[first - 1] if first else -1, grid[first]
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if fits(middle) else (middle, high)
-    return high
+        low, high = (low, middle) if ratio(middle) <= 1 else (middle, high)
+    return int(high)
 
 
 def _iterate(misfit: _Misfit, y: np.ndarray, plan: _Plan) -> _Descent:
     """z_{t+1} = z_t + eta Theta A^T (y - A z_t), step by step."""
     lambda_max = _largest_eigenvalue(misfit, NUMPY, plan.settings)
     eta = _learning_rate(plan.learning_rate, lambda_max)
-    z = np.zeros((misfit.A.shape[1], y.shape[1]))
+    channels = y.shape[1]
+    y = np.concatenate([y, random_direction(len(y))], axis=1)  # beside it, for the freedom of z
+    z = np.zeros((misfit.A.shape[1], channels + 1))
     residual, step, path = y, 0, {0: z}
+
+    def fits() -> bool:
+        free = float((residual * y)[:, channels:].sum() / (y * y)[:, channels:].sum()) if plan.noisy else 1.0
+        return float((residual[:, :channels] ** 2).sum()) <= plan.goal * free
+
     last = MAX_STEPS if plan.times is None else max(plan.times)
-    while step < last and (plan.times is not None or (residual**2).sum() > plan.goal):
+    while step < last and not (plan.times is None and fits()):
         z = z + eta * misfit.synthesize(residual)
         residual = y - misfit.forward(z)
         step += 1
-        if plan.times is None or step in plan.times:
-            path = {**path, step: z} if plan.times is not None else {step: z}
+        if plan.times is None:
+            path = {step: z}
+        elif step in plan.times:
+            path[step] = z
     steps = [step] if plan.times is None else plan.times
-    return _Descent(np.stack([path[t] for t in steps]), steps, eta, lambda_max, float("nan"))
+    return _Descent(np.stack([path[t][:, :channels] for t in steps]), steps, eta, lambda_max, float("nan"))
 
 
 def _kernel(network: Any, picture: np.ndarray, **options: Any) -> NTK:
