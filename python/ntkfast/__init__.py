@@ -1,7 +1,8 @@
 """Exact neural tangent kernels of convolutional denoisers over all pairs of pixels of an image, matrix-free.
 
 ``NTK(network, image)`` is the kernel as a linear operator; ``gradient_descent``, ``gradient_flow`` and ``ridge`` are
-the filters that it defines; ``denoise_ntk`` is the denoiser made of them.  See README.md and docs/.
+the filters that it defines; ``denoise_ntk`` is the denoiser made of them, and ``restore`` what they make of incomplete,
+blurred or coarse data.  See README.md and docs/.
 """
 
 from importlib import import_module
@@ -32,8 +33,10 @@ if TYPE_CHECKING:
     from .convert import from_torch as from_torch
     from .denoise import DenoiseInfo, denoise_ntk
     from .filters import FilterInfo, gradient_descent, gradient_flow, ridge
+    from .inverse import RestoreInfo, restore
     from .kernel import NTK
     from .lowrank import ErrorEstimate, LowRank, nystrom, randomized
+    from .operators import blurring, downsampling, inpainting
 
 __all__ = [
     "GELU",
@@ -52,17 +55,22 @@ __all__ = [
     "Network",
     "NoiseInput",
     "ReLU",
+    "RestoreInfo",
     "Sin",
     "Skip",
     "Upsample",
     "__version__",
     "autoencoder",
+    "blurring",
     "denoise_ntk",
+    "downsampling",
     "gradient_descent",
     "gradient_flow",
     "info",
+    "inpainting",
     "nystrom",
     "randomized",
+    "restore",
     "ridge",
     "unet",
     "vanilla_cnn",
@@ -76,12 +84,17 @@ _LAZY = {
     "ErrorEstimate": "lowrank",
     "FilterInfo": "filters",
     "LowRank": "lowrank",
+    "RestoreInfo": "inverse",
+    "blurring": "operators",
     "denoise_ntk": "denoise",
+    "downsampling": "operators",
     "from_torch": "convert",
     "gradient_descent": "filters",
     "gradient_flow": "filters",
     "nystrom": "lowrank",
     "randomized": "lowrank",
+    "inpainting": "operators",
+    "restore": "inverse",
     "ridge": "filters",
 }
 

@@ -20,9 +20,9 @@ import numpy as np
 from scipy.sparse.linalg import LinearOperator
 
 from ._arrays import Arrays, namespace
-from .kernel import NTK, as_columns, filter_arrays
+from .kernel import as_columns, filter_arrays
 from .network import _at_least, _integer, _real
-from .spectral import BlockLanczos, Filter, gradient_descent_filter, gradient_flow_filter, ridge_filter
+from .spectral import BlockLanczos, Filter, Solution, gradient_descent_filter, gradient_flow_filter, ridge_filter
 
 __all__ = ["FilterInfo", "gradient_descent", "gradient_flow", "ridge"]
 
@@ -112,7 +112,7 @@ def gradient_descent(
         raise ValueError(f"method must be one of {METHODS}, got {method!r}")
     eta = None if learning_rate is None else _positive("learning_rate", learning_rate)
 
-    def filters(lambda_max: float) -> list[Filter]:
+    def filters(lambda_max: float, _: Solution | None) -> list[Filter]:
         rate = _learning_rate(eta, lambda_max)
         return [gradient_descent_filter(t, rate) for t in times]
 
@@ -206,14 +206,14 @@ def _apply(
 ) -> Any:
     columns, shape = as_columns(K, "y", y)
     settings = _Settings(_tolerance(K, tolerance), _at_least("max_products", max_products, 1))
-    z, info = _filtered(K, columns, lambda _: filters, settings, with_lambda_max=False)
+    z, info = _filtered(K, columns, lambda *_: filters, settings, with_lambda_max=False)
     return _result(z, shape, single, info, full_output)
 
 
 def _filtered(
     K: LinearOperator,
     y: Any,
-    filters: Callable[[float], list[Filter]],
+    filters: Callable[[float, Solution | None], list[Filter]],
     settings: _Settings,
     *,
     with_lambda_max: bool,
@@ -222,18 +222,22 @@ def _filtered(
     eigenpairs = getattr(K, "spectral_filter", None)
     if eigenpairs is None:
         return _lanczos(K, y, filters, settings, with_lambda_max=with_lambda_max)
-    return eigenpairs([f.value for f in filters(K.lambda_max)], y), FilterInfo(0, 0.0, K.lambda_max)
+    return eigenpairs([f.value for f in filters(K.lambda_max, None)], y), FilterInfo(0, 0.0, K.lambda_max)
 
 
 def _lanczos(
     K: LinearOperator,
     y: Any,
-    filters: Callable[[float], list[Filter]],
+    filters: Callable[[float, Solution | None], list[Filter]],
     settings: _Settings,
     *,
     with_lambda_max: bool,
 ) -> tuple[Any, FilterInfo]:
-    """f(Theta) y for each of ``filters(lambda_max)``, shape (filters, d, n); an array of y's kind."""
+    """f(Theta) y for each of ``filters(lambda_max, solution)``, shape (filters, d, n); an array of y's kind.
+
+    The filters may depend on the projected problem, whose columns are those of y and, where lambda_max is looked for,
+    :func:`random_direction`; it is None for a y of zeros.
+    """
     dtype = np.dtype(K.dtype)
     n = y.shape[1]
     own = namespace(y)
@@ -244,21 +248,25 @@ def _lanczos(
     if probe:
         # One random direction beside y, at the cost of one more column: y alone may be orthogonal to the top
         # eigenvector.
-        direction = np.random.default_rng(0).standard_normal((y.shape[0], 1))
         scale = own.largest(y) or 1.0
-        start = arrays.concatenate([start, arrays.asarray(scale * direction, dtype)], axis=1)
+        start = arrays.concatenate([start, arrays.asarray(scale * random_direction(y.shape[0]), dtype)], axis=1)
     lanczos = BlockLanczos(lambda v: arrays.asarray(K.matmat(v[0]), dtype)[None], start[None], arrays)
     if lanczos.exhausted:  # y is zero
-        return own.zeros((len(filters(0.0)), *y.shape), dtype), FilterInfo(
+        return own.zeros((len(filters(0.0, None)), *y.shape), dtype), FilterInfo(
             0, 0.0, float("nan") if known is None else known
         )
 
+    due = 0
     while True:
         lanczos.step()
+        if lanczos.products < min(due, settings.max_products) and not lanczos.exhausted:
+            continue
+        # Every step at first; later the eigenproblems would take longer than the products.
+        due = lanczos.products + 1 + lanczos.products // 16
         solution = lanczos.solve()
         top = float(solution.values[0, -1]) if probe else known
-        wanted = filters(0.0 if top is None else top)
-        error = solution.error(wanted)
+        wanted = filters(0.0 if top is None else top, solution)
+        error = solution.of_columns(n).error(wanted)
         found = not probe or solution.top_residual() <= TOP_RESIDUAL
         if (found and error <= settings.tolerance) or lanczos.products >= settings.max_products or lanczos.exhausted:
             break
@@ -269,11 +277,16 @@ def _lanczos(
             RuntimeWarning,
             stacklevel=5,
         )
-    elif probe and isinstance(K, NTK):
+    elif probe and hasattr(K, "lambda_max"):
         K.lambda_max = top
     info = FilterInfo(lanczos.products, error, float("nan") if top is None else top)
     result = lanczos.assemble(solution, wanted, n)[:, 0]
     return _as(own, arrays, result), info
+
+
+def random_direction(d: int) -> np.ndarray:
+    """Standard normal numbers, always the same: shape (d, 1)."""
+    return np.random.default_rng(0).standard_normal((d, 1))
 
 
 def _as(own: Arrays, arrays: Arrays, result: Any) -> Any:
@@ -287,7 +300,7 @@ def _largest_eigenvalue(K: LinearOperator, arrays: Arrays, settings: _Settings) 
     if known is not None:
         return float(known)
     nothing = arrays.zeros((K.shape[0], 1), K.dtype)  # beside it runs the random direction, which is all that is wanted
-    _, info = _lanczos(K, nothing, lambda _: [ridge_filter(1.0)], settings, with_lambda_max=True)
+    _, info = _lanczos(K, nothing, lambda *_: [ridge_filter(1.0)], settings, with_lambda_max=True)
     return info.lambda_max
 
 

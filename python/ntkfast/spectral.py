@@ -13,20 +13,30 @@ what is small, n or a few hundred a side, is NumPy's.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from ._arrays import NUMPY, Arrays
 
-__all__ = ["BlockLanczos", "Filter", "gradient_descent_filter", "gradient_flow_filter", "ridge_filter"]
+__all__ = [
+    "BlockLanczos",
+    "Filter",
+    "gradient_descent_filter",
+    "gradient_flow_filter",
+    "landweber_filter",
+    "ridge_filter",
+]
 
 # A stack of eigenvalues -> the function's values there.
 Function = Callable[[np.ndarray], np.ndarray]
 Product = Callable[[Any], Any]
 
 BLOCKS_PER_SLAB = 8
+
+# Below it eta x loses digits by underflow.
+TINY = 1e-290
 
 
 @dataclass(frozen=True)
@@ -46,11 +56,14 @@ class Filter:
         f.
     nodes : tuple of callables
     weights : tuple of float
+    measured : callable, optional
+        g, where the error that is bounded is that of g(Theta) Y and relative to it; f itself by default.
     """
 
     value: Function
     nodes: tuple[Function, ...]
     weights: tuple[float, ...]
+    measured: Function | None = None
 
 
 def gradient_descent_filter(steps: int, learning_rate: float) -> Filter:
@@ -67,6 +80,24 @@ def gradient_descent_filter(steps: int, learning_rate: float) -> Filter:
         return lambda x: (1.0 - learning_rate * x) ** n
 
     return Filter(lambda x: 1.0 - power(steps)(x), tuple(power(int(n)) for n in k), tuple(weights))
+
+
+def landweber_filter(steps: int, learning_rate: float) -> Filter:
+    """f(x) = (1 - (1 - eta x)^t)/x = eta sum_{k < t} (1 - eta x)^k, eta t at x = 0.
+
+    For Theta f(Theta) Y = g(Theta) Y, g = 1 - (1 - eta x)^t.  Theta times the approximation of f(Theta) Y is
+    Q g(T) E_1 R + Q_{m+1} B_m E_m^T f(T) E_1 R: its error is at most that of gradient descent and the last term.
+    """
+    descent = gradient_descent_filter(steps, learning_rate)
+
+    def value(x: np.ndarray) -> np.ndarray:
+        step = learning_rate * x
+        # 1 - (1 - s)^t cancels where t s is small.
+        small = -np.expm1(steps * np.log1p(-np.minimum(step, 0.5)))
+        grown = np.where(step < 0.5, small, descent.value(x))
+        return np.asarray(np.divide(grown, x, out=np.full_like(x, learning_rate * steps), where=step > TINY))
+
+    return Filter(value, (*descent.nodes, value), (*descent.weights, 1.0), measured=descent.value)
 
 
 def gradient_flow_filter(t: float) -> Filter:
@@ -211,11 +242,15 @@ class Solution:
         """f(T) E_1 R, shape (batch, size, n): the result's coordinates in the basis."""
         return np.asarray(self.vectors @ (f(self.values)[:, :, None] * self.first))
 
+    def of_columns(self, n: int) -> Solution:
+        """The same for the first n columns of Y alone."""
+        return replace(self, first=self.first[:, :, :n])
+
     def error(self, filters: Sequence[Filter]) -> float:
         """Bound on the error of the filters, relative to the norm of each result; the largest of all."""
         worst = 0.0
         for f in filters:
-            size = _norm(self.first * f.value(self.values)[:, :, None])
+            size = _norm(self.first * (f.measured or f.value)(self.values)[:, :, None])
             residuals = [_norm(self.coupling @ (node(self.values)[:, :, None] * self.first)) for node in f.nodes]
             bound = np.einsum("k,kb->b", f.weights, np.stack(residuals))
             worst = max(worst, float(np.divide(bound, size, out=np.zeros_like(bound), where=size > 0).max()))

@@ -1,0 +1,496 @@
+"""Inverse problems: operators against scipy and by their adjoints, restoration against dense float64 formulas."""
+
+import os
+import signal
+import threading
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage, sparse
+from scipy.sparse.linalg import LinearOperator, aslinearoperator
+
+import ntkfast as nf
+from images import IMAGES
+from ntkfast.filters import random_direction
+from ntkfast.inverse import GUESS_WEIGHTS, MAX_STEPS, NOISELESS_MISFIT, first_guess
+from ntkfast.operators import BOUNDARIES
+from ntkfast.reference import kernel_matrix
+from ntkfast.spectral import landweber_filter
+
+SHAPE = (12, 10)
+NETWORK = nf.vanilla_cnn(1, 5)
+KERNEL = np.outer([1.0, 3.0, 2.0], [1.0, 2.0, 1.0, 0.5]) / 27.0
+
+
+def known(shape, share=0.5, seed=0):
+    mask = np.random.default_rng(seed).random(shape) < share
+    mask[0, 0] = True
+    return mask
+
+
+OPERATORS = {
+    "inpainting": lambda: nf.inpainting(known(SHAPE)),
+    "blurring": lambda: nf.blurring(KERNEL, SHAPE),
+    "downsampling": lambda: nf.downsampling(SHAPE, 2),
+}
+
+
+def dense(A):
+    return A.matmat(np.eye(A.shape[1]))
+
+
+def problem(name, channels=3, noise=0.0):
+    """An operator, its matrix, data of shape (n, C), and a guide."""
+    A = OPERATORS[name]()
+    clean = IMAGES["natural"](*SHAPE, channels, 0)
+    y = A.matmat(clean.reshape(-1, channels))
+    y = y + noise * np.random.default_rng(1).standard_normal(y.shape)
+    return A, dense(A), y, IMAGES["natural"](*SHAPE, channels, 5)
+
+
+def closed_form(matrix, guide, y, times, share=1.0, network=NETWORK):
+    """m + Theta A^T f_t(A Theta A^T) (y - A m) by an eigendecomposition in float64, and eta."""
+    theta = kernel_matrix(network, guide - guide.mean(axis=(0, 1)))
+    ones = matrix.sum(axis=1)
+    mean = (ones @ y) / (ones @ ones)
+    values, vectors = np.linalg.eigh(matrix @ theta @ matrix.T)
+    values = np.maximum(values, 0)
+    eta = share / values[-1]
+    coordinates = vectors.T @ (y - ones[:, None] * mean)
+    out = []
+    for t in times:
+        x = eta * values
+        with np.errstate(invalid="ignore", divide="ignore"):
+            f = np.where(x * t > 1e-6, (1 - (1 - x) ** t) / values, eta * t)
+        out.append(mean + theta @ matrix.T @ (vectors @ (f[:, None] * coordinates)))
+    return np.array(out), eta
+
+
+def assert_close(got, wanted, tolerance):
+    assert got.shape == wanted.shape
+    assert np.linalg.norm(got - wanted) <= tolerance * np.linalg.norm(wanted)
+
+
+# Operators
+
+
+def assert_adjoint(A, seed=0):
+    rng = np.random.default_rng(seed)
+    u, v = rng.standard_normal(A.shape[1]), rng.standard_normal(A.shape[0])
+    scale = np.linalg.norm(A @ u) * np.linalg.norm(v) + np.linalg.norm(u) * np.linalg.norm(A.T @ v)
+    assert abs((A @ u) @ v - u @ (A.T @ v)) <= 1e-13 * scale
+    U = rng.standard_normal((A.shape[1], 3))
+    np.testing.assert_allclose(A.matmat(U)[:, 1], A @ U[:, 1], atol=1e-12)
+
+
+sides = st.tuples(st.integers(1, 9), st.integers(1, 9))
+
+
+@settings(max_examples=60, deadline=None)
+@given(sides, st.tuples(st.integers(1, 21), st.integers(1, 21)), st.sampled_from(list(BOUNDARIES)), st.integers(0, 999))
+def test_blurring_is_scipys_convolution_with_an_exact_adjoint(shape, size, boundary, seed):
+    """Kernels of even sides and larger than the image among them."""
+    rng = np.random.default_rng(seed)
+    kernel, image = rng.standard_normal(size), rng.standard_normal(shape)
+    A = nf.blurring(kernel, shape, boundary=boundary)
+    wanted = ndimage.convolve(image, kernel, mode=boundary)
+    np.testing.assert_allclose((A @ image.ravel()).reshape(shape), wanted, atol=1e-12 * np.abs(kernel).sum())
+    assert_adjoint(A, seed)
+
+
+@settings(max_examples=30, deadline=None)
+@given(sides, st.integers(1, 5), st.integers(0, 999))
+def test_downsampling_takes_means_and_has_an_exact_adjoint(shape, factor, seed):
+    fine = tuple(factor * n for n in shape)
+    image = np.random.default_rng(seed).standard_normal(fine)
+    A = nf.downsampling(fine, factor)
+    wanted = [
+        image[factor * i : factor * (i + 1), factor * j : factor * (j + 1)].mean()
+        for i in range(shape[0])
+        for j in range(shape[1])
+    ]
+    np.testing.assert_allclose(A @ image.ravel(), wanted, atol=1e-12)
+    assert_adjoint(A, seed)
+
+
+@settings(max_examples=30, deadline=None)
+@given(sides, st.floats(0.0, 1.0), st.integers(0, 999))
+def test_inpainting_picks_pixels_and_has_an_exact_adjoint(shape, share, seed):
+    mask = known(shape, share, seed)
+    image = np.random.default_rng(seed).standard_normal(shape)
+    A = nf.inpainting(mask)
+    np.testing.assert_array_equal(A @ image.ravel(), image[mask])
+    np.testing.assert_array_equal((A.T @ image[mask]).reshape(shape), np.where(mask, image, 0))
+    assert_adjoint(A, seed)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: nf.inpainting(np.zeros((3, 4))), ValueError, "mask must have at least one known pixel"),
+        (lambda: nf.inpainting(np.ones(4)), ValueError, r"mask must have 2 dimensions, got shape \(4,\)"),
+        (lambda: nf.inpainting(np.full((2, 2), 0.5)), ValueError, "mask must be True or 1"),
+        (lambda: nf.inpainting(np.full((2, 2), np.nan)), ValueError, "mask must be finite"),
+        (lambda: nf.inpainting(np.zeros((0, 2))), ValueError, "mask must not be empty"),
+        (lambda: nf.blurring(np.ones(3), (4, 4)), ValueError, "kernel must have 2 dimensions"),
+        (lambda: nf.blurring(np.ones((3, 0)), (4, 4)), ValueError, "kernel must not be empty"),
+        (lambda: nf.blurring(1j * np.ones((3, 3)), (4, 4)), TypeError, "kernel must be a real numeric array"),
+        (lambda: nf.blurring(np.ones((3, 3)), (4, 4), "zeros"), ValueError, "boundary must be one of .* got 'zeros'"),
+        (lambda: nf.blurring(np.ones((3, 3)), 4), TypeError, r"shape must be two integers \(H, W\), got 4"),
+        (lambda: nf.blurring(np.ones((3, 3)), (4, 0)), ValueError, "shape must be two positive integers"),
+        (lambda: nf.downsampling((5, 4), 2), ValueError, r"shape must have multiples of factor = 2, got \(5, 4\)"),
+        (lambda: nf.downsampling((4, 4), 0), ValueError, "factor must be at least 1, got 0"),
+        (lambda: nf.downsampling((4, 4), 2.0), TypeError, "factor must be an integer, got 2.0"),
+        (lambda: nf.downsampling((4, 4.0), 2), TypeError, "shape must be an integer, got 4.0"),
+        (lambda: nf.downsampling((4, 4), 2) @ np.ones(16, complex), TypeError, "real vectors"),
+    ],
+)
+def test_bad_operators(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
+
+
+# Restoration
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", list(OPERATORS))
+def test_the_path_is_the_closed_form(name, dtype):
+    A, matrix, y, guide = problem(name)
+    times = [0, 1, 9, 200, 5000]
+    options = {"channel_axis": -1, "guide": guide, "network": NETWORK, "dtype": dtype, "full_output": True}
+    path, info = nf.restore(y, A, steps=times, tolerance=1e-5, **options)
+    wanted, eta = closed_form(matrix, guide, y, times)
+    assert info.learning_rate[0] == pytest.approx(eta, rel=1e-3)
+    wanted, _ = closed_form(matrix, guide, y, times, share=info.learning_rate[0] / eta)
+    for z, reference in zip(path, wanted, strict=True):
+        assert_close(z.reshape(reference.shape), reference, 3e-4 if dtype == "float32" else 2e-5)
+    assert info.steps == (5000,)
+    misfits = [np.sqrt(np.mean((matrix @ z.reshape(-1, 3) - y) ** 2)) for z in path]
+    np.testing.assert_allclose(info.misfit, misfits, rtol=1e-6)
+    assert misfits == sorted(misfits, reverse=True)
+
+
+@pytest.mark.parametrize("name", list(OPERATORS))
+def test_lanczos_follows_the_plain_iteration(name):
+    A, matrix, y, guide = problem(name)
+    rate = 1.9 * closed_form(matrix, guide, y, [])[1]
+    options = {"channel_axis": -1, "guide": guide, "network": NETWORK, "dtype": "float64", "learning_rate": rate}
+    times = [0, 1, 2, 30]
+    fast = nf.restore(y, A, steps=times, tolerance=1e-9, **options)
+    slow, info = nf.restore(y, A, steps=times, method="iteration", full_output=True, **options)
+    np.testing.assert_allclose(fast, slow, atol=1e-7 * np.abs(slow).max())
+    assert np.isnan(info.error)
+
+
+def test_the_error_bounds_the_error():
+    A, matrix, y, guide = problem("inpainting")
+    theta = kernel_matrix(NETWORK, guide - guide.mean(axis=(0, 1)))
+    assert np.linalg.eigvalsh(theta)[0] > 0
+    for tolerance in (1e-1, 1e-2, 1e-3):
+        z, info = nf.restore(
+            y, A, channel_axis=-1, guide=guide, network=NETWORK, steps=2000, tolerance=tolerance, dtype="float64",
+            full_output=True,
+        )  # fmt: skip
+        share = info.learning_rate[0] * np.linalg.eigvalsh(matrix @ theta @ matrix.T)[-1]
+        wanted = closed_form(matrix, guide, y, [2000], share)[0][0]
+        mean = y.mean(axis=0)
+        error = np.linalg.norm(matrix @ (z.reshape(-1, 3) - wanted))
+        assert info.error <= tolerance
+        # lambda_max, and so eta, is itself known to 1e-6 or so
+        assert error <= (info.error + 1e-5) * np.linalg.norm(matrix @ (wanted - mean))
+
+
+def test_the_identity_gives_gradient_descent():
+    image = IMAGES["natural"](*SHAPE, 3, 0)
+    centred = image - image.mean(axis=(0, 1))
+    K = nf.NTK(NETWORK, centred, dtype="float64")
+    wanted, descent = nf.gradient_descent(K, centred, [3, 300], tolerance=1e-9, full_output=True)
+    identity = LinearOperator((120, 120), matvec=lambda v: v, rmatvec=lambda v: v, dtype=np.float64)
+    for A in (identity, nf.inpainting(np.ones(SHAPE)), nf.downsampling(SHAPE, 1), nf.blurring([[1.0]], SHAPE)):
+        got, info = nf.restore(
+            image.reshape(-1, 3), A, channel_axis=-1, guide=image, network=NETWORK, steps=[3, 300], dtype="float64",
+            tolerance=1e-9, full_output=True,
+        )  # fmt: skip
+        assert info.lambda_max[0] == pytest.approx(descent.lambda_max, rel=1e-5)
+        np.testing.assert_allclose(got - image.mean(axis=(0, 1)), wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", list(OPERATORS))
+def test_linear_in_the_data_for_a_fixed_guide(name):
+    A, _, y, guide = problem(name)
+    other = np.random.default_rng(3).standard_normal(y.shape)
+
+    def f(data):
+        return nf.restore(
+            data, A, channel_axis=-1, guide=guide, network=NETWORK, steps=100, tolerance=1e-10, dtype="float64"
+        )
+
+    np.testing.assert_allclose(f(2 * y - 3 * other), 2 * f(y) - 3 * f(other), atol=1e-5)
+
+
+def test_constant_data_give_a_constant_image():
+    for make in OPERATORS.values():
+        A = make()
+        y = A.matvec(np.full(120, 7.0))
+        out, info = nf.restore(y, A, full_output=True)
+        np.testing.assert_allclose(out, np.full(SHAPE, 7.0), atol=1e-4)
+        assert info.steps == (0,)
+
+
+@pytest.mark.parametrize("method", ["lanczos", "iteration"])
+@pytest.mark.parametrize("tau", [1.0, 1.5])
+def test_the_discrepancy_principle_takes_the_first_time_that_fits(tau, method):
+    """|A z_t - y|^2 <= tau C sigma^2 tr q, q = (I - eta A Theta A^T)^t, the trace estimated from one vector."""
+    A, matrix, y, guide = problem("blurring", noise=0.05)
+    options = {"channel_axis": -1, "guide": guide, "network": NETWORK, "dtype": "float64", "full_output": True}
+    _, info = nf.restore(y, A, 0.05, tau=tau, tolerance=1e-6, method=method, **options)
+    t, eta = info.steps[0], info.learning_rate[0]
+    assert t > 3
+    path, _ = nf.restore(y, A, steps=[t - 1, t], tolerance=1e-6, learning_rate=eta, **options)
+    before, after = (np.mean((matrix @ z.reshape(-1, 3) - y) ** 2) for z in path)
+    theta = kernel_matrix(NETWORK, guide - guide.mean(axis=(0, 1)))
+    v = random_direction(120)
+    left = np.linalg.matrix_power(np.eye(120) - eta * matrix @ theta @ matrix.T, t - 1)
+    goals = [
+        tau * 0.05**2 * ((v.T @ q @ v) / (v.T @ v)).item()
+        for q in (left, left - eta * matrix @ theta @ matrix.T @ left)
+    ]
+    assert before > goals[0] * (1 - 1e-4)
+    assert after <= goals[1] * (1 + 1e-4)
+    assert goals[1] / (tau * 0.05**2) == pytest.approx(np.trace(left) / 120, abs=0.1)
+    assert info.misfit == pytest.approx(np.sqrt(after), rel=1e-4)
+
+
+def test_without_noise_the_data_are_fitted_to_a_stated_share():
+    A, _, y, guide = problem("inpainting")
+    _, info = nf.restore(y, A, channel_axis=-1, guide=guide, full_output=True)
+    goal = NOISELESS_MISFIT * np.sqrt(np.mean((y - y.mean(axis=0)) ** 2))
+    assert info.steps[0] < MAX_STEPS
+    assert 0.8 * goal < info.misfit <= 1.05 * goal
+    _, same = nf.restore(y, A, 0, channel_axis=-1, guide=guide, full_output=True)
+    assert same.steps == info.steps
+
+
+def test_noise_as_large_as_the_picture_gives_the_mean():
+    A, _, y, guide = problem("inpainting")
+    out, info = nf.restore(y, A, 100.0, channel_axis=-1, guide=guide, full_output=True)
+    assert info.steps == (0,)
+    np.testing.assert_allclose(out, np.broadcast_to(y.mean(axis=0), out.shape), atol=1e-6)
+
+
+def test_refinement_takes_the_kernel_of_the_result():
+    A, _, y, guide = problem("inpainting")
+    options = {"channel_axis": -1, "network": NETWORK, "dtype": "float64", "steps": 50}
+    once = nf.restore(y, A, guide=guide, **options)
+    twice, info = nf.restore(y, A, guide=guide, refine=1, full_output=True, **options)
+    assert info.refine == 1
+    assert len(info.steps) == len(info.learning_rate) == len(info.lambda_max) == 2
+    np.testing.assert_allclose(twice, nf.restore(y, A, guide=once, **options), atol=1e-4)
+    assert np.abs(twice - once).max() > 1e-3
+
+
+def test_a_network_of_several_resolutions_sees_the_guide_mirrored():
+    """Theta of the larger picture, restricted to the pixels that are there."""
+    shape = (7, 10)
+    network = nf.autoencoder(2)
+    guide = IMAGES["natural"](*shape, 1, 2)
+    mask = known(shape)
+    y = IMAGES["natural"](*shape, 1, 0)[mask]
+    out, info = nf.restore(
+        y[:, 0], nf.inpainting(mask), guide=guide[..., 0], network=network, steps=40, dtype="float64",
+        tolerance=1e-8, full_output=True,
+    )  # fmt: skip
+    inside = np.zeros((8, 12), bool)
+    inside[:7, :10] = True
+    centred = np.pad(guide - guide.mean(), ((0, 1), (0, 2), (0, 0)), mode="symmetric")
+    theta = kernel_matrix(network, centred)[np.ix_(inside.ravel(), inside.ravel())]
+    matrix = np.eye(70)[mask.ravel()]
+    mean, z = y.mean(), np.zeros(70)
+    for _ in range(40):
+        z = z + info.learning_rate[0] * theta @ matrix.T @ (y[:, 0] - mean - matrix @ z)
+    np.testing.assert_allclose(out.ravel(), mean + z, atol=1e-5)
+
+
+def test_shapes_axes_and_types():
+    mask = known(SHAPE)
+    A = nf.inpainting(mask)
+    image = IMAGES["natural"](*SHAPE, 3, 0)
+    options = {"network": NETWORK, "steps": [2, 5]}
+    wanted = nf.restore(image[mask], A, channel_axis=-1, **options)
+    assert wanted.shape == (2, *SHAPE, 3)
+    assert wanted.dtype == np.float64
+    holes = np.where(mask[..., None], image, np.nan)
+    np.testing.assert_array_equal(nf.restore(holes, A, channel_axis=2, **options), wanted)
+    first = nf.restore(np.moveaxis(holes, -1, 0), A, channel_axis=0, **options)
+    np.testing.assert_array_equal(np.moveaxis(first, 1, -1), wanted)
+    np.testing.assert_array_equal(nf.restore(image[mask].T, A, channel_axis=0, **options), first)
+    np.testing.assert_array_equal(nf.restore(image[mask], A, channel_axis=1, **options), wanted)
+    single = nf.restore(image[mask].astype(np.float32), A, channel_axis=-1, network=NETWORK, steps=5)
+    assert single.shape == (*SHAPE, 3)
+    assert single.dtype == np.float32
+    np.testing.assert_allclose(single, wanted[1], atol=1e-4)
+    gray = nf.restore(image[..., 0][mask], A, **options)
+    assert gray.shape == (2, *SHAPE)
+    half = nf.downsampling(SHAPE, 2)
+    coarse = half.matmat(image.reshape(-1, 3))
+    flat = nf.restore(coarse, half, channel_axis=-1, **options)
+    np.testing.assert_array_equal(nf.restore(coarse.reshape(6, 5, 3), half, channel_axis=-1, **options), flat)
+
+
+def test_any_operator_and_matrix_will_do():
+    A = nf.downsampling(SHAPE, 2)
+    matrix = dense(A)
+    y = A @ IMAGES["natural"](*SHAPE, 1, 0).ravel()
+    guide = first_guess(A, y[:, None], SHAPE, 0.0)[..., 0]
+    options = {"network": NETWORK, "steps": 20}
+    wanted = nf.restore(y, A, **options)
+    for other in (matrix, sparse.csr_matrix(matrix), aslinearoperator(matrix)):
+        np.testing.assert_allclose(nf.restore(y, other, shape=SHAPE, **options), wanted, atol=1e-5)
+        np.testing.assert_allclose(nf.restore(y, other, guide=guide, **options), wanted, atol=1e-5)
+
+
+def test_an_operator_of_zeros_gives_zeros():
+    out = nf.restore(np.ones(5), np.zeros((5, 120)), shape=SHAPE)
+    np.testing.assert_array_equal(out, np.zeros(SHAPE))
+
+
+@pytest.mark.parametrize("name", ["blurring", "downsampling"])
+def test_the_first_guess_solves_its_equations(name):
+    A, matrix, y, _ = problem(name)
+    guess = first_guess(A, y, SHAPE, 0.0).reshape(-1, 3)
+    second = ndimage.laplace(np.eye(120).reshape(*SHAPE, 120), mode="reflect", axes=(0, 1)).reshape(120, 120)
+    mu = GUESS_WEIGHTS[-1] * np.linalg.norm(matrix, 2) ** 2
+    wanted = np.linalg.solve(matrix.T @ matrix + mu * second.T @ second, matrix.T @ y)
+    assert_close(guess, wanted, 0.01)
+    smoother = first_guess(A, y, SHAPE, 0.05)
+    misfit = np.sqrt(np.mean((matrix @ smoother.reshape(-1, 3) - y) ** 2))
+    assert np.sqrt(np.mean((matrix @ guess - y) ** 2)) < misfit <= 0.05
+
+
+def test_the_first_guess_of_inpainting_is_biharmonic():
+    mask = known(SHAPE)
+    y = IMAGES["natural"](*SHAPE, 2, 0)[mask]
+    guess = first_guess(nf.inpainting(mask), y, SHAPE, 0.0)
+    np.testing.assert_array_equal(guess[mask], y)
+    twice = ndimage.laplace(ndimage.laplace(guess, mode="reflect", axes=(0, 1)), mode="reflect", axes=(0, 1))
+    assert np.abs(twice[~mask]).max() < 1e-10
+    np.testing.assert_array_equal(first_guess(nf.inpainting(np.ones((1, 3))), np.eye(3)[:, :1], (1, 3), 0.0)[0, 0], [1])
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 9), (7, 1)])
+def test_small_images(shape):
+    for A in (nf.inpainting(known(shape)), nf.blurring(KERNEL, shape), nf.downsampling(shape, 1)):
+        y = A @ np.arange(shape[0] * shape[1], dtype=float)
+        for sigma in (None, 0.5):
+            out = nf.restore(y, A, sigma, refine=1)
+            assert out.shape == shape
+            assert np.isfinite(out).all()
+
+
+def test_a_bound_on_products_warns():
+    A, _, y, guide = problem("inpainting")
+    with pytest.warns(RuntimeWarning, match="max_products"):
+        _, info = nf.restore(y, A, channel_axis=-1, guide=guide, steps=500, max_products=3, full_output=True)
+    assert info.products == 4  # and one for the result
+
+
+@pytest.mark.parametrize("method", ["lanczos", "iteration"])
+def test_a_diverging_rate_names_the_bound(method):
+    A, matrix, y, guide = problem("blurring")
+    bound = 2 * closed_form(matrix, guide, y, [])[1]
+    with pytest.raises(ValueError, match=r"learning_rate must be below 2/lambda_max = [0-9.e-]+") as error:
+        nf.restore(
+            y, A, channel_axis=-1, guide=guide, network=NETWORK, steps=10, learning_rate=1.01 * bound, method=method
+        )
+    # Lanczos stops at the first estimate of lambda_max that is too large for the rate, and it comes from below.
+    stated = float(str(error.value).split("= ")[1].split(",")[0])
+    assert stated == pytest.approx(bound, rel=1e-3 if method == "iteration" else 1e-2)
+    assert stated >= bound * (1 - 1e-6)
+
+
+def test_progress_reaches_one_and_can_stop():
+    A, _, y, _ = problem("inpainting")
+    seen = []
+    nf.restore(y, A, channel_axis=-1, refine=1, progress=seen.append)
+    assert seen == sorted(seen)
+    assert seen[-1] == 1.0
+    assert len(seen) > 4
+
+    def stop(fraction):
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        nf.restore(y, A, channel_axis=-1, progress=stop)
+
+
+def test_ctrl_c_stops():
+    image = IMAGES["natural"](160, 160, 1, 0)[..., 0]
+    stopper = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
+    stopper.start()
+    with pytest.raises(KeyboardInterrupt):
+        nf.restore(
+            image.ravel(), nf.inpainting(np.ones(image.shape)), guide=image, storage="stream", steps=10**6,
+            network=nf.vanilla_cnn(6, 3), tolerance=1e-12, method="iteration",
+        )  # fmt: skip
+    stopper.join()
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"y": np.ones(7)}, ValueError, r"y must have shape \(30,\) or \(6, 5\), .* got \(7,\)"),
+        ({"y": np.ones((30, 3))}, ValueError, r"y must have shape .* channel_axis=None, got \(30, 3\)"),
+        ({"y": np.full(30, np.nan)}, ValueError, "y must be finite, got 30 NaN"),
+        ({"y": np.ones(30, complex)}, TypeError, "y must be a real numeric array"),
+        ({"y": None}, TypeError, "y must be a real numeric array"),
+        ({"channel_axis": 1}, ValueError, "channel_axis must be an axis of y"),
+        ({"A": "blur"}, TypeError, "A must be a LinearOperator or a matrix, got str"),
+        ({"A": np.ones((30, 120)) * 1j}, TypeError, "A must be real, got dtype complex128"),
+        ({"A": np.ones((30, 120))}, ValueError, r"shape must be given, \(H, W\)"),
+        ({"A": np.ones((30, 120)), "shape": (11, 10)}, ValueError, r"shape must have the size .*120 col.*\(11, 10\)"),
+        ({"shape": (10, 12)}, ValueError, r"shape must have the size .* got \(10, 12\)"),
+        ({"A": LinearOperator((30, 120), matvec=lambda v: v[:30], dtype=float)}, TypeError, "A must have an adjoint"),
+        ({"guide": np.ones((10, 12))}, ValueError, r"guide must have the size .* got \(10, 12\)"),
+        ({"guide": np.full(SHAPE, np.inf)}, ValueError, "guide must be finite"),
+        ({"sigma": -1.0}, ValueError, "sigma must be >= 0, got -1.0"),
+        ({"sigma": float("nan")}, ValueError, "sigma must be finite"),
+        ({"sigma": "5"}, TypeError, "sigma must be a real number"),
+        ({"tau": 0.0}, ValueError, "tau must be positive, got 0.0"),
+        ({"steps": -1}, ValueError, "steps must be >= 0, got -1"),
+        ({"steps": 1.5}, TypeError, "steps must be an integer, got 1.5"),
+        ({"steps": []}, ValueError, "steps must not be empty"),
+        ({"learning_rate": -1.0}, ValueError, "learning_rate must be positive"),
+        ({"refine": -1}, ValueError, "refine must be >= 0, got -1"),
+        ({"refine": 0.5}, TypeError, "refine must be an integer"),
+        ({"method": "adam"}, ValueError, "method must be one of .* got 'adam'"),
+        ({"tolerance": 0.0}, ValueError, "tolerance must be positive"),
+        ({"max_products": 0}, ValueError, "max_products must be at least 1"),
+        ({"network": "unet"}, TypeError, "network must be an ntkfast.Network, got 'unet'"),
+        ({"network": nf.Network([nf.Conv(3, trainable=False)])}, ValueError, "trainable"),
+        ({"dtype": "float16"}, ValueError, "dtype must be"),
+        ({"storage": "disk"}, ValueError, "storage must be one of"),
+        ({"threads": 0}, ValueError, "threads must be at least 1"),
+        ({"progress": 1}, TypeError, "progress must be callable"),
+    ],
+)
+def test_bad_arguments(change, error, message):
+    arguments = {"y": np.arange(30.0), "A": nf.downsampling(SHAPE, 2)} | change
+    with pytest.raises(error, match=message):
+        nf.restore(**arguments)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10**6), st.floats(0.01, 1.99), st.lists(st.floats(0.0, 1.0), min_size=1, max_size=5))
+def test_the_filter_is_the_sum_of_the_steps(steps, share, shares):
+    """f(x) = eta sum_{k < t} (1 - eta x)^k, by doubling: S_2n = S_n (1 + q^n)."""
+    x = np.array([[0.0, 1e-12, *shares]])
+    q, eta = 1 - share * x, share
+    total, power = np.zeros_like(x), np.ones_like(x)
+    for bit in f"{steps:b}":
+        total, power = total * (1 + power), power**2
+        if bit == "1":
+            total, power = total + power, power * q
+    np.testing.assert_allclose(landweber_filter(steps, eta).value(x), eta * total, rtol=1e-9)
