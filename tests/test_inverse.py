@@ -463,7 +463,7 @@ def test_ctrl_c_stops():
         ({"steps": 1.5}, TypeError, "steps must be an integer, got 1.5"),
         ({"steps": []}, ValueError, "steps must not be empty"),
         ({"learning_rate": -1.0}, ValueError, "learning_rate must be positive"),
-        ({"refine": -1}, ValueError, "refine must be >= 0, got -1"),
+        ({"refine": -1}, ValueError, "refine must be at least 0, got -1"),
         ({"refine": 0.5}, TypeError, "refine must be an integer"),
         ({"method": "adam"}, ValueError, "method must be one of .* got 'adam'"),
         ({"tolerance": 0.0}, ValueError, "tolerance must be positive"),

@@ -5,35 +5,38 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from scipy.fft import dct
 from threadpoolctl import threadpool_limits
 
 from . import _cuda, _engine
-from ._arrays import NUMPY, cupy_arrays
+from .filters import _positive
 from .kernel import LARGEST, _dtype, real_array
-from .network import Network, _at_least, _integer, _real, vanilla_cnn
-from .spectral import BlockLanczos, gradient_descent_filter
+from .network import Network, _at_least, _choice, _integer, _real, vanilla_cnn
+from .stabilize import PoissonGaussian
+from .stopping import CALIBRATED_PASSES, RULES, Crops
+from .tile_filter import ImageFilter, Setting, TileFilter, WholeFilter
 from .tiles import Tiling
 
 __all__ = ["DenoiseInfo", "denoise_ntk"]
 
+METHODS = ("tiles", "exact", "nystrom")
+TILE_SIZE, TILE_OVERLAP = 16, 8
+LANDMARKS = 256
+CHROMA_TIME = 1 / 3
+
 # Tiles that go through the engine together, interleaved: long rows, and few calls from Python.
 TILES_PER_BATCH = 64
 
-# Lanczos on tiles: this error is far below the noise that is left (one gray level of 256 is 4e-3 of the range).
-TILE_TOLERANCE = 1e-3
-TILE_MAX_PRODUCTS = 40
-TILES_CHECKED = 8  # of a batch, for convergence; the eigenvalue problems of all would take longer than the products
-
-# Stopping rule (recorrupted pairs): strength a of the added noise; the grid of steps; up to this many crops of this
-# size.
-RECORRUPTION = 0.3
-RULE_STEPS = sorted({round(1.4**n) for n in range(31)})  # 1 to 24000
+# The stopping rule looks at up to this many crops of this size.
 RULE_CROPS, RULE_CROP_SIZE = 9, 64
 RULE_STREAM = 0x6E746B  # keeps the rule's noise apart from a picture's that was made with the same small seed
+
+# A pixel's noise level counts as no less than this share of the image's: weights, one over variances, bound the step.
+LEAST_LEVEL = 0.1
 
 
 @dataclass(frozen=True)
@@ -42,22 +45,27 @@ class DenoiseInfo:
 
     Attributes
     ----------
+    method : str
     sigma : float
-        Noise level, in the image's units.
+        Noise level, in the image's units; of a map the level that has the mean of 1/sigma^2, and 1 with ``gain``, where
+        the image is denoised after its variance is stabilised.
     sigma_estimated : bool
         Whether it was estimated.
     network : Network
     tiles, tile_size, tile_overlap : int
         Number of tiles, their side and the overlap of neighbours in pixels.
     steps : tuple of int
-        Steps of gradient descent of each pass.
+        Steps of gradient descent of each pass, for the mean of the channels.
     learning_rate : tuple of float
         Step size of each pass, one over the squared units of the image.
+    stopping : str
+        The rule that chose the steps, or "given".
     refine : int
         Passes after the first.
     seconds : float
     """
 
+    method: str
     sigma: float
     sigma_estimated: bool
     network: Network
@@ -66,20 +74,26 @@ class DenoiseInfo:
     tile_overlap: int
     steps: tuple[int, ...]
     learning_rate: tuple[float, ...]
+    stopping: str
     refine: int
     seconds: float
 
 
 def denoise_ntk(
     image: Any,
-    sigma: float | None = None,
+    sigma: Any = None,
     *,
     channel_axis: int | None = None,
     network: Network | None = None,
+    method: str = "tiles",
     steps: int | Sequence[int] | None = None,
-    tile_size: int = 16,
-    tile_overlap: int = 8,
+    stopping: str | None = None,
+    tile_size: int = TILE_SIZE,
+    tile_overlap: int = TILE_OVERLAP,
     refine: int = 1,
+    landmarks: int = LANDMARKS,
+    chroma_time: float = CHROMA_TIME,
+    gain: float | None = None,
     seed: int = 0,
     device: str = "auto",
     dtype: Any = "float32",
@@ -97,24 +111,38 @@ def denoise_ntk(
     Parameters
     ----------
     image : array_like, shape (H, W) or with a channel axis, real
-        Not rescaled: the result is in its units, and so is sigma.
-    sigma : float, optional
-        Standard deviation of the noise, >= 0; by default estimated from the finest wavelets
-        (``skimage.restoration.estimate_sigma``).
+        Not rescaled, not even if it is of an integer type: the result is in its units, and so is sigma.
+    sigma : float or array_like of shape (H, W), optional
+        Standard deviation of the noise, >= 0, or that of each pixel, > 0; by default estimated from the finest wavelets
+        (``skimage.restoration.estimate_sigma``).  A map weights the training: see Notes.
     channel_axis : int, optional
         Axis of the channels; None for a gray image.  All channels share the kernel.
     network : Network, optional
         Default ``vanilla_cnn(1, 5)``.
+    method : {"tiles", "exact", "nystrom"}
+        "exact" takes the whole image for one tile, with the exact kernel: many minutes on a large image, and without
+        the locality of tiles.  "nystrom" does so with the low-rank kernel of :func:`ntkfast.nystrom`.
     steps : int or sequence of int, optional
         Steps of gradient descent, for every pass or for each of the 1 + refine passes.  By default chosen by
-        recorrupted pairs (Notes), for which sigma is needed; otherwise sigma does not matter.
+        ``stopping``, for which sigma is needed; otherwise only a map of sigma matters.
+    stopping : {"calibrated", "recorrupted", "sure", "held_out"}, optional
+        Rule that chooses the steps: Notes.  By default "calibrated" for the network, method and tiles that it was
+        calibrated for, which are the defaults, with one refinement or more, else "recorrupted".
     tile_size, tile_overlap : int
         Side of the tiles and overlap of neighbours, in pixels.  For a network of several resolutions the side is
         rounded up to a multiple of ``network.multiple``, and an image smaller than a tile is mirrored up to one.
     refine : int
         Passes after the first, each with the kernel of the result so far.
+    landmarks : int
+        Of "nystrom".
+    chroma_time : float
+        Training time of the differences between the channels, relative to that of their mean, > 0: colours are smoother
+        than brightness, and are trained for less time.
+    gain : float, optional
+        For noise that depends on the signal, of variance ``gain * mean + sigma**2`` (Poisson and Gaussian; sigma is 0
+        by default then): the image's variance is stabilised before, and the unbiased inverse applied after.
     seed : int
-        Seed of the noise that the stopping rule adds.
+        Seed of the noise that the stopping rules add.
     device : {"auto", "cpu", "cuda", "cuda:N"}
         Where the kernels of the tiles are computed.  The CPU takes many tiles at a time, a card one after the other:
         it gains with large tiles, and "auto" judges by the size of one.
@@ -130,7 +158,8 @@ def denoise_ntk(
     Returns
     -------
     ndarray
-        The denoised image: shape of the input, float32 if the input is, else float64; and the DenoiseInfo if asked for.
+        The denoised image: shape of the input, float32 if the input is or is of half precision, else float64; and the
+        DenoiseInfo if asked for.
 
     Raises
     ------
@@ -139,14 +168,19 @@ def denoise_ntk(
     RuntimeError
         If device is "cuda" and there is no card, or no CUDA in this build: with what is missing.
     MemoryError
-        If a tile does not fit on the card.
+        If a tile does not fit on the card, or the kernel of the whole image in memory.
 
     Notes
     -----
-    Stopping rule: with fresh noise n of level sigma, y + a n and y - n/a have independent noise, so that the time which
+    Rules: "calibrated" takes times known beforehand, kappa/sigma^2 with a power of sigma over the image's contrast.
+    "recorrupted": with fresh noise n of level sigma, y + a n and y - n/a have independent noise, so that the time which
     minimises |f_t(Theta(y + a n)) (y + a n) - (y - n/a)|^2 is, up to a constant, the one that minimises the true error
     of the whole pipeline at a noise level larger by sqrt(1 + a^2) (Pang et al., "Recorrupted-to-Recorrupted", CVPR
-    2021). The usual unbiased risk estimate with Theta held fixed fails here, since Theta is built from the same noise.
+    2021).  "sure" estimates the risk by Stein's formula with the divergence of the whole pipeline, Theta included: with
+    Theta held fixed it fails, since Theta is built from the same noise.  "held_out" predicts pixels that were replaced
+    by their neighbours.  bench/quality/README.md has what each loses.
+
+    Noise map: gradient descent on the squared residuals over their variances, sum_p (z(p) - y(p))^2/sigma(p)^2.
 
     Examples
     --------
@@ -157,87 +191,163 @@ def denoise_ntk(
     pixels, restore = _as_stack(image, channel_axis, real)
     passes = 1 + _at_least("refine", refine, 0)
     net = vanilla_cnn(1, 5) if network is None else _network(network)
-    size = _next_multiple(_at_least("tile_size", tile_size, 1), net.multiple)
-    card, at_once = _place(device, net, size, pixels.shape, real)
-    setting = _Setting(
+    _choice("method", method, METHODS)
+    _at_least("tile_size", tile_size, 1)
+    setting = Setting(
         network=net,
-        size=size,
-        overlap=_at_least("tile_overlap", tile_overlap, 0),
+        size=_next_multiple(tile_size if method == "tiles" else max(pixels.shape[1:3]), net.multiple),
+        overlap=_at_least("tile_overlap", tile_overlap, 0) if method == "tiles" else 0,
         dtype=real,
         threads=_engine.threads(threads),
-        card=card,
-        tiles_at_once=at_once,
+        card=None,
+        tiles_at_once=TILES_PER_BATCH,
+        chroma_time=_positive("chroma_time", chroma_time),
+        landmarks=_at_least("landmarks", landmarks, 1) if method == "nystrom" else None,
     )
     if setting.overlap >= setting.size:
         raise ValueError(f"tile_overlap must be below tile_size = {setting.size}, got {setting.overlap}")
+    setting = _placed(setting, method, device, pixels.shape)
     given = None if steps is None else _steps(steps, passes)
-    level, estimated = _noise_level(sigma, pixels)
-    height, width = pixels.shape[1:3]
-    pixels = _pad(pixels, setting)
-    rng = np.random.default_rng([RULE_STREAM, _at_least("seed", seed, 0)])
-    tiling = Tiling(pixels.shape[:3], setting.size, setting.overlap)
+    rule = _rule(stopping, setting, method, passes)
+    random = [RULE_STREAM, _at_least("seed", seed, 0)]
 
+    stabilizer = None if gain is None else PoissonGaussian(gain, 0.0 if sigma is None else _real("sigma", sigma))
+    if stabilizer is not None:
+        pixels, sigma = stabilizer.stabilize(pixels), 1.0
+    level, levels, estimated = _noise_level(sigma, pixels)
+    problem = _Problem(pixels, level, levels, setting, method)
     by_rule = given is None and level > 0
-    report = _Report(progress, tiling, _rule_tiling(pixels, setting) if by_rule else None, passes)
-    result, taken, rates = pixels, [], []
+    report = _Report(progress, problem.tiling, problem.rule_tiling() if by_rule else None, rule, passes)
+    taken, rates = [], []
     # The eigenproblems of tiles are small, 36 x 36 or so: on a busy machine BLAS threads make them many times slower.
     with threadpool_limits(1, user_api="blas"):
-        durations = _recorrupted_times(pixels, level, passes, setting, rng, report) if by_rule else []
+        times = RULES[rule](problem.crops(random), passes, report.add) if by_rule else []
+        guide = problem.pixels
         for n in range(passes if given or by_rule else 0):  # without noise there is nothing to do
-            run = _Pass(setting, tiling, guide=result, target=pixels)
-            count = given[n] if given else max(1, round(durations[n] / run.learning_rate))
-            result = run.path([count], report)[0]
+            run = problem.filter(guide)
+            count = given[n] if given else run.steps(times[n])
+            guide = run.path([count], report.add)[0]
             taken.append(count)
             rates.append(run.learning_rate)
     report.finish()
-    out = restore(result[:, :height, :width])
+    result = problem.image(guide)
+    out = restore(result if stabilizer is None else stabilizer.invert(result))
     if not full_output:
         return out
     return out, DenoiseInfo(
+        method=method,
         sigma=level,
         sigma_estimated=estimated,
         network=setting.network,
-        tiles=tiling.count,
+        tiles=problem.tiling.count,
         tile_size=setting.size,
         tile_overlap=setting.overlap,
         steps=tuple(taken),
         learning_rate=tuple(rates),
+        stopping="given" if given else rule if by_rule else "none",
         refine=passes - 1,
         seconds=time.perf_counter() - started,
     )
 
 
-@dataclass(frozen=True)
-class _Setting:
-    network: Network
-    size: int
-    overlap: int
-    dtype: np.dtype[Any]
-    threads: int
-    card: int | None  # None for the CPU
-    tiles_at_once: int
-
-
-def _place(
-    device: Any, network: Network, size: int, shape: tuple[int, ...], dtype: np.dtype[Any]
-) -> tuple[int | None, int]:
-    """The card for tiles of an image of ``shape`` (1, H, W, C), None for the CPU, and how many tiles at a time."""
-    m, channels = network.multiple, shape[3]
-    height, width = (min(size, _next_multiple(side, m)) for side in shape[1:3])
-    card = _cuda.choose(device, network, (1, height, width, channels), kernel="ntk", dtype=dtype, image_device=None)
-    if card is None:
-        return None, TILES_PER_BATCH
-    tile = (height, width, channels)
-    return card, _cuda.TileEngines.at_once(
-        network, tile, columns=channels, dtype=dtype, device=card, most=TILES_PER_BATCH
+def _placed(setting: Setting, method: str, device: Any, shape: tuple[int, ...]) -> Setting:
+    """The setting with the card for tiles of an image of ``shape`` (1, H, W, C), and how many go there at a time."""
+    net, channels = setting.network, shape[3]
+    height, width = (min(setting.size, _next_multiple(side, net.multiple)) for side in shape[1:3])
+    card = _cuda.choose(device, net, (1, height, width, channels), kernel="ntk", dtype=setting.dtype, image_device=None)
+    if card is None or method != "tiles":
+        return replace(setting, card=card)
+    at_once = _cuda.TileEngines.at_once(
+        net, (height, width, channels), columns=channels, dtype=setting.dtype, device=card, most=TILES_PER_BATCH
     )
+    return replace(setting, card=card, tiles_at_once=at_once)
+
+
+def _rule(stopping: Any, setting: Setting, method: str, passes: int) -> str:
+    """The rule asked for, or the one that fits."""
+    if stopping is not None:
+        return _choice("stopping", stopping, tuple(RULES))
+    calibrated_for = (
+        method == "tiles"
+        and setting.network == vanilla_cnn(1, 5)
+        and (setting.size, setting.overlap, setting.chroma_time) == (TILE_SIZE, TILE_OVERLAP, CHROMA_TIME)
+        and passes == CALIBRATED_PASSES
+    )
+    return "calibrated" if calibrated_for else "recorrupted"
+
+
+class _Problem:
+    """The picture as the passes see it: channels mixed, sides padded, weights from the noise map."""
+
+    def __init__(
+        self, pixels: np.ndarray, level: float, levels: np.ndarray | None, setting: Setting, method: str
+    ) -> None:
+        self._setting, self._method, self._level = setting, method, level
+        self._shape = pixels.shape[1:3]
+        self._mixing = mixing(pixels.shape[3])
+        self.pixels = _pad(pixels @ self._mixing.T, setting)
+        self._levels = None if levels is None else _pad(levels, setting)
+        self.tiling = Tiling(self.pixels.shape[:3], setting.size, setting.overlap)
+
+    def filter(self, guide: np.ndarray) -> ImageFilter:
+        """The filter of the whole picture with Theta from ``guide``."""
+        return self._filter(self.tiling, guide, self.pixels, self._levels)
+
+    def _filter(self, tiling: Tiling, guide: np.ndarray, target: np.ndarray, levels: np.ndarray | None) -> ImageFilter:
+        kind = TileFilter if self._method == "tiles" else WholeFilter
+        weights = None if levels is None else (self._level / levels) ** 2
+        return kind(self._setting, tiling, guide, target, weights)
+
+    def image(self, mixed: np.ndarray) -> np.ndarray:
+        """A picture (1, H, W, C) from what the passes make."""
+        return np.asarray(mixed[:, : self._shape[0], : self._shape[1]] @ self._mixing)
+
+    def rule_tiling(self) -> Tiling:
+        """Tiles of what the rules but "calibrated" filter: two versions of each crop."""
+        crops, height, width, _ = self._cut(self.pixels).shape
+        return Tiling((2 * crops, height, width), self._setting.size, self._setting.overlap)
+
+    def crops(self, seed: list[int]) -> Crops:
+        """What the stopping rule looks at."""
+        pixels = self._cut(self.pixels)
+        level_map = np.full((*self.pixels.shape[:3], 1), self._level) if self._levels is None else self._levels
+        levels = self._cut(level_map)
+
+        def make(guide: np.ndarray, target: np.ndarray) -> ImageFilter:
+            count, height, width, _ = target.shape
+            tiling = Tiling((count, height, width), self._setting.size, self._setting.overlap)
+            repeated = None if self._levels is None else np.concatenate([levels] * (count // len(levels)))
+            return self._filter(tiling, guide, target, repeated)
+
+        variance = self.pixels.var(axis=(1, 2)).mean() - (level_map**2).mean()
+        return Crops(pixels, levels, make, seed, self._level, float(np.sqrt(max(variance, 0.0))))
+
+    def _cut(self, images: np.ndarray) -> np.ndarray:
+        """Crops of the only image: all of it if it is small or one tile, else an even spread."""
+        _, height, width, _ = images.shape
+        small = height * width <= RULE_CROPS * RULE_CROP_SIZE**2 or min(height, width) < RULE_CROP_SIZE
+        if small or self._method != "tiles":
+            return images
+        side = round(RULE_CROPS**0.5)
+        rows = np.linspace(0, height - RULE_CROP_SIZE, side).astype(int)
+        cols = np.linspace(0, width - RULE_CROP_SIZE, side).astype(int)
+        return np.concatenate([images[:, y : y + RULE_CROP_SIZE, x : x + RULE_CROP_SIZE] for y in rows for x in cols])
+
+
+def mixing(channels: int) -> np.ndarray:
+    """Orthonormal matrix (C, C) whose first row takes the mean of the channels; the others are differences.
+
+    The discrete cosine transform; of three colours the opponent colours (R + G + B)/sqrt(3), (R - B)/sqrt(2) and
+    (R - 2G + B)/sqrt(6).  White noise stays white, and Theta, which reads only inner products of pixels, as it is.
+    """
+    return np.asarray(dct(np.eye(channels), axis=0, norm="ortho"))
 
 
 def _next_multiple(length: int, m: int) -> int:
     return -(-length // m) * m
 
 
-def _pad(pixels: np.ndarray, setting: _Setting) -> np.ndarray:
+def _pad(pixels: np.ndarray, setting: Setting) -> np.ndarray:
     """Mirrors the sides that are shorter than a tile up to lengths that the network can halve."""
     m = setting.network.multiple
     missing = [_next_multiple(n, m) - n if n < setting.size else 0 for n in pixels.shape[1:3]]
@@ -247,11 +357,14 @@ def _pad(pixels: np.ndarray, setting: _Setting) -> np.ndarray:
 class _Report:
     """Fraction of the tiles done, over the stopping rule and the passes."""
 
-    def __init__(self, progress: _engine.Progress | None, tiling: Tiling, rule: Tiling | None, passes: int) -> None:
+    def __init__(
+        self, progress: _engine.Progress | None, tiling: Tiling, trials: Tiling | None, rule: str, passes: int
+    ) -> None:
         if progress is not None and not callable(progress):
             raise TypeError(f"progress must be callable, got {progress!r}")
         self._progress = progress
-        self._total = passes * (tiling.count + (rule.count if rule else 0))
+        tried = trials.count if trials is not None and rule != "calibrated" else 0
+        self._total = passes * (tiling.count + tried)
         self._done = 0
 
     def add(self, tiles: int) -> None:
@@ -264,135 +377,22 @@ class _Report:
             self._progress(1.0)
 
 
-class _Pass:
-    """One filter of all tiles: Theta from ``guide``, applied to ``target``, both (n, H, W, C).
-
-    Each tile loses its mean, channel by channel, on both sides.  Measured on a 128 x 128 crop of one photograph (sigma
-    25, tiles of 16 with 8 overlapping, one hidden layer 5 x 5), the tile's mean gives 0.8 dB more than the image's in
-    the first pass and 0.5 dB in the second; and one step size for all tiles 1 dB more than one each, since a flat tile,
-    whose kernel is small, then follows its noise slowly.
-    """
-
-    def __init__(self, setting: _Setting, tiling: Tiling, guide: np.ndarray, target: np.ndarray) -> None:
-        self._setting, self._tiling = setting, tiling
-        self._guide, self._target = guide, target
-        traces = [self._engine(which).diagonal().sum(axis=0).max() for which in self._batches()]
-        # The trace bounds the largest eigenvalue, so that no tile diverges; unlike the eigenvalue it costs O(d).
-        largest = float(max(traces))
-        self.learning_rate = 1.0 / largest if largest > 0 else 1.0
-
-    def _batches(self) -> list[slice]:
-        step = self._setting.tiles_at_once
-        return [slice(n, n + step) for n in range(0, self._tiling.count, step)]
-
-    def _engine(self, which: slice) -> Any:
-        tiles = self._tiling.extract(self._guide, which)
-        tiles = tiles - tiles.mean(axis=(1, 2), keepdims=True)
-        s = self._setting
-        if s.card is not None:
-            return _cuda.TileEngines(s.network, tiles, dtype=s.dtype, threads=s.threads, device=s.card)
-        return _engine.make(s.network, tiles, kernel="ntk", dtype=s.dtype, threads=s.threads)
-
-    def path(self, steps: Sequence[int], report: _Report) -> list[np.ndarray]:
-        """Blended images after each number of steps."""
-        sums = [self._tiling.accumulator(self._target.shape[3]) for _ in steps]
-        for which in self._batches():
-            tiles = self._tiling.extract(self._target, which)
-            means = tiles.mean(axis=(1, 2), keepdims=True)
-            filtered = self._descend(which, tiles - means, steps)
-            for total, part in zip(sums, filtered, strict=True):
-                self._tiling.add(total, part + means, which)
-            report.add(len(tiles))
-        return [Tiling.blend(total) for total in sums]
-
-    def _descend(self, which: slice, tiles: np.ndarray, steps: Sequence[int]) -> np.ndarray:
-        """z_t of a batch of tiles (count, h, w, C) for each t: (times, count, h, w, C)."""
-        count, h, w, channels = tiles.shape
-        engine, card = self._engine(which), self._setting.card
-        engine.store()
-        arrays = NUMPY if card is None else cupy_arrays(card)
-
-        def product(v: Any) -> Any:
-            if card is not None:
-                return engine.product(arrays, v)
-            interleaved = np.ascontiguousarray(v.transpose(1, 2, 0))
-            return np.asarray(engine.product(interleaved).transpose(2, 0, 1))
-
-        filters = [gradient_descent_filter(t, self.learning_rate) for t in steps]
-        hardest = [gradient_descent_filter(max(steps), self.learning_rate)]  # the bound grows with the steps
-        start = arrays.asarray(tiles.reshape(count, h * w, channels), self._setting.dtype)
-        lanczos = BlockLanczos(product, start, arrays)
-        if lanczos.exhausted:
-            return np.zeros((len(steps), *tiles.shape))
-        while not lanczos.exhausted and lanczos.products < TILE_MAX_PRODUCTS:
-            lanczos.step()
-            some = slice(0, TILES_CHECKED)
-            if lanczos.products % 4 == 0 and lanczos.solve(some).error(hardest) <= TILE_TOLERANCE:
-                break
-        z = arrays.to_host(lanczos.assemble(lanczos.solve(), filters))
-        return z.reshape(len(steps), count, h, w, channels)
-
-
-def _rule_crops(pixels: np.ndarray) -> list[tuple[slice, slice]]:
-    """Crops on which the stopping rule judges: the whole image if it is small, else an even spread."""
-    _, height, width, _ = pixels.shape
-    if height * width <= RULE_CROPS * RULE_CROP_SIZE**2 or min(height, width) < RULE_CROP_SIZE:
-        return [(slice(0, height), slice(0, width))]
-    side = round(RULE_CROPS**0.5)
-    rows = np.linspace(0, height - RULE_CROP_SIZE, side).astype(int)
-    cols = np.linspace(0, width - RULE_CROP_SIZE, side).astype(int)
-    return [(slice(y, y + RULE_CROP_SIZE), slice(x, x + RULE_CROP_SIZE)) for y in rows for x in cols]
-
-
-def _rule_stack(pixels: np.ndarray) -> np.ndarray:
-    return np.concatenate([pixels[:, rows, cols] for rows, cols in _rule_crops(pixels)])
-
-
-def _rule_tiling(pixels: np.ndarray, setting: _Setting) -> Tiling:
-    crops, height, width, _ = _rule_stack(pixels).shape
-    return Tiling((2 * crops, height, width), setting.size, setting.overlap)
-
-
-def _recorrupted_times(
-    pixels: np.ndarray, sigma: float, passes: int, setting: _Setting, rng: np.random.Generator, report: _Report
-) -> list[float]:
-    """Training time (steps times step size) of each pass, by recorrupted pairs.
-
-    The pair is taken with +n and with -n: what is linear in n, nearly all of the criterion's spread, then cancels.
-    """
-    crops = _rule_stack(pixels)
-    noise = sigma * rng.standard_normal(crops.shape)
-    noise = np.concatenate([noise, -noise])
-    both = np.concatenate([crops, crops])
-    seen, unseen = both + RECORRUPTION * noise, both - noise / RECORRUPTION
-    tiling = _rule_tiling(pixels, setting)
-    times, guide = [], seen
-    for _ in range(passes):
-        run = _Pass(setting, tiling, guide, target=seen)
-        results = run.path(RULE_STEPS, report)
-        risk = np.array([np.mean((z - unseen) ** 2) for z in results])
-        times.append(_lowest(np.log(RULE_STEPS), risk) * run.learning_rate)
-        guide = results[int(np.argmin(risk))]
-    return times
-
-
-def _lowest(log_steps: np.ndarray, risk: np.ndarray) -> float:
-    """Steps at the vertex of the parabola through the lowest point and its neighbours."""
-    n = int(np.argmin(risk))
-    if n in (0, len(risk) - 1):
-        return float(np.exp(log_steps[n]))
-    curve = np.polynomial.Polynomial.fit(log_steps[n - 1 : n + 2], risk[n - 1 : n + 2], 2)
-    vertex = curve.deriv().roots()
-    return float(np.exp(vertex[0].real if len(vertex) else log_steps[n]))
-
-
-def _noise_level(sigma: float | None, pixels: np.ndarray) -> tuple[float, bool]:
-    """Noise level and whether it was estimated."""
+def _noise_level(sigma: Any, pixels: np.ndarray) -> tuple[float, np.ndarray | None, bool]:
+    """Noise level, its map (1, H, W, 1) if one is given, and whether it was estimated."""
+    if sigma is not None and np.ndim(sigma) > 0:
+        levels = real_array("sigma", sigma).astype(np.float64)
+        if levels.shape != pixels.shape[1:3]:
+            raise ValueError(f"sigma must be a number or of shape {pixels.shape[1:3]}, got shape {levels.shape}")
+        if not levels.min() > 0:
+            raise ValueError(f"sigma must be positive at every pixel, got {float(levels.min())!r}")
+        level = float(np.mean(levels**-2.0) ** -0.5)  # weights (level/sigma)^2 have the mean 1
+        levels = np.maximum(levels, LEAST_LEVEL * level)
+        return level, levels[None, :, :, None], False
     if sigma is not None:
         level = _real("sigma", sigma)
         if level < 0:
             raise ValueError(f"sigma must be >= 0, got {level!r}")
-        return level, False
+        return level, None, False
     from skimage.restoration import estimate_sigma  # 0.5 s to import: only when it is needed
 
     with warnings.catch_warnings():
@@ -400,13 +400,14 @@ def _noise_level(sigma: float | None, pixels: np.ndarray) -> tuple[float, bool]:
         warnings.simplefilter("ignore")
         planes = np.moveaxis(pixels[0], -1, 0)
         level = float(np.mean([estimate_sigma(plane) for plane in planes]))  # type: ignore[no-untyped-call]
-    return (level if np.isfinite(level) else 0.0), True
+    return (level if np.isfinite(level) else 0.0), None, True
 
 
 def _as_stack(image: Any, channel_axis: int | None, dtype: np.dtype[Any]) -> tuple[np.ndarray, Any]:
     """The image as float64 (1, H, W, C), and the function that gives such a stack the shape and type of the image."""
     array = real_array("image", image)
-    kept = array.dtype if np.asarray(image).dtype == np.float32 else np.dtype(np.float64)
+    single = np.asarray(image).dtype in (np.float16, np.float32)
+    kept = np.dtype(np.float32 if single else np.float64)
     largest, limit = float(np.abs(array).max()), LARGEST[dtype.name]
     if largest > limit:
         raise ValueError(f"image must have magnitudes up to {limit:g} for dtype {dtype.name}, got {largest:g}")

@@ -1,0 +1,158 @@
+"""When to stop, without the clean image: rules that choose the training time of each pass.
+
+Each works on crops y of the noisy picture of noise level sigma, and on the pipeline z = F_t(guide, target).  They are
+judged against the best time by ``python -m bench.quality.stopping``.
+
+    calibrated    t_n = kappa_n / sigma^2 (sigma/contrast)^power_n in pass n: no trial at all
+    recorrupted   min |F_t(y + a n) - (y - n/a)|^2 (Pang et al., "Recorrupted-to-Recorrupted", CVPR 2021)
+    sure          min |F_t(y) - y|^2 + 2 sigma^2 div F_t(y), div through Theta as well (Ramani, Blu, Unser, TIP 2008)
+    held_out      min over pixels that were replaced by their neighbours (Batson, Royer, "Noise2Self", ICML 2019)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+from .tile_filter import Advance, ImageFilter
+
+__all__ = ["CALIBRATED_PASSES", "RULES", "Crops"]
+
+# Grid of steps that the rules try.
+STEPS = sorted({round(1.4**n) for n in range(31)})  # 1 to 24000
+
+RECORRUPTION = 0.3  # strength a of the added noise
+PROBE = 0.1  # strength of what `sure` adds, in noise levels
+HELD_OUT_STRIDE = 4  # one pixel in so many, along both axes, is held out
+HELD_OUT_PHASES = ((0, 0), (2, 2))
+
+# kappa_n and power_n of each pass, for the default network, tiles and chroma_time: fitted to the best times of the tuning
+# pictures at noise levels 10, 25 and 50 by ``python -m bench.quality.stopping --fit``.  Were Theta the covariance of
+# the clean tiles up to a fixed factor, the power would be 0: gradient flow to the time t does much as ridge regression
+# with the noise variance 1/t.
+KAPPA, POWER = (0.0136, 0.2), (0.0, 0.5)
+CALIBRATED_PASSES = len(KAPPA)
+
+# Filter of (guide, target), crops of the weights included.
+MakeFilter = Callable[[np.ndarray, np.ndarray], ImageFilter]
+
+
+@dataclass(frozen=True)
+class Crops:
+    """What a rule is given.
+
+    Attributes
+    ----------
+    pixels : ndarray, shape (n, h, w, C)
+        Crops of the noisy picture.
+    sigma : ndarray, shape (n, h, w, 1)
+        Noise level of each pixel.
+    make : callable
+        Makes the filter of a pass from the guide and the target, both of one or several times the n crops.
+    seed : list of int
+        Of the random numbers.
+    level, contrast : float
+        Noise level (that of a typical pixel) and standard deviation of the clean picture, estimated.
+    """
+
+    pixels: np.ndarray
+    sigma: np.ndarray
+    make: MakeFilter
+    seed: list[int]
+    level: float
+    contrast: float
+
+
+Rule = Callable[[Crops, int, Advance], list[float]]
+
+
+def calibrated(crops: Crops, passes: int, advance: Advance) -> list[float]:
+    """Times known beforehand; passes beyond the calibrated ones take the time of the last."""
+    ratio = crops.level / max(crops.contrast, 0.1 * crops.level)  # flat pictures: contrast is not known better
+    known = [kappa * ratio**power / crops.level**2 for kappa, power in zip(KAPPA, POWER, strict=True)]
+    return (known + [known[-1]] * passes)[:passes]
+
+
+def recorrupted(crops: Crops, passes: int, advance: Advance) -> list[float]:
+    """Recorrupted pairs: y + a n and y - n/a have independent noise.
+
+    The pair is taken with +n and with -n: what is linear in n, nearly all of the criterion's spread, then cancels.
+    """
+    noise = crops.sigma * np.random.default_rng(crops.seed).standard_normal(crops.pixels.shape)
+    noise = np.concatenate([noise, -noise])
+    both = np.concatenate([crops.pixels, crops.pixels])
+    seen, unseen = both + RECORRUPTION * noise, both - noise / RECORRUPTION
+    weights = 1 / np.concatenate([crops.sigma, crops.sigma]) ** 2
+
+    def risk(images: np.ndarray) -> float:
+        return float(np.mean(weights * (images - unseen) ** 2))
+
+    return _by_risk(crops.make, seen, passes, risk, advance)
+
+
+def held_out(crops: Crops, passes: int, advance: Advance) -> list[float]:
+    """Held-out pixels: on a grid they are replaced by the mean of their neighbours, and predicted."""
+    masks = np.zeros((len(HELD_OUT_PHASES), *crops.pixels.shape[1:3]), dtype=bool)
+    for mask, (y, x) in zip(masks, HELD_OUT_PHASES, strict=True):
+        mask[y::HELD_OUT_STRIDE, x::HELD_OUT_STRIDE] = True
+    around = np.array([[0.5, 1, 0.5], [1, 0, 1], [0.5, 1, 0.5]]) / 6
+    neighbours = ndimage.convolve(crops.pixels, around[None, :, :, None], mode="mirror")
+    shape = (len(masks), *crops.pixels.shape)
+    place = np.broadcast_to(masks[:, None, :, :, None], shape)
+    seen = np.where(place, neighbours, crops.pixels).reshape(-1, *crops.pixels.shape[1:])
+    weights = np.broadcast_to(place / crops.sigma**2, shape).reshape(seen.shape)
+    truth = np.broadcast_to(crops.pixels, shape).reshape(seen.shape)
+
+    def risk(images: np.ndarray) -> float:
+        return float((weights * (images - truth) ** 2).sum())
+
+    return _by_risk(crops.make, seen, passes, risk, advance)
+
+
+def sure(crops: Crops, passes: int, advance: Advance) -> list[float]:
+    """Stein's unbiased risk estimate of the whole pipeline, its divergence by one random direction b:
+
+    div F(y) ~ b . (F(y + e b) - F(y - e b)) / (2 e).
+    """
+    direction = np.random.default_rng(crops.seed).choice([-1.0, 1.0], size=crops.pixels.shape)
+    shift = PROBE * crops.sigma * direction
+    seen = np.concatenate([crops.pixels + shift, crops.pixels - shift])
+    n = len(crops.pixels)
+
+    def risk(images: np.ndarray) -> float:
+        plus, minus = images[:n], images[n:]
+        misfit = ((plus + minus) / 2 - crops.pixels) / crops.sigma
+        divergence = direction * (plus - minus) / (2 * PROBE * crops.sigma)
+        return float(np.mean(misfit**2 + 2 * divergence))
+
+    return _by_risk(crops.make, seen, passes, risk, advance)
+
+
+def _by_risk(
+    make: MakeFilter, seen: np.ndarray, passes: int, risk: Callable[[np.ndarray], float], advance: Advance
+) -> list[float]:
+    """Times of least risk, pass by pass; each pass is guided by the best image of the one before."""
+    times, guide = [], seen
+    for _ in range(passes):
+        image_filter = make(guide, seen)
+        results = image_filter.path(STEPS, advance)
+        risks = np.array([risk(z) for z in results])
+        times.append(_lowest(np.log(STEPS), risks) * image_filter.learning_rate)
+        guide = results[int(np.argmin(risks))]
+    return times
+
+
+def _lowest(log_steps: np.ndarray, risk: np.ndarray) -> float:
+    """Steps at the vertex of the parabola through the lowest point and its neighbours."""
+    n = int(np.argmin(risk))
+    if n in (0, len(risk) - 1):
+        return float(np.exp(log_steps[n]))
+    curve = np.polynomial.Polynomial.fit(log_steps[n - 1 : n + 2], risk[n - 1 : n + 2], 2)
+    vertex = curve.deriv().roots()
+    return float(np.exp(vertex[0].real if len(vertex) else log_steps[n]))
+
+
+RULES: dict[str, Rule] = {"calibrated": calibrated, "recorrupted": recorrupted, "sure": sure, "held_out": held_out}

@@ -1,0 +1,252 @@
+"""The NTK filters of all tiles of an image, and of a whole image: one pass of the denoiser.
+
+With weights w(p), one over the noise's variance up to a factor, gradient descent on sum_p w(p) (z(p) - y(p))^2/2 gives
+
+    z_{t+1} = z_t + eta Theta W (y - z_t)   =>   z_t = W^-1/2 f_t(W^1/2 Theta W^1/2) W^1/2 y,
+    f_t(x) = 1 - (1 - eta x)^t,  W = diag(w)
+
+so that weights only surround the product with Theta.  Channels come as their mean and their differences (an orthonormal
+transform, docs/math.md), and the differences are trained for a share of the time.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.sparse.linalg import LinearOperator
+
+from . import _cuda, _engine
+from ._arrays import NUMPY, cupy_arrays
+from .filters import gradient_descent
+from .kernel import NTK
+from .lowrank import nystrom
+from .network import Network
+from .spectral import BlockLanczos, gradient_descent_filter
+from .tiles import Tiling
+
+__all__ = ["ImageFilter", "Setting", "TileFilter", "WholeFilter"]
+
+# Lanczos: this error is far below the noise that is left (one gray level of 256 is 4e-3 of the range).
+TOLERANCE = 1e-3
+MAX_PRODUCTS = 40
+WHOLE_MAX_PRODUCTS = 200
+TILES_CHECKED = 8  # of a batch, for convergence; the eigenvalue problems of all would take longer than the products
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all passes of one denoising share.
+
+    Attributes
+    ----------
+    network : Network
+    size, overlap : int
+        Of the tiles, in pixels.
+    dtype : numpy dtype
+        Of the engine's arithmetic.
+    threads : int
+    card : int or None
+        None for the CPU.
+    tiles_at_once : int
+    chroma_time : float
+        Training time of the differences between the channels, relative to that of their mean.
+    landmarks : int or None
+        For whole images: those of the Nystrom approximation; None for the exact kernel.
+    """
+
+    network: Network
+    size: int
+    overlap: int
+    dtype: np.dtype[Any]
+    threads: int
+    card: int | None
+    tiles_at_once: int
+    chroma_time: float
+    landmarks: int | None = None
+
+
+Advance = Callable[[int], None]  # told how many tiles are done
+
+
+class ImageFilter(ABC):
+    """One pass: Theta from ``guide``, applied to ``target``; both (n, H, W, C), with weights (n, H, W, 1) or None.
+
+    Attributes
+    ----------
+    learning_rate : float
+        eta, one for all tiles: 1/trace, which bounds 1/lambda_max from below and costs O(d).
+    """
+
+    learning_rate: float
+
+    def __init__(
+        self, setting: Setting, tiling: Tiling, guide: np.ndarray, target: np.ndarray, weights: np.ndarray | None = None
+    ) -> None:
+        self._setting, self._tiling = setting, tiling
+        self._guide, self._target, self._weights = guide, target, weights
+        largest = self._largest_trace()
+        self.learning_rate = 1.0 / largest if largest > 0 else 1.0
+
+    def steps(self, time: float) -> int:
+        """Steps that take about this training time."""
+        return max(1, round(time / self.learning_rate))
+
+    @abstractmethod
+    def path(self, steps: Sequence[int], advance: Advance) -> list[np.ndarray]:
+        """Blended images (n, H, W, C) after each number of steps."""
+
+    @abstractmethod
+    def _largest_trace(self) -> float: ...
+
+    def _steps_of_differences(self, steps: Sequence[int]) -> list[int]:
+        return [max(min(1, t), round(self._setting.chroma_time * t)) for t in steps]
+
+
+def _centred(values: np.ndarray, weights: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """Tiles or images (n, h, w, C) less their (weighted) means, and these."""
+    if weights is None:
+        means = values.mean(axis=(1, 2), keepdims=True)
+    else:
+        means = (weights * values).sum(axis=(1, 2), keepdims=True) / weights.sum(axis=(1, 2), keepdims=True)
+    return values - means, means
+
+
+class TileFilter(ImageFilter):
+    """The filter of all tiles, batch by batch: O(tile) memory beyond the images.
+
+    Each tile loses its mean, channel by channel, on both sides; one step size serves all tiles, since a flat tile,
+    whose kernel is small, would with one of its own follow its noise.
+    """
+
+    def _largest_trace(self) -> float:
+        return float(max(self._traces(which) for which in self._batches()))
+
+    def _traces(self, which: slice) -> float:
+        diagonal = self._engine(which).diagonal()  # (d, count)
+        weights = self._weights_of(which)
+        if weights is not None:
+            diagonal = diagonal * weights.reshape(len(weights), -1).T
+        return float(diagonal.sum(axis=0).max())
+
+    def _batches(self) -> list[slice]:
+        step = self._setting.tiles_at_once
+        return [slice(n, n + step) for n in range(0, self._tiling.count, step)]
+
+    def _weights_of(self, which: slice) -> np.ndarray | None:
+        return None if self._weights is None else self._tiling.extract(self._weights, which)
+
+    def _engine(self, which: slice) -> Any:
+        tiles, _ = _centred(self._tiling.extract(self._guide, which), None)
+        s = self._setting
+        if s.card is not None:
+            return _cuda.TileEngines(s.network, tiles, dtype=s.dtype, threads=s.threads, device=s.card)
+        return _engine.make(s.network, tiles, kernel="ntk", dtype=s.dtype, threads=s.threads)
+
+    def path(self, steps: Sequence[int], advance: Advance) -> list[np.ndarray]:
+        """Blended images (n, H, W, C) after each number of steps."""
+        sums = [self._tiling.accumulator(self._target.shape[3]) for _ in steps]
+        for which in self._batches():
+            weights = self._weights_of(which)
+            tiles, means = _centred(self._tiling.extract(self._target, which), weights)
+            filtered = self._descend(which, tiles, weights, steps)
+            for total, part in zip(sums, filtered, strict=True):
+                self._tiling.add(total, part + means, which)
+            advance(len(tiles))
+        return [Tiling.blend(total) for total in sums]
+
+    def _descend(self, which: slice, tiles: np.ndarray, weights: np.ndarray | None, steps: Sequence[int]) -> np.ndarray:
+        """z_t of a batch of tiles (count, h, w, C) for each t: (times, count, h, w, C)."""
+        count, h, w, channels = tiles.shape
+        engine, card = self._engine(which), self._setting.card
+        engine.store()
+        arrays = NUMPY if card is None else cupy_arrays(card)
+        root = None if weights is None else np.sqrt(weights).reshape(count, h * w, 1).astype(self._setting.dtype)
+        on_device = None if root is None else arrays.asarray(root, self._setting.dtype)
+
+        def theta(v: Any) -> Any:
+            if card is not None:
+                return engine.product(arrays, v)
+            interleaved = np.ascontiguousarray(v.transpose(1, 2, 0))
+            return np.asarray(engine.product(interleaved).transpose(2, 0, 1))
+
+        def product(v: Any) -> Any:
+            return theta(v) if on_device is None else on_device * theta(on_device * v)
+
+        start = tiles.reshape(count, h * w, channels)
+        lanczos = BlockLanczos(
+            product, arrays.asarray(start if root is None else root * start, self._setting.dtype), arrays
+        )
+        if lanczos.exhausted:
+            return np.zeros((len(steps), *tiles.shape))
+        hardest = [gradient_descent_filter(max(steps), self.learning_rate)]  # the bound grows with the steps
+        while not lanczos.exhausted and lanczos.products < MAX_PRODUCTS:
+            lanczos.step()
+            some = slice(0, TILES_CHECKED)
+            if lanczos.products % 4 == 0 and lanczos.solve(some).error(hardest) <= TOLERANCE:
+                break
+        solution = lanczos.solve()
+
+        def after(times: Sequence[int]) -> np.ndarray:
+            filters = [gradient_descent_filter(t, self.learning_rate) for t in times]
+            return np.asarray(arrays.to_host(lanczos.assemble(solution, filters)))
+
+        z = after(steps)
+        if channels > 1:
+            z[..., 1:] = after(self._steps_of_differences(steps))[..., 1:]
+        return (z if root is None else z / root).reshape(len(steps), count, h, w, channels)
+
+
+class WholeFilter(ImageFilter):
+    """The filter of whole images, one after the other: exact, or with landmarks in place of all pixels."""
+
+    def _operators(self) -> list[Any]:
+        s = self._setting
+        images, _ = _centred(self._guide, None)
+        device = "cpu" if s.card is None else f"cuda:{s.card}"
+        return [NTK(s.network, image, device=device, dtype=s.dtype, threads=s.threads) for image in images]
+
+    def _largest_trace(self) -> float:
+        weights = 1.0 if self._weights is None else self._weights.reshape(len(self._guide), -1)
+        diagonals = np.stack([K.diagonal() for K in self._operators()])
+        return float((weights * diagonals).sum(axis=1).max())
+
+    def path(self, steps: Sequence[int], advance: Advance) -> list[np.ndarray]:
+        """Images (n, H, W, C) after each number of steps."""
+        target, means = _centred(self._target, self._weights)
+        out = np.empty((len(steps), *target.shape))
+        for n, K in enumerate(self._operators()):
+            operator = K if self._setting.landmarks is None else nystrom(K, min(self._setting.landmarks, K.shape[0]))
+            out[:, n] = self._descend(operator, target[n], None if self._weights is None else self._weights[n], steps)
+            advance(1)
+        return list(out + means)
+
+    def _descend(self, operator: Any, y: np.ndarray, weights: np.ndarray | None, steps: Sequence[int]) -> np.ndarray:
+        """z_t of one image (H, W, C): (times, H, W, C)."""
+        columns = y.reshape(-1, y.shape[2])
+        root = None if weights is None else np.sqrt(weights).reshape(-1, 1)
+        if root is not None:
+            operator, columns = _weighted(operator, root), root * columns
+
+        # Both parts of the columns share the run: times for the differences beside those for the mean.
+        wanted = sorted({*steps, *self._steps_of_differences(steps)})
+        path = gradient_descent(
+            operator, columns, wanted, self.learning_rate, tolerance=TOLERANCE, max_products=WHOLE_MAX_PRODUCTS
+        )
+        z = np.stack([path[wanted.index(t)] for t in steps])
+        if y.shape[2] > 1:
+            z[..., 1:] = np.stack([path[wanted.index(t)] for t in self._steps_of_differences(steps)])[..., 1:]
+        return np.asarray((z if root is None else z / root).reshape(len(steps), *y.shape))
+
+
+def _weighted(operator: Any, root: np.ndarray) -> LinearOperator:
+    """W^1/2 Theta W^1/2 for W^1/2 = diag(root), root of shape (d, 1)."""
+    scale = root.astype(operator.dtype)
+
+    def matmat(v: np.ndarray) -> np.ndarray:
+        return np.asarray(scale * operator.matmat(scale * v.reshape(len(scale), -1)))
+
+    return LinearOperator(operator.shape, matvec=matmat, matmat=matmat, dtype=operator.dtype)
