@@ -24,7 +24,7 @@ from .tiles import Tiling
 __all__ = ["DenoiseInfo", "denoise_ntk"]
 
 METHODS = ("tiles", "exact", "nystrom")
-TILE_SIZE, TILE_OVERLAP = 16, 8
+TILE_SIZE, TILE_OVERLAP = 16, 10
 LANDMARKS = 256
 CHROMA_TIME = 1 / 3
 

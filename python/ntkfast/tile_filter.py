@@ -12,9 +12,10 @@ transform, docs/math.md), and the differences are trained for a share of the tim
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from scipy.sparse.linalg import LinearOperator
@@ -69,6 +70,7 @@ class Setting:
     landmarks: int | None = None
 
 
+Result = TypeVar("Result")
 Advance = Callable[[int], None]  # told how many tiles are done
 
 
@@ -118,12 +120,16 @@ def _centred(values: np.ndarray, weights: np.ndarray | None) -> tuple[np.ndarray
 class TileFilter(ImageFilter):
     """The filter of all tiles, batch by batch: O(tile) memory beyond the images.
 
+    Batches are dealt to Python threads, each with a single-threaded engine: half of the time is NumPy's small matrices,
+    which release the GIL but take one core, so that both cores were busy for only part of the time otherwise.  Results
+    are blended in the order of the batches, and do not depend on the number of threads.
+
     Each tile loses its mean, channel by channel, on both sides; one step size serves all tiles, since a flat tile,
     whose kernel is small, would with one of its own follow its noise.
     """
 
     def _largest_trace(self) -> float:
-        return float(max(self._traces(which) for which in self._batches()))
+        return max(trace for _, trace in self._over_batches(self._traces))
 
     def _traces(self, which: slice) -> float:
         diagonal = self._engine(which).diagonal()  # (d, count)
@@ -132,9 +138,22 @@ class TileFilter(ImageFilter):
             diagonal = diagonal * weights.reshape(len(weights), -1).T
         return float(diagonal.sum(axis=0).max())
 
-    def _batches(self) -> list[slice]:
-        step = self._setting.tiles_at_once
-        return [slice(n, n + step) for n in range(0, self._tiling.count, step)]
+    def _over_batches(self, work: Callable[[slice], Result]) -> Iterator[tuple[slice, Result]]:
+        """Batches of tiles in order, each with what ``work`` makes of it."""
+        step, count = self._setting.tiles_at_once, self._tiling.count
+        batches = [slice(n, min(n + step, count)) for n in range(0, count, step)]
+        if self._workers == 1:
+            yield from ((which, work(which)) for which in batches)
+            return
+        pool = ThreadPoolExecutor(self._workers)
+        try:
+            yield from zip(batches, pool.map(work, batches), strict=True)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    @property
+    def _workers(self) -> int:
+        return self._setting.threads if self._setting.card is None else 1
 
     def _weights_of(self, which: slice) -> np.ndarray | None:
         return None if self._weights is None else self._tiling.extract(self._weights, which)
@@ -144,18 +163,21 @@ class TileFilter(ImageFilter):
         s = self._setting
         if s.card is not None:
             return _cuda.TileEngines(s.network, tiles, dtype=s.dtype, threads=s.threads, device=s.card)
-        return _engine.make(s.network, tiles, kernel="ntk", dtype=s.dtype, threads=s.threads)
+        return _engine.make(s.network, tiles, kernel="ntk", dtype=s.dtype, threads=1)
 
     def path(self, steps: Sequence[int], advance: Advance) -> list[np.ndarray]:
         """Blended images (n, H, W, C) after each number of steps."""
         sums = [self._tiling.accumulator(self._target.shape[3]) for _ in steps]
-        for which in self._batches():
+
+        def work(which: slice) -> np.ndarray:
             weights = self._weights_of(which)
             tiles, means = _centred(self._tiling.extract(self._target, which), weights)
-            filtered = self._descend(which, tiles, weights, steps)
+            return np.asarray(self._descend(which, tiles, weights, steps) + means)
+
+        for which, filtered in self._over_batches(work):
             for total, part in zip(sums, filtered, strict=True):
-                self._tiling.add(total, part + means, which)
-            advance(len(tiles))
+                self._tiling.add(total, part, which)
+            advance(which.stop - which.start)
         return [Tiling.blend(total) for total in sums]
 
     def _descend(self, which: slice, tiles: np.ndarray, weights: np.ndarray | None, steps: Sequence[int]) -> np.ndarray:
