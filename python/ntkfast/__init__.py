@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from .kernel import NTK
     from .lowrank import ErrorEstimate, LowRank, nystrom, randomized
     from .operators import blurring, downsampling, inpainting
+    from .stabilize import PoissonGaussian
 
 __all__ = [
     "GELU",
@@ -54,6 +55,7 @@ __all__ = [
     "LowRank",
     "Network",
     "NoiseInput",
+    "PoissonGaussian",
     "ReLU",
     "RestoreInfo",
     "Sin",
@@ -79,6 +81,7 @@ __all__ = [
 # Imported at first use: they need scipy.sparse.linalg or torch, which take longer to import than all the rest together.
 # from_torch is not in __all__, so that ``from ntkfast import *`` does not need torch.
 _LAZY = {
+    "PoissonGaussian": "stabilize",
     "NTK": "kernel",
     "DenoiseInfo": "denoise",
     "ErrorEstimate": "lowrank",
