@@ -128,7 +128,7 @@ def test_progress_reaches_one_and_can_stop():
     nf.denoise_ntk(noisy, 20, channel_axis=-1, progress=seen.append)
     assert seen[-1] == 1.0
     assert seen == sorted(seen)
-    assert len(seen) > 2
+    assert len(seen) >= 2  # one for each pass
 
     def stop(fraction):
         raise InterruptedError

@@ -230,7 +230,7 @@ def denoise_ntk(
             taken.append(count)
             rates.append(run.learning_rate)
     report.finish()
-    result = problem.image(guide)
+    result = problem.image(guide) if taken else pixels
     out = restore(result if stabilizer is None else stabilizer.invert(result))
     if not full_output:
         return out

@@ -35,6 +35,7 @@ __all__ = ["ImageFilter", "Setting", "TileFilter", "WholeFilter"]
 TOLERANCE = 1e-3
 MAX_PRODUCTS = 40
 WHOLE_MAX_PRODUCTS = 200
+MOST_STEPS = 10**6  # a noise level of rounding errors asks for any number
 TILES_CHECKED = 8  # of a batch, for convergence; the eigenvalue problems of all would take longer than the products
 
 
@@ -95,7 +96,7 @@ class ImageFilter(ABC):
 
     def steps(self, time: float) -> int:
         """Steps that take about this training time."""
-        return max(1, round(time / self.learning_rate))
+        return min(MOST_STEPS, max(1, round(time / self.learning_rate)))
 
     @abstractmethod
     def path(self, steps: Sequence[int], advance: Advance) -> list[np.ndarray]:
