@@ -319,8 +319,11 @@ class _Problem:
             repeated = None if self._levels is None else np.concatenate([levels] * (count // len(levels)))
             return self._filter(tiling, guide, target, repeated)
 
-        variance = self.pixels.var(axis=(1, 2)).mean() - (level_map**2).mean()
-        return Crops(pixels, levels, make, seed, self._level, float(np.sqrt(max(variance, 0.0))))
+        variances = self.pixels.var(axis=(1, 2))[0] - (level_map**2).mean()  # of the clean picture, by channel
+        channels, variance = len(variances), max(float(variances.mean()), 0.0)
+        share = float(variances[0]) / variance if variance > 0 else float(channels)
+        share = min(max(share, 1.0), float(channels))
+        return Crops(pixels, levels, make, seed, self._level, variance**0.5, share)
 
     def _cut(self, images: np.ndarray) -> np.ndarray:
         """Crops of the only image: all of it if it is small or one tile, else an even spread."""

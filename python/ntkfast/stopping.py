@@ -3,7 +3,7 @@
 Each works on crops y of the noisy picture of noise level sigma, and on the pipeline z = F_t(guide, target).  They are
 judged against the best time by ``python -m bench.quality.stopping``.
 
-    calibrated    t_n = kappa_n / sigma^2 (sigma/contrast)^power_n in pass n: no trial at all
+    calibrated    t_n = kappa_n share/sigma^2 (sigma/contrast)^power_n in pass n: no trial at all
     recorrupted   min |F_t(y + a n) - (y - n/a)|^2 (Pang et al., "Recorrupted-to-Recorrupted", CVPR 2021)
     sure          min |F_t(y) - y|^2 + 2 sigma^2 div F_t(y), div through Theta as well (Ramani, Blu, Unser, TIP 2008)
     held_out      min over pixels that were replaced by their neighbours (Batson, Royer, "Noise2Self", ICML 2019)
@@ -33,7 +33,7 @@ HELD_OUT_PHASES = ((0, 0), (2, 2))
 # tuning pictures at noise levels 10, 25 and 50 by ``python -m bench.quality.stopping --fit``.  Were Theta the
 # covariance of the clean tiles up to a fixed factor, the power would be 0: gradient flow to the time t does much as
 # ridge regression with the noise variance 1/t.
-KAPPA, POWER = (0.0136, 0.2), (0.0, 0.5)
+KAPPA, POWER = (0.005, 0.075), (0.0, 0.5)
 CALIBRATED_PASSES = len(KAPPA)
 
 # Filter of (guide, target), crops of the weights included.
@@ -56,6 +56,9 @@ class Crops:
         Of the random numbers.
     level, contrast : float
         Noise level (that of a typical pixel) and standard deviation of the clean picture, estimated.
+    share : float
+        Variance of the channels' mean, as it is after mixing, over that of a channel: 1 for a gray picture, nearly the
+        number of channels where they are alike.
     """
 
     pixels: np.ndarray
@@ -64,6 +67,7 @@ class Crops:
     seed: list[int]
     level: float
     contrast: float
+    share: float
 
 
 Rule = Callable[[Crops, int, Advance], list[float]]
@@ -72,7 +76,8 @@ Rule = Callable[[Crops, int, Advance], list[float]]
 def calibrated(crops: Crops, passes: int, advance: Advance) -> list[float]:
     """Times known beforehand; passes beyond the calibrated ones take the time of the last."""
     ratio = crops.level / max(crops.contrast, 0.1 * crops.level)  # flat pictures: contrast is not known better
-    known = [kappa * ratio**power / crops.level**2 for kappa, power in zip(KAPPA, POWER, strict=True)]
+    scale = crops.share / crops.level**2
+    known = [kappa * ratio**power * scale for kappa, power in zip(KAPPA, POWER, strict=True)]
     return (known + [known[-1]] * passes)[:passes]
 
 
