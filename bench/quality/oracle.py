@@ -8,14 +8,18 @@ of the one before, which is greedy: another guide may serve the next pass a few 
 from __future__ import annotations
 
 import argparse
+import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from bench import machine
 from bench.quality import pictures
 from bench.quality.__main__ import psnr
 from ntkfast import vanilla_cnn
@@ -231,6 +235,12 @@ def _each_time(matrices: np.ndarray, columns: np.ndarray) -> np.ndarray:
     tiles, d, times, channels = columns.shape
     product = matrices @ columns.reshape(tiles, d, -1)
     return np.moveaxis(product.reshape(tiles, d, times, channels), 2, 0)
+
+
+def save(path: Path, part: str, found: dict[str, Any]) -> None:
+    """Write one part of a file of results, with its own commit, and keep the others."""
+    kept = json.loads(path.read_text())["results"] if path.exists() else {}
+    machine.save(path, {**kept, part: {**found, "commit": machine.commit()}})
 
 
 def positive(text: str) -> float:

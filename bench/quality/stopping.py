@@ -8,7 +8,6 @@ on the test set.  The package's own values stay as they are.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -19,7 +18,6 @@ import numpy as np
 from scipy.interpolate import CubicSpline
 from threadpoolctl import threadpool_limits
 
-from bench import machine
 from bench.networks import table
 from bench.quality import oracle, pictures
 from bench.quality.__main__ import psnr
@@ -234,12 +232,6 @@ def fit_lines(rows: Sequence[Row]) -> list[str]:
     return table(["loss in dB", "kappa", "power", "tuning mean", "tuning worst", "test mean", "test worst"], body)
 
 
-def save(path: Path, part: str, found: Row) -> None:
-    """Write one part, "losses" or "fit", and keep the other."""
-    kept = json.loads(path.read_text())["results"] if path.exists() else {}
-    machine.save(path, {**kept, part: {**found, "commit": machine.commit()}})
-
-
 def main(argv: list[str] | None = None) -> int:
     """Run the benchmark and return the exit code."""
     parser = argparse.ArgumentParser(
@@ -269,7 +261,9 @@ def main(argv: list[str] | None = None) -> int:
                 found.append(measure(Trial(name, clean, sigma), args.rules))
         print("\n".join(lines(found)))
     if args.json:
-        save(args.json, "fit" if args.fit else "losses", {"size": args.size, "sigmas": args.sigmas, "rows": found})
+        oracle.save(
+            args.json, "fit" if args.fit else "losses", {"size": args.size, "sigmas": args.sigmas, "rows": found}
+        )
     return 0
 
 
