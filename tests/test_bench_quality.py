@@ -411,13 +411,13 @@ def test_every_choice_runs(monkeypatch):
 def test_table_of_choices():
     rows = [
         {"choice": name, "picture": picture, "sigma": sigma, "psnr": psnr + sigma / 10, "seconds": 2.0}
-        for name, by_picture in (("default", (30.0, 32.0)), ("other", (31.0, 30.0)))
-        for picture, psnr in zip("ab", by_picture, strict=True)
+        for name, by_picture in (("default", (30.0, 32.0, 31.0)), ("other", (31.0, 30.0, 32.0)))
+        for picture, psnr in zip("abc", by_picture, strict=True)
         for sigma in (10.0, 25.0)
     ]
     cells = [line.split() for line in choices.lines("what", rows)]
-    assert cells[1] == ["default", "32.00", "+0.00", "33.50", "+0.00", "2.00"]
-    assert cells[2] == ["other", "31.50", "-0.50", "33.00", "-0.50", "2.00"]
+    assert cells[1] == ["default", "32.00", "+0.00", "+0.00", "33.50", "+0.00", "+0.00", "2.00"]
+    assert cells[2] == ["other", "32.00", "+0.00", "+1.00", "33.50", "+0.00", "+1.00", "2.00"]
 
 
 @pytest.mark.parametrize("command_main", [stopping.main, choices.main])

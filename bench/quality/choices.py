@@ -1,7 +1,7 @@
 """What the denoiser's choices are worth, on crops of the tuning set, at the best times of each: rules do not matter.
 
 ``python -m bench.quality.choices --json bench/results/quality_choices.json`` prints one table for each of tiles,
-networks, guide, colour and refine: mean PSNR, the difference to the default, seconds.
+networks, guide, colour and refine: mean PSNR, mean and median difference to the default, seconds.
 """
 
 from __future__ import annotations
@@ -184,21 +184,22 @@ def measure(name: str, clean: np.ndarray, sigma: float, choice: Choice) -> tuple
 
 
 def lines(what: str, rows: Sequence[Row]) -> list[str]:
-    """The table of one group: for each choice mean PSNR and difference to the default at each sigma, and seconds."""
+    """The table of one group: at each sigma mean PSNR, mean and median difference to the default; mean seconds."""
     sigmas = sorted({r["sigma"] for r in rows})
     names = list(dict.fromkeys(r["choice"] for r in rows))
 
-    def mean(name: str, sigma: float, key: str) -> float:
-        return float(np.mean([r[key] for r in rows if (r["choice"], r["sigma"]) == (name, sigma)]))
+    def of(name: str, sigma: float, key: str) -> np.ndarray:
+        return np.array([r[key] for r in rows if (r["choice"], r["sigma"]) == (name, sigma)])
 
     body = []
     for name in names:
         cells = [name]
         for sigma in sigmas:
-            value = mean(name, sigma, "psnr")
-            cells += [f"{value:.2f}", f"{value - mean(names[0], sigma, 'psnr'):+.2f}"]
-        body.append([*cells, f"{np.mean([mean(name, sigma, 'seconds') for sigma in sigmas]):.2f}"])
-    head = [part for sigma in sigmas for part in (f"{sigma:g}: dB", "diff.")]
+            values = of(name, sigma, "psnr")
+            differences = values - of(names[0], sigma, "psnr")  # picture by picture
+            cells += [f"{values.mean():.2f}", f"{differences.mean():+.2f}", f"{np.median(differences):+.2f}"]
+        body.append([*cells, f"{np.mean([of(name, sigma, 'seconds').mean() for sigma in sigmas]):.2f}"])
+    head = [part for sigma in sigmas for part in (f"{sigma:g}: dB", "diff.", "median")]
     return table([what, *head, "s"], body)
 
 
