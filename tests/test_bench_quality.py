@@ -321,7 +321,7 @@ def test_fit_of_the_calibrated_times():
     assert curves[0].loss(math.e * kappa, power) == pytest.approx(1, abs=0.02)
 
 
-def test_losses_of_the_stopping_rules(tmp_path, capsys):
+def test_losses_of_the_stopping_rules(tmp_path, capsys, monkeypatch):
     path = tmp_path / "stopping.json"
     options = ["--pictures", NAME, "--size", "24", "--sigmas", "25", "--json", str(path)]
     assert stopping.main(options) == 0
@@ -335,6 +335,12 @@ def test_losses_of_the_stopping_rules(tmp_path, capsys):
     # Stein's formula without the divergence of Theta follows the noise: the known failure.
     assert row["psnr"]["Stein, Theta fixed"] < row["psnr"]["sure"] - 0.5
     assert row["psnr"]["recorrupted, each tile"] > row["psnr"]["Stein, Theta fixed, each tile"] + 0.5
+
+    # Nothing that the file has is run again, and what it has not is added.
+    monkeypatch.setattr(stopping, "CHOICES", {**stopping.CHOICES, "sure": None, "new": lambda trial: 7.0})
+    assert stopping.main([*options, "--rules", "sure", "new"]) == 0
+    (again,) = json.loads(path.read_text())["results"]["losses"]["rows"]
+    assert again["psnr"] == {**row["psnr"], "new": 7.0}
 
 
 def test_the_fit_stands_beside_the_losses(tmp_path, capsys, monkeypatch):

@@ -237,10 +237,14 @@ def _each_time(matrices: np.ndarray, columns: np.ndarray) -> np.ndarray:
     return np.moveaxis(product.reshape(tiles, d, times, channels), 2, 0)
 
 
+def parts(path: Path | None) -> dict[str, Any]:
+    """The parts of a file of results, by name."""
+    return json.loads(path.read_text())["results"] if path is not None and path.exists() else {}
+
+
 def save(path: Path, part: str, found: dict[str, Any]) -> None:
     """Write one part of a file of results, with its own commit, and keep the others."""
-    kept = json.loads(path.read_text())["results"] if path.exists() else {}
-    machine.save(path, {**kept, part: {**found, "commit": machine.commit()}})
+    machine.save(path, {**parts(path), part: {**found, "commit": machine.commit()}})
 
 
 def positive(text: str) -> float:

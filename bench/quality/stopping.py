@@ -22,21 +22,29 @@ from bench.networks import table
 from bench.quality import oracle, pictures
 from bench.quality.__main__ import psnr
 from bench.quality.oracle import REFINE, Spectra, Trial, blend, tiles_after
-from ntkfast import denoise_ntk
+from ntkfast import denoise_ntk, tile_filter
+from ntkfast.denoise import TILES_PER_BATCH
 from ntkfast.stopping import KAPPA, POWER, RECORRUPTION, RULES, STEPS, Crops
 
 Row = dict[str, Any]
-FIT_POWERS = np.arange(0, 1.2501, 0.05)
+FIT_POWERS = np.arange(-25, 26) / 20
 FIT_KAPPAS = np.geomspace(1e-4, 1e2, 700)  # 2 % apart
 
 
-def by_rule(rule: str, estimated: bool = False) -> Callable[[Trial], float]:
-    """The denoiser with a rule of the package, told sigma or not."""
+def by_rule(rule: str, *, estimated: bool = False, all_tiles: bool = False) -> Callable[[Trial], float]:
+    """The denoiser with a rule of the package, told sigma or not; Lanczos waits for ``all_tiles`` or for the few that it
+    looks at by default.
+    """
 
     def run(trial: Trial) -> float:
         sigma = None if estimated else trial.sigma
         setting = {"stopping": rule, "refine": REFINE, "device": "cpu", "threads": oracle.DEFAULT.threads}
-        return psnr(trial.clean, denoise_ntk(trial.noisy, sigma, channel_axis=-1, **setting))
+        looked_at = tile_filter.TILES_CHECKED
+        try:
+            tile_filter.TILES_CHECKED = TILES_PER_BATCH if all_tiles else looked_at
+            return psnr(trial.clean, denoise_ntk(trial.noisy, sigma, channel_axis=-1, **setting))
+        finally:
+            tile_filter.TILES_CHECKED = looked_at
 
     return run
 
@@ -91,15 +99,17 @@ def stein_fixed(trial: Trial) -> float:
 CHOICES: dict[str, Callable[[Trial], float]] = {
     **{rule: by_rule(rule) for rule in RULES},
     "calibrated, sigma estimated": by_rule("calibrated", estimated=True),
+    "calibrated, Lanczos of all tiles": by_rule("calibrated", all_tiles=True),
+    "recorrupted, Lanczos of all tiles": by_rule("recorrupted", all_tiles=True),
     "recorrupted, each tile": tile_recorrupted,
     "Stein, Theta fixed": stein_fixed,
     "Stein, Theta fixed, each tile": tile_stein_fixed,
 }
 
 
-def measure(trial: Trial, rules: Sequence[str]) -> Row:
-    """PSNR at the best times and with each rule, and the rules' seconds."""
-    row: Row = {
+def measure(trial: Trial, rules: Sequence[str], kept: Row | None = None) -> Row:
+    """PSNR at the best times and with each rule, and the rules' seconds; what ``kept`` has is not run again."""
+    row: Row = kept or {
         "picture": trial.name,
         "shape": list(trial.clean.shape),
         "sigma": trial.sigma,
@@ -108,11 +118,20 @@ def measure(trial: Trial, rules: Sequence[str]) -> Row:
         "seconds": {},
     }
     for rule in rules:
-        with threadpool_limits(1, user_api="blas"):
-            start = time.perf_counter()
-            row["psnr"][rule] = CHOICES[rule](trial)
-            row["seconds"][rule] = time.perf_counter() - start
+        if rule not in row["psnr"]:
+            with threadpool_limits(1, user_api="blas"):
+                start = time.perf_counter()
+                row["psnr"][rule] = CHOICES[rule](trial)
+                row["seconds"][rule] = time.perf_counter() - start
     return row
+
+
+def kept_rows(path: Path | None, size: int) -> dict[tuple[str, float], Row]:
+    """Rows of a file by picture and sigma, if their crops were of this size."""
+    losses = oracle.parts(path).get("losses")
+    if not losses or losses["size"] != size:
+        return {}
+    return {(row["picture"], row["sigma"]): row for row in losses["rows"]}
 
 
 def losses(rows: Sequence[Row], rule: str) -> np.ndarray:
@@ -122,7 +141,7 @@ def losses(rows: Sequence[Row], rule: str) -> np.ndarray:
 
 def lines(rows: Sequence[Row]) -> list[str]:
     """The table: a row for each picture and sigma, then mean and worst over all, means by sigma, mean seconds."""
-    rules = list(rows[0]["psnr"])
+    rules = [rule for rule in CHOICES if all(rule in row["psnr"] for row in rows)]
     body = [
         [f"{r['picture']}, {r['sigma']:g}", f"{r['best']:.2f}", *(f"{r['best'] - r['psnr'][k]:.2f}" for k in rules)]
         for r in rows
@@ -247,18 +266,20 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--rules", nargs="+", choices=list(CHOICES), default=list(CHOICES))
     parser.add_argument("--size", type=oracle.side, default=128, help="side of the crops (default: %(default)s)")
-    parser.add_argument("--json", type=Path, help="write the results here, each of the two parts beside the other")
+    parser.add_argument("--json", type=Path, help="keep the results here, and repeat none that is there")
+    parser.add_argument("--again", action="store_true", help="repeat what the file holds")
     args = parser.parse_args(argv)
     crops = pictures.test_set(args.pictures, args.size)
     if args.fit:
         found = fitted(pictures.tuning_set(args.tuning, args.size), crops, args.sigmas)
         print("\n".join(fit_lines(found)))
     else:
+        kept = {} if args.again else kept_rows(args.json, args.size)
         found = []
         for name, clean in crops.items():
             for sigma in args.sigmas:
                 print(f"{name}, sigma {sigma:g}", file=sys.stderr, flush=True)
-                found.append(measure(Trial(name, clean, sigma), args.rules))
+                found.append(measure(Trial(name, clean, sigma), args.rules, kept.get((name, sigma))))
         print("\n".join(lines(found)))
     if args.json:
         oracle.save(
