@@ -1,0 +1,263 @@
+"""The passes of the denoiser stopped at the best times, which only who has the clean picture can find.
+
+The best time of a pass is searched among ``ntkfast.stopping.STEPS``.  :func:`passes` guides each pass by the best image
+of the one before, which is greedy: another guide may serve the next pass a few hundredths of a dB better, and
+:func:`best` tries some.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from bench import machine
+from bench.quality import pictures
+from bench.quality.__main__ import psnr
+from ntkfast import vanilla_cnn
+from ntkfast.denoise import CHROMA_TIME, TILE_OVERLAP, TILE_SIZE, TILES_PER_BATCH, _Problem
+from ntkfast.spectral import gradient_descent_filter
+from ntkfast.stopping import STEPS, Crops
+from ntkfast.tile_filter import Setting, TileFilter, _centred
+from ntkfast.tiles import Tiling
+
+# The denoiser's defaults, on one thread of the processor: the small crops here would gain little by more.
+DEFAULT = Setting(
+    network=vanilla_cnn(1, 5),
+    size=TILE_SIZE,
+    overlap=TILE_OVERLAP,
+    dtype=np.dtype(np.float32),
+    threads=1,
+    card=None,
+    tiles_at_once=TILES_PER_BATCH,
+    chroma_time=CHROMA_TIME,
+)
+REFINE = 1  # the denoiser's default
+GUIDES = (-4, -2, 0, 2, 4)  # guides of pass 2 that `best` tries: so many times away from the best in STEPS
+
+
+class Trial:
+    """A noisy picture as the passes see it, channels mixed, and the clean one.
+
+    Parameters
+    ----------
+    name : str
+        Of the picture: seeds the noise.
+    clean : ndarray, shape (H, W, 3), uint8
+    sigma : float
+        Of 255.
+    setting : Setting
+
+    Attributes
+    ----------
+    noisy : ndarray, shape (H, W, 3), float32
+    pixels : ndarray, shape (1, H, W, 3)
+        The noisy picture, channels mixed.
+    """
+
+    def __init__(self, name: str, clean: np.ndarray, sigma: float, setting: Setting = DEFAULT) -> None:
+        self.name, self.clean, self.sigma, self.setting = name, clean, sigma, setting
+        self.noisy = pictures.add_noise(clean, name, sigma)
+        self._problem = _Problem(self.noisy[None].astype(np.float64), sigma, None, setting, "tiles")
+        self.pixels = self._problem.pixels
+
+    @property
+    def crops(self) -> Crops:
+        """What the stopping rules are given."""
+        return self._problem.crops([0])
+
+    def filter(
+        self, guide: np.ndarray, target: np.ndarray | None = None, kind: type[TileFilter] = TileFilter
+    ) -> TileFilter:
+        """The pass with Theta from ``guide``, both (n, H, W, 3); the target is the noisy picture by default."""
+        seen = self.pixels if target is None else target
+        tiling = Tiling(seen.shape[:3], self.setting.size, self.setting.overlap)
+        return kind(self.setting, tiling, guide, seen)
+
+    @cached_property
+    def spectra(self) -> Spectra:
+        """Of pass 1."""
+        return Spectra(self.filter(self.pixels))
+
+    def psnr(self, mixed: np.ndarray) -> float:
+        """PSNR in dB of what a pass makes, (1, H, W, 3)."""
+        return psnr(self.clean, self._problem.image(mixed)[0])
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One pass along its time.
+
+    Attributes
+    ----------
+    times : ndarray, shape (n,)
+        Steps times step size.
+    psnr : ndarray, shape (n,)
+    images : list of ndarray, shape (1, H, W, 3)
+        Channels mixed.
+    """
+
+    times: np.ndarray
+    psnr: np.ndarray
+    images: list[np.ndarray]
+
+    @property
+    def best(self) -> float:
+        """Best PSNR, dB."""
+        return float(self.psnr.max())
+
+    @property
+    def image(self) -> np.ndarray:
+        """The image of the best time."""
+        return self.images[int(self.psnr.argmax())]
+
+
+Make = Callable[[np.ndarray], TileFilter]
+Guide = Callable[[np.ndarray], np.ndarray]
+
+
+def one_pass(trial: Trial, run: TileFilter) -> Pass:
+    """All times of a pass."""
+    with threadpool_limits(1, user_api="blas"):
+        images = run.path(STEPS, ignore)
+    return Pass(run.learning_rate * np.array(STEPS), np.array([trial.psnr(z) for z in images]), images)
+
+
+def passes(trial: Trial, count: int = 1 + REFINE, make: Make | None = None, guide: Guide | None = None) -> list[Pass]:
+    """Pass after pass; ``make`` makes the filters, and ``guide`` the guide of a pass from the best image before."""
+    found: list[Pass] = []
+    seen = trial.pixels
+    for _ in range(count):
+        found.append(one_pass(trial, (make or trial.filter)(seen)))
+        seen = found[-1].image if guide is None else guide(found[-1].image)
+    return found
+
+
+def best(trial: Trial) -> float:
+    """Best PSNR of two passes, in dB, over the times of both: pass 2 with guides around the best of pass 1."""
+    first = one_pass(trial, trial.filter(trial.pixels))
+    places = {int(np.clip(first.psnr.argmax() + n, 0, len(STEPS) - 1)) for n in GUIDES}
+    return max(one_pass(trial, trial.filter(first.images[n])).best for n in places)
+
+
+def after(trial: Trial, times: Sequence[float]) -> float:
+    """PSNR of passes of the times given, in dB."""
+    guide = trial.pixels
+    with threadpool_limits(1, user_api="blas"):
+        for time in times:
+            run = trial.filter(guide)
+            guide = run.path([run.steps(time)], ignore)[0]
+    return trial.psnr(guide)
+
+
+def ignore(_: int) -> None:
+    """Progress that nobody asks for."""
+
+
+def tiles_after(run: TileFilter, steps: Sequence[int]) -> np.ndarray:
+    """Filtered tiles before they are blended: (times, tiles, h, w, C)."""
+    parts = []
+    for which in run._batches():
+        tiles, means = _centred(run._tiling.extract(run._target, which), None)
+        parts.append(run._descend(which, tiles, None, steps) + means)
+    return np.concatenate(parts, axis=1)
+
+
+def blend(tiling: Tiling, tiles: np.ndarray) -> np.ndarray:
+    """Image (n, H, W, C) of tiles (count, h, w, C)."""
+    sums = tiling.accumulator(tiles.shape[3])
+    tiling.add(sums, tiles, slice(None))
+    return Tiling.blend(sums)
+
+
+class Spectra:
+    """Eigenvalues and eigenvectors of every tile's Theta, which the denoiser never needs: O(d^3) a tile.
+
+    Attributes
+    ----------
+    values : ndarray, shape (tiles, d)
+    vectors : ndarray, shape (tiles, d, d)
+    """
+
+    def __init__(self, run: TileFilter) -> None:
+        self._run = run
+        matrices = []
+        for which in run._batches():
+            engine = run._engine(which)
+            count = len(run._tiling.places[which])
+            d = math.prod(run._tiling.tile_shape)
+            identity = np.broadcast_to(np.eye(d, dtype=run._setting.dtype)[:, :, None], (d, d, count))
+            matrices.append(engine.product(np.ascontiguousarray(identity)).transpose(2, 0, 1))
+        values, self.vectors = np.linalg.eigh(np.concatenate(matrices).astype(np.float64))
+        self.values = np.maximum(values, 0.0)  # rounding
+
+    def filters(self, steps: Sequence[int]) -> np.ndarray:
+        """f_t(lambda) of each channel, (tiles, d, times, C): less time for the differences between the channels."""
+        run = self._run
+        channels = run._target.shape[3]
+
+        def after(times: Sequence[int]) -> np.ndarray:
+            return np.stack([gradient_descent_filter(t, run.learning_rate).value(self.values) for t in times], axis=2)
+
+        rest = [after(run._steps_of_differences(steps))] * (channels - 1)
+        return np.stack([after(steps), *rest], axis=3)
+
+    def after(self, steps: Sequence[int]) -> np.ndarray:
+        """What :func:`tiles_after` computes without eigenvalues."""
+        tiling = self._run._tiling
+        tiles, means = _centred(tiling.extract(self._run._target), None)
+        columns = tiles.reshape(*self.values.shape, -1)
+        turned = self.filters(steps) * (np.swapaxes(self.vectors, 1, 2) @ columns)[:, :, None, :]
+        return _each_time(self.vectors, turned).reshape(len(steps), *tiles.shape) + means
+
+    def divergence(self, steps: Sequence[int]) -> np.ndarray:
+        """dz_p/dy_p with Theta held fixed, of tiles before they are blended: (times, tiles, h, w, C).
+
+        z = F (y - mean) + mean with F = V f V^T, hence dz_p/dy_p = sum_i f_i V_pi (V_pi - mean_q V_qi) + 1/d.
+        """
+        tiling = self._run._tiling
+        d = self.values.shape[1]
+        share = self.vectors * (self.vectors - self.vectors.mean(axis=1, keepdims=True))
+        diagonal = _each_time(share, self.filters(steps)) + 1 / d
+        return diagonal.reshape(len(steps), tiling.count, *tiling.tile_shape, -1)
+
+
+def _each_time(matrices: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Products (times, tiles, d, C) of (tiles, d, d) and (tiles, d, times, C)."""
+    tiles, d, times, channels = columns.shape
+    product = matrices @ columns.reshape(tiles, d, -1)
+    return np.moveaxis(product.reshape(tiles, d, times, channels), 2, 0)
+
+
+def parts(path: Path | None) -> dict[str, Any]:
+    """The parts of a file of results, by name."""
+    return json.loads(path.read_text())["results"] if path is not None and path.exists() else {}
+
+
+def save(path: Path, part: str, found: dict[str, Any]) -> None:
+    """Write one part of a file of results, with its own commit, and keep the others."""
+    machine.save(path, {**parts(path), part: {**found, "commit": machine.commit()}})
+
+
+def positive(text: str) -> float:
+    """Argument of the command line: a finite number > 0."""
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a finite number > 0, got {text}")
+    return value
+
+
+def side(text: str) -> int:
+    """Argument of the command line: side of the crops, at least 8."""
+    value = int(text)
+    if value < 8:
+        raise argparse.ArgumentTypeError(f"must be at least 8, got {text}")
+    return value
