@@ -31,7 +31,7 @@ CHROMA_TIME = 1 / 3
 # Tiles that go through the engine together, interleaved: long rows, and few calls from Python.
 TILES_PER_BATCH = 64
 
-# The stopping rule looks at up to this many crops of this size.
+# The stopping rule looks at up to this many crops of this size, or of a tile's if that is larger.
 RULE_CROPS, RULE_CROP_SIZE = 9, 64
 RULE_STREAM = 0x6E746B  # keeps the rule's noise apart from a picture's that was made with the same small seed
 
@@ -193,6 +193,7 @@ def denoise_ntk(
     net = vanilla_cnn(1, 5) if network is None else _network(network)
     _choice("method", method, METHODS)
     _at_least("tile_size", tile_size, 1)
+    landmarks = _at_least("landmarks", landmarks, 1)
     setting = Setting(
         network=net,
         size=_next_multiple(tile_size if method == "tiles" else max(pixels.shape[1:3]), net.multiple),
@@ -202,7 +203,7 @@ def denoise_ntk(
         card=None,
         tiles_at_once=TILES_PER_BATCH,
         chroma_time=_positive("chroma_time", chroma_time),
-        landmarks=_at_least("landmarks", landmarks, 1) if method == "nystrom" else None,
+        landmarks=landmarks if method == "nystrom" else None,
     )
     if setting.overlap >= setting.size:
         raise ValueError(f"tile_overlap must be below tile_size = {setting.size}, got {setting.overlap}")
@@ -211,7 +212,7 @@ def denoise_ntk(
     rule = _rule(stopping, setting, method, passes)
     random = [RULE_STREAM, _at_least("seed", seed, 0)]
 
-    stabilizer = None if gain is None else PoissonGaussian(gain, 0.0 if sigma is None else _real("sigma", sigma))
+    stabilizer = None if gain is None else _stabilizer(gain, sigma)
     if stabilizer is not None:
         pixels, sigma = stabilizer.stabilize(pixels), 1.0
     level, levels, estimated = _noise_level(sigma, pixels)
@@ -230,7 +231,7 @@ def denoise_ntk(
             taken.append(count)
             rates.append(run.learning_rate)
     report.finish()
-    result = problem.image(guide)
+    result = problem.image(guide) if taken else pixels  # to the bit, if nothing was done
     out = restore(result if stabilizer is None else stabilizer.invert(result))
     if not full_output:
         return out
@@ -271,9 +272,15 @@ def _rule(stopping: Any, setting: Setting, method: str, passes: int) -> str:
         method == "tiles"
         and setting.network == vanilla_cnn(1, 5)
         and (setting.size, setting.overlap, setting.chroma_time) == (TILE_SIZE, TILE_OVERLAP, CHROMA_TIME)
-        and passes == CALIBRATED_PASSES
+        and passes >= CALIBRATED_PASSES
     )
     return "calibrated" if calibrated_for else "recorrupted"
+
+
+def _stabilizer(gain: Any, sigma: Any) -> PoissonGaussian:
+    if sigma is not None and np.ndim(sigma) > 0:
+        raise ValueError(f"sigma must be one number if gain is given, got shape {np.shape(sigma)}")
+    return PoissonGaussian(gain, 0.0 if sigma is None else _real("sigma", sigma))
 
 
 class _Problem:
@@ -325,13 +332,14 @@ class _Problem:
     def _cut(self, images: np.ndarray) -> np.ndarray:
         """Crops of the only image: all of it if it is small or one tile, else an even spread."""
         _, height, width, _ = images.shape
-        small = height * width <= RULE_CROPS * RULE_CROP_SIZE**2 or min(height, width) < RULE_CROP_SIZE
+        size = max(RULE_CROP_SIZE, self._setting.size)  # a crop holds a tile
+        small = height * width <= RULE_CROPS * size**2 or min(height, width) < size
         if small or self._method != "tiles":
             return images
         side = round(RULE_CROPS**0.5)
-        rows = np.linspace(0, height - RULE_CROP_SIZE, side).astype(int)
-        cols = np.linspace(0, width - RULE_CROP_SIZE, side).astype(int)
-        return np.concatenate([images[:, y : y + RULE_CROP_SIZE, x : x + RULE_CROP_SIZE] for y in rows for x in cols])
+        rows = np.linspace(0, height - size, side).astype(int)
+        cols = np.linspace(0, width - size, side).astype(int)
+        return np.concatenate([images[:, y : y + size, x : x + size] for y in rows for x in cols])
 
 
 def mixing(channels: int) -> np.ndarray:
@@ -385,7 +393,8 @@ def _noise_level(sigma: Any, pixels: np.ndarray) -> tuple[float, np.ndarray | No
             raise ValueError(f"sigma must be a number or of shape {pixels.shape[1:3]}, got shape {levels.shape}")
         if not levels.min() > 0:
             raise ValueError(f"sigma must be positive at every pixel, got {float(levels.min())!r}")
-        level = float(np.mean(levels**-2.0) ** -0.5)  # weights (level/sigma)^2 have the mean 1
+        least = float(levels.min())  # by which the powers cannot overflow
+        level = least * float(np.mean((levels / least) ** -2.0) ** -0.5)  # weights (level/sigma)^2 have the mean 1
         levels = np.maximum(levels, LEAST_LEVEL * level)
         return level, levels[None, :, :, None], False
     if sigma is not None:

@@ -29,10 +29,10 @@ PROBE = 0.1  # strength of what `sure` adds, in noise levels
 HELD_OUT_STRIDE = 4  # one pixel in so many, along both axes, is held out
 HELD_OUT_PHASES = ((0, 0), (2, 2))
 
-# kappa_n and power_n of each pass, for the default network, tiles and chroma_time: fitted to the best times of the tuning
-# pictures at noise levels 10, 25 and 50 by ``python -m bench.quality.stopping --fit``.  Were Theta the covariance of
-# the clean tiles up to a fixed factor, the power would be 0: gradient flow to the time t does much as ridge regression
-# with the noise variance 1/t.
+# kappa_n and power_n of each pass, for the default network, tiles and chroma_time: fitted to the best times of the
+# tuning pictures at noise levels 10, 25 and 50 by ``python -m bench.quality.stopping --fit``.  Were Theta the
+# covariance of the clean tiles up to a fixed factor, the power would be 0: gradient flow to the time t does much as
+# ridge regression with the noise variance 1/t.
 KAPPA, POWER = (0.0136, 0.2), (0.0, 0.5)
 CALIBRATED_PASSES = len(KAPPA)
 
@@ -72,7 +72,8 @@ Rule = Callable[[Crops, int, Advance], list[float]]
 def calibrated(crops: Crops, passes: int, advance: Advance) -> list[float]:
     """Times known beforehand; passes beyond the calibrated ones take the time of the last."""
     ratio = crops.level / max(crops.contrast, 0.1 * crops.level)  # flat pictures: contrast is not known better
-    known = [kappa * ratio**power / crops.level**2 for kappa, power in zip(KAPPA, POWER, strict=True)]
+    # The square of a tiny level would be 0.
+    known = [kappa * ratio**power / crops.level / crops.level for kappa, power in zip(KAPPA, POWER, strict=True)]
     return (known + [known[-1]] * passes)[:passes]
 
 
