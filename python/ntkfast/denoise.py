@@ -35,7 +35,7 @@ TILES_PER_BATCH = 64
 RULE_CROPS, RULE_CROP_SIZE = 9, 64
 RULE_STREAM = 0x6E746B  # keeps the rule's noise apart from a picture's that was made with the same small seed
 
-# A pixel's noise level counts as no less than this share of the image's: weights, one over variances, bound the step.
+# A pixel's noise level counts as no less than this share of the median: weights, one over variances, bound the step.
 LEAST_LEVEL = 0.1
 
 
@@ -393,9 +393,10 @@ def _noise_level(sigma: Any, pixels: np.ndarray) -> tuple[float, np.ndarray | No
             raise ValueError(f"sigma must be a number or of shape {pixels.shape[1:3]}, got shape {levels.shape}")
         if not levels.min() > 0:
             raise ValueError(f"sigma must be positive at every pixel, got {float(levels.min())!r}")
-        least = float(levels.min())  # by which the powers cannot overflow
-        level = least * float(np.mean((levels / least) ** -2.0) ** -0.5)  # weights (level/sigma)^2 have the mean 1
-        levels = np.maximum(levels, LEAST_LEVEL * level)
+        middle = float(np.median(levels))
+        levels = np.maximum(levels, LEAST_LEVEL * middle)
+        # Weights (level/sigma)^2 have the mean 1.  The powers of a tiny level would overflow.
+        level = middle * float(np.mean((levels / middle) ** -2.0) ** -0.5)
         return level, levels[None, :, :, None], False
     if sigma is not None:
         level = _real("sigma", sigma)
