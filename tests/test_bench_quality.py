@@ -12,7 +12,7 @@ from skimage.metrics import peak_signal_noise_ratio
 from skimage.restoration import denoise_nl_means
 
 import ntkfast
-from ntkfast.stopping import RULES
+from ntkfast.stopping import Crops
 from ntkfast.tile_filter import TileFilter
 
 NAME, SIZE, SIGMA = "astronaut", 48, 25.0
@@ -269,15 +269,6 @@ def test_best_times(trial):
     assert oracle.best(trial) >= second.best  # other guides are tried too
 
 
-def test_the_calibrated_time_is_that_of_the_rule(trial):
-    over_contrast = stopping.ratio(trial.crops)
-    found = [
-        stopping.calibrated_time(SIGMA, over_contrast, *pair)
-        for pair in zip(stopping.KAPPA, stopping.POWER, strict=True)
-    ]
-    assert found == pytest.approx(RULES["calibrated"](trial.crops, 2, oracle.ignore))
-
-
 @pytest.mark.parametrize(("kind", "kernel"), [(TileFilter, "ntk"), (choices.NNGP, "nngp")])
 def test_eigenvalues_of_the_tiles(kind, kernel):
     trial = small_trial(8, 12)
@@ -314,8 +305,9 @@ def test_fit_of_the_calibrated_times():
     times = np.geomspace(1e-8, 1e2, 80)
     curves = []
     for sigma, ratio in [(10.0, 0.2), (25.0, 1.5), (50.0, 0.7)]:
-        best = kappa * ratio**power / sigma**2
-        curves.append(stopping.Curve(times, 30 - np.log(times / best) ** 2, sigma, ratio))
+        best = 3 * kappa * ratio**power / sigma**2
+        crops = Crops(np.empty(0), np.empty(0), None, [], level=sigma, contrast=sigma / ratio, share=3.0)
+        curves.append(stopping.Curve(times, 30 - np.log(times / best) ** 2, crops))
     assert stopping.fit(curves) == pytest.approx((kappa, power))
     assert curves[0].loss(kappa, power) == pytest.approx(0, abs=1e-3)
     assert curves[0].loss(math.e * kappa, power) == pytest.approx(1, abs=0.02)

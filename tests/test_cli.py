@@ -28,8 +28,10 @@ import tifffile
 import ntkfast
 from ntkfast import cli, figures
 from ntkfast.cli import main
+from ntkfast.denoise import METHODS
 from ntkfast.image_files import ImageFile, read_image, write_image
 from ntkfast.network import Network, vanilla_cnn
+from ntkfast.stopping import RULES
 
 # ------------------------------------------------------------------------------------------------------------- helpers
 
@@ -41,14 +43,18 @@ class FakeDenoiser:
         self.calls: list[tuple[np.ndarray, dict[str, Any]]] = []
         self.meanwhile: Callable[[], object] = lambda: None
 
-    def __call__(self, image: np.ndarray, sigma: float | None = None, **options: Any) -> Any:
+    def __call__(self, image: np.ndarray, sigma: Any = None, **options: Any) -> Any:
         self.calls.append((image, {**options, "sigma": sigma}))
         for fraction in (0.0, 0.5, 1.0):
             options.get("progress", lambda _: None)(fraction)
         self.meanwhile()
+        gain = "gain" in options
+        level = 1.0 if gain else 24.83 if sigma is None else float(np.mean(sigma))
         info = SimpleNamespace(
-            sigma=24.83 if sigma is None else sigma, sigma_estimated=sigma is None, network=vanilla_cnn(), tiles=4096,
-            tile_size=16, tile_overlap=8, steps=(37, 210), learning_rate=(0.01, 0.02), refine=1, seconds=3.21,
+            method=options.get("method", "tiles"), sigma=level, sigma_estimated=sigma is None and not gain,
+            network=vanilla_cnn(), tiles=4096, tile_size=16, tile_overlap=8,
+            steps=(37, 210), learning_rate=(0.01, 0.02), stopping=options.get("stopping", "calibrated"), refine=1,
+            seconds=3.21,
         )  # fmt: skip
         return (image + 10, info) if options.get("full_output") else image + 10
 
@@ -162,21 +168,77 @@ def test_options_not_given_are_left_to_the_denoiser(here: Path, denoiser: FakeDe
 
 def test_options_given_reach_the_denoiser(here: Path, denoiser: FakeDenoiser) -> None:
     options = "--sigma 12.5 --steps 9 --tile-size 24 --tile-overlap 0 --refine 0 --seed 0 --threads 2 --device cpu"
+    options += " --gain 0.5 --method nystrom --landmarks 99 --stopping sure"
     assert main(["denoise", "in.png", "out.png", *options.split()]) == 0
     assert denoiser.calls[0][1] == {
         "sigma": 12.5, "steps": 9, "tile_size": 24, "tile_overlap": 0, "refine": 0, "seed": 0, "threads": 2,
-        "device": "cpu", "channel_axis": -1, "full_output": True,
+        "device": "cpu", "gain": 0.5, "method": "nystrom", "landmarks": 99, "stopping": "sure", "channel_axis": -1,
+        "full_output": True,
     }  # fmt: skip
+
+
+def test_choices_are_those_of_the_denoiser() -> None:
+    assert cli.METHODS == METHODS
+    assert tuple(RULES) == cli.STOPPING
+
+
+@pytest.mark.parametrize(("name", "dtype"), [("map.tif", "float32"), ("map.png", "uint8"), ("map.png", "uint16")])
+def test_noise_map_reaches_the_denoiser(
+    here: Path, denoiser: FakeDenoiser, capsys: pytest.CaptureFixture[str], name: str, dtype: str
+) -> None:
+    levels = save(name, (12, 17), dtype).pixels
+    assert main(["denoise", "in.png", "out.png", "--sigma-map", name]) == 0
+    np.testing.assert_array_equal(denoiser.calls[0][1].pop("sigma"), levels)
+    assert denoiser.calls[0][1] == {"channel_axis": -1, "full_output": True}
+    assert capsys.readouterr().out.startswith(f"noise level {levels.mean():.3g} (from a map), ")
+
+
+@pytest.mark.parametrize(
+    ("pixels", "message"),
+    [
+        (
+            np.ones((12, 18)),
+            "a gray picture of 12 rows and 17 columns as in.png is, got 12 rows, 18 columns",
+        ),
+        (np.ones((12, 17, 3)), "a gray picture of 12 rows and 17 columns as in.png is, got 12 rows, 17 columns"),
+        (np.zeros((12, 17)), "finite and > 0 at every pixel"),
+        (np.full((12, 17), np.nan), "finite and > 0 at every pixel"),
+        (np.full((12, 17), np.inf), "finite and > 0 at every pixel"),
+    ],
+)
+def test_noise_map_that_does_not_fit_exits_2_before_any_work(
+    here: Path, denoiser: FakeDenoiser, capsys: pytest.CaptureFixture[str], pixels: np.ndarray, message: str
+) -> None:
+    tifffile.imwrite("map.tif", pixels.astype(np.float32), photometric="rgb" if pixels.ndim == 3 else "minisblack")
+    assert main(["denoise", "in.png", "out.png", "--sigma-map", "map.tif"]) == 2
+    assert f"error: argument --sigma-map: must be {message}" in capsys.readouterr().err
+    assert denoiser.calls == []
+    assert names() == ["in.png", "map.tif"]
+
+
+def test_noise_map_that_is_not_there_exits_1_before_any_work(
+    here: Path, denoiser: FakeDenoiser, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["denoise", "in.png", "out.png", "--sigma-map", "none.tif"]) == 1
+    assert capsys.readouterr().err == "ntkfast denoise: error: No such file or directory: none.tif\n"
+    assert denoiser.calls == []
 
 
 def test_summary(here: Path, denoiser: FakeDenoiser, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["denoise", "in.png", "out.png"]) == 0
     out, err = capsys.readouterr()
-    work = "4096 tiles of 16 x 16, 37 + 210 steps, 1 refinement, 3.2 s"
-    assert out == f"noise level 24.8 (estimated), {work} -> out.png\n"
+    work = "37 + 210 steps (calibrated), 1 refinement, 3.2 s"
+    assert out == f"noise level 24.8 (estimated), method tiles (4096 tiles of 16 x 16), {work} -> out.png\n"
     assert err == ""
     assert main(["denoise", "in.png", "out.png", "--force", "--sigma", "12345"]) == 0
     assert capsys.readouterr().out.startswith("noise level 12345 (given), ")
+    assert main(["denoise", "in.png", "out.png", "--force", "--gain", "0.5", "--method", "exact"]) == 0
+    assert capsys.readouterr().out.startswith("noise level 0 with gain 0.5 (given), method exact, 37 + 210 steps")
+    options = "--gain 2 --sigma 3 --stopping held_out"
+    assert main(["denoise", "in.png", "out.png", "--force", *options.split()]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("noise level 3 with gain 2 (given), ")
+    assert "37 + 210 steps (held_out)" in out
     assert main(["denoise", "in.png", "out.png", "--force", "--quiet"]) == 0
     assert capsys.readouterr() == ("", "")
 
@@ -275,6 +337,28 @@ def test_report_with_the_clean_picture(here: Path, denoiser: FakeDenoiser) -> No
         np.testing.assert_array_equal(call.pop("image"), noisy.pixels)
         del call["steps"]
         assert call == {"sigma": 12.0, "seed": 5, "threads": 2, "channel_axis": -1}
+
+
+@pytest.mark.usefixtures("undrawn")
+@pytest.mark.parametrize("noise", ["map", "gain", "gain and level", "estimated"])
+def test_report_runs_with_all_that_was_given(here: Path, denoiser: FakeDenoiser, noise: str) -> None:
+    levels = save("map.tif", (12, 17), "float32").pixels
+    level = {"map": "--sigma-map map.tif", "gain": "--gain 2", "gain and level": "--gain 2 --sigma 3"}.get(noise, "")
+    given = f"{level} --method nystrom --landmarks 50 --stopping sure --tile-size 8 --report page.html --clean in.png"
+    command = ["denoise", "in.png", "out.png", *given.split()]
+    assert main(command) == 0
+    assert len(denoiser.calls) == 7
+    for _, call in denoiser.calls[1:]:
+        sigma = {"map": levels, "gain": None, "gain and level": 3.0, "estimated": 24.83}[noise]
+        np.testing.assert_array_equal(call["sigma"], sigma)
+        assert call.get("gain") == (2.0 if "gain" in noise else None)
+        assert (call["method"], call["landmarks"], call["stopping"], call["tile_size"]) == ("nystrom", 50, "sure", 8)
+    said = {
+        "map": f"{levels.mean():.3g} (from a map)", "gain": "0 with gain 2 (given)",
+        "gain and level": "3 with gain 2 (given)", "estimated": "24.8 (estimated)",
+    }[noise]  # fmt: skip
+    page = Path("page.html").read_text(encoding="utf-8")
+    assert f"<tr><th>noise level</th><td>{said}, in the picture&#x27;s units</td></tr>" in page
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -509,6 +593,18 @@ def test_format_that_does_not_fit_exits_1_before_any_work(
         ("denoise in.png out.png --sigma nan", "argument --sigma: must be a finite number > 0, got 'nan'"),
         ("denoise in.png out.png --sigma inf", "argument --sigma: must be a finite number > 0, got 'inf'"),
         ("denoise in.png out.png --sigma x", "argument --sigma: must be a finite number > 0, got 'x'"),
+        ("denoise in.png out.png --gain 0", "argument --gain: must be a finite number > 0, got '0'"),
+        (
+            "denoise in.png out.png --sigma 1 --sigma-map in.png",
+            "argument --sigma-map: not allowed with argument --sigma\n",
+        ),
+        (
+            "denoise in.png out.png --gain 1 --sigma-map in.png",
+            "argument --sigma-map: not allowed with argument --gain\n",
+        ),
+        ("denoise in.png out.png --method fast", "argument --method: invalid choice: 'fast'"),
+        ("denoise in.png out.png --stopping never", "argument --stopping: invalid choice: 'never'"),
+        ("denoise in.png out.png --landmarks 0", "argument --landmarks: must be an integer >= 1, got '0'"),
         ("denoise in.png out.png --steps 0", "argument --steps: must be an integer >= 1, got '0'"),
         ("denoise in.png out.png --steps 1.5", "argument --steps: must be an integer >= 1, got '1.5'"),
         ("denoise in.png out.png --tile-size 0", "argument --tile-size: must be an integer >= 1"),
@@ -706,7 +802,8 @@ def noisy_picture(name: str, size: int, sigma: float = 25.0) -> np.ndarray:
 
 def test_denoise_removes_noise(here: Path) -> None:
     clean = noisy_picture("noisy.png", 48)
-    done = shell("denoise", "noisy.png", "out.png", "--sigma", "25")
+    # Stripes of two values are no photograph, for which alone the times of the default rule are right.
+    done = shell("denoise", "noisy.png", "out.png", "--sigma", "25", "--stopping", "recorrupted")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("noise level 25 (given), ")
     assert done.stdout.endswith(" -> out.png\n")
@@ -714,6 +811,20 @@ def test_denoise_removes_noise(here: Path) -> None:
     assert after.dtype == np.uint8
     assert after.pixels.shape == (48, 48)
     assert np.mean((after.pixels - clean) ** 2) < 0.5 * np.mean((before.pixels - clean) ** 2)
+
+
+def test_gain_and_noise_map_of_the_real_denoiser(here: Path) -> None:
+    y, x = np.mgrid[:40, :40]
+    clean = 12 + 8 * np.sign(np.sin(x / 5.0) + np.cos((x + 2 * y) / 9.0))
+    levels = np.where(x < 20, 2.0, 8.0).astype(np.float32)
+    rng = np.random.default_rng(0)
+    tifffile.imwrite("map.tif", levels)
+    tifffile.imwrite("counts.tif", rng.poisson(clean).astype(np.float32))
+    tifffile.imwrite("uneven.tif", (clean + levels * rng.standard_normal(clean.shape)).astype(np.float32))
+    for name, options in (("counts", "--gain 1 --refine 0"), ("uneven", "--sigma-map map.tif --stopping held_out")):
+        assert main(["denoise", f"{name}.tif", f"{name}_out.tif", *options.split(), "--quiet"]) == 0
+        before, after = (np.mean((read_image(f"{name}{part}.tif").pixels - clean) ** 2) for part in ("", "_out"))
+        assert after < 0.4 * before, name
 
 
 def test_report_of_the_real_denoiser(here: Path) -> None:

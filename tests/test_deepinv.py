@@ -154,7 +154,9 @@ def test_refuses(x: Any, sigma: Any, error: type[Exception], message: str) -> No
 
 @pytest.mark.parametrize("name", ["depth", "sigma", "channel_axis", "full_output"])
 def test_unknown_options(name: str) -> None:
-    with pytest.raises(TypeError, match=f"options of NTKDenoiser must be among network, steps, .*, got '{name}'"):
+    with pytest.raises(
+        TypeError, match=f"options of NTKDenoiser must be among network, method, steps, .*, got '{name}'"
+    ):
         NTKDenoiser(**{name: 1})
 
 

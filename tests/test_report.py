@@ -24,8 +24,9 @@ from ntkfast.network import vanilla_cnn
 def info(**changes: Any) -> Any:
     """What a denoiser could have done."""
     said = {
-        "sigma": 24.83, "sigma_estimated": True, "network": vanilla_cnn(), "tiles": 4096, "tile_size": 16,
-        "tile_overlap": 8, "steps": (37, 210), "learning_rate": (0.0123456, 2e-7), "refine": 1, "seconds": 3.21,
+        "method": "tiles", "sigma": 24.83, "sigma_estimated": True, "network": vanilla_cnn(), "tiles": 4096,
+        "tile_size": 16, "tile_overlap": 8, "steps": (37, 210), "learning_rate": (0.0123456, 2e-7),
+        "stopping": "calibrated", "refine": 1, "seconds": 3.21,
     }  # fmt: skip
     return SimpleNamespace(**(said | changes))
 
@@ -305,7 +306,7 @@ def test_tiny_pictures(shape: tuple[int, int]) -> None:
 @pytest.mark.usefixtures("undrawn")
 def test_what_was_done_is_told() -> None:
     noisy, result, _ = pictures()
-    changes = {"method": "tiles", "pass_seconds": 1.23456}  # fields that a denoiser may have beside the known ones
+    changes = {"pass_seconds": 1.23456}  # a field that a denoiser may have beside the known ones
     facts = {"command": 'ntkfast denoise "<in>" out.png'}
     page = Page(report.page(noisy, result, info(**changes), title="<b>&amp;", facts=facts))
     assert page.text.count("<b>&amp;") == 2  # title and heading, as text
@@ -319,6 +320,7 @@ def test_what_was_done_is_told() -> None:
         "step size 0.01235, then 2e-07",
         "seconds 3.2, and",
         "method tiles",
+        "stopping rule calibrated",
         "pass seconds 1.235",
         f"version ntkfast {nf.__version__}",
         'command ntkfast denoise "<in>" out.png',
@@ -327,6 +329,20 @@ def test_what_was_done_is_told() -> None:
     page = Page(report.page(noisy, result, info(sigma=0.0, sigma_estimated=False, steps=(), learning_rate=())))
     assert "noise level 0 (given)" in page.text
     assert "steps none" in page.text
+    page = Page(report.page(noisy, result, info(), facts={"noise level": "2 with gain 3"}))
+    assert page.text.count("noise level") == 1
+    assert "noise level 2 with gain 3 network" in page.text
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_tiles_are_told_of_where_there_are_some() -> None:
+    noisy, result, _ = pictures()
+    for method in ("tiles", "exact"):
+        page = Page(report.page(noisy, result, info(method=method, stopping="sure")))
+        assert f"method {method}" in page.text
+        assert "stopping rule sure" in page.text
+        assert page.text.count("The denoiser's own kernels are those of its tiles") == (3 if method == "tiles" else 0)
+        assert ("neighbours overlapping" in page.text) == (method == "tiles")
 
 
 @pytest.mark.usefixtures("undrawn")

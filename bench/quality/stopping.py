@@ -24,7 +24,7 @@ from bench.quality.__main__ import psnr
 from bench.quality.oracle import REFINE, Spectra, Trial, blend, tiles_after
 from ntkfast import denoise_ntk, tile_filter
 from ntkfast.denoise import TILES_PER_BATCH
-from ntkfast.stopping import KAPPA, POWER, RECORRUPTION, RULES, STEPS, Crops
+from ntkfast.stopping import KAPPA, POWER, RECORRUPTION, RULES, STEPS, Crops, calibrated_time
 
 Row = dict[str, Any]
 FIT_POWERS = np.arange(-25, 26) / 20
@@ -155,16 +155,6 @@ def lines(rows: Sequence[Row]) -> list[str]:
     return table(["loss in dB", "best dB", *rules], body)
 
 
-def ratio(crops: Crops) -> float:
-    """sigma over contrast, bounded as the rule does."""
-    return crops.level / max(crops.contrast, 0.1 * crops.level)
-
-
-def calibrated_time(sigma: float, over_contrast: float, kappa: Any, power: float) -> np.ndarray:
-    """t = kappa/sigma^2 (sigma/contrast)^power."""
-    return np.asarray(kappa) * over_contrast**power / sigma**2
-
-
 class Curve:
     """PSNR of one pass against its time, between the times tried too.
 
@@ -172,18 +162,18 @@ class Curve:
     ----------
     times, values : ndarray, shape (n,)
         Ascending times; PSNR.
-    sigma, ratio : float
-        Noise level, and over the contrast.
+    crops : Crops
+        What the rule sees.
     """
 
-    def __init__(self, times: np.ndarray, values: np.ndarray, sigma: float, ratio: float) -> None:
+    def __init__(self, times: np.ndarray, values: np.ndarray, crops: Crops) -> None:
         self._log_times = np.linspace(np.log(times[0]), np.log(times[-1]), 2000)
         self._values = CubicSpline(np.log(times), values)(self._log_times)
-        self._sigma, self._ratio = sigma, ratio
+        self._crops = crops
 
     def loss(self, kappa: Any, power: float) -> np.ndarray:
         """Loss of the calibrated time against the best time, dB; kappa may be an array."""
-        log_time = np.log(calibrated_time(self._sigma, self._ratio, kappa, power))
+        log_time = np.log(calibrated_time(self._crops, kappa, power))
         return np.asarray(self._values.max() - np.interp(log_time, self._log_times, self._values))
 
 
@@ -210,7 +200,7 @@ def fitted(tuning: dict[str, np.ndarray], test: dict[str, np.ndarray], sigmas: S
         for trial in some:
             print(f"{trial.name}, sigma {trial.sigma:g}", file=sys.stderr, flush=True)
             for of_pass, one in zip(curves[name], oracle.passes(trial), strict=True):
-                of_pass.append(Curve(one.times, one.psnr, trial.sigma, ratio(trial.crops)))
+                of_pass.append(Curve(one.times, one.psnr, trial.crops))
     values = {"fitted": [fit(of_pass) for of_pass in curves["tuning"]], "in use": list(zip(KAPPA, POWER, strict=True))}
 
     found: list[Row] = []
@@ -226,8 +216,7 @@ def fitted(tuning: dict[str, np.ndarray], test: dict[str, np.ndarray], sigmas: S
         best = [oracle.best(trial) for trial in some]
         for row, pairs in zip(whole, values.values(), strict=True):
             reached = [
-                oracle.after(trial, [float(calibrated_time(trial.sigma, ratio(trial.crops), *pair)) for pair in pairs])
-                for trial in some
+                oracle.after(trial, [float(calibrated_time(trial.crops, *pair)) for pair in pairs]) for trial in some
             ]
             row[name] = summary([a - b for a, b in zip(best, reached, strict=True)])
     return found + whole

@@ -40,7 +40,26 @@ format of the output is chosen by the extension of its name.  The output appears
 
 SIGMA_HELP = """\
 standard deviation of the noise, in units of the file's own values: 0..255 for 8 bit files, 0..65535 for 16 bit files,
-the file's own units for floating point files (default: estimated from the picture)"""
+the file's own units for floating point files (default: estimated from the picture).  With --gain that of the part that
+does not depend on the signal (default then: 0)"""
+
+SIGMA_MAP_HELP = """\
+in place of --sigma: a gray picture of the same size, TIFF (also floating point) or PNG, whose values are the standard
+deviation at each pixel, > 0, in units of the values of IN"""
+
+GAIN_HELP = """\
+for noise that grows with the signal, of variance G * mean + S^2 (Poisson and Gaussian): the value of one count in units
+of the file's own values.  An offset must have been subtracted"""
+
+METHOD_HELP = """\
+tiles (the default): small overlapping tiles; exact: the whole picture at once, with the exact kernel, which takes many
+minutes for a large one; nystrom: the same with a low-rank kernel"""
+
+STOPPING_HELP = """\
+rule that chooses the steps: sure (Stein's risk estimate), recorrupted (noise is added), held_out (hidden pixels are
+predicted) or calibrated (times known beforehand, for photographs; no trial).  Default: sure"""
+
+METHODS, STOPPING = ("tiles", "exact", "nystrom"), ("calibrated", "recorrupted", "sure", "held_out")
 
 DEVICE_HELP = """\
 auto, cpu, cuda or cuda:N (default: auto, a GPU for tiles large enough to gain, if there is one)"""
@@ -60,6 +79,13 @@ INFO_HELP = """\
 Print versions, threads and instruction sets: those compiled in, those that this processor has, and the active one.  The
 environment variable NTKFAST_ISA selects another one.  And of CUDA the architectures compiled in, the driver and the
 cards, or what is missing."""
+
+
+# What goes to the denoiser under the same name, if it is given.
+DENOISE_OPTIONS = (
+    "sigma", "gain", "method", "landmarks", "steps", "stopping", "tile_size", "tile_overlap", "refine", "seed",
+    "threads", "device",
+)  # fmt: skip
 
 
 class UsageError(Exception):
@@ -151,7 +177,12 @@ def _add_denoise_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("input", metavar="IN", help="picture to read: PNG, TIFF or JPEG")
     parser.add_argument("output", metavar="OUT", type=_output_picture, help=f"picture to write, named *{endings}")
     parser.add_argument("--sigma", metavar="S", type=_positive, help=SIGMA_HELP)
+    parser.add_argument("--sigma-map", metavar="FILE", help=SIGMA_MAP_HELP)
+    parser.add_argument("--gain", metavar="G", type=_positive, help=GAIN_HELP)
+    parser.add_argument("--method", choices=METHODS, help=METHOD_HELP)
+    parser.add_argument("--landmarks", metavar="N", type=_at_least(1), help="pixels on which --method nystrom rests")
     parser.add_argument("--steps", metavar="N", type=_at_least(1), help="gradient descent steps (default: chosen)")
+    parser.add_argument("--stopping", choices=STOPPING, help=STOPPING_HELP)
     parser.add_argument("--tile-size", metavar="N", type=_at_least(1), help="side of the tiles in pixels")
     parser.add_argument("--tile-overlap", metavar="N", type=_at_least(0), help="overlap of the tiles in pixels")
     parser.add_argument(
@@ -263,11 +294,17 @@ def _given(args: argparse.Namespace, *names: str) -> dict[str, Any]:
 def _denoise(args: argparse.Namespace) -> None:
     import ntkfast
 
+    if args.sigma_map is not None:
+        for name, value in (("--sigma", args.sigma), ("--gain", args.gain)):
+            if value is not None:
+                raise UsageError(f"argument --sigma-map: not allowed with argument {name}")
     image_files.check_destination(args.output, overwrite=args.force, source=args.input)
     image = image_files.read_image(args.input)
     image_files.check_format(image, args.output)
     clean = _check_report(args, image)
-    options = _given(args, "sigma", "steps", "tile_size", "tile_overlap", "refine", "seed", "threads", "device")
+    options = _given(args, *DENOISE_OPTIONS)
+    if args.sigma_map is not None:
+        options["sigma"] = _read_sigma_map(args, image)
     with _progress("denoise", args.quiet) as progress:
         if progress is not None:
             options["progress"] = progress
@@ -276,12 +313,28 @@ def _denoise(args: argparse.Namespace) -> None:
         )
     image_files.write_image(replace(image, pixels=denoised), args.output, overwrite=args.force)
     if not args.quiet:
-        print(f"{_summary(info)} -> {_printable(args.output)}", flush=True)
+        print(f"{_summary(args, info)} -> {_printable(args.output)}", flush=True)
     if args.report is not None:
-        options = {name: value for name, value in options.items() if name not in ("sigma", "steps", "progress")}
+        if info.sigma_estimated:
+            options["sigma"] = info.sigma
+        options = {name: value for name, value in options.items() if name not in ("steps", "progress")}
         _write_report(args, image, denoised, info, clean, options)
         if not args.quiet:
             print(f"report -> {_printable(args.report)}")
+
+
+def _read_sigma_map(args: argparse.Namespace, image: image_files.ImageFile) -> np.ndarray:
+    """The standard deviation at each pixel (H, W), from the file."""
+    levels = image_files.read_image(args.sigma_map)
+    if levels.pixels.shape != image.pixels.shape[:2]:
+        rows, cols = image.pixels.shape[:2]
+        raise UsageError(
+            f"argument --sigma-map: must be a gray picture of {rows} rows and {cols} columns as {args.input} is, got "
+            f"{_size(levels)}"
+        )
+    if not (np.isfinite(levels.pixels).all() and levels.pixels.min() > 0):
+        raise UsageError("argument --sigma-map: must be finite and > 0 at every pixel")
+    return levels.pixels
 
 
 def _check_report(args: argparse.Namespace, image: image_files.ImageFile) -> image_files.ImageFile | None:
@@ -318,7 +371,7 @@ def _write_report(
     clean: image_files.ImageFile | None,
     options: dict[str, Any],
 ) -> None:
-    """Write the page; ``options`` are those of the denoiser without sigma and steps."""
+    """Write the page; ``options`` are those of the denoiser, but for how many steps it takes."""
     import ntkfast
 
     from . import report
@@ -337,9 +390,7 @@ def _write_report(
                     options["progress"] = lambda fraction: progress((done + fraction) / whole)
                 runs += 1
                 axis = _channel_axis(image.pixels)
-                return np.asarray(
-                    ntkfast.denoise_ntk(image.pixels, info.sigma, channel_axis=axis, steps=steps, **options)
-                )
+                return np.asarray(ntkfast.denoise_ntk(image.pixels, channel_axis=axis, steps=steps, **options))
 
             path = report.psnr_path(run, info.steps, denoised, clean.pixels, peak)
     page = report.page(
@@ -352,23 +403,32 @@ def _write_report(
         path=path,
         path_seconds=time.perf_counter() - started,
         title=f"{os.path.basename(args.input)}, denoised",
-        facts={"command": args.command_line},
+        facts={"noise level": f"{_noise(args, info)}, in the picture's units", "command": args.command_line},
     )
     # A file name may be any bytes: what UTF-8 cannot hold is escaped.
     data = page.encode("utf-8", errors="backslashreplace")
     image_files.write_atomically(args.report, data, overwrite=args.force)
 
 
-def _summary(info: Any) -> str:
+def _summary(args: argparse.Namespace, info: Any) -> str:
     """Say on one line what the denoiser did."""
-    origin = "estimated" if info.sigma_estimated else "given"
-    size = info.tile_size
-    height, width = size if isinstance(size, tuple) else (size, size)
-    tiles = _count(info.tiles, "tile") + (f" of {height} x {width}" if size else "")
+    size = f" ({_count(info.tiles, 'tile')} of {info.tile_size} x {info.tile_size})" if info.method == "tiles" else ""
     steps = " + ".join(map(str, info.steps)) or "no"  # of each pass
-    work = f"{tiles}, {steps} steps, {_count(info.refine, 'refinement')}, {info.seconds:.1f} s"
-    sigma = f"{info.sigma:.3g}" if info.sigma < 100 else f"{info.sigma:.0f}"
-    return f"noise level {sigma} ({origin}), {work}"
+    rule = "" if info.stopping == "none" else f" ({info.stopping})"
+    work = f"method {info.method}{size}, {steps} steps{rule}, {_count(info.refine, 'refinement')}"
+    return f"noise level {_noise(args, info)}, {work}, {info.seconds:.1f} s"
+
+
+def _noise(args: argparse.Namespace, info: Any) -> str:
+    """Noise level and where it comes from; with a gain ``info`` has that of the stabilised picture."""
+    if args.gain is not None:
+        return f"{_level(args.sigma or 0.0)} with gain {_level(args.gain)} (given)"
+    origin = "estimated" if info.sigma_estimated else "given" if args.sigma_map is None else "from a map"
+    return f"{_level(info.sigma)} ({origin})"
+
+
+def _level(sigma: float) -> str:
+    return f"{sigma:.3g}" if sigma < 100 else f"{sigma:.0f}"
 
 
 def _count(number: int, noun: str) -> str:

@@ -93,7 +93,7 @@ class NTKDenoiser(Denoiser):  # type: ignore[misc]  # deepinv has no types
         if x.ndim != 4:
             raise ValueError(f"x must have the shape (B, C, H, W), got {tuple(x.shape)}")
         levels = _levels(sigma, len(x))
-        # NumPy has no bfloat16, and denoise_ntk gives float16 back as float64: both go as float32.
+        # NumPy has no bfloat16: what is narrower than float32 goes as float32.
         images = x.detach().to("cpu", torch.float64 if x.dtype == torch.float64 else torch.float32).numpy()
         results = np.empty_like(images)
         for n, (image, level) in enumerate(zip(images, levels, strict=True)):

@@ -17,7 +17,7 @@ from .filters import _positive
 from .kernel import LARGEST, _dtype, real_array
 from .network import Network, _at_least, _choice, _integer, _real, vanilla_cnn
 from .stabilize import PoissonGaussian
-from .stopping import CALIBRATED_PASSES, RULES, Crops
+from .stopping import RULES, Crops
 from .tile_filter import ImageFilter, Setting, TileFilter, WholeFilter
 from .tiles import Tiling
 
@@ -31,11 +31,11 @@ CHROMA_TIME = 1 / 3
 # Tiles that go through the engine together, interleaved: long rows, and few calls from Python.
 TILES_PER_BATCH = 64
 
-# The stopping rule looks at up to this many crops of this size.
+# The stopping rule looks at up to this many crops of this size, or of a tile's if that is larger.
 RULE_CROPS, RULE_CROP_SIZE = 9, 64
 RULE_STREAM = 0x6E746B  # keeps the rule's noise apart from a picture's that was made with the same small seed
 
-# A pixel's noise level counts as no less than this share of the image's: weights, one over variances, bound the step.
+# A pixel's noise level counts as no less than this share of the median: weights, one over variances, bound the step.
 LEAST_LEVEL = 0.1
 
 
@@ -87,7 +87,7 @@ def denoise_ntk(
     network: Network | None = None,
     method: str = "tiles",
     steps: int | Sequence[int] | None = None,
-    stopping: str | None = None,
+    stopping: str = "sure",
     tile_size: int = TILE_SIZE,
     tile_overlap: int = TILE_OVERLAP,
     refine: int = 1,
@@ -125,9 +125,9 @@ def denoise_ntk(
     steps : int or sequence of int, optional
         Steps of gradient descent, for every pass or for each of the 1 + refine passes.  By default chosen by
         ``stopping``, for which sigma is needed; otherwise only a map of sigma matters.
-    stopping : {"calibrated", "recorrupted", "sure", "held_out"}, optional
-        Rule that chooses the steps: Notes.  By default "calibrated" for the network, method and tiles that it was
-        calibrated for, which are the defaults, with one refinement or more, else "recorrupted".
+    stopping : {"sure", "recorrupted", "held_out", "calibrated"}
+        Rule that chooses the steps: Notes.  "calibrated" takes no time, but is right only for photographs, with the
+        default network and tiles.
     tile_size, tile_overlap : int
         Side of the tiles and overlap of neighbours, in pixels.  For a network of several resolutions the side is
         rounded up to a multiple of ``network.multiple``, and an image smaller than a tile is mirrored up to one.
@@ -172,13 +172,13 @@ def denoise_ntk(
 
     Notes
     -----
-    Rules: "calibrated" takes times known beforehand, kappa/sigma^2 with a power of sigma over the image's contrast.
-    "recorrupted": with fresh noise n of level sigma, y + a n and y - n/a have independent noise, so that the time which
-    minimises |f_t(Theta(y + a n)) (y + a n) - (y - n/a)|^2 is, up to a constant, the one that minimises the true error
-    of the whole pipeline at a noise level larger by sqrt(1 + a^2) (Pang et al., "Recorrupted-to-Recorrupted", CVPR
-    2021).  "sure" estimates the risk by Stein's formula with the divergence of the whole pipeline, Theta included: with
-    Theta held fixed it fails, since Theta is built from the same noise.  "held_out" predicts pixels that were replaced
-    by their neighbours.  bench/quality/README.md has what each loses.
+    Rules: "sure" estimates the risk by Stein's formula with the divergence of the whole pipeline, Theta included: with
+    Theta held fixed it fails, since Theta is built from the same noise.  "recorrupted": with fresh noise n of level
+    sigma, y + a n and y - n/a have independent noise, so that the time which minimises
+    |f_t(Theta(y + a n)) (y + a n) - (y - n/a)|^2 is, up to a constant, the one that minimises the true error of the
+    whole pipeline at a noise level larger by sqrt(1 + a^2) (Pang et al., "Recorrupted-to-Recorrupted", CVPR 2021).
+    "held_out" predicts pixels that were replaced by their neighbours.  "calibrated" takes times known beforehand,
+    kappa/sigma^2 with a power of sigma over the image's contrast.  bench/quality/README.md has what each loses.
 
     Noise map: gradient descent on the squared residuals over their variances, sum_p (z(p) - y(p))^2/sigma(p)^2.
 
@@ -193,6 +193,7 @@ def denoise_ntk(
     net = vanilla_cnn(1, 5) if network is None else _network(network)
     _choice("method", method, METHODS)
     _at_least("tile_size", tile_size, 1)
+    landmarks = _at_least("landmarks", landmarks, 1)
     setting = Setting(
         network=net,
         size=_next_multiple(tile_size if method == "tiles" else max(pixels.shape[1:3]), net.multiple),
@@ -202,16 +203,16 @@ def denoise_ntk(
         card=None,
         tiles_at_once=TILES_PER_BATCH,
         chroma_time=_positive("chroma_time", chroma_time),
-        landmarks=_at_least("landmarks", landmarks, 1) if method == "nystrom" else None,
+        landmarks=landmarks if method == "nystrom" else None,
     )
     if setting.overlap >= setting.size:
         raise ValueError(f"tile_overlap must be below tile_size = {setting.size}, got {setting.overlap}")
     setting = _placed(setting, method, device, pixels.shape)
     given = None if steps is None else _steps(steps, passes)
-    rule = _rule(stopping, setting, method, passes)
+    rule = _choice("stopping", stopping, tuple(RULES))
     random = [RULE_STREAM, _at_least("seed", seed, 0)]
 
-    stabilizer = None if gain is None else PoissonGaussian(gain, 0.0 if sigma is None else _real("sigma", sigma))
+    stabilizer = None if gain is None else _stabilizer(gain, sigma)
     if stabilizer is not None:
         pixels, sigma = stabilizer.stabilize(pixels), 1.0
     level, levels, estimated = _noise_level(sigma, pixels)
@@ -230,7 +231,7 @@ def denoise_ntk(
             taken.append(count)
             rates.append(run.learning_rate)
     report.finish()
-    result = problem.image(guide) if taken else pixels
+    result = problem.image(guide) if taken else pixels  # to the bit, if nothing was done
     out = restore(result if stabilizer is None else stabilizer.invert(result))
     if not full_output:
         return out
@@ -263,17 +264,10 @@ def _placed(setting: Setting, method: str, device: Any, shape: tuple[int, ...]) 
     return replace(setting, card=card, tiles_at_once=at_once)
 
 
-def _rule(stopping: Any, setting: Setting, method: str, passes: int) -> str:
-    """The rule asked for, or the one that fits."""
-    if stopping is not None:
-        return _choice("stopping", stopping, tuple(RULES))
-    calibrated_for = (
-        method == "tiles"
-        and setting.network == vanilla_cnn(1, 5)
-        and (setting.size, setting.overlap, setting.chroma_time) == (TILE_SIZE, TILE_OVERLAP, CHROMA_TIME)
-        and passes == CALIBRATED_PASSES
-    )
-    return "calibrated" if calibrated_for else "recorrupted"
+def _stabilizer(gain: Any, sigma: Any) -> PoissonGaussian:
+    if sigma is not None and np.ndim(sigma) > 0:
+        raise ValueError(f"sigma must be one number if gain is given, got shape {np.shape(sigma)}")
+    return PoissonGaussian(gain, 0.0 if sigma is None else _real("sigma", sigma))
 
 
 class _Problem:
@@ -328,13 +322,14 @@ class _Problem:
     def _cut(self, images: np.ndarray) -> np.ndarray:
         """Crops of the only image: all of it if it is small or one tile, else an even spread."""
         _, height, width, _ = images.shape
-        small = height * width <= RULE_CROPS * RULE_CROP_SIZE**2 or min(height, width) < RULE_CROP_SIZE
+        size = max(RULE_CROP_SIZE, self._setting.size)  # a crop holds a tile
+        small = height * width <= RULE_CROPS * size**2 or min(height, width) < size
         if small or self._method != "tiles":
             return images
         side = round(RULE_CROPS**0.5)
-        rows = np.linspace(0, height - RULE_CROP_SIZE, side).astype(int)
-        cols = np.linspace(0, width - RULE_CROP_SIZE, side).astype(int)
-        return np.concatenate([images[:, y : y + RULE_CROP_SIZE, x : x + RULE_CROP_SIZE] for y in rows for x in cols])
+        rows = np.linspace(0, height - size, side).astype(int)
+        cols = np.linspace(0, width - size, side).astype(int)
+        return np.concatenate([images[:, y : y + size, x : x + size] for y in rows for x in cols])
 
 
 def mixing(channels: int) -> np.ndarray:
@@ -388,8 +383,10 @@ def _noise_level(sigma: Any, pixels: np.ndarray) -> tuple[float, np.ndarray | No
             raise ValueError(f"sigma must be a number or of shape {pixels.shape[1:3]}, got shape {levels.shape}")
         if not levels.min() > 0:
             raise ValueError(f"sigma must be positive at every pixel, got {float(levels.min())!r}")
-        level = float(np.mean(levels**-2.0) ** -0.5)  # weights (level/sigma)^2 have the mean 1
-        levels = np.maximum(levels, LEAST_LEVEL * level)
+        middle = float(np.median(levels))
+        levels = np.maximum(levels, LEAST_LEVEL * middle)
+        # Weights (level/sigma)^2 have the mean 1.  The powers of a tiny level would overflow.
+        level = middle * float(np.mean((levels / middle) ** -2.0) ** -0.5)
         return level, levels[None, :, :, None], False
     if sigma is not None:
         level = _real("sigma", sigma)

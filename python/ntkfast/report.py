@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from .denoise import DenoiseInfo
-    from .network import Network
 
 __all__ = ["PathPoint", "choose_pixels", "page", "psnr", "psnr_path"]
 
@@ -255,7 +254,7 @@ def page(
         What it took.
     title : str
     facts : mapping of str to str, optional
-        More lines of the table of what was done.
+        More lines of the table of what was done, or others in place of those of the same name.
 
     Returns
     -------
@@ -289,7 +288,7 @@ def page(
     parts = [_overview(pictures, crops)]
     if path:
         parts.append(_path_section(path, pictures.psnr()["noisy"] if clean is not None else None, path_seconds))
-    parts += [_region_section(pictures, info.network, region, at, crops[region]) for region, at in pixels.items()]
+    parts += [_region_section(pictures, info, region, at, crops[region]) for region, at in pixels.items()]
     parts.append(_facts_section(info, noisy.shape, facts or {}, time.perf_counter() - started))
     heading = f"<h1>{escape(title)}</h1>\n"
     return f"{_HEAD.replace('TITLE', escape(title))}{heading}{''.join(parts)}</main>\n</body>\n</html>\n"
@@ -358,7 +357,7 @@ def _legend(pictures: _Pictures) -> str:
 
 
 def _region_section(
-    pictures: _Pictures, network: Network, region: str, at: tuple[int, int], crop: tuple[slice, slice]
+    pictures: _Pictures, info: DenoiseInfo, region: str, at: tuple[int, int], crop: tuple[slice, slice]
 ) -> str:
     levels = pictures.psnr(crop)
     shown = "".join(_panel(name, p, decibels=levels.get(name)) for name, p in pictures.panels(crop).items())
@@ -366,14 +365,15 @@ def _region_section(
     return (
         f'<section>\n<h2>{REGIONS[region]}</h2>\n<div class="row crops">{shown}</div>\n'
         f"<p>Rows {rows.start} to {rows.stop - 1}, columns {cols.start} to {cols.stop - 1}.</p>\n"
-        f"{_affinity(pictures, network, at)}</section>\n"
+        f"{_affinity(pictures, info, at)}</section>\n"
     )
 
 
-def _affinity(pictures: _Pictures, network: Network, at: tuple[int, int]) -> str:
+def _affinity(pictures: _Pictures, info: DenoiseInfo, at: tuple[int, int]) -> str:
     """Filter weights of one pixel, drawn over the part of the result around it."""
     from .kernel import NTK
 
+    network = info.network
     m, shape = network.multiple, pictures.result.shape
     height, width = (min(n, AFFINITY_SIDE) // m * m for n in shape[:2])
     where = f"the pixel at row {at[0]}, column {at[1]}"
@@ -397,11 +397,12 @@ def _affinity(pictures: _Pictures, network: Network, at: tuple[int, int]) -> str
         origin=(rows.start, cols.start),
     )
     image = _image(figures.render(figure, "png"), f"filter weights of {where}")
+    own = " The denoiser's own kernels are those of its tiles, so that it uses the weights within them."
+    own = own if info.method == "tiles" else ""
     part_of = "the result" if (height, width) == shape[:2] else f"{height} x {width} pixels of the result"
     return (
         f'<figure class="drawn">{image}<figcaption>Filter weights of {where}: one row of the neural tangent kernel of '
-        f"{part_of}, less the mean. The square is the patch that the network compares. The denoiser's own kernels are "
-        "those of its tiles, so that it uses the weights within them.</figcaption></figure>\n"
+        f"{part_of}, less the mean. The square is the patch that the network compares.{own}</figcaption></figure>\n"
     )
 
 
@@ -459,8 +460,11 @@ def _facts_section(info: DenoiseInfo, shape: tuple[int, ...], facts: Mapping[str
     lines["network"] = repr(said.pop("network"))
     lines["passes"] = f"{said.pop('refine') + 1}, each after the first with the kernel of the result so far"
     tiles, size, overlap = said.pop("tiles"), said.pop("tile_size"), said.pop("tile_overlap")
-    lines["tiles"] = f"{tiles} of {size} x {size} pixels, neighbours overlapping by {overlap}"
+    lines["method"] = said.pop("method")
+    if lines["method"] == "tiles":
+        lines["tiles"] = f"{tiles} of {size} x {size} pixels, neighbours overlapping by {overlap}"
     lines["steps"] = ", then ".join(map(str, said.pop("steps"))) or "none"
+    lines["stopping rule"] = said.pop("stopping")
     lines["step size"] = ", then ".join(map(_number, said.pop("learning_rate"))) or "none"
     lines["seconds"] = f"{said.pop('seconds'):.1f}, and {seconds:.1f} for this page"
     lines |= {name.replace("_", " "): _number(v) if isinstance(v, float) else str(v) for name, v in said.items()}

@@ -13,13 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import ndimage
 
 from .tile_filter import Advance, ImageFilter
 
-__all__ = ["CALIBRATED_PASSES", "RULES", "Crops"]
+__all__ = ["RULES", "Crops", "calibrated_time"]
 
 # Grid of steps that the rules try.
 STEPS = sorted({round(1.4**n) for n in range(31)})  # 1 to 24000
@@ -34,7 +35,6 @@ HELD_OUT_PHASES = ((0, 0), (2, 2))
 # covariance of the clean tiles up to a fixed factor, the power would be 0: gradient flow to the time t does much as
 # ridge regression with the noise variance 1/t.
 KAPPA, POWER = (0.005, 0.075), (0.0, 0.5)
-CALIBRATED_PASSES = len(KAPPA)
 
 # Filter of (guide, target), crops of the weights included.
 MakeFilter = Callable[[np.ndarray, np.ndarray], ImageFilter]
@@ -73,11 +73,20 @@ class Crops:
 Rule = Callable[[Crops, int, Advance], list[float]]
 
 
+def calibrated_time(crops: Crops, kappa: Any, power: float) -> np.ndarray:
+    """t = kappa share/sigma^2 (sigma/contrast)^power; kappa may be an array.
+
+    As many channels that are alike as there are add up in their mean, whose variance then is ``share`` times that which
+    Theta sees, a mean over the channels.
+    """
+    ratio = crops.level / max(crops.contrast, 0.1 * crops.level)  # flat pictures: contrast is not known better
+    # The square of a tiny level would be 0.
+    return np.asarray(kappa) * (ratio**power * crops.share) / crops.level / crops.level
+
+
 def calibrated(crops: Crops, passes: int, advance: Advance) -> list[float]:
     """Times known beforehand; passes beyond the calibrated ones take the time of the last."""
-    ratio = crops.level / max(crops.contrast, 0.1 * crops.level)  # flat pictures: contrast is not known better
-    scale = crops.share / crops.level**2
-    known = [kappa * ratio**power * scale for kappa, power in zip(KAPPA, POWER, strict=True)]
+    known = [float(calibrated_time(crops, kappa, power)) for kappa, power in zip(KAPPA, POWER, strict=True)]
     return (known + [known[-1]] * passes)[:passes]
 
 

@@ -35,7 +35,7 @@ __all__ = ["ImageFilter", "Setting", "TileFilter", "WholeFilter"]
 TOLERANCE = 1e-3
 MAX_PRODUCTS = 40
 WHOLE_MAX_PRODUCTS = 200
-MOST_STEPS = 10**6  # a noise level of rounding errors asks for any number
+MAX_STEPS = 10**9  # eigenvalues below 1e-9 of the trace are rounding errors: more steps fit nothing but these
 TILES_CHECKED = 8  # of a batch, for convergence; the eigenvalue problems of all would take longer than the products
 
 
@@ -92,11 +92,11 @@ class ImageFilter(ABC):
         self._setting, self._tiling = setting, tiling
         self._guide, self._target, self._weights = guide, target, weights
         largest = self._largest_trace()
-        self.learning_rate = 1.0 / largest if largest > 0 else 1.0
+        self.learning_rate = 1.0 / largest if largest > np.finfo(float).tiny else 1.0
 
     def steps(self, time: float) -> int:
-        """Steps that take about this training time."""
-        return min(MOST_STEPS, max(1, round(time / self.learning_rate)))
+        """Steps that take about this training time, no more than do anything."""
+        return max(1, round(min(time / self.learning_rate, MAX_STEPS)))
 
     @abstractmethod
     def path(self, steps: Sequence[int], advance: Advance) -> list[np.ndarray]:
@@ -205,7 +205,8 @@ class TileFilter(ImageFilter):
         )
         if lanczos.exhausted:
             return np.zeros((len(steps), *tiles.shape))
-        hardest = [gradient_descent_filter(max(steps), self.learning_rate)]  # the bound grows with the steps
+        most = max(*steps, *self._steps_of_differences(steps))
+        hardest = [gradient_descent_filter(most, self.learning_rate)]  # the bound grows with the steps
         while not lanczos.exhausted and lanczos.products < MAX_PRODUCTS:
             lanczos.step()
             some = slice(0, TILES_CHECKED)
