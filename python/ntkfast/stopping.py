@@ -23,7 +23,7 @@ from .tile_filter import Advance, ImageFilter
 __all__ = ["RULES", "Crops", "calibrated_time"]
 
 # Grid of steps that the rules try.
-STEPS = sorted({round(1.4**n) for n in range(31)})  # 1 to 24000
+STEPS = sorted({round(1.4**n) for n in range(36)})  # 1 to 130000
 
 RECORRUPTION = 0.3  # strength a of the added noise
 PROBE = 0.1  # strength of what `sure` adds, in noise levels
@@ -80,8 +80,8 @@ def calibrated_time(crops: Crops, kappa: Any, power: float) -> np.ndarray:
     Theta sees, a mean over the channels.
     """
     ratio = crops.level / max(crops.contrast, 0.1 * crops.level)  # flat pictures: contrast is not known better
-    # The square of a tiny level would be 0.
-    return np.asarray(kappa) * (ratio**power * crops.share) / crops.level / crops.level
+    with np.errstate(over="ignore"):  # hardly any noise: any number of steps
+        return np.asarray(np.asarray(kappa) * (ratio**power * crops.share) / crops.level / crops.level)
 
 
 def calibrated(crops: Crops, passes: int, advance: Advance) -> list[float]:
@@ -99,12 +99,12 @@ def recorrupted(crops: Crops, passes: int, advance: Advance) -> list[float]:
     noise = np.concatenate([noise, -noise])
     both = np.concatenate([crops.pixels, crops.pixels])
     seen, unseen = both + RECORRUPTION * noise, both - noise / RECORRUPTION
-    weights = 1 / np.concatenate([crops.sigma, crops.sigma]) ** 2
+    weights = np.concatenate([crops.level / crops.sigma] * 2) ** 2
 
     def risk(images: np.ndarray) -> float:
         return float(np.mean(weights * (images - unseen) ** 2))
 
-    return _by_risk(crops.make, seen, passes, risk, advance)
+    return _by_risk(crops, seen, passes, risk, advance)
 
 
 def held_out(crops: Crops, passes: int, advance: Advance) -> list[float]:
@@ -117,13 +117,13 @@ def held_out(crops: Crops, passes: int, advance: Advance) -> list[float]:
     shape = (len(masks), *crops.pixels.shape)
     place = np.broadcast_to(masks[:, None, :, :, None], shape)
     seen = np.where(place, neighbours, crops.pixels).reshape(-1, *crops.pixels.shape[1:])
-    weights = np.broadcast_to(place / crops.sigma**2, shape).reshape(seen.shape)
+    weights = np.broadcast_to(place * (crops.level / crops.sigma) ** 2, shape).reshape(seen.shape)
     truth = np.broadcast_to(crops.pixels, shape).reshape(seen.shape)
 
     def risk(images: np.ndarray) -> float:
         return float((weights * (images - truth) ** 2).sum())
 
-    return _by_risk(crops.make, seen, passes, risk, advance)
+    return _by_risk(crops, seen, passes, risk, advance)
 
 
 def sure(crops: Crops, passes: int, advance: Advance) -> list[float]:
@@ -134,28 +134,32 @@ def sure(crops: Crops, passes: int, advance: Advance) -> list[float]:
     direction = np.random.default_rng(crops.seed).choice([-1.0, 1.0], size=crops.pixels.shape)
     shift = PROBE * crops.sigma * direction
     seen = np.concatenate([crops.pixels + shift, crops.pixels - shift])
-    n = len(crops.pixels)
+    n, relative = len(crops.pixels), crops.level / crops.sigma
 
     def risk(images: np.ndarray) -> float:
         plus, minus = images[:n], images[n:]
-        misfit = ((plus + minus) / 2 - crops.pixels) / crops.sigma
+        misfit = ((plus + minus) / 2 - crops.pixels) * relative
         divergence = direction * (plus - minus) / (2 * PROBE * crops.sigma)
-        return float(np.mean(misfit**2 + 2 * divergence))
+        return float(np.mean(misfit**2 + 2 * crops.level**2 * divergence))
 
-    return _by_risk(crops.make, seen, passes, risk, advance)
+    return _by_risk(crops, seen, passes, risk, advance)
 
 
 def _by_risk(
-    make: MakeFilter, seen: np.ndarray, passes: int, risk: Callable[[np.ndarray], float], advance: Advance
+    crops: Crops, seen: np.ndarray, passes: int, risk: Callable[[np.ndarray], float], advance: Advance
 ) -> list[float]:
     """Times of least risk, pass by pass; each pass is guided by the best image of the one before."""
     times, guide = [], seen
     for _ in range(passes):
-        image_filter = make(guide, seen)
+        image_filter = crops.make(guide, seen)
         results = image_filter.path(STEPS, advance)
         risks = np.array([risk(z) for z in results])
-        times.append(_lowest(np.log(STEPS), risks) * image_filter.learning_rate)
-        guide = results[int(np.argmin(risks))]
+        lowest = int(np.argmin(risks))
+        time = _lowest(np.log(STEPS), risks) * image_filter.learning_rate
+        if lowest == len(STEPS) - 1:  # hardly any noise: the best time lies beyond the grid
+            time = max(time, float(calibrated_time(crops, KAPPA[-1], POWER[-1])))
+        times.append(time)
+        guide = results[lowest]
     return times
 
 

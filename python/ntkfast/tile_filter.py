@@ -141,8 +141,7 @@ class TileFilter(ImageFilter):
 
     def _over_batches(self, work: Callable[[slice], Result]) -> Iterator[tuple[slice, Result]]:
         """Batches of tiles in order, each with what ``work`` makes of it."""
-        step, count = self._setting.tiles_at_once, self._tiling.count
-        batches = [slice(n, min(n + step, count)) for n in range(0, count, step)]
+        batches = self._batches()
         if self._workers == 1:
             yield from ((which, work(which)) for which in batches)
             return
@@ -151,6 +150,10 @@ class TileFilter(ImageFilter):
             yield from zip(batches, pool.map(work, batches), strict=True)
         finally:
             pool.shutdown(cancel_futures=True)
+
+    def _batches(self) -> list[slice]:
+        step, count = self._setting.tiles_at_once, self._tiling.count
+        return [slice(n, min(n + step, count)) for n in range(0, count, step)]
 
     @property
     def _workers(self) -> int:
@@ -209,7 +212,7 @@ class TileFilter(ImageFilter):
         hardest = [gradient_descent_filter(most, self.learning_rate)]  # the bound grows with the steps
         while not lanczos.exhausted and lanczos.products < MAX_PRODUCTS:
             lanczos.step()
-            some = slice(0, TILES_CHECKED)
+            some = slice(0, None, max(1, count // TILES_CHECKED))  # spread: neighbours converge alike
             if lanczos.products % 4 == 0 and lanczos.solve(some).error(hardest) <= TOLERANCE:
                 break
         solution = lanczos.solve()
