@@ -32,9 +32,7 @@ FIT_KAPPAS = np.geomspace(1e-4, 1e2, 700)  # 2 % apart
 
 
 def by_rule(rule: str, *, estimated: bool = False, all_tiles: bool = False) -> Callable[[Trial], float]:
-    """The denoiser with a rule of the package, told sigma or not; Lanczos waits for ``all_tiles`` or for the few that it
-    looks at by default.
-    """
+    """The denoiser with a rule of the package, told sigma or not; Lanczos waits for all tiles or looks at its few."""
 
     def run(trial: Trial) -> float:
         sigma = None if estimated else trial.sigma
