@@ -264,7 +264,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--rules", nargs="+", choices=list(CHOICES), default=list(CHOICES))
     parser.add_argument("--size", type=oracle.side, default=128, help="side of the crops (default: %(default)s)")
-    parser.add_argument("--json", type=Path, help="keep the results here, and repeat none that is there")
+    parser.add_argument("--json", type=Path, help="keep the results of one size here, and repeat none that is there")
     parser.add_argument("--again", action="store_true", help="repeat what the file holds")
     args = parser.parse_args(argv)
     crops = pictures.test_set(args.pictures, args.size)
@@ -279,10 +279,11 @@ def main(argv: list[str] | None = None) -> int:
                 print(f"{name}, sigma {sigma:g}", file=sys.stderr, flush=True)
                 found.append(measure(Trial(name, clean, sigma), args.rules, kept.get((name, sigma))))
         print("\n".join(lines(found)))
-    if args.json:
-        oracle.save(
-            args.json, "fit" if args.fit else "losses", {"size": args.size, "sigmas": args.sigmas, "rows": found}
-        )
+    if args.json and args.fit:
+        oracle.save(args.json, "fit", {"size": args.size, "sigmas": args.sigmas, "rows": found})
+    elif args.json:
+        rows = kept_rows(args.json, args.size) | {(row["picture"], row["sigma"]): row for row in found}
+        oracle.save(args.json, "losses", {"size": args.size, "rows": list(rows.values())})
     return 0
 
 
