@@ -333,6 +333,12 @@ def test_losses_of_the_stopping_rules(tmp_path, capsys, monkeypatch):
     assert stopping.main([*options, "--rules", "sure", "new"]) == 0
     (again,) = json.loads(path.read_text())["results"]["losses"]["rows"]
     assert again["psnr"] == {**row["psnr"], "new": 7.0}
+    # Rows of other pictures stay.
+    monkeypatch.setattr(oracle, "STEPS", [4, 30])
+    assert stopping.main([*options, "--pictures", "coffee", "--rules", "new"]) == 0
+    rows = json.loads(path.read_text())["results"]["losses"]["rows"]
+    assert [r["picture"] for r in rows] == [NAME, "coffee"]
+    assert rows[0] == again
 
 
 def test_the_fit_stands_beside_the_losses(tmp_path, capsys, monkeypatch):

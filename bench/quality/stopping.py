@@ -32,9 +32,7 @@ FIT_KAPPAS = np.geomspace(1e-4, 1e2, 700)  # 2 % apart
 
 
 def by_rule(rule: str, *, estimated: bool = False, all_tiles: bool = False) -> Callable[[Trial], float]:
-    """The denoiser with a rule of the package, told sigma or not; Lanczos waits for ``all_tiles`` or for the few that
-    it looks at by default.
-    """
+    """The denoiser with a rule of the package, told sigma or not; Lanczos waits for all tiles or looks at its few."""
 
     def run(trial: Trial) -> float:
         sigma = None if estimated else trial.sigma
@@ -255,7 +253,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--rules", nargs="+", choices=list(CHOICES), default=list(CHOICES))
     parser.add_argument("--size", type=oracle.side, default=128, help="side of the crops (default: %(default)s)")
-    parser.add_argument("--json", type=Path, help="keep the results here, and repeat none that is there")
+    parser.add_argument("--json", type=Path, help="keep the results of one size here, and repeat none that is there")
     parser.add_argument("--again", action="store_true", help="repeat what the file holds")
     args = parser.parse_args(argv)
     crops = pictures.test_set(args.pictures, args.size)
@@ -270,10 +268,11 @@ def main(argv: list[str] | None = None) -> int:
                 print(f"{name}, sigma {sigma:g}", file=sys.stderr, flush=True)
                 found.append(measure(Trial(name, clean, sigma), args.rules, kept.get((name, sigma))))
         print("\n".join(lines(found)))
-    if args.json:
-        oracle.save(
-            args.json, "fit" if args.fit else "losses", {"size": args.size, "sigmas": args.sigmas, "rows": found}
-        )
+    if args.json and args.fit:
+        oracle.save(args.json, "fit", {"size": args.size, "sigmas": args.sigmas, "rows": found})
+    elif args.json:
+        rows = kept_rows(args.json, args.size) | {(row["picture"], row["sigma"]): row for row in found}
+        oracle.save(args.json, "losses", {"size": args.size, "rows": list(rows.values())})
     return 0
 
 
