@@ -57,8 +57,8 @@ minutes for a large one; nystrom: the same with a low-rank kernel"""
 
 STOPPING_HELP = """\
 rule that chooses the steps: calibrated (times known beforehand, no trial), recorrupted (noise is added), sure (Stein's
-risk estimate) or held_out (hidden pixels are predicted).  Default: calibrated for the method, tiles and refinements
-that it fits, which are the defaults; otherwise recorrupted"""
+risk estimate) or held_out (hidden pixels are predicted).  Default: calibrated for colour pictures with the default
+method and tiles and one refinement or more; otherwise recorrupted"""
 
 METHODS, STOPPING = ("tiles", "exact", "nystrom"), ("calibrated", "recorrupted", "sure", "held_out")
 

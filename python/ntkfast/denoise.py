@@ -17,7 +17,7 @@ from .filters import _positive
 from .kernel import LARGEST, _dtype, real_array
 from .network import Network, _at_least, _choice, _integer, _real, vanilla_cnn
 from .stabilize import PoissonGaussian
-from .stopping import CALIBRATED_PASSES, RULES, Crops
+from .stopping import CALIBRATED_CHANNELS, CALIBRATED_PASSES, RULES, Crops
 from .tile_filter import ImageFilter, Setting, TileFilter, WholeFilter
 from .tiles import Tiling
 
@@ -126,8 +126,8 @@ def denoise_ntk(
         Steps of gradient descent, for every pass or for each of the 1 + refine passes.  By default chosen by
         ``stopping``, for which sigma is needed; otherwise only a map of sigma matters.
     stopping : {"calibrated", "recorrupted", "sure", "held_out"}, optional
-        Rule that chooses the steps: Notes.  By default "calibrated" for the network, method and tiles that it was
-        calibrated for, which are the defaults, with one refinement or more, else "recorrupted".
+        Rule that chooses the steps: Notes.  By default "calibrated" for what it was calibrated for, images of three
+        channels with the default network, method and tiles and one refinement or more, else "recorrupted".
     tile_size, tile_overlap : int
         Side of the tiles and overlap of neighbours, in pixels.  For a network of several resolutions the side is
         rounded up to a multiple of ``network.multiple``, and an image smaller than a tile is mirrored up to one.
@@ -209,7 +209,7 @@ def denoise_ntk(
         raise ValueError(f"tile_overlap must be below tile_size = {setting.size}, got {setting.overlap}")
     setting = _placed(setting, method, device, pixels.shape)
     given = None if steps is None else _steps(steps, passes)
-    rule = _rule(stopping, setting, method, passes)
+    rule = _rule(stopping, setting, method, passes, pixels.shape[3])
     random = [RULE_STREAM, _at_least("seed", seed, 0)]
 
     stabilizer = None if gain is None else _stabilizer(gain, sigma)
@@ -264,7 +264,7 @@ def _placed(setting: Setting, method: str, device: Any, shape: tuple[int, ...]) 
     return replace(setting, card=card, tiles_at_once=at_once)
 
 
-def _rule(stopping: Any, setting: Setting, method: str, passes: int) -> str:
+def _rule(stopping: Any, setting: Setting, method: str, passes: int, channels: int) -> str:
     """The rule asked for, or the one that fits."""
     if stopping is not None:
         return _choice("stopping", stopping, tuple(RULES))
@@ -273,6 +273,7 @@ def _rule(stopping: Any, setting: Setting, method: str, passes: int) -> str:
         and setting.network == vanilla_cnn(1, 5)
         and (setting.size, setting.overlap, setting.chroma_time) == (TILE_SIZE, TILE_OVERLAP, CHROMA_TIME)
         and passes >= CALIBRATED_PASSES
+        and channels == CALIBRATED_CHANNELS
     )
     return "calibrated" if calibrated_for else "recorrupted"
 

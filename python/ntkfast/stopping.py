@@ -19,7 +19,7 @@ from scipy import ndimage
 
 from .tile_filter import Advance, ImageFilter
 
-__all__ = ["CALIBRATED_PASSES", "RULES", "Crops"]
+__all__ = ["CALIBRATED_CHANNELS", "CALIBRATED_PASSES", "RULES", "Crops"]
 
 # Grid of steps that the rules try.
 STEPS = sorted({round(1.4**n) for n in range(31)})  # 1 to 24000
@@ -35,6 +35,8 @@ HELD_OUT_PHASES = ((0, 0), (2, 2))
 # ridge regression with the noise variance 1/t.
 KAPPA, POWER = (0.0136, 0.2), (0.0, 0.5)
 CALIBRATED_PASSES = len(KAPPA)
+# The kernel averages the channels' noise: of gray pictures it has more, and these times are several times too long.
+CALIBRATED_CHANNELS = 3
 
 # Filter of (guide, target), crops of the weights included.
 MakeFilter = Callable[[np.ndarray, np.ndarray], ImageFilter]
@@ -86,7 +88,7 @@ def recorrupted(crops: Crops, passes: int, advance: Advance) -> list[float]:
     noise = np.concatenate([noise, -noise])
     both = np.concatenate([crops.pixels, crops.pixels])
     seen, unseen = both + RECORRUPTION * noise, both - noise / RECORRUPTION
-    weights = 1 / np.concatenate([crops.sigma, crops.sigma]) ** 2
+    weights = (crops.level / np.concatenate([crops.sigma, crops.sigma])) ** 2
 
     def risk(images: np.ndarray) -> float:
         return float(np.mean(weights * (images - unseen) ** 2))
@@ -104,7 +106,7 @@ def held_out(crops: Crops, passes: int, advance: Advance) -> list[float]:
     shape = (len(masks), *crops.pixels.shape)
     place = np.broadcast_to(masks[:, None, :, :, None], shape)
     seen = np.where(place, neighbours, crops.pixels).reshape(-1, *crops.pixels.shape[1:])
-    weights = np.broadcast_to(place / crops.sigma**2, shape).reshape(seen.shape)
+    weights = np.broadcast_to(place * (crops.level / crops.sigma) ** 2, shape).reshape(seen.shape)
     truth = np.broadcast_to(crops.pixels, shape).reshape(seen.shape)
 
     def risk(images: np.ndarray) -> float:
