@@ -32,7 +32,7 @@ CHROMA_TIME = 1 / 3
 TILES_PER_BATCH = 64
 
 # The stopping rule looks at up to this many crops of this size, or of a tile's if that is larger.
-RULE_CROPS, RULE_CROP_SIZE = 9, 64
+RULE_CROPS, RULE_CROP_SIZE = 9, 48
 RULE_STREAM = 0x6E746B  # keeps the rule's noise apart from a picture's that was made with the same small seed
 
 # A pixel's noise level counts as no less than this share of the median: weights, one over variances, bound the step.

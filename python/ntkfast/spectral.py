@@ -206,15 +206,17 @@ class BlockLanczos:
 
     def assemble(self, solution: Solution, filters: Sequence[Filter], columns: int | None = None) -> Any:
         """f(Theta) Y in pixels, for a solution of all items: (filters, batch, d, columns); by default all n columns."""
-        coefficients = np.stack([solution.coefficients(f.value)[:, :, :columns] for f in filters])
+        # All filters side by side, (batch, size, filters * columns): one product of matrices a slab.
+        each = [solution.coefficients(f.value)[:, :, :columns] for f in filters]
+        coefficients = np.concatenate(each, axis=2).astype(self._dtype)
         out: Any = 0.0
-        start, size = 0, coefficients.shape[2]
+        start, size = 0, coefficients.shape[1]
         for slab in self._slabs:
             stop = min(start + slab.shape[2], size)
-            part = self._arrays.asarray(coefficients[:, :, start:stop].astype(self._dtype), self._dtype)
+            part = self._arrays.asarray(coefficients[:, start:stop], self._dtype)
             out = out + slab[:, :, : stop - start] @ part
             start = stop
-        return out
+        return out.reshape(*out.shape[:2], len(each), each[0].shape[2]).transpose(2, 0, 1, 3)
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from .tile_filter import Advance, ImageFilter
 __all__ = ["RULES", "Crops", "calibrated_time"]
 
 # Grid of steps that the rules try.
-STEPS = sorted({round(1.4**n) for n in range(36)})  # 1 to 130000
+STEPS = sorted({round(1.5**n) for n in range(26)})  # 1 to 25000
 
 RECORRUPTION = 0.3  # strength a of the added noise
 PROBE = 0.1  # strength of what `sure` adds, in noise levels
