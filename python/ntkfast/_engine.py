@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from . import _core
+from . import _check, _core
 from .network import (
     GELU,
     Add,
@@ -24,7 +24,6 @@ from .network import (
     Rectifier,
     Sin,
     Upsample,
-    _integer,
 )
 
 Progress = Callable[[float], None]
@@ -59,10 +58,7 @@ def threads(value: Any) -> int:
     """Number of threads: ``value``, or what OpenMP would take (all cores, or OMP_NUM_THREADS)."""
     if value is None:
         return int(_core.default_threads())
-    count = _integer("threads", value)
-    if count < 1:
-        raise ValueError(f"threads must be at least 1, got {count}")
-    return count
+    return _check.at_least("threads", value, 1)
 
 
 def info() -> dict[str, Any]:

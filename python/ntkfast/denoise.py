@@ -12,13 +12,12 @@ import numpy as np
 from scipy.fft import dct
 from threadpoolctl import threadpool_limits
 
-from . import _cuda, _engine
-from .filters import _positive
-from .kernel import LARGEST, _dtype, real_array
-from .network import Network, _at_least, _choice, _integer, _real, vanilla_cnn
+from . import _check, _cuda, _engine
+from .kernel import LARGEST
+from .network import Network, as_network, vanilla_cnn
 from .stabilize import PoissonGaussian
 from .stopping import RULES, Crops
-from .tile_filter import ImageFilter, Setting, TileFilter, WholeFilter
+from .tile_filter import Advance, ImageFilter, Setting, TileFilter, WholeFilter
 from .tiles import Tiling
 
 __all__ = ["DenoiseInfo", "denoise_ntk"]
@@ -187,30 +186,30 @@ def denoise_ntk(
     >>> denoised = denoise_ntk(noisy, channel_axis=-1)                      # doctest: +SKIP
     """
     started = time.perf_counter()
-    real = _dtype(dtype)
+    real = _check.float_dtype(dtype)
     pixels, restore = _as_stack(image, channel_axis, real)
-    passes = 1 + _at_least("refine", refine, 0)
-    net = vanilla_cnn(1, 5) if network is None else _network(network)
-    _choice("method", method, METHODS)
-    _at_least("tile_size", tile_size, 1)
-    landmarks = _at_least("landmarks", landmarks, 1)
+    passes = 1 + _check.at_least("refine", refine, 0)
+    net = vanilla_cnn(1, 5) if network is None else as_network(network, trainable=True)
+    _check.choice("method", method, METHODS)
+    _check.at_least("tile_size", tile_size, 1)
+    landmarks = _check.at_least("landmarks", landmarks, 1)
     setting = Setting(
         network=net,
         size=_next_multiple(tile_size if method == "tiles" else max(pixels.shape[1:3]), net.multiple),
-        overlap=_at_least("tile_overlap", tile_overlap, 0) if method == "tiles" else 0,
+        overlap=_check.at_least("tile_overlap", tile_overlap, 0) if method == "tiles" else 0,
         dtype=real,
         threads=_engine.threads(threads),
         card=None,
         tiles_at_once=TILES_PER_BATCH,
-        chroma_time=_positive("chroma_time", chroma_time),
+        chroma_time=_check.positive("chroma_time", chroma_time),
         landmarks=landmarks if method == "nystrom" else None,
     )
     if setting.overlap >= setting.size:
         raise ValueError(f"tile_overlap must be below tile_size = {setting.size}, got {setting.overlap}")
     setting = _placed(setting, method, device, pixels.shape)
     given = None if steps is None else _steps(steps, passes)
-    rule = _choice("stopping", stopping, tuple(RULES))
-    random = [RULE_STREAM, _at_least("seed", seed, 0)]
+    rule = _check.choice("stopping", stopping, tuple(RULES))
+    random = [RULE_STREAM, _check.at_least("seed", seed, 0)]
 
     stabilizer = None if gain is None else _stabilizer(gain, sigma)
     if stabilizer is not None:
@@ -219,19 +218,12 @@ def denoise_ntk(
     problem = _Problem(pixels, level, levels, setting, method)
     by_rule = given is None and level > 0
     report = _Report(progress, problem.tiling, problem.rule_tiling() if by_rule else None, rule, passes)
-    taken, rates = [], []
     # The eigenproblems of tiles are small, 36 x 36 or so: on a busy machine BLAS threads make them many times slower.
     with threadpool_limits(1, user_api="blas"):
         times = RULES[rule](problem.crops(random), passes, report.add) if by_rule else []
-        guide = problem.pixels
-        for n in range(passes if given or by_rule else 0):  # without noise there is nothing to do
-            run = problem.filter(guide)
-            count = given[n] if given else run.steps(times[n])
-            guide = run.path([count], report.add)[0]
-            taken.append(count)
-            rates.append(run.learning_rate)
+        mixed, taken, rates = _filter(problem, given, times, report.add)
     report.finish()
-    result = problem.image(guide) if taken else pixels  # to the bit, if nothing was done
+    result = problem.image(mixed) if taken else pixels  # to the bit, if nothing was done
     out = restore(result if stabilizer is None else stabilizer.invert(result))
     if not full_output:
         return out
@@ -251,6 +243,23 @@ def denoise_ntk(
     )
 
 
+def _filter(
+    problem: _Problem, given: list[int] | None, times: list[float], advance: Advance
+) -> tuple[np.ndarray, list[int], list[float]]:
+    """All passes, each for the given number of steps or to the rule's time: the last image, steps, learning rates.
+
+    Without either, as for an image without noise, there is nothing to do.
+    """
+    image, taken, rates = problem.pixels, [], []
+    for n in range(len(given or times)):
+        run = problem.filter(image)
+        count = given[n] if given else run.steps(times[n])
+        image = run.path([count], advance)[0]
+        taken.append(count)
+        rates.append(run.learning_rate)
+    return image, taken, rates
+
+
 def _placed(setting: Setting, method: str, device: Any, shape: tuple[int, ...]) -> Setting:
     """The setting with the card for tiles of an image of ``shape`` (1, H, W, C), and how many go there at a time."""
     net, channels = setting.network, shape[3]
@@ -267,7 +276,7 @@ def _placed(setting: Setting, method: str, device: Any, shape: tuple[int, ...]) 
 def _stabilizer(gain: Any, sigma: Any) -> PoissonGaussian:
     if sigma is not None and np.ndim(sigma) > 0:
         raise ValueError(f"sigma must be one number if gain is given, got shape {np.shape(sigma)}")
-    return PoissonGaussian(gain, 0.0 if sigma is None else _real("sigma", sigma))
+    return PoissonGaussian(gain, 0.0 if sigma is None else _check.real("sigma", sigma))
 
 
 class _Problem:
@@ -358,9 +367,7 @@ class _Report:
     def __init__(
         self, progress: _engine.Progress | None, tiling: Tiling, trials: Tiling | None, rule: str, passes: int
     ) -> None:
-        if progress is not None and not callable(progress):
-            raise TypeError(f"progress must be callable, got {progress!r}")
-        self._progress = progress
+        self._progress = _check.callback("progress", progress)
         tried = trials.count if trials is not None and rule != "calibrated" else 0
         self._total = passes * (tiling.count + tried)
         self._done = 0
@@ -378,7 +385,7 @@ class _Report:
 def _noise_level(sigma: Any, pixels: np.ndarray) -> tuple[float, np.ndarray | None, bool]:
     """Noise level, its map (1, H, W, 1) if one is given, and whether it was estimated."""
     if sigma is not None and np.ndim(sigma) > 0:
-        levels = real_array("sigma", sigma).astype(np.float64)
+        levels = _check.real_array("sigma", sigma).astype(np.float64)
         if levels.shape != pixels.shape[1:3]:
             raise ValueError(f"sigma must be a number or of shape {pixels.shape[1:3]}, got shape {levels.shape}")
         if not levels.min() > 0:
@@ -389,7 +396,7 @@ def _noise_level(sigma: Any, pixels: np.ndarray) -> tuple[float, np.ndarray | No
         level = middle * float(np.mean((levels / middle) ** -2.0) ** -0.5)
         return level, levels[None, :, :, None], False
     if sigma is not None:
-        level = _real("sigma", sigma)
+        level = _check.real("sigma", sigma)
         if level < 0:
             raise ValueError(f"sigma must be >= 0, got {level!r}")
         return level, None, False
@@ -405,7 +412,7 @@ def _noise_level(sigma: Any, pixels: np.ndarray) -> tuple[float, np.ndarray | No
 
 def _as_stack(image: Any, channel_axis: int | None, dtype: np.dtype[Any]) -> tuple[np.ndarray, Any]:
     """The image as float64 (1, H, W, C), and the function that gives such a stack the shape and type of the image."""
-    array = real_array("image", image)
+    array = _check.real_array("image", image)
     single = np.asarray(image).dtype in (np.float16, np.float32)
     kept = np.dtype(np.float32 if single else np.float64)
     largest, limit = float(np.abs(array).max()), LARGEST[dtype.name]
@@ -415,21 +422,13 @@ def _as_stack(image: Any, channel_axis: int | None, dtype: np.dtype[Any]) -> tup
         if array.ndim != 2:
             raise ValueError(f"image must have 2 dimensions when channel_axis is None, got shape {array.shape}")
         return array[None, :, :, None].astype(np.float64), lambda z: z[0, :, :, 0].astype(kept)
-    axis = _integer("channel_axis", channel_axis)
+    axis = _check.integer("channel_axis", channel_axis)
     if array.ndim != 3:
         raise ValueError(f"image must have 3 dimensions when channel_axis is given, got shape {array.shape}")
     if not -3 <= axis < 3:
         raise ValueError(f"channel_axis must lie between -3 and 2, got {axis}")
     stack = np.moveaxis(array, axis, -1)[None].astype(np.float64)
     return stack, lambda z: np.ascontiguousarray(np.moveaxis(z[0], -1, axis), dtype=kept)
-
-
-def _network(network: Any) -> Network:
-    if not isinstance(network, Network):
-        raise TypeError(f"network must be an ntkfast.Network, got {network!r}")
-    if not network.trainable:
-        raise ValueError("network must have a trainable Conv, got all of them frozen")
-    return network
 
 
 def _steps(steps: Any, passes: int) -> list[int]:
@@ -439,4 +438,4 @@ def _steps(steps: Any, passes: int) -> list[int]:
     numbers = [steps] * passes if np.ndim(steps) == 0 else list(steps)
     if len(numbers) != passes:
         raise ValueError(f"steps must be one integer or {passes}, one for each pass, got {len(numbers)}")
-    return [_at_least("steps", number, 0) for number in numbers]
+    return [_check.at_least("steps", number, 0) for number in numbers]

@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 from scipy.sparse.linalg import LinearOperator
 
+from . import _check
 from ._arrays import Arrays, namespace
 from .kernel import as_columns, filter_arrays
-from .network import _at_least, _integer, _real
 from .spectral import BlockLanczos, Filter, Solution, gradient_descent_filter, gradient_flow_filter, ridge_filter
 
 __all__ = ["FilterInfo", "gradient_descent", "gradient_flow", "ridge"]
@@ -105,25 +105,25 @@ def gradient_descent(
     ValueError
         If an argument is out of range, or learning_rate >= 2/lambda_max, where the iteration diverges.
     """
-    times, single = _sequence("steps", steps, _integer)
+    times, single = _check.one_or_more("steps", steps, _check.integer)
     if min(times) < 0:
         raise ValueError(f"steps must be >= 0, got {min(times)}")
     if method not in METHODS:
         raise ValueError(f"method must be one of {METHODS}, got {method!r}")
-    eta = None if learning_rate is None else _positive("learning_rate", learning_rate)
+    eta = None if learning_rate is None else _check.positive("learning_rate", learning_rate)
 
     def filters(lambda_max: float, _: Solution | None) -> list[Filter]:
-        rate = _learning_rate(eta, lambda_max)
+        rate = stable_learning_rate(eta, lambda_max)
         return [gradient_descent_filter(t, rate) for t in times]
 
     columns, shape = as_columns(K, "y", y)
-    settings = _Settings(_tolerance(K, tolerance), _at_least("max_products", max_products, 1))
+    settings = Settings(_tolerance(K, tolerance), _check.at_least("max_products", max_products, 1))
     if method == "lanczos":
         z, info = _filtered(K, columns, filters, settings, with_lambda_max=True)
-        info = FilterInfo(info.products, info.error, info.lambda_max, _learning_rate(eta, info.lambda_max))
+        info = FilterInfo(info.products, info.error, info.lambda_max, stable_learning_rate(eta, info.lambda_max))
     else:
-        lambda_max = _largest_eigenvalue(K, namespace(columns), settings)
-        rate = _learning_rate(eta, lambda_max)
+        lambda_max = largest_eigenvalue(K, namespace(columns), settings)
+        rate = stable_learning_rate(eta, lambda_max)
         z = _iterate(K, columns, times, rate)
         info = FilterInfo(max(times), float("nan"), lambda_max, rate)
     return _result(z, shape, single, info, full_output)
@@ -152,7 +152,7 @@ def gradient_flow(
     ndarray
         Of the shape of y, with a leading axis if ``t`` is a sequence; and a :class:`FilterInfo` if asked for.
     """
-    times, single = _sequence("t", t, _real)
+    times, single = _check.one_or_more("t", t, _check.real)
     if min(times) < 0:
         raise ValueError(f"t must be >= 0, got {min(times)}")
     filters = [gradient_flow_filter(time) for time in times]
@@ -182,7 +182,7 @@ def ridge(
     ndarray
         Of the shape of y, with a leading axis if ``noise_var`` is a sequence; and a :class:`FilterInfo` if asked for.
     """
-    variances, single = _sequence("noise_var", noise_var, _real)
+    variances, single = _check.one_or_more("noise_var", noise_var, _check.real)
     if min(variances) <= 0:
         raise ValueError(f"noise_var must be positive, got {min(variances)}")
     filters = [ridge_filter(variance) for variance in variances]
@@ -190,7 +190,9 @@ def ridge(
 
 
 @dataclass(frozen=True)
-class _Settings:
+class Settings:
+    """When Lanczos stops: at this bound on the relative error, or after so many products."""
+
     tolerance: float
     max_products: int
 
@@ -205,7 +207,7 @@ def _apply(
     full_output: bool,
 ) -> Any:
     columns, shape = as_columns(K, "y", y)
-    settings = _Settings(_tolerance(K, tolerance), _at_least("max_products", max_products, 1))
+    settings = Settings(_tolerance(K, tolerance), _check.at_least("max_products", max_products, 1))
     z, info = _filtered(K, columns, lambda *_: filters, settings, with_lambda_max=False)
     return _result(z, shape, single, info, full_output)
 
@@ -214,22 +216,22 @@ def _filtered(
     K: LinearOperator,
     y: Any,
     filters: Callable[[float, Solution | None], list[Filter]],
-    settings: _Settings,
+    settings: Settings,
     *,
     with_lambda_max: bool,
 ) -> tuple[Any, FilterInfo]:
     """f(Theta) y for each of ``filters(lambda_max)``, (filters, d, n): by the eigenpairs that K has, or by Lanczos."""
     eigenpairs = getattr(K, "spectral_filter", None)
     if eigenpairs is None:
-        return _lanczos(K, y, filters, settings, with_lambda_max=with_lambda_max)
+        return run_lanczos(K, y, filters, settings, with_lambda_max=with_lambda_max)
     return eigenpairs([f.value for f in filters(K.lambda_max, None)], y), FilterInfo(0, 0.0, K.lambda_max)
 
 
-def _lanczos(
+def run_lanczos(
     K: LinearOperator,
     y: Any,
     filters: Callable[[float, Solution | None], list[Filter]],
-    settings: _Settings,
+    settings: Settings,
     *,
     with_lambda_max: bool,
 ) -> tuple[Any, FilterInfo]:
@@ -294,17 +296,18 @@ def _as(own: Arrays, arrays: Arrays, result: Any) -> Any:
     return result if own.device is not None or arrays.device is None else arrays.to_host(result)
 
 
-def _largest_eigenvalue(K: LinearOperator, arrays: Arrays, settings: _Settings) -> float:
+def largest_eigenvalue(K: LinearOperator, arrays: Arrays, settings: Settings) -> float:
     """lambda_max, from a run of its own on ``arrays`` if no filter has found it yet."""
     known = getattr(K, "lambda_max", None)
     if known is not None:
         return float(known)
     nothing = arrays.zeros((K.shape[0], 1), K.dtype)  # beside it runs the random direction, which is all that is wanted
-    _, info = _lanczos(K, nothing, lambda *_: [ridge_filter(1.0)], settings, with_lambda_max=True)
+    _, info = run_lanczos(K, nothing, lambda *_: [ridge_filter(1.0)], settings, with_lambda_max=True)
     return info.lambda_max
 
 
-def _learning_rate(eta: float | None, lambda_max: float) -> float:
+def stable_learning_rate(eta: float | None, lambda_max: float) -> float:
+    """The step size: eta if gradient descent converges with it, 1/lambda_max by default."""
     if lambda_max == 0.0:
         return 1.0 if eta is None else eta  # a zero kernel: any step size does nothing
     if eta is None:
@@ -331,27 +334,8 @@ def _iterate(K: LinearOperator, y: Any, times: list[int], eta: float) -> Any:
     return _as(own, arrays, arrays.asarray(arrays.stack([path[t] for t in times]), K.dtype))
 
 
-def _sequence(name: str, value: Any, check: Any) -> tuple[list[Any], bool]:
-    """``value`` as a list of checked numbers, and whether it was a single one."""
-    if isinstance(value, (str, bytes)):
-        raise TypeError(f"{name} must be a number or a sequence of numbers, got {value!r}")
-    if np.ndim(value) == 0:
-        return [check(name, value.item() if isinstance(value, np.ndarray) else value)], True
-    numbers = [check(name, item) for item in value]
-    if not numbers:
-        raise ValueError(f"{name} must not be empty")
-    return numbers, False
-
-
-def _positive(name: str, value: Any) -> float:
-    number = _real(name, value)
-    if number <= 0:
-        raise ValueError(f"{name} must be positive, got {number!r}")
-    return number
-
-
 def _tolerance(K: LinearOperator, value: Any) -> float:
-    return TOLERANCE[np.dtype(K.dtype).name] if value is None else _positive("tolerance", value)
+    return TOLERANCE[np.dtype(K.dtype).name] if value is None else _check.positive("tolerance", value)
 
 
 def _result(z: Any, shape: tuple[int, ...], single: bool, info: FilterInfo, full_output: bool) -> Any:

@@ -18,6 +18,7 @@ try:
 except ImportError as error:  # pragma: no cover - depends on the installation
     raise ImportError("ntkfast.finite needs PyTorch: install it with `pip install torch`") from error
 
+from . import _check
 from .network import (
     GELU,
     Abs,
@@ -33,7 +34,6 @@ from .network import (
     ReLU,
     Sin,
     Upsample,
-    _integer,
 )
 
 __all__ = ["NTKConv2d", "NTKGraph", "empirical_ntk", "to_torch"]
@@ -318,7 +318,7 @@ def _without_weights(layer: Any, padding: str) -> torch.nn.Module:
 
 def _at_least(name: str, value: Any, least: int) -> int:
     """Return ``value`` as an int of at least ``least``, or raise naming the argument."""
-    number = _integer(name, value)
+    number = _check.integer(name, value)
     if not least <= number < 2**63:
         raise ValueError(f"{name} must be at least {least} and less than 2**63, got {number}")
     return number

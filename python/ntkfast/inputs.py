@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .network import _integer
+from . import _check
 
 __all__ = ["NoiseInput"]
 
@@ -36,7 +36,7 @@ class NoiseInput:
     def __post_init__(self) -> None:
         if not isinstance(self.shape, (tuple, list)) or len(self.shape) != 2:
             raise TypeError(f"shape must be a pair (H, W) of integers, got {self.shape!r}")
-        shape = tuple(_integer(f"shape[{n}]", side) for n, side in enumerate(self.shape))
+        shape = tuple(_check.integer(f"shape[{n}]", side) for n, side in enumerate(self.shape))
         if min(shape) < 1:
             raise ValueError(f"shape must hold integers >= 1, got {shape}")
         object.__setattr__(self, "shape", shape)

@@ -21,22 +21,20 @@ import numpy as np
 from scipy import sparse
 from scipy.sparse.linalg import LinearOperator, aslinearoperator, cg, splu
 
-from . import _engine
+from . import _check, _engine
 from ._arrays import NUMPY, to_host
 from .filters import (
     MAX_PRODUCTS,
     METHODS,
-    _lanczos,
-    _largest_eigenvalue,
-    _learning_rate,
-    _positive,
-    _sequence,
-    _Settings,
+    Settings,
+    largest_eigenvalue,
     random_direction,
+    run_lanczos,
+    stable_learning_rate,
 )
-from .kernel import NTK, _choice, _dtype, as_image, real_array
-from .network import Network, _at_least, _integer, _real, autoencoder, vanilla_cnn
-from .operators import ImageOperator, _shape
+from .kernel import NTK, as_image
+from .network import Network, as_network, autoencoder, vanilla_cnn
+from .operators import ImageOperator, as_image_shape
 from .spectral import Filter, Solution, landweber_filter
 
 __all__ = ["RestoreInfo", "restore"]
@@ -201,17 +199,17 @@ def restore(
     """
     started = time.perf_counter()
     operator = _operator(A)
-    real = _dtype(dtype)
+    real = _check.float_dtype(dtype)
     data, layout = _data(y, operator, channel_axis)
     picture = None if guide is None else as_image("guide", to_host(guide), channel_axis, real)
     image_shape = _image_shape(operator, shape, picture)
-    level = 0.0 if sigma is None else _not_negative("sigma", _real("sigma", sigma))
-    net = default_network(operator) if network is None else network
-    times, single = (None, True) if steps is None else _sequence("steps", steps, _integer)
+    level = 0.0 if sigma is None else _check.not_negative("sigma", sigma)
+    net = default_network(operator) if network is None else as_network(network)
+    times, single = (None, True) if steps is None else _check.one_or_more("steps", steps, _check.integer)
     if times is not None:
-        _not_negative("steps", min(times))
-    passes = 1 + _at_least("refine", refine, 0)
-    _choice("method", method, METHODS)
+        _check.not_negative("steps", min(times))
+    passes = 1 + _check.at_least("refine", refine, 0)
+    _check.choice("method", method, METHODS)
     report = _Report(progress, passes)
 
     # The constant image that explains the data best: m = <A 1, y>/|A 1|^2.
@@ -221,14 +219,14 @@ def restore(
     target = data - ones * mean
     if picture is None:
         picture = first_guess(operator, data, image_shape, level)
-    noise = _positive("tau", tau) * target.size * level**2
+    noise = _check.positive("tau", tau) * target.size * level**2
     goal = noise if level > 0 else NOISELESS_MISFIT**2 * float((target**2).sum())
     plan = _Plan(
         times=times,
         goal=max(goal, ROUNDING**2 * float((data**2).sum())),  # what is left of constant data is no picture
         noisy=level > 0,
-        learning_rate=None if learning_rate is None else _positive("learning_rate", learning_rate),
-        settings=_Settings(_positive("tolerance", tolerance), _at_least("max_products", max_products, 1)),
+        learning_rate=None if learning_rate is None else _check.positive("learning_rate", learning_rate),
+        settings=Settings(_check.positive("tolerance", tolerance), _check.at_least("max_products", max_products, 1)),
         method=method,
     )
 
@@ -348,9 +346,7 @@ class _Report:
     """A guess of the fraction done, and the products counted."""
 
     def __init__(self, progress: _engine.Progress | None, passes: int) -> None:
-        if progress is not None and not callable(progress):
-            raise TypeError(f"progress must be callable, got {progress!r}")
-        self._progress, self._passes = progress, passes
+        self._progress, self._passes = _check.callback("progress", progress), passes
         self._pass, self._in_pass, self._shown = 0, 0, 0.0
         self.products = 0
 
@@ -413,7 +409,7 @@ class _Plan:
     goal: float  # |A z - y|^2 at which that stops, before what the freedom of z takes from it
     noisy: bool
     learning_rate: float | None
-    settings: _Settings
+    settings: Settings
     method: str
 
 
@@ -433,19 +429,19 @@ def _descend(misfit: _Misfit, y: np.ndarray, plan: _Plan) -> _Descent:
     chosen: list[int] = []
 
     def filters(lambda_max: float, solution: Solution | None) -> list[Filter]:
-        rate = _learning_rate(plan.learning_rate, lambda_max)
+        rate = stable_learning_rate(plan.learning_rate, lambda_max)
         if plan.times is not None:
             chosen[:] = plan.times
         else:
             chosen[:] = [0 if solution is None else _discrepancy_steps(solution, y.shape[1], rate, plan)]
         return [landweber_filter(t, rate) for t in chosen]
 
-    c, info = _lanczos(misfit, y, filters, plan.settings, with_lambda_max=True)
+    c, info = run_lanczos(misfit, y, filters, plan.settings, with_lambda_max=True)
     # All times in one product.
     columns = misfit.synthesize(c.transpose(1, 0, 2).reshape(len(y), -1))
     path = columns.reshape(-1, *c.shape[::2]).transpose(1, 0, 2)
     return _Descent(
-        path, list(chosen), _learning_rate(plan.learning_rate, info.lambda_max), info.lambda_max, info.error
+        path, list(chosen), stable_learning_rate(plan.learning_rate, info.lambda_max), info.lambda_max, info.error
     )
 
 
@@ -481,8 +477,8 @@ def _discrepancy_steps(solution: Solution, channels: int, eta: float, plan: _Pla
 
 def _iterate(misfit: _Misfit, y: np.ndarray, plan: _Plan) -> _Descent:
     """z_{t+1} = z_t + eta Theta A^T (y - A z_t), step by step."""
-    lambda_max = _largest_eigenvalue(misfit, NUMPY, plan.settings)
-    eta = _learning_rate(plan.learning_rate, lambda_max)
+    lambda_max = largest_eigenvalue(misfit, NUMPY, plan.settings)
+    eta = stable_learning_rate(plan.learning_rate, lambda_max)
     channels = y.shape[1]
     y = np.concatenate([y, random_direction(len(y))], axis=1)  # beside it, for the freedom of z
     z = np.zeros((misfit.A.shape[1], channels + 1))
@@ -505,10 +501,8 @@ def _iterate(misfit: _Misfit, y: np.ndarray, plan: _Plan) -> _Descent:
     return _Descent(np.stack([path[t][:, :channels] for t in steps]), steps, eta, lambda_max, float("nan"))
 
 
-def _kernel(network: Any, picture: np.ndarray, **options: Any) -> NTK:
+def _kernel(network: Network, picture: np.ndarray, **options: Any) -> NTK:
     """Theta of a picture (H, W, C) less its mean, mirrored below and to the right where the network needs it."""
-    if not isinstance(network, Network):
-        raise TypeError(f"network must be an ntkfast.Network, got {network!r}")
     missing = [-n % network.multiple for n in picture.shape[:2]]
     centred = picture - picture.mean(axis=(0, 1))
     return NTK(network, np.pad(centred, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="symmetric"), **options)
@@ -551,10 +545,10 @@ def _data(y: Any, A: LinearOperator, channel_axis: int | None) -> tuple[np.ndarr
     known, data_shape = getattr(A, "known", None), getattr(A, "data_shape", (n,))
     shapes = [(n,)] + [s for s in (data_shape, None if known is None else known.shape) if s not in (None, (n,))]
     # Missing pixels may be NaN: they are dropped before anything is checked.
-    array = np.asarray(value) if known is not None else real_array("y", value)
+    array = np.asarray(value) if known is not None else _check.real_array("y", value)
     axis = None
     if channel_axis is not None:
-        axis = _integer("channel_axis", channel_axis)
+        axis = _check.integer("channel_axis", channel_axis)
         if not -array.ndim <= axis < array.ndim:
             raise ValueError(f"channel_axis must be an axis of y, which has shape {array.shape}, got {axis}")
         array = np.moveaxis(array, axis, -1)
@@ -567,7 +561,7 @@ def _data(y: Any, A: LinearOperator, channel_axis: int | None) -> tuple[np.ndarr
             f"got {np.shape(value)}"
         )
     if known is not None:
-        array = real_array("y", array[known] if lead == known.shape else array)
+        array = _check.real_array("y", array[known] if lead == known.shape else array)
     kept = array.dtype if np.asarray(value).dtype == np.float32 else np.dtype(np.float64)
     if axis is not None and axis == len(lead):
         axis = -1  # the last of y is the last of the result, which may have another number of axes
@@ -580,7 +574,7 @@ def _image_shape(A: LinearOperator, shape: Any, guide: np.ndarray | None) -> tup
     if isinstance(A, ImageOperator):
         said["A"] = A.image_shape
     if shape is not None:
-        said["shape"] = _shape(shape)
+        said["shape"] = as_image_shape(shape)
     if guide is not None:
         said["guide"] = (guide.shape[0], guide.shape[1])
     if not said:
@@ -592,9 +586,3 @@ def _image_shape(A: LinearOperator, shape: Any, guide: np.ndarray | None) -> tup
                 f"(A has {A.shape[1]} columns), got {wanted}"
             )
     return next(iter(said.values()))
-
-
-def _not_negative(name: str, number: float) -> float:
-    if number < 0:
-        raise ValueError(f"{name} must be >= 0, got {number}")
-    return number

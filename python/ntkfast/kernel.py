@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from scipy.sparse.linalg import LinearOperator
 
-from . import _cuda, _engine
+from . import _check, _cuda, _engine
 from ._arrays import NUMPY, Arrays, cupy_arrays, namespace, to_host
 from .inputs import NoiseInput
-from .network import Network, _integer
+from .network import Network, as_network
 
 __all__ = ["NTK"]
 
@@ -82,7 +82,7 @@ class PixelOperator(LinearOperator):  # type: ignore[misc]
         """
         place = []
         for name, value, size in (("row", row, self.image_shape[0]), ("col", col, self.image_shape[1])):
-            number = _integer(name, value)
+            number = _check.integer(name, value)
             if not 0 <= number < size:
                 raise ValueError(f"{name} must lie between 0 and {size - 1}, got {number}")
             place.append(number)
@@ -158,14 +158,12 @@ class NTK(PixelOperator):
         threads: int | None = None,
         progress: _engine.Progress | None = None,
     ) -> None:
-        if not isinstance(network, Network):
-            raise TypeError(f"network must be an ntkfast.Network, got {network!r}")
-        self.kernel = _choice("kernel", kernel, KERNELS)
+        as_network(network)
+        self.kernel = _check.choice("kernel", kernel, KERNELS)
         if self.kernel == "ntk" and not network.trainable:
             raise ValueError("network must have a trainable Conv for kernel='ntk', got all of them frozen")
-        if progress is not None and not callable(progress):
-            raise TypeError(f"progress must be callable, got {progress!r}")
-        real = _dtype(dtype)
+        _check.callback("progress", progress)
+        real = _check.float_dtype(dtype)
         noise = isinstance(image, NoiseInput)
         image_device = None if noise else namespace(image).device
         pixels = np.zeros((*image.shape, 1)) if noise else as_image("image", to_host(image), channel_axis, real)
@@ -191,7 +189,7 @@ class NTK(PixelOperator):
             self._require_host_fields()
         smaller = "use a smaller image" if self._card is None else "use a smaller image, or device='cpu'"
         self._require_memory("the engine's fields and one product", bytes_needed["stream"], smaller)
-        self.storage = self._choose_storage(_choice("storage", storage, STORAGES), bytes_needed)
+        self.storage = self._choose_storage(_check.choice("storage", storage, STORAGES), bytes_needed)
         self._engine = self._make_engine(pixels[None], self._card)
         self._image = None if self._card is None else pixels[None]  # for _cpu_engine
         self._spectrum: np.ndarray | None = None
@@ -438,49 +436,13 @@ def fourier_bytes(network: Network, shape: tuple[int, int]) -> int:
     return 16 * network.multiple**2 * shape[0] * shape[1]
 
 
-def _choice(name: str, value: Any, choices: tuple[str, ...]) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{name} must be one of {choices}, got {value!r}")
-    if value not in choices:
-        raise ValueError(f"{name} must be one of {choices}, got {value!r}")
-    return value
-
-
-def _dtype(value: Any) -> np.dtype[Any]:
-    try:
-        dtype: np.dtype[Any] = np.dtype(value)
-    except TypeError as error:
-        raise TypeError(f"dtype must be 'float32' or 'float64', got {value!r}") from error
-    if dtype not in (np.float32, np.float64) or value is None:
-        raise ValueError(f"dtype must be 'float32' or 'float64', got {value!r}")
-    return dtype
-
-
-def real_array(name: str, value: Any) -> np.ndarray:
-    """``value`` as a finite real array of float32 or float64, or an error naming the argument."""
-    try:
-        array = np.asarray(value)
-    except ValueError as error:  # rows of unequal length
-        raise ValueError(f"{name} must be a real numeric array: {error}") from error
-    if array.dtype.kind not in "fiub":
-        raise TypeError(f"{name} must be a real numeric array, got dtype {array.dtype}")
-    if array.dtype.kind != "f" or array.dtype.itemsize not in (4, 8):
-        array = array.astype(np.float64)
-    if array.size == 0:
-        raise ValueError(f"{name} must not be empty, got shape {array.shape}")
-    if not np.isfinite(array).all():
-        count = int(array.size - np.isfinite(array).sum())
-        raise ValueError(f"{name} must be finite, got {count} NaN or infinite values")
-    return array
-
-
 def as_image(name: str, value: Any, channel_axis: int | None, dtype: np.dtype[Any]) -> np.ndarray:
     """``value`` as float64 of shape (H, W, C)."""
-    array = real_array(name, value)
+    array = _check.real_array(name, value)
     if array.ndim == 2:
         array = array[:, :, None]
     elif array.ndim == 3:
-        axis = _integer("channel_axis", -1 if channel_axis is None else channel_axis)
+        axis = _check.integer("channel_axis", -1 if channel_axis is None else channel_axis)
         if not -3 <= axis < 3:
             raise ValueError(f"channel_axis must lie between -3 and 2, got {axis}")
         array = np.moveaxis(array, axis, -1)
@@ -549,7 +511,7 @@ def _array_on_card(operator: LinearOperator, arrays: Arrays, name: str, value: A
 def as_columns(operator: LinearOperator, name: str, value: Any) -> tuple[Any, tuple[int, ...]]:
     """``value`` as (d, n) and its own shape, where it is shaped as vectors over pixels or as an image."""
     arrays = namespace(value)
-    array = real_array(name, value) if arrays is NUMPY else _array_on_card(operator, arrays, name, value)
+    array = _check.real_array(name, value) if arrays is NUMPY else _array_on_card(operator, arrays, name, value)
     d, shape = operator.shape[0], tuple(array.shape)
     image_shape = getattr(operator, "image_shape", None)
     if len(shape) in (1, 2) and shape[0] == d:

@@ -23,10 +23,9 @@ from typing import Any
 import numpy as np
 import scipy.linalg
 
-from . import _engine
+from . import _check, _engine
 from ._arrays import namespace
 from .kernel import COLUMNS_PER_SWEEP, NTK, PixelOperator, as_pixels, require_device
-from .network import _at_least, _choice, _integer
 from .spectral import Function
 
 __all__ = ["ErrorEstimate", "LowRank", "nystrom", "randomized"]
@@ -190,7 +189,7 @@ class LowRank(PixelOperator):
         _require_ntk(K)
         if K.image_shape != self.image_shape:
             raise ValueError(f"K must be the kernel of an image of {self.image_shape} pixels, got {K.image_shape}")
-        count, rng = _at_least("samples", samples, 2), np.random.default_rng(_at_least("seed", seed, 0))
+        count, rng = _check.at_least("samples", samples, 2), np.random.default_rng(_check.at_least("seed", seed, 0))
         d = self.shape[0]
         _require_memory("samples", min(count, d), K, doubles=3)
         if self._trace <= 0:
@@ -337,7 +336,7 @@ def nystrom(
     >>> z = gradient_descent(nystrom(K, 500), y, steps=[10, 100])           # doctest: +SKIP
     """
     _require_ntk(K)
-    rng = np.random.default_rng(_at_least("seed", seed, 0))
+    rng = np.random.default_rng(_check.at_least("seed", seed, 0))
     pixels = _landmarks(landmarks, m, K.image_shape, rng)
     _require_memory("m", len(pixels), K)
     columns = K.columns(pixels)
@@ -384,8 +383,8 @@ def randomized(K: NTK, rank: int, *, sweeps: int = 1, oversampling: int = OVERSA
     _require_ntk(K)
     d = K.shape[0]
     kept = _between("rank", rank, d)
-    count, extra = _at_least("sweeps", sweeps, 1), _at_least("oversampling", oversampling, 0)
-    rng = np.random.default_rng(_at_least("seed", seed, 0))
+    count, extra = _check.at_least("sweeps", sweeps, 1), _check.at_least("oversampling", oversampling, 0)
+    rng = np.random.default_rng(_check.at_least("seed", seed, 0))
     k = min(kept + extra, d)
     _require_memory("rank + oversampling", k, K, doubles=2, products=True)
 
@@ -424,7 +423,7 @@ def lattice(shape: tuple[int, int], m: int) -> np.ndarray:
 def _landmarks(landmarks: Any, m: Any, shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
     d = shape[0] * shape[1]
     if isinstance(landmarks, str):
-        kind = _choice("landmarks", landmarks, LANDMARKS)
+        kind = _check.choice("landmarks", landmarks, LANDMARKS)
         if m is None:
             raise ValueError(f"m must be given with landmarks={kind!r}")
         count = _between("m", m, d)
@@ -436,7 +435,7 @@ def _landmarks(landmarks: Any, m: Any, shape: tuple[int, int], rng: np.random.Ge
     twice = ordered[1:][np.diff(ordered) == 0]
     if twice.size:
         raise ValueError(f"landmarks must be distinct, got {int(twice[0])} more than once")
-    if m is not None and _integer("m", m) != len(pixels):
+    if m is not None and _check.integer("m", m) != len(pixels):
         raise ValueError(f"m must be the number of landmarks, {len(pixels)}, or None, got {m}")
     return pixels
 
@@ -547,7 +546,7 @@ def _require_ntk(K: Any) -> None:
 
 
 def _between(name: str, value: Any, d: int) -> int:
-    number = _integer(name, value)
+    number = _check.integer(name, value)
     if not 1 <= number <= d:
         raise ValueError(f"{name} must lie between 1 and {d}, the number of pixels, got {number}")
     return number

@@ -7,11 +7,11 @@ that of the limit of infinite width, where only the architecture and the varianc
 
 from __future__ import annotations
 
-import math
-import numbers
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from typing import Any
+
+from . import _check
 
 __all__ = [
     "GELU",
@@ -35,40 +35,6 @@ __all__ = [
 PADDINGS = ("zeros", "circular")
 MODES = ("bilinear", "nearest")
 MERGES = ("concat", "add")
-
-
-def _real(name: str, value: Any) -> float:
-    """Return ``value`` as a finite float, or raise naming the argument."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{name} must be a real number, got {value!r}")
-    number = float(value)
-    if not math.isfinite(number):
-        raise ValueError(f"{name} must be finite, got {number!r}")
-    return number
-
-
-def _integer(name: str, value: Any) -> int:
-    """Return ``value`` as an int, or raise naming the argument."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-        raise TypeError(f"{name} must be an integer, got {value!r}")
-    return int(value)
-
-
-def _at_least(name: str, value: Any, least: int) -> int:
-    """Return ``value`` as an int of ``least`` or more, or raise naming the argument."""
-    number = _integer(name, value)
-    if number < least:
-        raise ValueError(f"{name} must be at least {least}, got {number}")
-    return number
-
-
-def _choice(name: str, value: Any, choices: tuple[str, ...]) -> str:
-    """Return ``value`` if it is one of the strings ``choices``, or raise naming the argument."""
-    if not isinstance(value, str):
-        raise TypeError(f"{name} must be one of {choices}, got {value!r}")
-    if value not in choices:
-        raise ValueError(f"{name} must be one of {choices}, got {value!r}")
-    return value
 
 
 class _Layer:
@@ -114,13 +80,13 @@ class Conv(_Layer):
     trainable: bool = field(default=True, kw_only=True)
 
     def __post_init__(self) -> None:
-        k = _integer("kernel_size", self.kernel_size)
+        k = _check.integer("kernel_size", self.kernel_size)
         if k < 1 or k % 2 == 0:
             raise ValueError(f"kernel_size must be an odd integer >= 1, got {k}")
-        stride = _integer("stride", self.stride)
+        stride = _check.integer("stride", self.stride)
         if stride not in (1, 2):
             raise ValueError(f"stride must be 1 or 2, got {stride}")
-        w, b = _real("weight_var", self.weight_var), _real("bias_var", self.bias_var)
+        w, b = _check.real("weight_var", self.weight_var), _check.real("bias_var", self.bias_var)
         if w <= 0:
             raise ValueError(f"weight_var must be positive, got {w!r}")
         if b < 0:
@@ -151,7 +117,7 @@ class LeakyReLU(_Layer):
     slope: float
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "slope", _real("slope", self.slope))
+        object.__setattr__(self, "slope", _check.real("slope", self.slope))
 
 
 @dataclass(frozen=True, repr=False)
@@ -195,7 +161,7 @@ class Cos(_Layer):
 
 
 def _factor(value: Any) -> int:
-    number = _integer("factor", value)
+    number = _check.integer("factor", value)
     if number != 2:
         raise ValueError(f"factor must be 2 (use two layers for 4), got {number}")
     return number
@@ -242,7 +208,7 @@ class Upsample(_Layer):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "factor", _factor(self.factor))
-        _choice("mode", self.mode, MODES)
+        _check.choice("mode", self.mode, MODES)
 
 
 @dataclass(frozen=True, repr=False)
@@ -321,10 +287,10 @@ class Skip(_Layer):
         branch = _as_layers("layers", layers)
         if not branch:
             raise ValueError("layers of a Skip must hold at least one layer, got none")
-        share = _real("share", share)
+        share = _check.real("share", share)
         if not 0 < share < 1:
             raise ValueError(f"share must lie strictly between 0 and 1, got {share!r}")
-        if _choice("merge", merge, MERGES) == "add" and share != DEFAULT_SHARE:
+        if _check.choice("merge", merge, MERGES) == "add" and share != DEFAULT_SHARE:
             raise ValueError(f"share is the share of a concat and must be left out with merge='add', got {share!r}")
         object.__setattr__(self, "layers", branch)
         object.__setattr__(self, "merge", merge)
@@ -564,7 +530,7 @@ class Network:
                 f"{place}: use Upsample"
             )
         object.__setattr__(self, "layers", checked)
-        object.__setattr__(self, "padding", _choice("padding", padding, PADDINGS))
+        object.__setattr__(self, "padding", _check.choice("padding", padding, PADDINGS))
         object.__setattr__(self, "_nodes", tuple(graph.nodes))
 
     def graph(self) -> tuple[Node, ...]:
@@ -690,7 +656,7 @@ class Network:
 
 
 def _count(name: str, value: Any) -> int:
-    number = _integer(name, value)
+    number = _check.integer(name, value)
     if number < 1:
         raise ValueError(f"{name} must be an integer >= 1, got {number}")
     return number
@@ -782,3 +748,12 @@ def unet(
     for _ in range(_count("levels", levels)):
         layers = [*hidden, Skip([AvgPool(), *layers, Upsample(mode=upsample)], share=share), *hidden]
     return Network([*layers, Conv(1)], padding=padding)
+
+
+def as_network(value: Any, *, trainable: bool = False) -> Network:
+    """The argument ``network``, or an error; ``trainable``: one convolution at least must be so."""
+    if not isinstance(value, Network):
+        raise TypeError(f"network must be an ntkfast.Network, got {value!r}")
+    if trainable and not value.trainable:
+        raise ValueError("network must have a trainable Conv, got all of them frozen")
+    return value

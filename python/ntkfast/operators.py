@@ -13,8 +13,7 @@ import numpy as np
 from scipy import signal, sparse
 from scipy.sparse.linalg import LinearOperator
 
-from .kernel import _choice, real_array
-from .network import _integer
+from . import _check
 
 __all__ = ["ImageOperator", "blurring", "downsampling", "inpainting"]
 
@@ -90,7 +89,7 @@ def inpainting(mask: Any) -> ImageOperator:
     TypeError, ValueError
         If the mask has not two dimensions, holds anything but 0 and 1, or no known pixel.
     """
-    array = real_array("mask", mask)
+    array = _check.real_array("mask", mask)
     if array.ndim != 2:
         raise ValueError(f"mask must have 2 dimensions, got shape {array.shape}")
     if not np.isin(array, (0, 1)).all():
@@ -130,11 +129,11 @@ def blurring(kernel: Any, shape: tuple[int, int], boundary: str = "reflect") -> 
     TypeError, ValueError
         If an argument is of the wrong kind or out of range; the message names it.
     """
-    psf = real_array("kernel", kernel).astype(np.float64)
+    psf = _check.real_array("kernel", kernel).astype(np.float64)
     if psf.ndim != 2:
         raise ValueError(f"kernel must have 2 dimensions, got shape {psf.shape}")
-    height, width = _shape(shape)
-    mode = BOUNDARIES[_choice("boundary", boundary, tuple(BOUNDARIES))]
+    height, width = as_image_shape(shape)
+    mode = BOUNDARIES[_check.choice("boundary", boundary, tuple(BOUNDARIES))]
     rows, cols = (_padding(n, k, mode) for n, k in zip((height, width), psf.shape, strict=True))
     psf = psf[:, :, None]
     flipped = psf[::-1, ::-1]
@@ -167,8 +166,8 @@ def downsampling(shape: tuple[int, int], factor: int) -> ImageOperator:
     TypeError, ValueError
         If an argument is of the wrong kind or out of range; the message names it.
     """
-    height, width = _shape(shape)
-    number = _integer("factor", factor)
+    height, width = as_image_shape(shape)
+    number = _check.integer("factor", factor)
     if number < 1:
         raise ValueError(f"factor must be at least 1, got {number}")
     if height % number or width % number:
@@ -182,10 +181,10 @@ def downsampling(shape: tuple[int, int], factor: int) -> ImageOperator:
     )
 
 
-def _shape(shape: Any) -> tuple[int, int]:
+def as_image_shape(shape: Any) -> tuple[int, int]:
     if not isinstance(shape, (tuple, list)) or len(shape) != 2:
         raise TypeError(f"shape must be two integers (H, W), got {shape!r}")
-    height, width = (_integer("shape", n) for n in shape)
+    height, width = (_check.integer("shape", n) for n in shape)
     if min(height, width) < 1:
         raise ValueError(f"shape must be two positive integers, got {(height, width)}")
     return height, width

@@ -216,7 +216,8 @@ class BlockLanczos:
             part = self._arrays.asarray(coefficients[:, start:stop], self._dtype)
             out = out + slab[:, :, : stop - start] @ part
             start = stop
-        return out.reshape(*out.shape[:2], len(each), each[0].shape[2]).transpose(2, 0, 1, 3)
+        n = each[0].shape[2]
+        return self._arrays.stack([out[:, :, k * n : (k + 1) * n] for k in range(len(each))])
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,7 @@ import numpy as np
 from scipy.interpolate import CubicHermiteSpline
 from scipy.special import gammaln
 
-from .kernel import real_array
-from .network import _real
+from . import _check
 
 __all__ = ["PoissonGaussian"]
 
@@ -102,7 +101,7 @@ class PoissonGaussian:
     sigma: float = 0.0
 
     def __post_init__(self) -> None:
-        gain, sigma = _real("gain", self.gain), _real("sigma", self.sigma)
+        gain, sigma = _check.real("gain", self.gain), _check.real("sigma", self.sigma)
         if not SMALLEST_GAIN <= gain <= LARGEST_GAIN:
             raise ValueError(f"gain must be > 0, from {SMALLEST_GAIN:g} to {LARGEST_GAIN:g}, got {gain!r}")
         if not 0 <= sigma <= LARGEST_RATIO * gain:
@@ -127,7 +126,7 @@ class PoissonGaussian:
         TypeError, ValueError
             If x is not a finite real array, is empty, has a negative value, or is too large for float64.
         """
-        mean = real_array("x", x).astype(np.float64)
+        mean = _check.real_array("x", x).astype(np.float64)
         if mean.min() < 0:
             raise ValueError(f"x must be >= 0, being the mean of counts, got {mean.min():g}")
         with np.errstate(over="ignore"):
@@ -153,7 +152,7 @@ class PoissonGaussian:
             If y is not a finite real array, is empty, or is too large for float64.
         """
         # In units of gain, so that the squares of a small gain do not vanish.
-        data = real_array("y", y).astype(np.float64)
+        data = _check.real_array("y", y).astype(np.float64)
         with np.errstate(over="ignore"):
             root = np.sqrt(np.maximum(0.0, data / self.gain + (ANSCOMBE + (self.sigma / self.gain) ** 2)))
         return _finite("y", 2.0 * root)
@@ -176,7 +175,7 @@ class PoissonGaussian:
         TypeError, ValueError
             If u is not a finite real array, is empty, or is too large for float64.
         """
-        means = real_array("u", u).astype(np.float64)
+        means = _check.real_array("u", u).astype(np.float64)
         ratio = self.sigma / self.gain
         with np.errstate(over="ignore"):
             counts = self._series(means, ratio)

@@ -154,8 +154,8 @@ def _by_risk(
         image_filter = crops.make(guide, seen)
         results = image_filter.path(STEPS, advance)
         risks = np.array([risk(z) for z in results])
-        lowest = int(np.argmin(risks))
-        time = _lowest(np.log(STEPS), risks) * image_filter.learning_rate
+        lowest, steps = _lowest(np.log(STEPS), risks)
+        time = steps * image_filter.learning_rate
         if lowest == len(STEPS) - 1:  # hardly any noise: the best time lies beyond the grid
             time = max(time, float(calibrated_time(crops, KAPPA[-1], POWER[-1])))
         times.append(time)
@@ -163,14 +163,14 @@ def _by_risk(
     return times
 
 
-def _lowest(log_steps: np.ndarray, risk: np.ndarray) -> float:
-    """Steps at the vertex of the parabola through the lowest point and its neighbours."""
+def _lowest(log_steps: np.ndarray, risk: np.ndarray) -> tuple[int, float]:
+    """Index of the lowest point, and the steps at the vertex of the parabola through it and its neighbours."""
     n = int(np.argmin(risk))
     if n in (0, len(risk) - 1):
-        return float(np.exp(log_steps[n]))
+        return n, float(np.exp(log_steps[n]))
     curve = np.polynomial.Polynomial.fit(log_steps[n - 1 : n + 2], risk[n - 1 : n + 2], 2)
     vertex = curve.deriv().roots()
-    return float(np.exp(vertex[0].real if len(vertex) else log_steps[n]))
+    return n, float(np.exp(vertex[0].real if len(vertex) else log_steps[n]))
 
 
 RULES: dict[str, Rule] = {"calibrated": calibrated, "recorrupted": recorrupted, "sure": sure, "held_out": held_out}

@@ -12,9 +12,11 @@ transform, docs/math.md), and the differences are trained for a share of the tim
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeVar
 
 import numpy as np
@@ -36,6 +38,7 @@ TOLERANCE = 1e-3
 MAX_PRODUCTS = 40
 WHOLE_MAX_PRODUCTS = 200
 MAX_STEPS = 10**9  # eigenvalues below 1e-9 of the trace are rounding errors: more steps fit nothing but these
+BATCHES_AHEAD = 2  # of each worker, begun or done before the oldest is blended
 TILES_CHECKED = 8  # of a batch, for convergence; the eigenvalue problems of all would take longer than the products
 
 
@@ -146,8 +149,16 @@ class TileFilter(ImageFilter):
             yield from ((which, work(which)) for which in batches)
             return
         pool = ThreadPoolExecutor(self._workers)
+        running: deque[tuple[slice, Future[Result]]] = deque()
         try:
-            yield from zip(batches, pool.map(work, batches), strict=True)
+            for which in batches:
+                running.append((which, pool.submit(work, which)))
+                if len(running) > BATCHES_AHEAD * self._workers:  # results that wait for their turn take memory
+                    done, future = running.popleft()
+                    yield done, future.result()
+            while running:
+                done, future = running.popleft()
+                yield done, future.result()
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -230,6 +241,7 @@ class TileFilter(ImageFilter):
 class WholeFilter(ImageFilter):
     """The filter of whole images, one after the other: exact, or with landmarks in place of all pixels."""
 
+    @cached_property
     def _operators(self) -> list[Any]:
         s = self._setting
         images, _ = _centred(self._guide, None)
@@ -238,14 +250,14 @@ class WholeFilter(ImageFilter):
 
     def _largest_trace(self) -> float:
         weights = 1.0 if self._weights is None else self._weights.reshape(len(self._guide), -1)
-        diagonals = np.stack([K.diagonal() for K in self._operators()])
+        diagonals = np.stack([K.diagonal() for K in self._operators])
         return float((weights * diagonals).sum(axis=1).max())
 
     def path(self, steps: Sequence[int], advance: Advance) -> list[np.ndarray]:
         """Images (n, H, W, C) after each number of steps."""
         target, means = _centred(self._target, self._weights)
         out = np.empty((len(steps), *target.shape))
-        for n, K in enumerate(self._operators()):
+        for n, K in enumerate(self._operators):
             operator = K if self._setting.landmarks is None else nystrom(K, min(self._setting.landmarks, K.shape[0]))
             out[:, n] = self._descend(operator, target[n], None if self._weights is None else self._weights[n], steps)
             advance(1)
