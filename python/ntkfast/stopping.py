@@ -31,10 +31,11 @@ HELD_OUT_STRIDE = 4  # one pixel in so many, along both axes, is held out
 HELD_OUT_PHASES = ((0, 0), (2, 2))
 
 # kappa_n and power_n of each pass, for the default network, tiles and chroma_time: fitted to the best times of the
-# tuning pictures at noise levels 10, 25 and 50 by ``python -m bench.quality.stopping --fit``.  Were Theta the
-# covariance of the clean tiles up to a fixed factor, the power would be 0: gradient flow to the time t does much as
-# ridge regression with the noise variance 1/t.
-KAPPA, POWER = (0.005, 0.075), (0.0, 0.5)
+# tuning pictures at noise levels 10, 25 and 50 by ``python -m bench.quality.stopping --fit --size 80``, rounded.  Were
+# Theta the covariance of the clean tiles up to a fixed factor, the power would be 0: gradient flow to the time t does
+# much as ridge regression with the noise variance 1/t.  In pass 1 Theta is made of the noisy tiles, and the shorter
+# time the more the noise hides their contrast.
+KAPPA, POWER = (0.0085, 0.072), (-0.6, 0.6)
 
 # Filter of (guide, target), crops of the weights included.
 MakeFilter = Callable[[np.ndarray, np.ndarray], ImageFilter]
