@@ -132,6 +132,21 @@ def test_the_distance_to_the_closed_form_falls_as_one_over_the_root_of_the_width
     assert errors[-1] < 0.15
 
 
+@pytest.mark.parametrize(("optimizer", "rate", "l2", "linf"), [("gd", 0.01, -0.5, -1.5), ("adam", 0.3, 0.0, -1.0)])
+def test_weights_between_hidden_layers_move_by_these_powers_of_the_width(optimizer, rate, l2, linf):
+    x, widths, norms = noise(6, 6, 1, seed=20), np.array([16, 48, 144]), ("l2", "linf")
+    changes = []
+    for width in widths:
+        modules = [to_torch(vanilla_cnn(2, 3), int(width), 1, seed) for seed in range(6)]
+        runs = [train(m, x, x, optimizer=optimizer, steps=5, learning_rate=rate) for m in modules]
+        changes.append([np.mean([getattr(run, f"weight_change_{n}")["2"][-1] for run in runs]) for n in norms])
+    if optimizer == "gd":
+        # The largest of c^2 products of two normal variables, of which there are c each, grows as log c.
+        changes = changes / np.column_stack([np.ones(3), np.log(widths)])
+    slopes = np.polyfit(np.log(widths), np.log(changes), 1)[0]
+    assert np.abs(slopes - (l2, linf)).max() < 0.1
+
+
 # --- Adam ---------------------------------------------------------------------------------------------------------
 
 

@@ -1,7 +1,7 @@
 """Training of a finite network on one image, with what the closed form says about it recorded on the way.
 
-The loss is L = 1/2 sum (z - y)^2 over pixels and channels.  With the trained parameters q, J = dz/dq and Theta_hat = J J^T
-a step of gradient descent of size eta moves the output by
+The loss is L = 1/2 sum (z - y)^2 over pixels and channels.  With the trained parameters q, J = dz/dq and
+Theta_hat = J J^T, a step of gradient descent of size eta moves the output by
 
     z_{t+1} = z_t - eta J J^T (z_t - y) + O(eta^2) = z_t + eta Theta_hat_t (y - z_t) + O(eta^2)
 
