@@ -97,8 +97,7 @@ def stein_fixed(trial: Trial) -> float:
 CHOICES: dict[str, Callable[[Trial], float]] = {
     **{rule: by_rule(rule) for rule in RULES},
     "calibrated, sigma estimated": by_rule("calibrated", estimated=True),
-    "calibrated, Lanczos of all tiles": by_rule("calibrated", all_tiles=True),
-    "recorrupted, Lanczos of all tiles": by_rule("recorrupted", all_tiles=True),
+    "sure, Lanczos of all tiles": by_rule("sure", all_tiles=True),
     "recorrupted, each tile": tile_recorrupted,
     "Stein, Theta fixed": stein_fixed,
     "Stein, Theta fixed, each tile": tile_stein_fixed,
