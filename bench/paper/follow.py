@@ -11,6 +11,7 @@ at the same step: relative distance |f_t - f_0 - z_t| / |z_t| at the t where z_t
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -40,7 +41,6 @@ PSNR_GAP = 0.25  # dB; bound on the difference of the PSNRs there
 # Halve the step size until it is below this over the largest eigenvalue of the network's own kernel at the start; at 2
 # gradient descent diverges, and the kernel still moves.
 STABLE = 1.5
-MOST_HALVINGS = 6
 
 CURVE_POINTS = 24  # recorded steps
 BEYOND = 3.0  # the curves go on to this many times the best t
@@ -76,21 +76,17 @@ def run(settings: dict[str, Any], tools: Tools) -> Result:
     """Train one network, and compare it with the closed form."""
     from ntkfast.finite import train
 
-    network = ARCHITECTURES[settings["architecture"]]
     image = crop(settings["side"])
-    K = nf.NTK(network, image.noisy, dtype="float64")
-    all_times = range(settings["most_steps"] + 1)
-    path, info = nf.gradient_descent(K, image.noisy, steps=all_times, full_output=True)
-    best = int(np.argmax([image.psnr(z) for z in path]))
+    K, lambda_max, best = closed_form(settings["architecture"], settings["side"], settings["most_steps"])
     last = min(round(BEYOND * best), settings["most_steps"]) if settings["curve"] else best
     times = sorted({0, best, *np.geomspace(1, max(last, 1), CURVE_POINTS).round().astype(int).tolist()})
 
-    module = finite_network(network, settings["width"], settings["seed"], tools.device)
+    module = finite_network(ARCHITECTURES[settings["architecture"]], settings["width"], settings["seed"], tools.device)
     own = largest_eigenvalue(module, image.noisy)
-    halvings = next(
-        n for n in range(MOST_HALVINGS + 1) if own * info.learning_rate / 2**n <= STABLE or n == MOST_HALVINGS
-    )
-    rate, factor = info.learning_rate / 2**halvings, 2**halvings
+    # The least n >= 0 with own / (2^n lambda_max) <= STABLE.
+    halvings = max(0, math.ceil(math.log2(own / (STABLE * lambda_max))))
+    factor = 2**halvings
+    rate = 1 / (factor * lambda_max)
     training = train(
         module,
         image.noisy,
@@ -107,7 +103,7 @@ def run(settings: dict[str, Any], tools: Tools) -> Result:
         "noisy_psnr": image.psnr(image.noisy),
         "best_step": best,
         "cut": best == settings["most_steps"],
-        "lambda_max": info.lambda_max,
+        "lambda_max": lambda_max,
         "own_lambda_max": own,
         "halvings": halvings,
         "distance": distance(training.outputs[at], exact[at]),
@@ -118,6 +114,15 @@ def run(settings: dict[str, Any], tools: Tools) -> Result:
     return Result(values, {"output": training.outputs[at].astype(np.float32), "exact": exact[at]})
 
 
+@functools.lru_cache(maxsize=8)
+def closed_form(architecture: str, side: int, most_steps: int) -> tuple[nf.NTK, float, int]:
+    """The exact kernel, its largest eigenvalue, and the step up to ``most_steps`` of the best PSNR."""
+    image = crop(side)
+    K = nf.NTK(ARCHITECTURES[architecture], image.noisy, dtype="float64")
+    path, info = nf.gradient_descent(K, image.noisy, steps=range(most_steps + 1), full_output=True)
+    return K, info.lambda_max, int(np.argmax([image.psnr(z) for z in path]))
+
+
 def largest_eigenvalue(module: Any, x: np.ndarray) -> float:
     """That of the network's tangent kernel at its present weights, to a per cent."""
     from scipy.sparse.linalg import eigsh
@@ -126,7 +131,7 @@ def largest_eigenvalue(module: Any, x: np.ndarray) -> float:
 
     K = empirical_ntk(module, x)
     start = np.random.default_rng(0).standard_normal(K.shape[0]).astype(K.dtype)
-    return float(eigsh(K, 1, which="LA", tol=0.01, v0=start, return_eigenvectors=False)[0])
+    return float(eigsh(K, 1, which="LA", ncv=6, tol=0.01, v0=start, return_eigenvectors=False)[0])
 
 
 def distance(z: np.ndarray, exact: np.ndarray) -> float:
@@ -253,7 +258,7 @@ def distance_figure(records: Sequence[Record]) -> Figure:
     """Log-log plot of the distance over the width."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6.4, 4.6), layout="constrained")
+    figure = Figure(figsize=(8.2, 4.4), layout="constrained")
     axes = figure.subplots()
     seen = set()
     for name, label in LABELS.items():
@@ -283,19 +288,20 @@ def distance_figure(records: Sequence[Record]) -> Figure:
     logarithmic(axes, sorted(seen))
     axes.set_ylabel(r"relative distance $\|z_{network}-z_{NTK}\|\,/\,\|z_{NTK}\|$")
     axes.set_title("Trained network against its closed form, best step")
-    axes.legend(frameon=False, fontsize="small")
+    figure.legend(loc="outside right upper", frameon=False, fontsize="small")
     return figure
 
 
 def logarithmic(axes: Any, widths: Sequence[int]) -> None:
     """Both axes logarithmic; the widths as whole numbers, other ticks in plain decimals."""
-    from matplotlib.ticker import FuncFormatter, NullLocator
+    from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
     axes.set_xticks(widths, [str(width) for width in widths])
     axes.xaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("width c (channels of each hidden layer)")
     axes.grid(alpha=0.25)
 
@@ -304,6 +310,7 @@ def psnr_figure(records: Sequence[Record]) -> Figure:
     """A panel for each architecture."""
     from matplotlib import colormaps
     from matplotlib.figure import Figure
+    from matplotlib.ticker import NullFormatter
 
     names = [name for name in LABELS if of(records, name)]
     widths = sorted({record.settings["width"] for record in records if record.settings["curve"]})
@@ -324,6 +331,7 @@ def psnr_figure(records: Sequence[Record]) -> Figure:
         axes.axhline(longest["noisy_psnr"], color="0.6", linewidth=0.8, linestyle=":")
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_xlabel("step of gradient descent")
         axes.set_title(LABELS[name])
         axes.grid(alpha=0.25)
