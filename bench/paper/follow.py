@@ -294,12 +294,13 @@ def distance_figure(records: Sequence[Record]) -> Figure:
 
 def logarithmic(axes: Any, widths: Sequence[int]) -> None:
     """Both axes logarithmic; the widths as whole numbers, other ticks in plain decimals."""
-    from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
     axes.set_xticks(widths, [str(width) for width in widths])
     axes.xaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("width c (channels of each hidden layer)")
