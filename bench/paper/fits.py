@@ -29,7 +29,7 @@ class PowerLaw:
         return float(self.level * width**self.slope)
 
     def __str__(self) -> str:
-        return f"{self.slope:.2f} ± {self.error:.2f}"
+        return f"{self.slope:.2f}" if np.isnan(self.error) else f"{self.slope:.2f} ± {self.error:.2f}"
 
 
 def power_law(widths: Sequence[float], values: Sequence[float]) -> PowerLaw | None:

@@ -40,7 +40,7 @@ class WeightsSizes:
     seeds : int
         Networks of each architecture, width and optimizer.
     most_steps : int
-        Bound on the steps until the loss is reached.
+        Bound on the steps until the loss is reached; at least those that all widths are compared at.
     """
 
     side: int
@@ -63,8 +63,8 @@ SCALES: dict[str, Scale] = {
     for scale in (
         Scale(
             name="tiny",
-            follow=FollowSizes(side=8, networks=((8, 2), (16, 2), (32, 2)), widest_curve=16, most_steps=30),
-            weights=WeightsSizes(side=8, widths=(8, 16, 32), seeds=2, most_steps=60),
+            follow=FollowSizes(side=8, networks=((8, 2), (16, 2)), widest_curve=8, most_steps=30),
+            weights=WeightsSizes(side=8, widths=(8, 16), seeds=1, most_steps=64),
         ),
         Scale(
             name="small",

@@ -1,16 +1,20 @@
 """How far weights move: orders in the width, under gradient descent and under Adam.
 
-Networks of several widths c are trained on one noisy picture until the loss reaches the energy of the noise,
+Networks of several widths c are trained on one noisy picture by gradient descent, with a step size that does not depend
+on c in the NTK parametrisation, and by Adam with steps of the effective weights of the order 1/c.  The change of the
+effective weights, those of the standard parametrisation, since the start is fitted by a power of c, in l2 (Frobenius
+norm) and in l_inf (largest magnitude): after a number of steps that is the same for all widths, and where the loss
+reaches the energy of the noise,
 
     L = 1/2 sum (z - y)^2 = 1/2 d sigma^2
 
-by gradient descent with a step size that does not depend on c in the NTK parametrisation, and by Adam with steps of
-the effective weights of the order 1/c.  The change of the effective weights, those of the standard parametrisation,
-since the start is fitted by a power of c, in l2 (Frobenius norm) and in l_inf (largest magnitude).
-
 Where the orders come from, for hidden weights W (c^2 of them) in a = sqrt(w/(c k^2)) W * h: under gradient descent each
-entry of W moves by O(1/c), effective entries by O(c^-3/2), and the l2 norm over c^2 entries is O(c^-1/2).  Adam moves
-each effective entry by the step size O(1/c), which is O(1) in l2.
+entry of W moves by O(1/c), effective entries by O(c^-3/2), and the l2 norm over c^2 entries is O(c^-1/2).  A step of
+Adam moves each effective entry by the step size eta = O(1/c), which is O(1) in l2.
+
+It moves the output by more: all weights into a hidden unit move with the sign of the unit's output weight, which is
+O(c^-1/2), so that the c units together contribute O(c sqrt(c) eta) = O(sqrt(c)).  A wide network reaches a given loss
+in fewer steps, down to c^-1/2 as many, and its weights have moved less by then.
 """
 
 from __future__ import annotations
@@ -38,13 +42,15 @@ KINDS = {"first": "first layer", "hidden": "hidden layers", "last": "last layer"
 NORMS = {"l2": r"$\ell_2$", "linf": r"$\ell_\infty$"}
 WORDS = {"l2": "l2", "linf": "l_inf"}
 
-# Of gradient descent, times 1/lambda_max of the exact kernel: small, so that the loss is crossed in small steps and
-# kernels of narrow networks, whose largest eigenvalue may be half as large again, are stable.
-RATE_GD = 0.5
-# Of Adam, over c: effective hidden weights have the standard deviation sqrt(2/(9 c)), 0.12 at c = 16.
-RATE_ADAM = 0.02
+CONVENTIONS = {"steps": "same number of steps", "loss": "same loss"}
 
-FIRST_STEPS = 16  # doubled until the loss is reached
+# Of gradient descent, times 1/lambda_max of the exact kernel: small, so that the loss is crossed in small steps and
+# narrow networks, whose largest eigenvalue may be twice that of the limit, are stable.
+RATE_GD = 0.5
+# Of Adam, over c: effective hidden weights have the standard deviation sqrt(2/(9 c)), 0.12 at c = 16, and wide networks
+# still take several steps to the loss.
+RATE_ADAM = 0.002
+STEPS_ADAM = 64  # that all widths are compared at
 
 # The paper's exponents for hidden weights, and how far a fitted one may be from it.
 PAPER = {("gd", "l2"): -0.5, ("gd", "linf"): -1.5, ("adam", "l2"): 0.0, ("adam", "linf"): -1.0}
@@ -80,10 +86,11 @@ def run(settings: dict[str, Any], tools: Tools) -> Result:
 
     image = follow.crop(settings["side"])
     level = 0.5 * image.noisy.size * image.sigma**2
-    rate = settings["rate"]
+    rate, common = settings["rate"], STEPS_ADAM
     if settings["optimizer"] == "gd":
-        rate /= largest_eigenvalue(settings["architecture"], settings["side"])
-    steps = min(FIRST_STEPS, settings["most_steps"])
+        lambda_max, common = closed_form(settings["architecture"], settings["side"], rate, settings["most_steps"])
+        rate /= lambda_max
+    steps = common
     while True:
         # Again from the start, since Adam's moments do not outlive a call; at most twice the work.
         module = finite_network(
@@ -103,24 +110,37 @@ def run(settings: dict[str, Any], tools: Tools) -> Result:
         if reached is not None or steps >= settings["most_steps"]:
             break
         steps = min(2 * steps, settings["most_steps"])
-    values: dict[str, Any] = {"level": level, "steps": steps, "reached": reached, "loss": training.loss.tolist()}
-    if reached is not None:
-        values["change"] = {
+    changes = {"l2": training.weight_change_l2, "linf": training.weight_change_linf}
+
+    def change(step: float) -> dict[str, dict[str, float]]:
+        return {
             norm: {
-                kind: between(combined([changes[name] for name in names], norm), reached)
+                kind: between(combined([changes[norm][name] for name in names], norm), step)
                 for kind, names in kinds(list(training.weight_l2)).items()
             }
-            for norm, changes in (("l2", training.weight_change_l2), ("linf", training.weight_change_linf))
+            for norm in NORMS
         }
+
+    values = {
+        "level": level,
+        "common_steps": common,
+        "reached": reached,
+        "loss_at_common_steps": float(training.loss[common]),
+        "change": {"steps": change(common), "loss": None if reached is None else change(reached)},
+    }
     return Result(values)
 
 
 @functools.lru_cache(maxsize=8)
-def largest_eigenvalue(architecture: str, side: int) -> float:
-    """Of the exact kernel."""
-    noisy = follow.crop(side).noisy
-    K = nf.NTK(ARCHITECTURES[architecture], noisy, dtype="float64")
-    return float(nf.gradient_descent(K, noisy, steps=1, full_output=True)[1].lambda_max)
+def closed_form(architecture: str, side: int, rate: float, most_steps: int) -> tuple[float, int]:
+    """lambda_max of the exact kernel, and the step at which the closed form reaches the loss at rate/lambda_max."""
+    image = follow.crop(side)
+    K = nf.NTK(ARCHITECTURES[architecture], image.noisy, dtype="float64")
+    lambda_max = nf.gradient_descent(K, image.noisy, steps=1, full_output=True)[1].lambda_max
+    path = nf.gradient_descent(K, image.noisy, steps=range(most_steps + 1), learning_rate=rate / lambda_max)
+    loss = 0.5 * np.square(path - image.noisy).sum(axis=(1, 2))
+    reached = crossing(loss, 0.5 * image.noisy.size * image.sigma**2)
+    return float(lambda_max), most_steps if reached is None else max(1, round(reached))
 
 
 def kinds(names: Sequence[str]) -> dict[str, list[str]]:
@@ -148,20 +168,27 @@ def between(values: np.ndarray, step: float) -> float:
     return float(np.interp(step, np.arange(len(values)), values))
 
 
-def chosen(records: Sequence[Record], architecture: str, optimizer: str) -> list[Record]:
-    """Those of an architecture and an optimizer that reached the loss."""
+def chosen(records: Sequence[Record], architecture: str, optimizer: str, convention: str) -> list[Record]:
+    """Those of an architecture and an optimizer that reached the loss, or all for the same number of steps."""
     return [
         r
         for r in records
         if r.settings["architecture"] == architecture
         and r.settings["optimizer"] == optimizer
-        and r.values["reached"] is not None
+        and r.values["change"][convention] is not None
     ]
 
 
-def law(records: Sequence[Record], norm: str, kind: str) -> PowerLaw | None:
+def changes_of(records: Sequence[Record], convention: str, norm: str, kind: str) -> tuple[list[int], list[float]]:
+    """Widths and changes."""
+    return [r.settings["width"] for r in records], [r.values["change"][convention][norm][kind] for r in records]
+
+
+def law(
+    records: Sequence[Record], architecture: str, optimizer: str, convention: str, norm: str, kind: str
+) -> PowerLaw | None:
     """The change over the width."""
-    return power_law([r.settings["width"] for r in records], [r.values["change"][norm][kind] for r in records])
+    return power_law(*changes_of(chosen(records, architecture, optimizer, convention), convention, norm, kind))
 
 
 def claims(records: list[Record]) -> list[Claim]:
@@ -171,27 +198,29 @@ def claims(records: list[Record]) -> list[Claim]:
         for norm, word in WORDS.items():
             expected = PAPER[optimizer, norm]
             order = "constant" if expected == 0 else f"of the order c^{expected:g}"
-            laws = {name: law(chosen(records, name, optimizer), norm, "hidden") for name in LABELS}
+            checks = []
+            for convention, when in CONVENTIONS.items():
+                for name, label in LABELS.items():
+                    fitted = law(records, name, optimizer, convention, norm, "hidden")
+                    if fitted is not None:
+                        agrees = abs(fitted.slope - expected) <= TOLERANCE
+                        checks.append(Check(f"{label}, {when}: slope {fitted}", agrees))
             found.append(
                 Claim(
-                    f"Under {by} the change of the hidden weights in {word} is {order} "
-                    f"(fitted slope within {TOLERANCE} of {expected:g}).",
-                    [
-                        Check(f"{LABELS[name]}: slope {fitted}", abs(fitted.slope - expected) <= TOLERANCE)
-                        for name, fitted in laws.items()
-                        if fitted is not None
-                    ],
+                    f"Under {by} the change of the hidden weights in {word} is {order} (fitted slope within "
+                    f"{TOLERANCE} of {expected:g}; after the same number of steps, and at the same loss).",
+                    checks,
                     "weights_hidden",
-                    REMARKS.get((optimizer, norm), ""),
+                    remark(records, optimizer, norm),
                 )
             )
     checks = []
     for name, label in LABELS.items():
-        groups = [follow.by_width(chosen(records, name, optimizer)) for optimizer in OPTIMIZERS]
+        groups = [follow.by_width(chosen(records, name, optimizer, "loss")) for optimizer in OPTIMIZERS]
         common = sorted(set(groups[0]) & set(groups[1]))
         if common:
             widest = common[-1]
-            moved = [np.mean([r.values["change"]["l2"]["hidden"] for r in group[widest]]) for group in groups]
+            moved = [np.mean(changes_of(group[widest], "loss", "l2", "hidden")[1]) for group in groups]
             ratio = float(moved[1] / moved[0])
             checks.append(Check(f"{label}: {ratio:.1f} times as far at width {widest}", ratio > 1))
     found.append(
@@ -205,144 +234,137 @@ def claims(records: list[Record]) -> list[Claim]:
     return found
 
 
-REMARKS = {
-    ("gd", "linf"): (
-        "The largest of c^2 numbers grows with their count: of numbers of a given spread it is a power of log c larger. "
-        "That makes slopes fitted over finite widths flatter than the exponent."
-    ),
-}
+def remark(records: Sequence[Record], optimizer: str, norm: str) -> str:
+    """Why slopes differ from the exponents, where that is known."""
+    if optimizer == "gd" and norm == "linf":
+        return (
+            "The largest of c^2 numbers grows with their count: for numbers of a given spread it is a power of log c "
+            "larger. That makes slopes fitted over finite widths flatter than the exponent."
+        )
+    laws = {label: steps_law(records, name, "adam") for name, label in LABELS.items()}
+    slopes = "; ".join(f"{label} {fitted}" for label, fitted in laws.items() if fitted is not None)
+    if optimizer == "gd" or not slopes:
+        return ""
+    return (
+        f"Adam reaches the loss in fewer steps the wider the network (slopes of their number: {slopes}). All weights "
+        "into a hidden unit move with the sign of its output weight, of size c^-1/2, and the c units together move the "
+        "output by sqrt(c) times c times the step size: with steps of the order 1/c the output moves by the order "
+        "c^1/2 at first. So by the same loss the weights of wide networks have moved less; after the same number of "
+        "steps they have not."
+    )
+
+
+def steps_law(records: Sequence[Record], architecture: str, optimizer: str) -> PowerLaw | None:
+    """The number of steps to the loss over the width."""
+    own = chosen(records, architecture, optimizer, "loss")
+    return power_law([r.settings["width"] for r in own], [r.values["reached"] for r in own])
 
 
 def figures(records: list[Record]) -> list[Picture]:
     """Changes over width: of the hidden layers, and of the first and last."""
-    usable = [r for r in records if r.values["reached"] is not None]
-    if not usable:
+    if not records:
         return []
     return [
         Picture(
             "weights_hidden",
-            change_figure(usable, "hidden"),
-            "Change of the hidden layers' effective weights when the loss has fallen to the energy of the noise, over "
-            "the width, with fitted laws; dotted: the paper's slopes.",
+            grid(records, [(convention, "hidden") for convention in CONVENTIONS]),
+            "Change of the hidden layers' effective weights over the width, with fitted laws, after the same number of "
+            "steps (above) and when the loss has fallen to the noise's energy (below). Dotted: the paper's slopes.",
         ),
         Picture(
             "weights_ends",
-            ends_figure(usable),
-            "The same for the first and the last layer. The first has a fixed number of input channels, the last one "
-            "output channel, so that their orders are others.",
+            grid(records, [("steps", "first"), ("steps", "last")]),
+            "The same for the first and the last layer after the same number of steps. The first has a fixed number of "
+            "input channels and the last one output channel: their orders are others.",
         ),
     ]
 
 
-def change_figure(records: Sequence[Record], kind: str) -> Figure:
-    """A panel for each norm; both optimizers in each."""
+def grid(records: Sequence[Record], rows: Sequence[tuple[str, str]]) -> Figure:
+    """Panels: a row for each (convention, kind of layer), a column for each norm."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9.6, 4.6), layout="constrained")
-    for axes, norm in zip(figure.subplots(1, 2), NORMS, strict=True):
-        draw(axes, records, norm, kind)
-        for optimizer in OPTIMIZERS:
-            group = [r for r in records if r.settings["optimizer"] == optimizer]
-            if group:
-                widths = [min(r.settings["width"] for r in group), max(r.settings["width"] for r in group)]
-                slope = PAPER[optimizer, norm]
-                start = max(r.values["change"][norm][kind] for r in group if r.settings["width"] == widths[0]) * 1.5
-                axes.plot(widths, [start, start * (widths[1] / widths[0]) ** slope], color="0.4", linestyle=":")
-                axes.annotate(
-                    f"paper: {slope:g}", (widths[0], start), color="0.35", fontsize="small", va="bottom", ha="left"
-                )
-        axes.set_ylabel(f"{NORMS[norm]} norm of the change")
-        axes.set_title(f"{KINDS[kind]}, {NORMS[norm]}")
-        axes.legend(frameon=False, fontsize="x-small", loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2)
-    return figure
-
-
-def ends_figure(records: Sequence[Record]) -> Figure:
-    """Two norms by two layers."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9.6, 8.6), layout="constrained")
-    for row, kind in zip(figure.subplots(2, 2), ("first", "last"), strict=True):
-        for axes, norm in zip(row, NORMS, strict=True):
-            draw(axes, records, norm, kind)
+    figure = Figure(figsize=(10.5, 4.4 * len(rows)), layout="constrained")
+    for panels, (convention, kind) in zip(figure.subplots(len(rows), 2), rows, strict=True):
+        for axes, norm in zip(panels, NORMS, strict=True):
+            draw(axes, records, convention, norm, kind)
             axes.set_ylabel(f"{NORMS[norm]} norm of the change")
-            axes.set_title(f"{KINDS[kind]}, {NORMS[norm]}")
-            axes.legend(frameon=False, fontsize="x-small", loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2)
+            axes.set_title(f"{KINDS[kind]}, {NORMS[norm]}, {CONVENTIONS[convention]}")
+            axes.legend(frameon=False, fontsize="x-small", loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
 
 
-def draw(axes: Any, records: Sequence[Record], norm: str, kind: str) -> None:
+def draw(axes: Any, records: Sequence[Record], convention: str, norm: str, kind: str) -> None:
     """Points and fitted laws of all architectures: gradient descent filled, with solid lines, Adam open and dashed."""
     for optimizer, by in OPTIMIZERS.items():
+        highest: dict[int, float] = {}
         for name, label in LABELS.items():
-            own = chosen(records, name, optimizer)
-            fitted = law(own, norm, kind)
+            own = chosen(records, name, optimizer, convention)
             if not own:
                 continue
-            widths = [r.settings["width"] for r in own]
-            adam = optimizer == "adam"
-            axes.plot(
-                widths,
-                [r.values["change"][norm][kind] for r in own],
-                marker=MARKERS[name],
-                markersize=5,
-                color=COLOURS[name],
-                markerfacecolor="white" if adam else COLOURS[name],
-                linestyle="none",
-                label=f"{by}, {label}" if fitted is None else None,
-            )
+            widths, values = changes_of(own, convention, norm, kind)
+            for width, value in zip(widths, values, strict=True):
+                highest[width] = max(value, highest.get(width, 0.0))
+            style = {
+                "color": COLOURS[name],
+                "marker": MARKERS[name],
+                "markersize": 5,
+                "markerfacecolor": "white" if optimizer == "adam" else COLOURS[name],
+            }
+            axes.plot(widths, values, **style, linestyle="none")
+            fitted = law(records, name, optimizer, convention, norm, kind)
             if fitted is not None:
                 ends = [min(widths), max(widths)]
-                axes.plot(
-                    ends,
-                    [fitted.at(width) for width in ends],
-                    color=COLOURS[name],
-                    marker=MARKERS[name],
-                    markersize=5,
-                    markerfacecolor="white" if adam else COLOURS[name],
-                    linestyle="--" if adam else "-",
-                    label=f"{by}, {label}: {fitted}",
-                )
+                line = "--" if optimizer == "adam" else "-"
+                text = f"{by},\n{label}: {fitted}"
+                axes.plot(ends, [fitted.at(width) for width in ends], **style, linestyle=line, label=text)
+        if kind == "hidden" and len(highest) > 1:
+            slope, low, high = PAPER[optimizer, norm], min(highest), max(highest)
+            # Above all points.
+            start = 1.4 * max(value * (low / width) ** slope for width, value in highest.items())
+            axes.plot([low, high], [start, start * (high / low) ** slope], color="0.4", linestyle=":")
+            axes.annotate(f"slope {slope:g}", (low, start), color="0.35", fontsize="small", va="bottom")
     follow.logarithmic(axes, sorted({r.settings["width"] for r in records}))
 
 
 def text(records: list[Record]) -> str:
     """The settings, and all slopes."""
     words = (
-        "The picture and the networks are those of part 1. They are trained until the loss 1/2 sum (z - y)^2 reaches "
-        "the energy of the noise, 1/2 d sigma^2, where z is the output less that at the start: by gradient descent "
-        f"with {RATE_GD:g}/lambda_max of the exact kernel, the same for all widths c, and by Adam (0.9, 0.999) with "
-        f"{RATE_ADAM:g}/c for the effective weights. The effective weights are those of the standard parametrisation, "
-        "`sqrt(w/(c k^2)) W`; their change is taken at the loss itself, linearly between two steps. Slopes are fitted "
-        "to all networks, with the standard error of the regression."
+        "The picture and the networks are those of part 1; z is the output less that at the start. The networks are "
+        f"trained by gradient descent with {RATE_GD:g}/lambda_max of the exact kernel, the same for all widths c, and "
+        f"by Adam (0.9, 0.999) with steps of {RATE_ADAM:g}/c for the effective weights, which are those of the "
+        "standard parametrisation, `sqrt(w/(c k^2)) W`. Their change is taken after the same number of steps (with "
+        f"gradient descent that at which the closed form reaches the loss, with Adam {STEPS_ADAM}), and at the same "
+        "loss, the energy of the noise: 1/2 sum (z - y)^2 = 1/2 d sigma^2, linearly between two steps. Slopes are fitted to all "
+        "networks, with the standard error of the regression."
     )
     if not records:
         return words
     missed = [r for r in records if r.values["reached"] is None]
     if missed:
-        names = sorted(
-            {f"{LABELS[r.settings['architecture']]} by {OPTIMIZERS[r.settings['optimizer']]}" for r in missed}
-        )
+        names = {f"{LABELS[r.settings['architecture']]} by {OPTIMIZERS[r.settings['optimizer']]}" for r in missed}
         words += (
-            f"\n\n{len(missed)} of {len(records)} trainings did not reach the loss in the steps allowed and are left "
-            f"out: {', '.join(names)}."
+            f"\n\n{len(missed)} of {len(records)} trainings did not reach the loss in the steps allowed and count "
+            f"only for the same number of steps: {', '.join(sorted(names))}."
         )
-    rows = []
-    for optimizer, by in OPTIMIZERS.items():
-        for name, label in LABELS.items():
-            own = chosen(records, name, optimizer)
-            if not own:
-                continue
-            taken = [r.values["reached"] for r in own]
-            laws = [law(own, norm, kind) for norm in NORMS for kind in KINDS]
-            cells = ["" if fitted is None else str(fitted) for fitted in laws]
-            rows.append([f"{by}, {label}", f"{min(taken):.0f} to {max(taken):.0f}", *cells])
-    rows += [
-        [f"*the paper, {by}*", "", "", f"{PAPER[optimizer, 'l2']:g}", "", "", f"{PAPER[optimizer, 'linf']:g}", ""]
-        for optimizer, by in OPTIMIZERS.items()
-    ]
-    header = ["slopes", "steps", *(f"{word}, {kind}" for word in WORDS.values() for kind in KINDS)]
-    return f"{words}\n\n{table(header, rows)}"
+    parts = [words]
+    for convention, when in CONVENTIONS.items():
+        rows = []
+        for optimizer, by in OPTIMIZERS.items():
+            for name, label in LABELS.items():
+                own = chosen(records, name, optimizer, convention)
+                if not own:
+                    continue
+                taken = [r.values["common_steps" if convention == "steps" else "reached"] for r in own]
+                steps = f"{min(taken):.0f}" if min(taken) == max(taken) else f"{min(taken):.1f} to {max(taken):.1f}"
+                laws = [law(records, name, optimizer, convention, norm, kind) for norm in NORMS for kind in KINDS]
+                cells = ["" if fitted is None else str(fitted) for fitted in laws]
+                rows.append([f"{by}, {label}", steps, *cells])
+            exponents = [f"{PAPER[optimizer, norm]:g}" for norm in NORMS]
+            rows.append([f"*the paper, {by}*", "", "", exponents[0], "", "", exponents[1], ""])
+        header = ["", "steps", *(f"{word}, {kind}" for word in WORDS.values() for kind in KINDS)]
+        parts.append(f"Slopes, {when}:\n\n{table(header, rows)}")
+    return "\n\n".join(parts)
 
 
 EXPERIMENT = Experiment("weights", "How far the weights move, over the width", 1, units, run, figures, claims, text)
