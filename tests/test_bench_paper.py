@@ -421,7 +421,7 @@ def test_norms_of_several_layers():
 
 def test_weight_changes_are_those_of_the_weights():
     """At the same number of steps, against the weights before and after."""
-    sizes = WeightsSizes(side=8, widths=(8,), seeds=1, most_steps=64)
+    sizes = WeightsSizes(side=8, networks=((8, 1),), most_steps=64)
     units = weights.units(dataclasses.replace(TINY, weights=sizes))
     unit = next(u for u in units if u.key == "autoencoder/adam/width=8/seed=0")
     values = weights.run(unit.settings, Tools()).values

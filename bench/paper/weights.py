@@ -63,8 +63,8 @@ def units(scale: Scale) -> list[Unit]:
     found = []
     for name in ARCHITECTURES:
         for optimizer in OPTIMIZERS:
-            for width in sizes.widths:
-                for seed in range(sizes.seeds):
+            for width, seeds in sizes.networks:
+                for seed in range(seeds):
                     settings = {
                         "architecture": name,
                         "network": repr(ARCHITECTURES[name]),
@@ -312,18 +312,19 @@ def draw(axes: Any, records: Sequence[Record], convention: str, norm: str, kind:
                 "markerfacecolor": "white" if optimizer == "adam" else COLOURS[name],
             }
             axes.plot(widths, values, **style, linestyle="none")
+            line = "--" if optimizer == "adam" else "-"
             fitted = law(records, name, optimizer, convention, norm, kind)
             if fitted is not None:
                 ends = [min(widths), max(widths)]
-                line = "--" if optimizer == "adam" else "-"
-                text = f"{by},\n{label}: {fitted}"
-                axes.plot(ends, [fitted.at(width) for width in ends], **style, linestyle=line, label=text)
+                axes.plot(ends, [fitted.at(width) for width in ends], color=COLOURS[name], linestyle=line)
+            slope = "" if fitted is None else f":\nslope {fitted}"
+            axes.plot([], [], **style, linestyle=line, label=f"{by}, {label}{slope}")
         if kind == "hidden" and len(highest) > 1:
-            slope, low, high = PAPER[optimizer, norm], min(highest), max(highest)
+            exponent, low, high = PAPER[optimizer, norm], min(highest), max(highest)
             # Above all points.
-            start = 1.4 * max(value * (low / width) ** slope for width, value in highest.items())
-            axes.plot([low, high], [start, start * (high / low) ** slope], color="0.4", linestyle=":")
-            axes.annotate(f"slope {slope:g}", (low, start), color="0.35", fontsize="small", va="bottom")
+            start = 1.4 * max(value * (low / width) ** exponent for width, value in highest.items())
+            axes.plot([low, high], [start, start * (high / low) ** exponent], color="0.4", linestyle=":")
+            axes.annotate(f"paper, {by}: {exponent:g}", (low, start), color="0.35", fontsize="small", va="bottom")
     follow.logarithmic(axes, sorted({r.settings["width"] for r in records}))
 
 
@@ -335,8 +336,8 @@ def text(records: list[Record]) -> str:
         f"by Adam (0.9, 0.999) with steps of {RATE_ADAM:g}/c for the effective weights, which are those of the "
         "standard parametrisation, `sqrt(w/(c k^2)) W`. Their change is taken after the same number of steps (with "
         f"gradient descent that at which the closed form reaches the loss, with Adam {STEPS_ADAM}), and at the same "
-        "loss, the energy of the noise: 1/2 sum (z - y)^2 = 1/2 d sigma^2, linearly between two steps. Slopes are fitted to all "
-        "networks, with the standard error of the regression."
+        "loss, the energy of the noise: 1/2 sum (z - y)^2 = 1/2 d sigma^2, linearly between two steps. Slopes are "
+        "fitted to all networks, with the standard error of the regression."
     )
     if not records:
         return words
