@@ -32,6 +32,7 @@ torch = pytest.importorskip("torch")
 
 OURS = (follow.EXPERIMENT, weights.EXPERIMENT)
 TINY = SCALES["tiny"]
+NOWHERE = {"machines": [], "commits": [], "days": [], "seconds": 0.0, "units": 0}
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +72,7 @@ def counting(calls, *, fails_at=None):
 
 
 def test_report_holds_every_claim_and_its_figures(tiny):
-    text = (tiny / "report.md").read_text()
+    text = " ".join((tiny / "report.md").read_text().split())  # prose is broken into lines
     parts = command.collect(registry.EXPERIMENTS, TINY, Store(tiny))
     assert sum(len(part.claims) for part in parts) >= 9
     for number, part in enumerate(parts, 1):
@@ -204,8 +205,7 @@ def test_report_for_the_documentation_links_its_images(tmp_path):
     figure.subplots().plot([0, 1])
     experiment = toy(counting([]))
     claims = [Claim("First | claim.", [Check("1", True)], "line", "A remark.")]
-    origin = {"machines": [], "commits": [], "days": [], "seconds": 0.0, "units": 0}
-    part = report.Part(experiment, claims, [Picture("line", figure, "A line.")], "Words.", origin, 0)
+    part = report.Part(experiment, claims, [Picture("line", figure, "A line.")], "Words.", NOWHERE, 0)
     report.write(tmp_path / "paper.md", [part], "tiny", tmp_path / "images" / "paper")
     text = (tmp_path / "paper.md").read_text()
     assert (tmp_path / "images" / "paper" / "line.png").exists()
@@ -218,6 +218,15 @@ def test_report_for_the_documentation_links_its_images(tmp_path):
         "Nothing has run yet.",
     ):
         assert line in text
+
+
+def test_prose_is_broken_and_tables_are_not():
+    words, cells = " ".join(["word"] * 40), "| " + " ".join(["cell"] * 40) + " |"
+    part = report.Part(toy(counting([])), [Claim(words, [])], [], f"{words}\n\n- {words}\n{cells}", NOWHERE, 0)
+    lines = report.markdown([part], "tiny", "").splitlines()
+    assert cells in lines
+    assert max(len(line) for line in lines if not line.startswith("|")) <= 120
+    assert sum(line.startswith("  word") for line in lines) == 1
 
 
 def test_table():
