@@ -395,7 +395,7 @@ def weights_records(slopes, *, reached=True):
                 values = {
                     "reached": 10.0 if reached else None,
                     "common_steps": 8,
-                    "change": {"steps": change, "loss": change if reached else None},
+                    "change": {"steps": change, "loss": change if reached else None, "4": change, "16": change},
                 }
                 settings = {"architecture": name, "optimizer": optimizer, "width": width}
                 records.append(Record("", settings, values, 1.0, dict))
@@ -407,9 +407,12 @@ def test_weights_verdicts():
     others = {("gd", "l2"): 0.0, ("gd", "linf"): -1.2, ("adam", "l2"): -0.5, ("adam", "linf"): -1.1}
     verdicts = [c.verdict for c in weights.claims(weights_records(others))]
     assert verdicts == [FAILS, FAILS, FAILS, HOLDS, FAILS]
+    remarks = [c.remark for c in weights.claims(weights_records(weights.PAPER))]
+    assert "vanilla CNN -1.50" in remarks[1]
+    assert "after 4 steps: vanilla CNN 0.00 ± 0.00" in remarks[2]
     missed = weights.claims(weights_records(weights.PAPER, reached=False))
     assert [c.verdict for c in missed] == [HOLDS] * 4 + [NOT_RUN]
-    assert all(len(c.checks) == 3 for c in missed[:4])
+    assert [len(c.checks) for c in missed] == [3, 3, 6, 6, 0]
 
 
 @pytest.mark.parametrize(

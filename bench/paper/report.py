@@ -114,11 +114,7 @@ def _origins(parts: Sequence[Part]) -> str:
     origins = [part.origin for part in parts if part.origin["units"]]
     if not origins:
         return "Nothing has run yet."
-    machines = {
-        f"{m['cpu']} ({m['threads']} threads){'' if m['device'] == 'cpu' else ', ' + m['device']}"
-        for origin in origins
-        for m in origin["machines"]
-    }
+    machines = {_machine(m) for origin in origins for m in origin["machines"]}
     commits = sorted({c[:10] + ("+changes" if c.endswith("+changes") else "") for o in origins for c in o["commits"]})
     days = sorted({day for origin in origins for day in origin["days"]})
     seconds = sum(origin["seconds"] for origin in origins)
@@ -127,6 +123,11 @@ def _origins(parts: Sequence[Part]) -> str:
         f"{sum(origin['units'] for origin in origins)} units of work, {seconds:.0f} s in all, on "
         f"{'; '.join(sorted(machines))}; {when}, commit {', '.join(commits)}."
     )
+
+
+def _machine(m: dict[str, Any]) -> str:
+    card = "" if m["device"] == "cpu" else f", {m['device']}"
+    return f"{m['cpu']} ({m['threads']} thread{'' if m['threads'] == 1 else 's'}){card}"
 
 
 def _wrapped(line: str) -> str:
