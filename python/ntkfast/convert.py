@@ -23,7 +23,7 @@ except ImportError as error:  # pragma: no cover - depends on the installation
 
 import torch.fx
 
-from .finite import FUNCTIONS, CircularUpsample, NTKAdd, NTKConcat, NTKConv2d
+from .finite.modules import FUNCTIONS, CircularUpsample, NTKAdd, NTKConcat, NTKConv2d
 from .network import GELU, Activation, AvgPool, Conv, Identity, Layer, LeakyReLU, Network, ReLU, Skip, Upsample
 
 __all__ = ["from_torch"]

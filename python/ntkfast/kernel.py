@@ -554,7 +554,7 @@ def as_columns(operator: LinearOperator, name: str, value: Any) -> tuple[Any, tu
     image_shape = getattr(operator, "image_shape", None)
     if len(shape) in (1, 2) and shape[0] == d:
         return array.reshape(d, -1), shape
-    if image_shape is not None and len(shape) in (2, 3) and shape[:2] == image_shape:
+    if image_shape is not None and shape[: len(image_shape)] == image_shape and len(shape) <= len(image_shape) + 1:
         return array.reshape(d, -1), shape
     wanted = f"({d},) or ({d}, n)"
     if image_shape is not None:

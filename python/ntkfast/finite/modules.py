@@ -1,9 +1,4 @@
-"""Networks of finite width in PyTorch: what the kernels describe the limit of.  Needs ``torch``.
-
-Use them to watch real training next to the closed form, and to check the closed form: as the width grows, the
-empirical tangent kernel of :func:`to_torch`'s network tends to the kernel of the :class:`~ntkfast.network.Network`,
-with a random error that falls as one over the square root of the width.
-"""
+"""Modules of finite width for each layer of a network, in the NTK parametrisation."""
 
 from __future__ import annotations
 
@@ -11,14 +6,9 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
+import torch
 
-try:
-    import torch
-except ImportError as error:  # pragma: no cover - depends on the installation
-    raise ImportError("ntkfast.finite needs PyTorch: install it with `pip install torch`") from error
-
-from .network import (
+from ..network import (
     GELU,
     Abs,
     Add,
@@ -33,10 +23,10 @@ from .network import (
     ReLU,
     Sin,
     Upsample,
-    _integer,
+    _at_least,
 )
 
-__all__ = ["NTKConv2d", "NTKGraph", "empirical_ntk", "to_torch"]
+__all__ = ["NTKConv2d", "NTKGraph", "to_torch"]
 
 
 class NTKConv2d(torch.nn.Module):
@@ -208,7 +198,7 @@ class NTKGraph(torch.nn.Module):
         self.inputs = tuple(inputs)
 
     def forward(self, h: torch.Tensor) -> torch.Tensor:
-        """Map (N, C, H, W) to (N, 1, H, W)."""
+        """Map (N, C, H, W) to (N, C_out, H, W)."""
         last_use = {m: n for n, inputs in enumerate(self.inputs) for m in inputs}
         features: dict[int, torch.Tensor] = {0: h}
         for n, (module, inputs) in enumerate(zip(self.children(), self.inputs, strict=True)):
@@ -225,6 +215,8 @@ def to_torch(
     in_channels: int,
     seed: int = 0,
     dtype: torch.dtype = torch.float64,
+    *,
+    out_channels: int = 1,
 ) -> torch.nn.Sequential | NTKGraph:
     """Random network of finite width, in the NTK parametrisation.
 
@@ -236,15 +228,17 @@ def to_torch(
     in_channels : int
         Channels C of the input image, at least 1.
     seed : int
-        Non-negative seed of the random weights; it names the same weights in every ``dtype``.
+        Seed of the random weights, at least 0 and less than 2**63; it names the same weights in every ``dtype``.
     dtype : torch.dtype
         Floating-point type of the parameters.
+    out_channels : int
+        Output channels of the last convolution, at least 1.
 
     Returns
     -------
     torch.nn.Sequential or NTKGraph
-        Maps (N, C, H, W) to (N, 1, H, W), H and W multiples of ``network.multiple``.  A Sequential unless the network
-        branches.  Frozen convolutions have parameters with ``requires_grad=False``.
+        Maps (N, C, H, W) to (N, out_channels, H, W), H and W multiples of ``network.multiple``.  A Sequential unless
+        the network branches.  Frozen convolutions have parameters with ``requires_grad=False``.
 
     Raises
     ------
@@ -254,11 +248,14 @@ def to_torch(
     if not isinstance(network, Network):
         raise TypeError(f"network must be a Network, got {network!r}")
     width, in_channels = _at_least("width", width, 1), _at_least("in_channels", in_channels, 1)
+    out_channels, seed = _at_least("out_channels", out_channels, 1), _at_least("seed", seed, 0)
+    if seed >= 2**63:  # torch's generators take no more
+        raise ValueError(f"seed must be less than 2**63, got {seed}")
     if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
         raise TypeError(f"dtype must be a floating-point torch.dtype, got {dtype!r}")
-    generator = torch.Generator().manual_seed(_at_least("seed", seed, 0))
+    generator = torch.Generator().manual_seed(seed)
     nodes = network.graph()
-    channels = _channels(nodes, width, in_channels)
+    channels = _channels(nodes, width, in_channels, out_channels)
     modules: list[torch.nn.Module] = []
     for n, node in enumerate(nodes[1:], start=1):
         if isinstance(node.layer, Conv):
@@ -272,13 +269,13 @@ def to_torch(
     return NTKGraph(modules, inputs)
 
 
-def _channels(nodes: Sequence[Node], width: int, in_channels: int) -> list[int]:
+def _channels(nodes: Sequence[Node], width: int, in_channels: int, out_channels: int) -> list[int]:
     """Number of channels at the output of each node."""
     channels = [in_channels]
     for node in nodes[1:]:
         taken = [channels[m] for m in node.inputs]
         if isinstance(node.layer, Conv):
-            channels.append(width if len(channels) < len(nodes) - 1 else 1)
+            channels.append(width if len(channels) < len(nodes) - 1 else out_channels)
         elif isinstance(node.layer, Concat):
             channels.append(sum(taken))
         else:
@@ -314,72 +311,3 @@ def _without_weights(layer: Any, padding: str) -> torch.nn.Module:
     if isinstance(layer, GELU):
         return torch.nn.GELU()
     return Pointwise(FUNCTIONS[type(layer)])
-
-
-def _at_least(name: str, value: Any, least: int) -> int:
-    """Return ``value`` as an int of at least ``least``, or raise naming the argument."""
-    number = _integer(name, value)
-    if not least <= number < 2**63:
-        raise ValueError(f"{name} must be at least {least} and less than 2**63, got {number}")
-    return number
-
-
-def empirical_ntk(module: torch.nn.Module, image: np.ndarray) -> np.ndarray:
-    """Tangent kernel J J^T of a finite network at its present weights.
-
-    Parameters
-    ----------
-    module : torch.nn.Module
-        Maps (1, C, H, W) to (1, 1, H, W).
-    image : ndarray, shape (H, W) or (H, W, C)
-        Cast to the type of the module's parameters.
-
-    Returns
-    -------
-    ndarray, shape (H*W, H*W)
-        Entry (i, j) is the sum over the parameters q with ``requires_grad`` of d z_i/d q * d z_j/d q, where z is the
-        output and i = row*W + col; in the type of the module's parameters.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If ``module`` is no torch module with parameters, or ``image`` no finite image; if the output has another shape.
-
-    Notes
-    -----
-    The Jacobian J is held in memory: H*W numbers for every trained parameter.
-    """
-    if not isinstance(module, torch.nn.Module):
-        raise TypeError(f"module must be a torch.nn.Module, got {module!r}")
-    parameters = {name: p.detach() for name, p in module.named_parameters()}
-    if not parameters:
-        raise ValueError(f"module must have parameters, got {module!r}")
-    trained = {name: parameters[name] for name, p in module.named_parameters() if p.requires_grad}
-    x = _to_tensor(image, next(iter(parameters.values())))
-    height, width = x.shape[2:]
-
-    def output(values: dict[str, torch.Tensor]) -> torch.Tensor:
-        z: torch.Tensor = torch.func.functional_call(module, {**parameters, **values}, (x,))
-        if z.shape != (1, 1, height, width):
-            raise ValueError(f"module must map to shape (1, 1, {height}, {width}), got {tuple(z.shape)}")
-        return z.reshape(-1)
-
-    theta = x.new_zeros(height * width, height * width)
-    jacobian = torch.func.jacrev(output)(trained) if trained else {}
-    for block in jacobian.values():
-        rows = block.reshape(height * width, -1)
-        theta += rows @ rows.T
-    return theta.cpu().numpy()
-
-
-def _to_tensor(image: np.ndarray, like: torch.Tensor) -> torch.Tensor:
-    """Return ``image`` as a (1, C, H, W) tensor of the type and on the device of ``like``."""
-    x = np.asarray(image)
-    if x.dtype.kind not in "fiub":
-        raise TypeError(f"image must be an array of real numbers, got dtype {x.dtype}")
-    if x.ndim not in (2, 3) or x.size == 0:
-        raise ValueError(f"image must have shape (H, W) or (H, W, C) and at least one pixel, got shape {x.shape}")
-    x = np.atleast_3d(x).astype(np.float64)
-    if not np.isfinite(x).all():
-        raise ValueError("image must be finite, got NaN or infinity")
-    return torch.from_numpy(x).permute(2, 0, 1)[None].to(like)

@@ -1,0 +1,229 @@
+"""The tangent kernel of a finite network at given weights, by reverse and forward products with its Jacobian.
+
+With the output z(q) of the network on an image, d numbers, and its trained parameters q,
+
+    Theta^ = J J^T,        J = dz/dq,        Theta^ v = J (J^T v)
+
+J^T v is one reverse pass, J u one forward pass (Baydin et al., JMLR 18, 2018), and J is never formed.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.sparse.linalg import LinearOperator
+
+from .. import _engine
+from ..kernel import real_array
+
+__all__ = ["EmpiricalNTK", "empirical_ntk"]
+
+# What torch calls the types that NumPy and the filters know.
+DTYPES: dict[torch.dtype, np.dtype[Any]] = {torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float64)}
+
+# Numbers of the rows of J that are made in one batch of reverse passes.
+BATCH_NUMBERS = 2**23
+
+Weights = dict[str, torch.Tensor]
+
+
+class EmpiricalNTK(LinearOperator):  # type: ignore[misc]
+    """Theta^ = J J^T of a finite network, symmetric and positive semi-definite; made by :func:`empirical_ntk`.
+
+    A ``scipy.sparse.linalg.LinearOperator`` of shape (d, d), d = H*W*C_out; channel c of pixel (row, col) has the index
+    ``(row*W + col)*C_out + c``.  :func:`ntkfast.gradient_descent` and the other filters take it as their kernel; the
+    target may then have the shape :attr:`image_shape`.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        Maps (1, C, H, W) to (1, C_out, H, W), with parameters of float32 or float64.
+    x : array_like, shape (H, W) or (H, W, C), real
+        Cast to the type of the parameters.
+
+    Attributes
+    ----------
+    image_shape : tuple of int
+        (H, W) of one output channel, else (H, W, C_out).
+    lambda_max : float or None
+        Largest eigenvalue; None until a filter has needed it.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If ``module`` is no torch module with parameters of one of these types, or ``x`` no finite image; if the output
+        has another shape.
+
+    Notes
+    -----
+    It has a copy of the weights and buffers: training the module afterwards does not change it.  Parameters with
+    ``requires_grad=False`` are constants.
+    """
+
+    def __init__(self, module: torch.nn.Module, x: Any) -> None:
+        self._module = module
+        self._x = to_tensor("x", x, parameter_like(module))
+        self._constants: Weights = {name: b.detach().clone() for name, b in module.named_buffers()}
+        self._weights: Weights = {}
+        for name, p in module.named_parameters():
+            (self._weights if p.requires_grad else self._constants)[name] = p.detach().clone()
+        with torch.no_grad():
+            z = torch.func.functional_call(module, {**self._constants, **self._weights}, (self._x,))
+        channels, height, width = check_output(z, self._x)
+        self.image_shape = (height, width) if channels == 1 else (height, width, channels)
+        self.lambda_max: float | None = None
+        super().__init__(DTYPES[self._x.dtype], (z.numel(), z.numel()))
+
+    def _output(self, weights: Weights) -> torch.Tensor:
+        """z as a vector, the channels of a pixel together."""
+        z: torch.Tensor = torch.func.functional_call(self._module, {**self._constants, **weights}, (self._x,))
+        return z.permute(0, 2, 3, 1).reshape(-1)
+
+    def _pullback(self) -> Callable[[torch.Tensor], tuple[Weights]]:
+        """v -> J^T v, by reverse passes through one evaluation of the network."""
+        pullback: Callable[[torch.Tensor], tuple[Weights]] = torch.func.vjp(self._output, self._weights)[1]
+        return pullback
+
+    def _matmat(self, V: np.ndarray) -> np.ndarray:
+        if np.iscomplexobj(V):
+            raise TypeError(f"the operator applies to real vectors, got dtype {V.dtype}")
+        out = np.zeros(V.shape, self.dtype)
+        if not self._weights:
+            return out
+        _prepare_forward_mode()
+        pullback = self._pullback()
+        for n, v in enumerate(np.ascontiguousarray(V.T, dtype=self.dtype)):
+            (u,) = pullback(torch.from_numpy(v).to(self._x.device))
+            out[:, n] = torch.func.jvp(self._output, (self._weights,), (u,))[1].cpu().numpy()
+        return out
+
+    def _matvec(self, v: np.ndarray) -> np.ndarray:
+        return self._matmat(v.reshape(-1, 1))
+
+    def _adjoint(self) -> EmpiricalNTK:
+        return self  # symmetric
+
+    _transpose = _adjoint
+
+    def _rows(self) -> Iterator[tuple[slice, torch.Tensor]]:
+        """J, some rows at a time, the parameters one after the other: reverse passes from unit vectors, in batches."""
+        d, batch, pullback = self.shape[0], self._batch(), self._pullback()
+        for start in range(0, d, batch):
+            rows = slice(start, min(start + batch, d))
+            units = torch.zeros(rows.stop - start, d, dtype=self._x.dtype, device=self._x.device)
+            units[:, rows].fill_diagonal_(1.0)
+            (blocks,) = torch.func.vmap(pullback)(units)
+            yield rows, torch.cat([block.reshape(len(units), -1) for block in blocks.values()], dim=1)
+
+    def _parameters(self) -> int:
+        return sum(p.numel() for p in self._weights.values())
+
+    def _batch(self) -> int:
+        return max(1, min(int(self.shape[0]), BATCH_NUMBERS // self._parameters()))
+
+    def dense(self) -> np.ndarray:
+        """The whole matrix, from the whole Jacobian.
+
+        Returns
+        -------
+        ndarray, shape (d, d)
+            Of the operator's dtype.
+
+        Raises
+        ------
+        MemoryError
+            If J, d numbers for every trained parameter, does not fit.
+        """
+        if not self._weights:
+            return np.zeros(self.shape, self.dtype)
+        d, parameters = self.shape[0], self._parameters()
+        # J and the matrix; of one batch its blocks and these side by side.
+        needed = self.dtype.itemsize * (d * (parameters + d) + 2 * self._batch() * parameters)
+        hint = "multiply with the operator, which never forms the Jacobian"
+        device = self._x.device
+        if device.type == "cuda":  # pragma: no cover - no GPU where tests run
+            free = torch.cuda.mem_get_info(device)[0]
+            _engine.require_memory("the Jacobian", needed, hint, available=free, where=f" on {device}")
+        else:
+            _engine.require_memory("the Jacobian", needed, hint)
+        jacobian = torch.empty(d, parameters, dtype=self._x.dtype, device=device)
+        for rows, block in self._rows():
+            jacobian[rows] = block
+        return (jacobian @ jacobian.T).cpu().numpy()
+
+    def diagonal(self) -> np.ndarray:
+        """The diagonal, shape (d,), of the operator's dtype: the squared norms of the rows of J."""
+        out = np.zeros(self.shape[0], self.dtype)
+        if self._weights:
+            for rows, block in self._rows():
+                out[rows] = block.square().sum(dim=1).cpu().numpy()
+        return out
+
+
+@cache
+def _prepare_forward_mode() -> None:
+    """torch loads what its first forward pass needs then, with a warning about itself that is not the user's."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        torch.func.jvp(torch.sin, (torch.zeros(1),), (torch.zeros(1),))
+
+
+def empirical_ntk(module: torch.nn.Module, x: Any) -> EmpiricalNTK:
+    """Tangent kernel J J^T of a finite network at its present weights, as an operator.
+
+    Entry (i, j) is the sum over the parameters q with ``requires_grad`` of d z_i/d q * d z_j/d q, where z is the output
+    and i = (row*W + col)*C_out + channel.  ``empirical_ntk(module, x).dense()`` is the matrix.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        Maps (1, C, H, W) to (1, C_out, H, W), with parameters of float32 or float64; on any device.
+    x : array_like, shape (H, W) or (H, W, C), real
+        The network's input; cast to the type of the module's parameters.
+
+    Returns
+    -------
+    EmpiricalNTK
+        With a copy of the weights.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :class:`EmpiricalNTK`.
+    """
+    return EmpiricalNTK(module, x)
+
+
+def parameter_like(module: Any) -> torch.Tensor:
+    """The first parameter of a module, whose type and device all tensors take; or an error naming the argument."""
+    if not isinstance(module, torch.nn.Module):
+        raise TypeError(f"module must be a torch.nn.Module, got {module!r}")
+    like = next(module.parameters(), None)
+    if like is None:
+        raise ValueError(f"module must have parameters, got {module!r}")
+    if like.dtype not in DTYPES:
+        raise TypeError(f"module must have parameters of float32 or float64, got {like.dtype}")
+    return like.detach()
+
+
+def to_tensor(name: str, image: Any, like: torch.Tensor) -> torch.Tensor:
+    """``image``, (H, W) or (H, W, C), as a (1, C, H, W) tensor of the type and on the device of ``like``."""
+    array = real_array(name, image)
+    if array.ndim not in (2, 3):
+        raise ValueError(f"{name} must have shape (H, W) or (H, W, C), got shape {array.shape}")
+    # A copy: torch takes no negative strides, and must not see what the caller does to the array later.
+    planes = np.atleast_3d(array).transpose(2, 0, 1)[None].astype(DTYPES[like.dtype], order="C")
+    return torch.from_numpy(planes).to(like.device)
+
+
+def check_output(z: torch.Tensor, x: torch.Tensor) -> tuple[int, int, int]:
+    """(C_out, H, W) of an output on the (1, C, H, W) input x, or an error naming the module."""
+    height, width = x.shape[2:]
+    if z.ndim != 4 or z.shape[0] != 1 or z.shape[2:] != x.shape[2:]:
+        raise ValueError(f"module must map to shape (1, C_out, {height}, {width}), got {tuple(z.shape)}")
+    return z.shape[1], height, width
