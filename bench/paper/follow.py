@@ -1,0 +1,16 @@
+"""Placeholder of the experiment ``follow``."""
+
+from __future__ import annotations
+
+from bench.paper.experiment import Experiment, Result
+
+EXPERIMENT = Experiment(
+    name="follow",
+    title="follow",
+    version=1,
+    units=lambda scale: [],
+    run=lambda settings, tools: Result({}),
+    figures=lambda records: [],
+    claims=lambda records: [],
+    text=lambda records: "",
+)

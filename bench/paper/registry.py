@@ -1,0 +1,8 @@
+"""The experiments, in the order of the report, which numbers their claims: those of the first are 1.1, 1.2 and so on."""
+
+from __future__ import annotations
+
+from bench.paper import follow, weights
+from bench.paper.experiment import Experiment
+
+EXPERIMENTS: tuple[Experiment, ...] = (follow.EXPERIMENT, weights.EXPERIMENT)

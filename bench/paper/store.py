@@ -1,0 +1,114 @@
+"""Results on disk: results.json, written at once after each unit, and one npz file per unit with arrays."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench import machine
+from bench.paper.experiment import Experiment, Record, Result, Unit
+
+
+class Store:
+    """The results in a folder.
+
+    Attributes
+    ----------
+    folder : Path
+        Holds results.json and arrays/.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._path = folder / "results.json"
+        self._kept: dict[str, Any] = {"machines": {}, "results": {}}
+        if self._path.exists():
+            self._kept = json.loads(self._path.read_text())
+
+    def get(self, experiment: Experiment, unit: Unit) -> Record | None:
+        """The result kept of the unit, if it is of the same settings and version."""
+        entry = self._kept["results"].get(experiment.key(unit))
+        if entry is None or entry["fingerprint"] != experiment.fingerprint(unit):
+            return None
+        file = entry["arrays"]
+        if file is not None and not (self.folder / file).exists():
+            return None  # results.json alone was copied
+        load = dict if file is None else partial(_load, self.folder / file)
+        return Record(unit.key, unit.settings, entry["values"], entry["seconds"], load)
+
+    def records(self, experiment: Experiment, units: list[Unit]) -> list[Record]:
+        """Results kept, in the order of the units."""
+        found = (self.get(experiment, unit) for unit in units)
+        return [record for record in found if record is not None]
+
+    def put(self, experiment: Experiment, unit: Unit, result: Result, seconds: float, device: str) -> None:
+        """Keeps a result, with the machine, the commit and the date, in place of the one before."""
+        key, fingerprint = experiment.key(unit), experiment.fingerprint(unit)
+        file = None
+        if result.arrays:
+            file = f"arrays/{key.replace('/', '_')}_{fingerprint}.npz"
+            _replace(self.folder / file, lambda part: _save(part, result.arrays))
+        description = machine.description()
+        commit = description.pop("commit")
+        del description["date"]
+        description["device"] = device_name(device)
+        name = hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()[:8]
+        self._kept["machines"][name] = description
+        self._kept["results"][key] = {
+            "fingerprint": fingerprint,
+            "settings": unit.settings,
+            "values": result.values,
+            "arrays": file,
+            "seconds": round(seconds, 3),
+            "machine": name,
+            "commit": commit,
+            "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        }
+        text = json.dumps(self._kept, indent=1, allow_nan=False) + "\n"
+        _replace(self._path, lambda part: part.write_text(text))
+
+    def origin(self, experiment: Experiment, units: list[Unit]) -> dict[str, Any]:
+        """Machines, commits, days and seconds of the results kept of these units."""
+        entries = [self._kept["results"][experiment.key(unit)] for unit in units if self.get(experiment, unit)]
+        names = sorted({entry["machine"] for entry in entries})
+        return {
+            "machines": [self._kept["machines"][name] for name in names],
+            "commits": sorted({entry["commit"] for entry in entries}),
+            "days": sorted({entry["date"][:10] for entry in entries}),
+            "seconds": sum(entry["seconds"] for entry in entries),
+            "units": len(entries),
+        }
+
+
+def device_name(device: str) -> str:
+    """Name of a device of PyTorch: that of the card for "cuda", else as it is."""
+    if not device.startswith("cuda"):
+        return device
+    import torch  # pragma: no cover - no card where tests run
+
+    return torch.cuda.get_device_name(device)  # pragma: no cover
+
+
+def _load(path: Path) -> dict[str, np.ndarray]:
+    with np.load(path) as arrays:
+        return dict(arrays)
+
+
+def _save(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    with path.open("wb") as file:
+        np.savez_compressed(file, **arrays)
+
+
+def _replace(path: Path, write: Callable[[Path], Any]) -> None:
+    """Writes a file at once: who is stopped meanwhile keeps the old one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    write(part)
+    part.replace(path)
