@@ -196,14 +196,7 @@ class TestAlignment:
         assert analysis.frobenius_norm(lambda V: matrix @ V, exact) == pytest.approx(np.linalg.norm(matrix), rel=1e-12)
 
 
-class TestBestTime:
-    def test_picks_the_nearest(self) -> None:
-        clean = np.linspace(0, 1, 12).reshape(3, 4)
-        path = np.stack([clean + 0.1, clean - 0.01, clean + 0.02])
-        best, quality = analysis.best_time(path, clean)
-        assert best == 1
-        np.testing.assert_allclose(quality, [20.0, 40.0, 20 * np.log10(50)], rtol=1e-12)
-
+class TestTimes:
     def test_times_are_geometric_and_end_at_the_last(self) -> None:
         steps = analysis.times(1000, 31)
         assert (steps[0], steps[-1]) == (1, 1000)

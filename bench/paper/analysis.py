@@ -20,12 +20,10 @@ from scipy.sparse.linalg import LinearOperator
 __all__ = [
     "Spectrum",
     "alignment",
-    "best_time",
     "by_displacement",
     "frobenius_norm",
     "kernel_alignment",
     "pixel_gains",
-    "psnr",
     "radial_frequency",
     "radial_mean",
     "radial_profile",
@@ -219,20 +217,9 @@ class Spectrum:
         return np.asarray((self.vectors * self.gains(np.array([steps]))[0]) @ self.vectors.T)
 
 
-def psnr(estimate: np.ndarray, clean: np.ndarray) -> float:
-    """Peak signal-to-noise ratio in dB of values whose range is 0 to 1: -10 log10 of the mean squared error."""
-    return float(-10.0 * np.log10(np.mean((estimate - clean) ** 2)))
-
-
 def times(most: int, count: int) -> np.ndarray:
     """Numbers of steps, at most ``count``, growing geometrically from 1 to ``most``: integers without repetition."""
     return np.unique(np.round(np.geomspace(1, most, count)).astype(int))
-
-
-def best_time(path: np.ndarray, clean: np.ndarray) -> tuple[int, np.ndarray]:
-    """The oracle: index of the highest PSNR along a path of estimates, shape (n, ...), and all PSNRs, shape (n,)."""
-    quality = np.array([psnr(estimate, clean) for estimate in path])
-    return int(np.argmax(quality)), quality
 
 
 def relative_distance(a: np.ndarray, reference: np.ndarray) -> float:

@@ -50,12 +50,99 @@ class WeightsSizes:
 
 
 @dataclass(frozen=True)
+class InputsSizes:
+    """Sizes of :mod:`bench.paper.inputs`.
+
+    Attributes
+    ----------
+    side : int
+        Of the square picture in pixels, a multiple of 4.  Dense matrices of side^4 numbers are taken.
+    reduction : int
+        How far it is averaged down.
+    bins : int
+        Rings of spatial frequencies.
+    """
+
+    side: int
+    reduction: int
+    bins: int
+
+
+@dataclass(frozen=True)
+class AdamSizes:
+    """Sizes of :mod:`bench.paper.adam`.
+
+    Attributes
+    ----------
+    side : int
+        Of the square picture in pixels, a multiple of 4.
+    reduction : int
+        How far it is averaged down.
+    width : int
+        Channels of the hidden layers.
+    seeds : int
+        Networks of each architecture and input.
+    most_steps : int
+        Of gradient descent and of Adam.
+    probes : int
+        Random vectors by which norms of kernels are estimated.
+    eigenvectors : int
+        Leading ones, whose span is compared with the clean picture.
+    """
+
+    side: int
+    reduction: int
+    width: int
+    seeds: int
+    most_steps: int
+    probes: int
+    eigenvectors: int
+
+
+@dataclass(frozen=True)
+class TableSizes:
+    """Sizes of :mod:`bench.paper.comparison`.
+
+    Attributes
+    ----------
+    side : int
+        Of the square pictures in pixels, a multiple of 4.
+    reduction : int
+        How far they are averaged down.
+    pictures : int
+        The first ones of the test set; 9 are all.
+    width : int
+        Channels of the hidden layers.
+    seeds : int
+        Networks, and draws of the noise as input.
+    most_steps : int
+        Among which the best one is chosen.
+    landmarks : float
+        Those of the Nystrom approximation as a share of the pixels.
+    peers : bool
+        Whether CBM3D is run.
+    """
+
+    side: int
+    reduction: int
+    pictures: int
+    width: int
+    seeds: int
+    most_steps: int
+    landmarks: float
+    peers: bool
+
+
+@dataclass(frozen=True)
 class Scale:
     """The sizes of all experiments; each has a field of its own."""
 
     name: str
     follow: FollowSizes
     weights: WeightsSizes
+    inputs: InputsSizes
+    adam: AdamSizes
+    table: TableSizes
 
 
 SCALES: dict[str, Scale] = {
@@ -65,21 +152,41 @@ SCALES: dict[str, Scale] = {
             name="tiny",
             follow=FollowSizes(side=8, widths=(8, 16, 32), seeds=2, most_steps=30),
             weights=WeightsSizes(side=8, widths=(8, 16, 32), seeds=2, most_steps=60),
+            inputs=InputsSizes(side=16, reduction=8, bins=6),
+            adam=AdamSizes(side=12, reduction=8, width=8, seeds=1, most_steps=20, probes=8, eigenvectors=3),
+            table=TableSizes(
+                side=12, reduction=8, pictures=2, width=8, seeds=1, most_steps=10, landmarks=0.1, peers=False
+            ),
         ),
         Scale(
             name="small",
             follow=FollowSizes(side=16, widths=(16, 32, 64, 128, 256), seeds=4, most_steps=200),
             weights=WeightsSizes(side=16, widths=(16, 32, 64, 128, 256), seeds=3, most_steps=400),
+            inputs=InputsSizes(side=32, reduction=4, bins=14),
+            adam=AdamSizes(side=32, reduction=4, width=64, seeds=2, most_steps=300, probes=32, eigenvectors=10),
+            table=TableSizes(
+                side=32, reduction=4, pictures=9, width=32, seeds=1, most_steps=300, landmarks=0.1, peers=True
+            ),
         ),
         Scale(
             name="medium",
             follow=FollowSizes(side=32, widths=(16, 32, 64, 128, 256, 512, 1024), seeds=6, most_steps=400),
             weights=WeightsSizes(side=32, widths=(16, 32, 64, 128, 256, 512, 1024), seeds=4, most_steps=1000),
+            inputs=InputsSizes(side=64, reduction=4, bins=24),
+            adam=AdamSizes(side=48, reduction=4, width=128, seeds=3, most_steps=1000, probes=64, eigenvectors=10),
+            table=TableSizes(
+                side=48, reduction=4, pictures=9, width=64, seeds=2, most_steps=600, landmarks=0.1, peers=True
+            ),
         ),
         Scale(
             name="full",
             follow=FollowSizes(side=64, widths=(16, 32, 64, 128, 256, 512, 1024, 2048, 4096), seeds=8, most_steps=1000),
             weights=WeightsSizes(side=64, widths=(16, 32, 64, 128, 256, 512, 1024, 2048), seeds=5, most_steps=2000),
+            inputs=InputsSizes(side=96, reduction=4, bins=32),
+            adam=AdamSizes(side=64, reduction=4, width=512, seeds=4, most_steps=3000, probes=64, eigenvectors=10),
+            table=TableSizes(
+                side=128, reduction=2, pictures=9, width=256, seeds=3, most_steps=3000, landmarks=0.1, peers=True
+            ),
         ),
     )
 }

@@ -1,0 +1,39 @@
+"""The three architectures of the experiments on kernels, and what they are shown as input."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bench.paper.data import Problem
+from ntkfast import Network, NoiseInput, autoencoder, unet, vanilla_cnn
+
+NETWORKS = ("vanilla", "autoencoder", "unet")
+INPUTS = ("image", "noise")
+
+TITLES = {"vanilla": "vanilla CNN", "autoencoder": "autoencoder", "unet": "U-Net"}
+INPUT_TITLES = {"image": "noisy image", "noise": "iid noise"}
+
+# Colours that all kinds of colour vision tell apart (Okabe & Ito).
+BLUE, ORANGE, GREEN, PURPLE, GRAY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#7F7F7F"
+INPUT_COLOURS = {"image": BLUE, "noise": ORANGE}
+
+DESCRIPTION = """\
+The networks: *vanilla CNN*, one hidden layer of 5 x 5; *autoencoder*, two halvings of the resolution, 3 x 3, no skips;
+*U-Net*, the same two halvings with skips (`vanilla_cnn(1, 5)`, `autoencoder(2)`, `unet(2)`)."""
+
+
+def network(name: str, padding: str = "zeros") -> Network:
+    """One of :data:`NETWORKS`."""
+    if name == "vanilla":
+        return vanilla_cnn(1, 5, padding=padding)
+    return {"autoencoder": autoencoder, "unet": unet}[name](2, padding=padding)
+
+
+def noise_channels(side: int, channels: int, seed: int) -> np.ndarray:
+    """Iid noise of unit variance as the input of a finite network, (side, side, channels)."""
+    return np.random.default_rng([seed, channels, side]).standard_normal((side, side, channels))
+
+
+def limit_input(name: str, problem: Problem) -> np.ndarray | NoiseInput:
+    """One of :data:`INPUTS` for an infinitely wide network: the noisy image, or noise of infinitely many channels."""
+    return problem.noisy if name == "image" else NoiseInput(problem.noisy.shape[:2])
