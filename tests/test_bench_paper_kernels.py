@@ -188,12 +188,32 @@ class TestAlignment:
         x = np.random.default_rng(0).standard_normal(D)
         assert analysis.kernel_alignment(np.eye(D), x, np.sqrt(D)) == pytest.approx(D**-0.5)
 
-    def test_frobenius_norm_by_probes(self) -> None:
-        matrix = random_matrix()
-        probes = np.random.default_rng(1).standard_normal((D, 4000))
-        assert analysis.frobenius_norm(lambda V: matrix @ V, probes) == pytest.approx(np.linalg.norm(matrix), rel=0.02)
-        exact = np.sqrt(D) * np.eye(D)  # |A I|_F is the norm itself
-        assert analysis.frobenius_norm(lambda V: matrix @ V, exact) == pytest.approx(np.linalg.norm(matrix), rel=1e-12)
+    def test_gray_part_of_a_kernel_that_does_not_mix_colours(self) -> None:
+        theta = random_matrix()
+        gray = analysis.in_gray(scipy.sparse.linalg.aslinearoperator(np.kron(theta, np.eye(3))), 3)
+        np.testing.assert_allclose(gray @ np.eye(D), theta, atol=1e-13)
+        np.testing.assert_allclose(gray @ theta[0], theta @ theta[0], atol=1e-13)
+
+    def test_gray_part_is_the_kernel_of_the_mean(self) -> None:
+        # of outputs J with rows (pixel, colour): their mean over the colours has the Jacobian (J_r + J_g + J_b)/3
+        jacobian = np.random.default_rng(0).standard_normal((D, 3, 5))
+        rows = jacobian.reshape(3 * D, 5)
+        mean = jacobian.mean(axis=1)
+        gray = analysis.in_gray(scipy.sparse.linalg.aslinearoperator(rows @ rows.T), 3)
+        np.testing.assert_allclose(gray @ np.eye(D), 3 * mean @ mean.T, atol=1e-12)
+
+
+class TestChanges:
+    def test_with_unit_vectors_as_probes_it_is_the_change_itself(self) -> None:
+        kernels = np.stack([random_matrix(seed) for seed in range(3)])
+        expected = [np.linalg.norm(k - kernels[0]) / np.linalg.norm(kernels[0]) for k in kernels]
+        np.testing.assert_allclose(analysis.relative_changes(kernels), expected, rtol=1e-12)
+
+    def test_with_random_probes_it_is_near(self) -> None:
+        kernels = np.stack([random_matrix(seed) for seed in range(2)])
+        probes = np.random.default_rng(1).standard_normal((D, 2000))
+        exact = np.linalg.norm(kernels[1] - kernels[0]) / np.linalg.norm(kernels[0])
+        assert analysis.relative_changes(kernels @ probes)[1] == pytest.approx(exact, rel=0.03)
 
 
 class TestTimes:

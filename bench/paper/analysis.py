@@ -11,8 +11,6 @@ A plain convolution has g_i = g for all i.  Then the e_f are its eigenvectors an
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import scipy.linalg
 from scipy.sparse.linalg import LinearOperator
@@ -21,15 +19,18 @@ __all__ = [
     "Spectrum",
     "alignment",
     "by_displacement",
-    "frobenius_norm",
+    "geometric_mean",
+    "in_gray",
     "kernel_alignment",
     "pixel_gains",
     "radial_frequency",
     "radial_mean",
     "radial_profile",
+    "relative_changes",
     "relative_distance",
     "share_beyond",
     "share_not_stationary",
+    "slope",
     "times",
     "transfer_function",
 ]
@@ -255,13 +256,53 @@ def kernel_alignment(kernel: np.ndarray | LinearOperator, x: np.ndarray, frobeni
     return float(x @ (kernel @ x) / (x @ x * frobenius))
 
 
-def frobenius_norm(product: Callable[[np.ndarray], np.ndarray], probes: np.ndarray) -> float:
-    """Estimate of |A|_F from products with probes of iid standard normal entries: E |A p|^2 = |A|_F^2.
+def in_gray(kernel: LinearOperator, colours: int) -> LinearOperator:
+    """Part of a kernel over pixels and colours that belongs to gray: B^T Theta B, B v = v (x) (1, ..., 1)/sqrt(C).
 
     Parameters
     ----------
-    product : callable
-        V -> A V for V of shape (d, n).
-    probes : ndarray, shape (d, n)
+    kernel : LinearOperator, shape (d colours, d colours)
+        The colours of a pixel together.
+    colours : int
+        C.
+
+    Returns
+    -------
+    LinearOperator, shape (d, d)
     """
-    return float(np.linalg.norm(product(probes)) / np.sqrt(probes.shape[1]))
+    d = kernel.shape[0] // colours
+
+    def product(v: np.ndarray) -> np.ndarray:
+        columns = np.asarray(v).reshape(d, -1)
+        coloured = np.repeat(columns, colours, axis=0) / np.sqrt(colours)
+        out = (kernel @ coloured).reshape(d, colours, -1).sum(axis=1) / np.sqrt(colours)
+        return np.asarray(out.reshape(np.shape(v)))
+
+    return LinearOperator((d, d), matvec=product, matmat=product, rmatvec=product, dtype=kernel.dtype)
+
+
+def relative_changes(actions: np.ndarray) -> np.ndarray:
+    """|Theta_t - Theta_0|_F / |Theta_0|_F, estimated from products with the same probes.
+
+    With probes p of iid standard normal entries, E |A p|^2 = |A|_F^2.
+
+    Parameters
+    ----------
+    actions : ndarray, shape (times, d, n)
+        Theta_t times n probes, the first at t = 0.
+
+    Returns
+    -------
+    ndarray, shape (times,)
+    """
+    return np.asarray(np.linalg.norm(actions - actions[0], axis=(1, 2)) / np.linalg.norm(actions[0]))
+
+
+def geometric_mean(values: np.ndarray) -> float:
+    """exp of the mean of the logarithms of positive values."""
+    return float(np.exp(np.mean(np.log(values))))
+
+
+def slope(widths: np.ndarray, values: np.ndarray) -> float:
+    """Exponent a of values ~ widths^a, both positive: least squares in the logarithms."""
+    return float(np.polyfit(np.log(widths), np.log(values), 1)[0])

@@ -255,7 +255,9 @@ def _affinity(pairs: list[tuple[str, Record, Record]]) -> Picture:
     )
 
 
-def draw_weights(axes: Axes, picture: np.ndarray, weights: np.ndarray, pixel: Any) -> Any:
+def draw_weights(
+    axes: Axes, picture: np.ndarray, weights: np.ndarray, pixel: Any, *, saturation: float = SATURATION
+) -> Any:
     """Weights, over the largest of them, on the faint gray picture; returns what a colour scale is made of."""
     import matplotlib
     from matplotlib.colors import ListedColormap
@@ -267,7 +269,7 @@ def draw_weights(axes: Axes, picture: np.ndarray, weights: np.ndarray, pixel: An
     colours = matplotlib.colormaps["RdBu_r"](np.linspace(0, 1, 255))
     colours[:, 3] = np.minimum(1.0, 3 * np.abs(values))
     relative = weights / np.abs(weights).max()
-    shown = axes.imshow(relative, cmap=ListedColormap(colours), vmin=-SATURATION, vmax=SATURATION)
+    shown = axes.imshow(relative, cmap=ListedColormap(colours), vmin=-saturation, vmax=saturation)
     axes.autoscale(False)
     side = 2 * RADIUS + 1
     corner = (pixel[1] - side / 2, pixel[0] - side / 2)

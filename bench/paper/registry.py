@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench.paper import follow, inputs, weights
+from bench.paper import adam, follow, inputs, weights
 from bench.paper.experiment import Experiment
 
-EXPERIMENTS: tuple[Experiment, ...] = (follow.EXPERIMENT, weights.EXPERIMENT, inputs.EXPERIMENT)
+EXPERIMENTS: tuple[Experiment, ...] = (follow.EXPERIMENT, weights.EXPERIMENT, inputs.EXPERIMENT, adam.EXPERIMENT)

@@ -78,12 +78,16 @@ class AdamSizes:
         Of the square picture in pixels, a multiple of 4.
     reduction : int
         How far it is averaged down.
-    width : int
-        Channels of the hidden layers.
+    widths : dict of str to tuple of int
+        Channels of the hidden layers, by architecture.
+    main_width : dict of str to int
+        That one of them at which noise as input is tried, too, and the kernels are looked at more closely.
     seeds : int
-        Networks of each architecture and input.
+        Networks of each architecture, input and width.
     most_steps : int
         Of gradient descent and of Adam.
+    closed_form_steps : int
+        Among which the best one of a closed form is chosen.
     probes : int
         Random vectors by which norms of kernels are estimated.
     eigenvectors : int
@@ -92,9 +96,11 @@ class AdamSizes:
 
     side: int
     reduction: int
-    width: int
+    widths: dict[str, tuple[int, ...]]
+    main_width: dict[str, int]
     seeds: int
     most_steps: int
+    closed_form_steps: int
     probes: int
     eigenvectors: int
 
@@ -153,7 +159,17 @@ SCALES: dict[str, Scale] = {
             follow=FollowSizes(side=8, widths=(8, 16, 32), seeds=2, most_steps=30),
             weights=WeightsSizes(side=8, widths=(8, 16, 32), seeds=2, most_steps=60),
             inputs=InputsSizes(side=16, reduction=8, bins=6),
-            adam=AdamSizes(side=12, reduction=8, width=8, seeds=1, most_steps=20, probes=8, eigenvectors=3),
+            adam=AdamSizes(
+                side=8,
+                reduction=12,
+                widths={"vanilla": (4, 8), "autoencoder": (4, 8)},
+                main_width={"vanilla": 8, "autoencoder": 8},
+                seeds=1,
+                most_steps=8,
+                closed_form_steps=100,
+                probes=4,
+                eigenvectors=3,
+            ),
             table=TableSizes(
                 side=12, reduction=8, pictures=2, width=8, seeds=1, most_steps=10, landmarks=0.1, peers=False
             ),
@@ -163,7 +179,17 @@ SCALES: dict[str, Scale] = {
             follow=FollowSizes(side=16, widths=(16, 32, 64, 128, 256), seeds=4, most_steps=200),
             weights=WeightsSizes(side=16, widths=(16, 32, 64, 128, 256), seeds=3, most_steps=400),
             inputs=InputsSizes(side=32, reduction=4, bins=14),
-            adam=AdamSizes(side=32, reduction=4, width=64, seeds=2, most_steps=300, probes=32, eigenvectors=10),
+            adam=AdamSizes(
+                side=24,
+                reduction=5,
+                widths={"vanilla": (32, 128, 512), "autoencoder": (16, 40, 96)},
+                main_width={"vanilla": 128, "autoencoder": 40},
+                seeds=2,
+                most_steps=200,
+                closed_form_steps=5000,
+                probes=8,
+                eigenvectors=10,
+            ),
             table=TableSizes(
                 side=32, reduction=4, pictures=9, width=32, seeds=1, most_steps=300, landmarks=0.1, peers=True
             ),
@@ -173,7 +199,17 @@ SCALES: dict[str, Scale] = {
             follow=FollowSizes(side=32, widths=(16, 32, 64, 128, 256, 512, 1024), seeds=6, most_steps=400),
             weights=WeightsSizes(side=32, widths=(16, 32, 64, 128, 256, 512, 1024), seeds=4, most_steps=1000),
             inputs=InputsSizes(side=64, reduction=4, bins=24),
-            adam=AdamSizes(side=48, reduction=4, width=128, seeds=3, most_steps=1000, probes=64, eigenvectors=10),
+            adam=AdamSizes(
+                side=32,
+                reduction=4,
+                widths={"vanilla": (32, 128, 512, 2048), "autoencoder": (16, 64, 256, 512)},
+                main_width={"vanilla": 512, "autoencoder": 256},
+                seeds=3,
+                most_steps=600,
+                closed_form_steps=10000,
+                probes=32,
+                eigenvectors=10,
+            ),
             table=TableSizes(
                 side=48, reduction=4, pictures=9, width=64, seeds=2, most_steps=600, landmarks=0.1, peers=True
             ),
@@ -183,7 +219,17 @@ SCALES: dict[str, Scale] = {
             follow=FollowSizes(side=64, widths=(16, 32, 64, 128, 256, 512, 1024, 2048, 4096), seeds=8, most_steps=1000),
             weights=WeightsSizes(side=64, widths=(16, 32, 64, 128, 256, 512, 1024, 2048), seeds=5, most_steps=2000),
             inputs=InputsSizes(side=96, reduction=4, bins=32),
-            adam=AdamSizes(side=64, reduction=4, width=512, seeds=4, most_steps=3000, probes=64, eigenvectors=10),
+            adam=AdamSizes(
+                side=64,
+                reduction=4,
+                widths={"vanilla": (32, 128, 512, 2048, 8192), "autoencoder": (32, 128, 512, 2048)},
+                main_width={"vanilla": 2048, "autoencoder": 512},
+                seeds=4,
+                most_steps=2000,
+                closed_form_steps=100000,
+                probes=64,
+                eigenvectors=10,
+            ),
             table=TableSizes(
                 side=128, reduction=2, pictures=9, width=256, seeds=3, most_steps=3000, landmarks=0.1, peers=True
             ),
