@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import numpy as np
 import scipy.linalg
+import scipy.sparse.linalg
 from scipy.sparse.linalg import LinearOperator
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "geometric_mean",
     "in_gray",
     "kernel_alignment",
+    "largest_eigenvalue",
     "pixel_gains",
     "radial_frequency",
     "radial_mean",
@@ -296,6 +298,13 @@ def relative_changes(actions: np.ndarray) -> np.ndarray:
     ndarray, shape (times,)
     """
     return np.asarray(np.linalg.norm(actions - actions[0], axis=(1, 2)) / np.linalg.norm(actions[0]))
+
+
+def largest_eigenvalue(kernel: LinearOperator, tolerance: float) -> float:
+    """lambda_max of a symmetric positive semi-definite operator, to a relative tolerance, by Lanczos."""
+    start = np.random.default_rng(0).standard_normal(kernel.shape[0]).astype(kernel.dtype)
+    (value,) = scipy.sparse.linalg.eigsh(kernel, 1, v0=start, tol=tolerance, return_eigenvectors=False)
+    return float(value)
 
 
 def geometric_mean(values: np.ndarray) -> float:

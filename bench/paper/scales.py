@@ -117,8 +117,8 @@ class TableSizes:
         How far they are averaged down.
     pictures : int
         The first ones of the test set; 9 are all.
-    width : int
-        Channels of the hidden layers.
+    widths : dict of str to int
+        Channels of the hidden layers, by architecture.
     seeds : int
         Networks, and draws of the noise as input.
     most_steps : int
@@ -132,7 +132,7 @@ class TableSizes:
     side: int
     reduction: int
     pictures: int
-    width: int
+    widths: dict[str, int]
     seeds: int
     most_steps: int
     landmarks: float
@@ -171,7 +171,14 @@ SCALES: dict[str, Scale] = {
                 eigenvectors=3,
             ),
             table=TableSizes(
-                side=12, reduction=8, pictures=2, width=8, seeds=1, most_steps=10, landmarks=0.1, peers=False
+                side=12,
+                reduction=8,
+                pictures=2,
+                widths={"vanilla": 8, "autoencoder": 8, "unet": 8},
+                seeds=1,
+                most_steps=10,
+                landmarks=0.1,
+                peers=False,
             ),
         ),
         Scale(
@@ -191,7 +198,14 @@ SCALES: dict[str, Scale] = {
                 eigenvectors=10,
             ),
             table=TableSizes(
-                side=32, reduction=4, pictures=9, width=32, seeds=1, most_steps=300, landmarks=0.1, peers=True
+                side=32,
+                reduction=4,
+                pictures=9,
+                widths={"vanilla": 128, "autoencoder": 32, "unet": 32},
+                seeds=1,
+                most_steps=300,
+                landmarks=0.1,
+                peers=True,
             ),
         ),
         Scale(
@@ -211,7 +225,14 @@ SCALES: dict[str, Scale] = {
                 eigenvectors=10,
             ),
             table=TableSizes(
-                side=48, reduction=4, pictures=9, width=64, seeds=2, most_steps=600, landmarks=0.1, peers=True
+                side=48,
+                reduction=4,
+                pictures=9,
+                widths={"vanilla": 512, "autoencoder": 128, "unet": 128},
+                seeds=2,
+                most_steps=600,
+                landmarks=0.1,
+                peers=True,
             ),
         ),
         Scale(
@@ -231,7 +252,14 @@ SCALES: dict[str, Scale] = {
                 eigenvectors=10,
             ),
             table=TableSizes(
-                side=128, reduction=2, pictures=9, width=256, seeds=3, most_steps=3000, landmarks=0.1, peers=True
+                side=128,
+                reduction=2,
+                pictures=9,
+                widths={"vanilla": 1024, "autoencoder": 256, "unet": 256},
+                seeds=3,
+                most_steps=3000,
+                landmarks=0.1,
+                peers=True,
             ),
         ),
     )
