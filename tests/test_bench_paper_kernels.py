@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import scipy.sparse.linalg
-from bench.paper import analysis
+from bench.paper import adam, analysis, comparison, inputs
+from bench.paper.architectures import INPUTS, NETWORKS
+from bench.paper.comparison import ANY_TIME
+from bench.paper.experiment import Experiment, Record, Tools
+from bench.paper.scales import SCALES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+EXPERIMENTS = [pytest.param(module.EXPERIMENT, id=module.EXPERIMENT.name) for module in (inputs, adam, comparison)]
 SHAPE = (6, 8)
 D = SHAPE[0] * SHAPE[1]
 
@@ -227,3 +236,161 @@ class TestTimes:
 
     def test_relative_distance(self) -> None:
         assert analysis.relative_distance(np.array([3.0, 4.5]), np.array([3.0, 4.0])) == pytest.approx(0.1)
+
+
+class TestSlopes:
+    def test_power_law(self) -> None:
+        widths = np.array([8.0, 16, 64, 16])
+        assert analysis.slope(widths, 3 * widths**-0.5) == pytest.approx(-0.5, rel=1e-12)
+
+    def test_geometric_mean(self) -> None:
+        assert analysis.geometric_mean(np.array([1.0, 4.0, 16.0])) == pytest.approx(4.0, rel=1e-12)
+
+    def test_largest_eigenvalue(self) -> None:
+        theta = random_matrix()
+        operator = scipy.sparse.linalg.aslinearoperator(theta)
+        expected = np.linalg.eigvalsh(theta)[-1]
+        assert analysis.largest_eigenvalue(operator, 1e-3) == pytest.approx(expected, rel=1e-3)
+
+
+def record(picture: str, network: str | None = None, source: str = "image", seed: int = 0, **values: float) -> Record:
+    settings: dict[str, Any] = {"picture": picture}
+    if network is not None:
+        settings |= {"network": network, "input": source, "seed": seed}
+        values = {"gd": 20.0, "exact": 20.0, "nystrom": 20.0, "adam": 20.0, ANY_TIME: 20.0, "distance": 0.0} | values
+    return Record(f"{picture}/{network}/{source}/{seed}", settings, values, 1.0, dict)
+
+
+def records(picture: str, seeds: int = 1, **values: float) -> list[Record]:
+    """All of a picture, with some figures in all of its cases."""
+    cases = [
+        record(picture, network, source, seed, **values)
+        for network in NETWORKS
+        for source in INPUTS
+        for seed in range(seeds)
+    ]
+    return [record(picture, noisy=20.0, nlm=25.0), *cases]
+
+
+class TestAverages:
+    def test_mean_and_spread(self) -> None:
+        mean = comparison.averaged({"a": [20.0, 22.0], "b": [30.0, 34.0]})
+        assert mean.mean == pytest.approx(26.5)
+        assert mean.pictures == pytest.approx(11 / np.sqrt(2))  # of 21 and 32
+        assert mean.seeds == pytest.approx(np.sqrt((2 + 8) / 2))
+
+    def test_pictures_count_alike_however_many_seeds_they_have(self) -> None:
+        assert comparison.averaged({"a": [10.0], "b": [20.0, 20.0, 20.0]}).mean == pytest.approx(15.0)
+
+    def test_one_picture_and_one_seed_have_no_spread(self) -> None:
+        mean = comparison.averaged({"a": [20.0]})
+        assert mean.mean == 20.0
+        assert np.isnan(mean.pictures)
+        assert np.isnan(mean.seeds)
+
+    def test_means_are_over_the_pictures_that_have_everything(self) -> None:
+        part = records("b", gd=40.0)[:-1]
+        found = comparison.means([*records("a", gd=30.0), *part])
+        assert comparison.complete([*records("a"), *part]) == ["a"]
+        assert found["gd", "unet", "noise"].mean == 30.0
+
+    def test_without_the_peers_a_picture_is_not_complete(self) -> None:
+        assert comparison.complete(records("a")[1:]) == []
+
+    def test_every_seed_is_needed(self) -> None:
+        assert comparison.complete([*records("a", seeds=2), *records("b", seeds=1)]) == ["a"]
+
+    def test_a_peer_left_out_for_a_picture_has_no_mean(self) -> None:
+        both = [*records("a"), *records("b")]
+        both[0].values["bm3d"] = 30.0
+        assert ("bm3d",) not in comparison.means(both)
+        assert comparison.means(both)["nlm",].mean == 25.0
+
+    def test_pairs_in_the_same_order(self) -> None:
+        theirs = {"a": 1.0, "b": 2.0, "c": 3.0, "d": 3.0}
+        assert comparison.concordant(theirs, theirs) == (5, 5)  # c and d are tied
+        assert comparison.concordant({"a": 2.0, "b": 1.0, "c": 3.0, "d": 4.0}, theirs) == (4, 5)
+        assert comparison.concordant({key: -value for key, value in theirs.items()}, theirs) == (0, 5)
+
+
+class TestVerdicts:
+    def test_of_the_table(self) -> None:
+        good = [*records("a", gd=20.0, exact=20.4, adam=25.0), *records("b", gd=20.0, exact=20.4, adam=25.0)]
+        for r in good:
+            if r.settings.get("input") == "image":
+                r.values["gd"], r.values["exact"], r.values[ANY_TIME] = 22.0, 22.4, 23.0
+        verdicts = [claim.verdict for claim in comparison.claims(good)]
+        assert verdicts[:3] == ["holds"] * 3
+        bad = [*records("a", gd=20.0, exact=21.0, adam=19.0), *records("b", gd=20.0, exact=21.0, adam=19.0)]
+        assert [claim.verdict for claim in comparison.claims(bad)][:3] == ["does not hold"] * 3
+
+    def test_of_the_papers_order(self) -> None:
+        all_records = records("a")
+        for r in all_records:
+            for (method, network, source), value in comparison.PAPER.items():
+                if (r.settings.get("network"), r.settings.get("input")) == (network, source):
+                    r.values[method] = value
+        assert comparison.claims(all_records)[3].verdict == "holds"
+        for r in all_records:
+            for method in comparison.METHODS:
+                if method in r.values:
+                    r.values[method] *= -1
+        assert comparison.claims(all_records)[3].verdict == "does not hold"
+
+    @pytest.mark.parametrize("experiment", EXPERIMENTS)
+    def test_nothing_run_is_no_verdict(self, experiment: Experiment) -> None:
+        found = experiment.claims([])
+        assert found
+        assert {claim.verdict for claim in found} == {"not run at this scale"}
+        assert experiment.figures([]) == []
+        assert experiment.text([])
+
+    def test_of_the_inputs(self) -> None:
+        frequencies = np.linspace(0, 0.5, 6)
+
+        def case(source: str, **changed: Any) -> Record:
+            values = {"psnr": 25.0, "noisy_psnr": 20.0, "beyond": 0.5, "not_stationary": 0.5}
+            gain = np.linspace(1, 0.4, 6)
+            if source == "noise":
+                values |= {"psnr": 22.0, "beyond": 0.01, "not_stationary": 0.0}
+            values |= {key: value for key, value in changed.items() if key in values}
+            gain = changed.get("gain", gain)
+            arrays = {"gain": gain, "frequencies": frequencies, "gain_percentiles": np.stack([gain] * 3)}
+            return Record("", {"network": "vanilla", "input": source}, values, 1.0, lambda: arrays)
+
+        def verdicts(image: Record, noise: Record) -> list[str]:
+            return [claim.verdict for claim in inputs.claims([image, noise])]
+
+        assert verdicts(case("image"), case("noise")) == ["holds"] * 4
+        local = case("image", beyond=0.05, not_stationary=0.05, psnr=21.0)
+        assert verdicts(local, case("noise")) == ["does not hold", "holds", "does not hold", "does not hold"]
+        for bad in (
+            case("noise", not_stationary=0.05),
+            case("noise", gain=np.full(6, 0.8)),  # no fall
+            case("noise", gain=np.array([1, 0.9, 0.5, 0.7, 0.4, 0.3])),  # a rise on the way
+        ):
+            assert verdicts(case("image"), bad)[1] == "does not hold"
+
+
+class TestTinyRuns:
+    @pytest.mark.parametrize("experiment", EXPERIMENTS)
+    def test_end_to_end(self, experiment: Experiment, tmp_path: Path) -> None:
+        scale = SCALES["tiny"]
+        found = experiment.units(scale)
+        assert len({unit.key for unit in found}) == len(found)
+        kept = []
+        for unit in found:
+            result = experiment.run(unit.settings, Tools())
+            values = json.loads(json.dumps(result.values, allow_nan=False))
+            kept.append(Record(unit.key, unit.settings, values, 1.0, lambda arrays=result.arrays: arrays))
+        claims, drawn = experiment.claims(kept), experiment.figures(kept)
+        assert all(claim.checks for claim in claims)
+        assert {claim.figure for claim in claims} <= {picture.name for picture in drawn}
+        for picture in drawn:
+            picture.figure.savefig(tmp_path / "figure.png", dpi=30)
+        assert "|---" in experiment.text(kept)
+        # Any part of the records will do.
+        for part in (kept[:1], kept[1:], kept[::2]):
+            experiment.claims(part)
+            experiment.figures(part)
+            experiment.text(part)
