@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import scipy.sparse.linalg
 from bench.paper import adam, analysis, comparison, inputs
-from bench.paper.architectures import INPUTS, NETWORKS
+from bench.paper.kernel_networks import INPUTS, NETWORKS
 from bench.paper.comparison import ANY_TIME
 from bench.paper.experiment import Experiment, Record, Tools
 from bench.paper.scales import SCALES

@@ -17,8 +17,8 @@ import numpy as np
 import scipy.sparse.linalg
 from scipy.sparse.linalg import LinearOperator
 
-from bench.paper import analysis, architectures, data, inputs
-from bench.paper.architectures import BLUE, GRAY, GREEN, INPUT_TITLES, INPUTS, ORANGE, TITLES
+from bench.paper import analysis, data, inputs, kernel_networks
+from bench.paper.kernel_networks import BLUE, GRAY, GREEN, INPUT_TITLES, INPUTS, ORANGE, TITLES
 from bench.paper.data import Problem
 from bench.paper.experiment import Check, Claim, Experiment, Picture, Record, Result, Tools, Unit
 from bench.paper.report import table
@@ -58,7 +58,7 @@ def units(scale: Scale) -> list[Unit]:
     settings = {"side": sizes.side, "reduction": sizes.reduction, "most_steps": sizes.most_steps}
     settings |= {"probes": sizes.probes, "eigenvectors": sizes.eigenvectors, "picture": PICTURE, "centre": list(CENTRE)}
     settings |= {
-        "channels": architectures.NOISE_CHANNELS,
+        "channels": kernel_networks.NOISE_CHANNELS,
         "points": POINTS,
         "checkpoints": CHECKPOINTS,
         "pixel": list(PIXEL),
@@ -70,8 +70,8 @@ def units(scale: Scale) -> list[Unit]:
             for width in sizes.widths[name]:
                 main = width == sizes.main_width[name]
                 if main or source == "image":
-                    case = {"network": name, "layers": repr(architectures.network(name)), "input": source}
-                    case |= {"width": width, "main": main, "adam_rate": architectures.ADAM_RATES[name]}
+                    case = {"network": name, "layers": repr(kernel_networks.network(name)), "input": source}
+                    case |= {"width": width, "main": main, "adam_rate": kernel_networks.ADAM_RATES[name]}
                     found += [
                         Unit(f"{name}/{source}/width={width}/seed={seed}", {**case, "seed": seed, **settings})
                         for seed in range(sizes.seeds)
@@ -88,11 +88,11 @@ def run(settings: dict[str, Any], tools: Tools) -> Result:
         settings["picture"], side, reduction=settings["reduction"], centre=tuple(settings["centre"]), gray=False
     )
     noise = settings["input"] == "noise"
-    x = architectures.noise_channels(side, settings["channels"], seed) if noise else problem.noisy
+    x = kernel_networks.noise_channels(side, settings["channels"], seed) if noise else problem.noisy
     trial = _Trial(settings, tools, problem, x)
     values, arrays = {"noisy_psnr": problem.psnr(problem.noisy)}, {"clean": problem.clean, "noisy": problem.noisy}
 
-    network = architectures.network(settings["network"])
+    network = kernel_networks.network(settings["network"])
     exact = NTK(network, x, device="cpu")
     exact_path = trial.filter_path(exact)
     values |= trial.best("exact", exact_path)[0]
@@ -180,7 +180,7 @@ class _Trial:
         from ntkfast.finite import to_torch
 
         settings = self.settings
-        network = architectures.network(settings["network"])
+        network = kernel_networks.network(settings["network"])
         module = to_torch(
             network, settings["width"], self.x.shape[2], settings["seed"], torch.float32, out_channels=COLOURS
         )
@@ -567,8 +567,8 @@ def text(records: list[Record]) -> str:
         "start "
         "by gradient descent (learning rate one over the largest eigenvalue of the exact kernel, or of the network's "
         "own at the start if that is larger) and by Adam (every "
-        f"weight of the standard parametrisation moves by about {architectures.ADAM_RATES['vanilla']:g} / width in a "
-        f"step). Noise as input has {architectures.NOISE_CHANNELS} channels. Outputs are less what they were at the "
+        f"weight of the standard parametrisation moves by about {kernel_networks.ADAM_RATES['vanilla']:g} / width in a "
+        f"step). Noise as input has {kernel_networks.NOISE_CHANNELS} channels. Outputs are less what they were at the "
         "start. Best times are told by the clean picture: for training among the steps that were taken, for closed "
         "forms "
         "among many more. *Alignment* is the share of the "
@@ -576,7 +576,7 @@ def text(records: list[Record]) -> str:
         "*kernel-target alignment* is x^T Theta x / (|x|^2 |Theta|_F). Norms of kernels are estimated from products "
         "with "
         "random vectors.\n\n"
-        f"{architectures.DESCRIPTION}"
+        f"{kernel_networks.DESCRIPTION}"
     )
     cases = _cases(records)
     if not cases:

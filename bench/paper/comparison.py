@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bench.paper import analysis, architectures, data
-from bench.paper.architectures import BLUE, GREEN, INPUT_TITLES, INPUTS, NETWORKS, ORANGE, PURPLE, TITLES
+from bench.paper import analysis, data, kernel_networks
+from bench.paper.kernel_networks import BLUE, GREEN, INPUT_TITLES, INPUTS, NETWORKS, ORANGE, PURPLE, TITLES
 from bench.paper.data import Problem
 from bench.paper.experiment import Check, Claim, Experiment, Picture, Record, Result, Tools, Unit
 from bench.paper.report import table
@@ -66,12 +66,12 @@ def units(scale: Scale) -> list[Unit]:
     names = list(pictures.TEST)[: sizes.pictures]
     found = [Unit(f"{name}/peers", {"picture": name, "bm3d": bm3d, **part}) for name in names]
     settings = {"most_steps": sizes.most_steps, "points": POINTS, "any_time_steps": ANY_TIME_STEPS}
-    settings |= {"landmarks": sizes.landmarks, "channels": architectures.NOISE_CHANNELS, **part}
+    settings |= {"landmarks": sizes.landmarks, "channels": kernel_networks.NOISE_CHANNELS, **part}
     for seed in range(sizes.seeds):
         for name in names:
             for network in NETWORKS:
-                case = {"picture": name, "network": network, "layers": repr(architectures.network(network))}
-                case |= {"width": sizes.widths[network], "adam_rate": architectures.ADAM_RATES[network], "seed": seed}
+                case = {"picture": name, "network": network, "layers": repr(kernel_networks.network(network))}
+                case |= {"width": sizes.widths[network], "adam_rate": kernel_networks.ADAM_RATES[network], "seed": seed}
                 found += [
                     Unit(f"{name}/{network}/{source}/seed={seed}", {**case, "input": source, **settings})
                     for source in INPUTS
@@ -106,9 +106,9 @@ def _run_networks(settings: dict[str, Any], tools: Tools, problem: Problem) -> R
     from ntkfast.finite import empirical_ntk, to_torch, train
 
     side, seed, most = settings["side"], settings["seed"], settings["most_steps"]
-    network = architectures.network(settings["network"])
+    network = kernel_networks.network(settings["network"])
     noise = settings["input"] == "noise"
-    x = architectures.noise_channels(side, settings["channels"], seed) if noise else problem.noisy
+    x = kernel_networks.noise_channels(side, settings["channels"], seed) if noise else problem.noisy
     steps = analysis.times(most, settings["points"])
 
     # The exact kernel is that of the very input of the finite network: for noise, of the same draw.
@@ -382,7 +382,7 @@ def text(records: list[Record]) -> str:
     paragraph = (
         "Colour pictures of the test set in the public domain, their middle parts averaged down, sigma 25 of 255. "
         "Finite "
-        f"networks with three output channels; noise as input has {architectures.NOISE_CHANNELS} channels, and the "
+        f"networks with three output channels; noise as input has {kernel_networks.NOISE_CHANNELS} channels, and the "
         "exact "
         "and the Nystrom kernel are those of the same draw. Nystrom landmarks are drawn at random. Gradient descent "
         "has a "
@@ -391,7 +391,7 @@ def text(records: list[Record]) -> str:
         f"that were taken in training; *{ANY_TIME_TITLE}* looks on, up to {ANY_TIME_STEPS} steps. Outputs are less "
         "what "
         "they were at the start.\n\n"
-        f"{architectures.DESCRIPTION}"
+        f"{kernel_networks.DESCRIPTION}"
     )
     if not names:
         return paragraph

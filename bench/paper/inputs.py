@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bench.paper import analysis, architectures, data
-from bench.paper.architectures import INPUT_COLOURS, INPUT_TITLES, INPUTS, NETWORKS, TITLES
+from bench.paper import analysis, data, kernel_networks
+from bench.paper.kernel_networks import INPUT_COLOURS, INPUT_TITLES, INPUTS, NETWORKS, TITLES
 from bench.paper.experiment import Check, Claim, Experiment, Picture, Record, Result, Tools, Unit
 from bench.paper.report import table
 from ntkfast import NTK
@@ -57,7 +57,7 @@ def units(scale: Scale) -> list[Unit]:
     return [
         Unit(
             f"{name}/{source}",
-            {"network": name, "layers": repr(architectures.network(name, "circular")), "input": source, **settings},
+            {"network": name, "layers": repr(kernel_networks.network(name, "circular")), "input": source, **settings},
         )
         for name in NETWORKS
         for source in INPUTS
@@ -70,8 +70,8 @@ def run(settings: dict[str, Any], tools: Tools) -> Result:
     problem = data.problem(
         settings["picture"], side, reduction=settings["reduction"], centre=tuple(settings["centre"]), gray=False
     )
-    network = architectures.network(settings["network"], "circular")
-    theta = NTK(network, architectures.limit_input(settings["input"], problem), dtype="float64", device="cpu").dense()
+    network = kernel_networks.network(settings["network"], "circular")
+    theta = NTK(network, kernel_networks.limit_input(settings["input"], problem), dtype="float64", device="cpu").dense()
     tools.progress(0.2)
     spectrum = analysis.Spectrum(theta)
     tools.progress(0.6)
@@ -327,7 +327,7 @@ def _path(pairs: list[tuple[str, Record, Record]]) -> Picture:
                 values["steps"], values["psnr"], marker="os"[source == "noise"], color=INPUT_COLOURS[source], zorder=3
             )
         axes.axhline(
-            both[0].values["noisy_psnr"], color=architectures.GRAY, linestyle="--", label="the noisy image itself"
+            both[0].values["noisy_psnr"], color=kernel_networks.GRAY, linestyle="--", label="the noisy image itself"
         )
         axes.set_xscale("log")
         axes.set_title(TITLES[name])
@@ -382,7 +382,7 @@ def text(records: list[Record]) -> str:
         "with several resolutions up to the grid of the coarsest. *Beyond* and *no convolution* are shares of the "
         "sum of "
         "squares of the filter matrix at the best time, which is told by the clean picture.\n\n"
-        f"{architectures.DESCRIPTION}"
+        f"{kernel_networks.DESCRIPTION}"
     )
     rows = [
         [
