@@ -1,4 +1,4 @@
-"""The experiments, in the order of the report, which numbers their claims: those of the first are 1.1, 1.2 and so on."""
+"""The experiments, in the order of the report, which numbers the claims: the first one's are 1.1, 1.2 and so on."""
 
 from __future__ import annotations
 

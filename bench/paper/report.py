@@ -96,7 +96,7 @@ def _claim(number: str, claim: Claim, pictures: Sequence[Picture]) -> list[str]:
     lines = [f"**Claim {number}.** {claim.statement}{shown}", ""]
     lines += [f"- {'agrees' if check.passed else 'does not agree'}: {check.measured}" for check in claim.checks]
     lines += [f"- verdict: **{claim.verdict}**, {_short_reason(claim)}"]
-    return lines + ["", claim.remark] if claim.remark else lines
+    return [*lines, "", claim.remark] if claim.remark else lines
 
 
 def _short_reason(claim: Claim) -> str:

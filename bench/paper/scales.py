@@ -13,17 +13,17 @@ class FollowSizes:
     ----------
     side : int
         Of the square crop in pixels, a multiple of 4.
-    widths : tuple of int
-        Channels of the hidden layers.
-    seeds : int
-        Networks of each architecture and width; the widest have fewer, see ``seeds_of_widest``.
+    networks : tuple of (int, int)
+        Widths, channels of the hidden layers, and the number of networks of each architecture that have it.
+    widest_curve : int
+        Up to this width training goes on beyond the best step, for the curves of the PSNR.
     most_steps : int
         Bound on the steps of gradient descent.
     """
 
     side: int
-    widths: tuple[int, ...]
-    seeds: int
+    networks: tuple[tuple[int, int], ...]
+    widest_curve: int
     most_steps: int
 
 
@@ -40,7 +40,7 @@ class WeightsSizes:
     seeds : int
         Networks of each architecture, width and optimizer.
     most_steps : int
-        Bound on the steps until the loss is reached.
+        Bound on the steps until the loss is reached; at least those that all widths are compared at.
     """
 
     side: int
@@ -156,8 +156,8 @@ SCALES: dict[str, Scale] = {
     for scale in (
         Scale(
             name="tiny",
-            follow=FollowSizes(side=8, widths=(8, 16, 32), seeds=2, most_steps=30),
-            weights=WeightsSizes(side=8, widths=(8, 16, 32), seeds=2, most_steps=60),
+            follow=FollowSizes(side=8, networks=((8, 2), (16, 2)), widest_curve=8, most_steps=30),
+            weights=WeightsSizes(side=8, widths=(8, 16), seeds=1, most_steps=64),
             inputs=InputsSizes(side=16, reduction=8, bins=6),
             adam=AdamSizes(
                 side=8,
@@ -183,7 +183,12 @@ SCALES: dict[str, Scale] = {
         ),
         Scale(
             name="small",
-            follow=FollowSizes(side=16, widths=(16, 32, 64, 128, 256), seeds=4, most_steps=200),
+            follow=FollowSizes(
+                side=16,
+                networks=((16, 4), (32, 4), (64, 4), (128, 4), (256, 2), (1024, 1)),
+                widest_curve=256,
+                most_steps=200,
+            ),
             weights=WeightsSizes(side=16, widths=(16, 32, 64, 128, 256), seeds=3, most_steps=400),
             inputs=InputsSizes(side=32, reduction=4, bins=14),
             adam=AdamSizes(
@@ -210,7 +215,12 @@ SCALES: dict[str, Scale] = {
         ),
         Scale(
             name="medium",
-            follow=FollowSizes(side=32, widths=(16, 32, 64, 128, 256, 512, 1024), seeds=6, most_steps=400),
+            follow=FollowSizes(
+                side=32,
+                networks=((16, 8), (32, 8), (64, 8), (128, 8), (256, 6), (512, 4), (1024, 3)),
+                widest_curve=512,
+                most_steps=400,
+            ),
             weights=WeightsSizes(side=32, widths=(16, 32, 64, 128, 256, 512, 1024), seeds=4, most_steps=1000),
             inputs=InputsSizes(side=64, reduction=4, bins=24),
             adam=AdamSizes(
@@ -237,7 +247,12 @@ SCALES: dict[str, Scale] = {
         ),
         Scale(
             name="full",
-            follow=FollowSizes(side=64, widths=(16, 32, 64, 128, 256, 512, 1024, 2048, 4096), seeds=8, most_steps=1000),
+            follow=FollowSizes(
+                side=64,
+                networks=tuple((width, 8) for width in (16, 32, 64, 128, 256, 512, 1024, 2048, 4096)),
+                widest_curve=1024,
+                most_steps=1000,
+            ),
             weights=WeightsSizes(side=64, widths=(16, 32, 64, 128, 256, 512, 1024, 2048), seeds=5, most_steps=2000),
             inputs=InputsSizes(side=96, reduction=4, bins=32),
             adam=AdamSizes(

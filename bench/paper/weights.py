@@ -1,16 +1,370 @@
-"""Placeholder of the experiment ``weights``."""
+"""How far weights move: orders in the width, under gradient descent and under Adam.
+
+Networks of several widths c are trained on one noisy picture by gradient descent, with a step size that does not depend
+on c in the NTK parametrisation, and by Adam with steps of the effective weights of the order 1/c.  The change of the
+effective weights, those of the standard parametrisation, since the start is fitted by a power of c, in l2 (Frobenius
+norm) and in l_inf (largest magnitude): after a number of steps that is the same for all widths, and where the loss
+reaches the energy of the noise,
+
+    L = 1/2 sum (z - y)^2 = 1/2 d sigma^2
+
+Where the orders come from, for hidden weights W (c^2 of them) in a = sqrt(w/(c k^2)) W * h: under gradient descent each
+entry of W moves by O(1/c), effective entries by O(c^-3/2), and the l2 norm over c^2 entries is O(c^-1/2).  A step of
+Adam moves each effective entry by the step size eta = O(1/c), which is O(1) in l2.
+
+It moves the output by more: all weights into a hidden unit move with the sign of the unit's output weight, which is
+O(c^-1/2), so that the c units together contribute O(c sqrt(c) eta) = O(sqrt(c)).  A wide network reaches a given loss
+in fewer steps, down to c^-1/2 as many, and its weights have moved less by then.
+"""
 
 from __future__ import annotations
 
-from bench.paper.experiment import Experiment, Result
+import functools
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
-EXPERIMENT = Experiment(
-    name="weights",
-    title="weights",
-    version=1,
-    units=lambda scale: [],
-    run=lambda settings, tools: Result({}),
-    figures=lambda records: [],
-    claims=lambda records: [],
-    text=lambda records: "",
-)
+import numpy as np
+
+import ntkfast as nf
+from bench.paper import follow
+from bench.paper.architectures import ARCHITECTURES, COLOURS, LABELS, MARKERS, finite_network
+from bench.paper.experiment import Check, Claim, Experiment, Picture, Record, Result, Tools, Unit
+from bench.paper.fits import PowerLaw, power_law
+from bench.paper.report import table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from bench.paper.scales import Scale
+
+OPTIMIZERS = {"gd": "gradient descent", "adam": "Adam"}
+KINDS = {"first": "first layer", "hidden": "hidden layers", "last": "last layer"}
+NORMS = {"l2": r"$\ell_2$", "linf": r"$\ell_\infty$"}
+WORDS = {"l2": "l2", "linf": "l_inf"}
+
+CONVENTIONS = {"steps": "same number of steps", "loss": "same loss"}
+
+# Of gradient descent, times 1/lambda_max of the exact kernel: small, so that the loss is crossed in small steps and
+# narrow networks, whose largest eigenvalue may be twice that of the limit, are stable.
+RATE_GD = 0.5
+# Of Adam, over c: effective hidden weights have the standard deviation sqrt(2/(9 c)), 0.12 at c = 16, and wide networks
+# still take several steps to the loss.
+RATE_ADAM = 0.002
+STEPS_ADAM = 64  # that all widths are compared at
+
+# The paper's exponents for hidden weights, and how far a fitted one may be from it.
+PAPER = {("gd", "l2"): -0.5, ("gd", "linf"): -1.5, ("adam", "l2"): 0.0, ("adam", "linf"): -1.0}
+TOLERANCE = 0.15
+
+
+def units(scale: Scale) -> list[Unit]:
+    """One network and one optimizer each."""
+    sizes = scale.weights
+    found = []
+    for name in ARCHITECTURES:
+        for optimizer in OPTIMIZERS:
+            for width in sizes.widths:
+                for seed in range(sizes.seeds):
+                    settings = {
+                        "architecture": name,
+                        "network": repr(ARCHITECTURES[name]),
+                        "picture": follow.PICTURE,
+                        "side": sizes.side,
+                        "optimizer": optimizer,
+                        "rate": RATE_GD if optimizer == "gd" else RATE_ADAM,
+                        "width": width,
+                        "seed": seed,
+                        "most_steps": sizes.most_steps,
+                    }
+                    found.append(Unit(f"{name}/{optimizer}/width={width}/seed={seed}", settings))
+    return found
+
+
+def run(settings: dict[str, Any], tools: Tools) -> Result:
+    """Train one network until the loss is reached."""
+    from ntkfast.finite import train
+
+    image = follow.crop(settings["side"])
+    level = 0.5 * image.noisy.size * image.sigma**2
+    rate, common = settings["rate"], STEPS_ADAM
+    if settings["optimizer"] == "gd":
+        lambda_max, common = closed_form(settings["architecture"], settings["side"], rate, settings["most_steps"])
+        rate /= lambda_max
+    steps = common
+    while True:
+        # Again from the start, since Adam's moments do not outlive a call; at most twice the work.
+        module = finite_network(
+            ARCHITECTURES[settings["architecture"]], settings["width"], settings["seed"], tools.device
+        )
+        training = train(
+            module,
+            image.noisy,
+            image.noisy,
+            optimizer=settings["optimizer"],
+            steps=steps,
+            learning_rate=rate,
+            record=range(steps + 1),
+            progress=tools.progress,
+        )
+        reached = crossing(training.loss, level)
+        if reached is not None or steps >= settings["most_steps"]:
+            break
+        steps = min(2 * steps, settings["most_steps"])
+    changes = {"l2": training.weight_change_l2, "linf": training.weight_change_linf}
+
+    def change(step: float) -> dict[str, dict[str, float]]:
+        return {
+            norm: {
+                kind: between(combined([changes[norm][name] for name in names], norm), step)
+                for kind, names in kinds(list(training.weight_l2)).items()
+            }
+            for norm in NORMS
+        }
+
+    values = {
+        "level": level,
+        "common_steps": common,
+        "reached": reached,
+        "loss_at_common_steps": float(training.loss[common]),
+        "change": {"steps": change(common), "loss": None if reached is None else change(reached)},
+    }
+    return Result(values)
+
+
+@functools.lru_cache(maxsize=8)
+def closed_form(architecture: str, side: int, rate: float, most_steps: int) -> tuple[float, int]:
+    """lambda_max of the exact kernel, and the step at which the closed form reaches the loss at rate/lambda_max."""
+    image = follow.crop(side)
+    K = nf.NTK(ARCHITECTURES[architecture], image.noisy, dtype="float64")
+    lambda_max = nf.gradient_descent(K, image.noisy, steps=1, full_output=True)[1].lambda_max
+    path = nf.gradient_descent(K, image.noisy, steps=range(most_steps + 1), learning_rate=rate / lambda_max)
+    loss = 0.5 * np.square(path - image.noisy).sum(axis=(1, 2))
+    reached = crossing(loss, 0.5 * image.noisy.size * image.sigma**2)
+    return float(lambda_max), most_steps if reached is None else max(1, round(reached))
+
+
+def kinds(names: Sequence[str]) -> dict[str, list[str]]:
+    """Convolutions, named in the order of the network, by kind."""
+    return {"first": [names[0]], "hidden": list(names[1:-1]), "last": [names[-1]]}
+
+
+def combined(changes: Sequence[np.ndarray], norm: str) -> np.ndarray:
+    """The norm of several layers together, from the norms of each: shape (steps,)."""
+    return np.sqrt(np.sum(np.square(changes), axis=0)) if norm == "l2" else np.max(changes, axis=0)
+
+
+def crossing(loss: Sequence[float], level: float) -> float | None:
+    """Step at which the loss first falls to ``level``, linearly between two steps; None if it does not."""
+    loss = np.asarray(loss)
+    below = np.flatnonzero(loss <= level)
+    if not len(below):
+        return None
+    n = int(below[0])
+    return 0.0 if n == 0 else float(n - 1 + (loss[n - 1] - level) / (loss[n - 1] - loss[n]))
+
+
+def between(values: np.ndarray, step: float) -> float:
+    """Value at a step, linearly between two."""
+    return float(np.interp(step, np.arange(len(values)), values))
+
+
+def chosen(records: Sequence[Record], architecture: str, optimizer: str, convention: str) -> list[Record]:
+    """Those of an architecture and an optimizer that reached the loss, or all for the same number of steps."""
+    return [
+        r
+        for r in records
+        if r.settings["architecture"] == architecture
+        and r.settings["optimizer"] == optimizer
+        and r.values["change"][convention] is not None
+    ]
+
+
+def changes_of(records: Sequence[Record], convention: str, norm: str, kind: str) -> tuple[list[int], list[float]]:
+    """Widths and changes."""
+    return [r.settings["width"] for r in records], [r.values["change"][convention][norm][kind] for r in records]
+
+
+def law(
+    records: Sequence[Record], architecture: str, optimizer: str, convention: str, norm: str, kind: str
+) -> PowerLaw | None:
+    """The change over the width."""
+    return power_law(*changes_of(chosen(records, architecture, optimizer, convention), convention, norm, kind))
+
+
+def claims(records: list[Record]) -> list[Claim]:
+    """The paper's orders of the hidden weights, and the comparison of the optimizers."""
+    found = []
+    for optimizer, by in OPTIMIZERS.items():
+        for norm, word in WORDS.items():
+            expected = PAPER[optimizer, norm]
+            order = "constant" if expected == 0 else f"of the order c^{expected:g}"
+            checks = []
+            for convention, when in CONVENTIONS.items():
+                for name, label in LABELS.items():
+                    fitted = law(records, name, optimizer, convention, norm, "hidden")
+                    if fitted is not None:
+                        agrees = abs(fitted.slope - expected) <= TOLERANCE
+                        checks.append(Check(f"{label}, {when}: slope {fitted}", agrees))
+            found.append(
+                Claim(
+                    f"Under {by} the change of the hidden weights in {word} is {order} (fitted slope within "
+                    f"{TOLERANCE} of {expected:g}; after the same number of steps, and at the same loss).",
+                    checks,
+                    "weights_hidden",
+                    remark(records, optimizer, norm),
+                )
+            )
+    checks = []
+    for name, label in LABELS.items():
+        groups = [follow.by_width(chosen(records, name, optimizer, "loss")) for optimizer in OPTIMIZERS]
+        common = sorted(set(groups[0]) & set(groups[1]))
+        if common:
+            widest = common[-1]
+            moved = [np.mean(changes_of(group[widest], "loss", "l2", "hidden")[1]) for group in groups]
+            ratio = float(moved[1] / moved[0])
+            checks.append(Check(f"{label}: {ratio:.1f} times as far at width {widest}", ratio > 1))
+    found.append(
+        Claim(
+            "To the same loss, Adam moves the hidden weights farther than gradient descent does (l2, at the largest "
+            "width).",
+            checks,
+            "weights_hidden",
+        )
+    )
+    return found
+
+
+def remark(records: Sequence[Record], optimizer: str, norm: str) -> str:
+    """Why slopes differ from the exponents, where that is known."""
+    if optimizer == "gd" and norm == "linf":
+        return (
+            "The largest of c^2 numbers grows with their count: for numbers of a given spread it is a power of log c "
+            "larger. That makes slopes fitted over finite widths flatter than the exponent."
+        )
+    laws = {label: steps_law(records, name, "adam") for name, label in LABELS.items()}
+    slopes = "; ".join(f"{label} {fitted}" for label, fitted in laws.items() if fitted is not None)
+    if optimizer == "gd" or not slopes:
+        return ""
+    return (
+        f"Adam reaches the loss in fewer steps the wider the network (slopes of their number: {slopes}). All weights "
+        "into a hidden unit move with the sign of its output weight, of size c^-1/2, and the c units together move the "
+        "output by sqrt(c) times c times the step size: with steps of the order 1/c the output moves by the order "
+        "c^1/2 at first. So by the same loss the weights of wide networks have moved less; after the same number of "
+        "steps they have not."
+    )
+
+
+def steps_law(records: Sequence[Record], architecture: str, optimizer: str) -> PowerLaw | None:
+    """The number of steps to the loss over the width."""
+    own = chosen(records, architecture, optimizer, "loss")
+    return power_law([r.settings["width"] for r in own], [r.values["reached"] for r in own])
+
+
+def figures(records: list[Record]) -> list[Picture]:
+    """Changes over width: of the hidden layers, and of the first and last."""
+    if not records:
+        return []
+    return [
+        Picture(
+            "weights_hidden",
+            grid(records, [(convention, "hidden") for convention in CONVENTIONS]),
+            "Change of the hidden layers' effective weights over the width, with fitted laws, after the same number of "
+            "steps (above) and when the loss has fallen to the noise's energy (below). Dotted: the paper's slopes.",
+        ),
+        Picture(
+            "weights_ends",
+            grid(records, [("steps", "first"), ("steps", "last")]),
+            "The same for the first and the last layer after the same number of steps. The first has a fixed number of "
+            "input channels and the last one output channel: their orders are others.",
+        ),
+    ]
+
+
+def grid(records: Sequence[Record], rows: Sequence[tuple[str, str]]) -> Figure:
+    """Panels: a row for each (convention, kind of layer), a column for each norm."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10.5, 4.4 * len(rows)), layout="constrained")
+    for panels, (convention, kind) in zip(figure.subplots(len(rows), 2), rows, strict=True):
+        for axes, norm in zip(panels, NORMS, strict=True):
+            draw(axes, records, convention, norm, kind)
+            axes.set_ylabel(f"{NORMS[norm]} norm of the change")
+            axes.set_title(f"{KINDS[kind]}, {NORMS[norm]}, {CONVENTIONS[convention]}")
+            axes.legend(frameon=False, fontsize="x-small", loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return figure
+
+
+def draw(axes: Any, records: Sequence[Record], convention: str, norm: str, kind: str) -> None:
+    """Points and fitted laws of all architectures: gradient descent filled, with solid lines, Adam open and dashed."""
+    for optimizer, by in OPTIMIZERS.items():
+        highest: dict[int, float] = {}
+        for name, label in LABELS.items():
+            own = chosen(records, name, optimizer, convention)
+            if not own:
+                continue
+            widths, values = changes_of(own, convention, norm, kind)
+            for width, value in zip(widths, values, strict=True):
+                highest[width] = max(value, highest.get(width, 0.0))
+            style = {
+                "color": COLOURS[name],
+                "marker": MARKERS[name],
+                "markersize": 5,
+                "markerfacecolor": "white" if optimizer == "adam" else COLOURS[name],
+            }
+            axes.plot(widths, values, **style, linestyle="none")
+            fitted = law(records, name, optimizer, convention, norm, kind)
+            if fitted is not None:
+                ends = [min(widths), max(widths)]
+                line = "--" if optimizer == "adam" else "-"
+                text = f"{by},\n{label}: {fitted}"
+                axes.plot(ends, [fitted.at(width) for width in ends], **style, linestyle=line, label=text)
+        if kind == "hidden" and len(highest) > 1:
+            slope, low, high = PAPER[optimizer, norm], min(highest), max(highest)
+            # Above all points.
+            start = 1.4 * max(value * (low / width) ** slope for width, value in highest.items())
+            axes.plot([low, high], [start, start * (high / low) ** slope], color="0.4", linestyle=":")
+            axes.annotate(f"slope {slope:g}", (low, start), color="0.35", fontsize="small", va="bottom")
+    follow.logarithmic(axes, sorted({r.settings["width"] for r in records}))
+
+
+def text(records: list[Record]) -> str:
+    """The settings, and all slopes."""
+    words = (
+        "The picture and the networks are those of part 1; z is the output less that at the start. The networks are "
+        f"trained by gradient descent with {RATE_GD:g}/lambda_max of the exact kernel, the same for all widths c, and "
+        f"by Adam (0.9, 0.999) with steps of {RATE_ADAM:g}/c for the effective weights, which are those of the "
+        "standard parametrisation, `sqrt(w/(c k^2)) W`. Their change is taken after the same number of steps (with "
+        f"gradient descent that at which the closed form reaches the loss, with Adam {STEPS_ADAM}), and at the same "
+        "loss, the energy of the noise: 1/2 sum (z - y)^2 = 1/2 d sigma^2, linearly between two steps. Slopes are fitted to all "
+        "networks, with the standard error of the regression."
+    )
+    if not records:
+        return words
+    missed = [r for r in records if r.values["reached"] is None]
+    if missed:
+        names = {f"{LABELS[r.settings['architecture']]} by {OPTIMIZERS[r.settings['optimizer']]}" for r in missed}
+        words += (
+            f"\n\n{len(missed)} of {len(records)} trainings did not reach the loss in the steps allowed and count "
+            f"only for the same number of steps: {', '.join(sorted(names))}."
+        )
+    parts = [words]
+    for convention, when in CONVENTIONS.items():
+        rows = []
+        for optimizer, by in OPTIMIZERS.items():
+            for name, label in LABELS.items():
+                own = chosen(records, name, optimizer, convention)
+                if not own:
+                    continue
+                taken = [r.values["common_steps" if convention == "steps" else "reached"] for r in own]
+                steps = f"{min(taken):.0f}" if min(taken) == max(taken) else f"{min(taken):.1f} to {max(taken):.1f}"
+                laws = [law(records, name, optimizer, convention, norm, kind) for norm in NORMS for kind in KINDS]
+                cells = ["" if fitted is None else str(fitted) for fitted in laws]
+                rows.append([f"{by}, {label}", steps, *cells])
+            exponents = [f"{PAPER[optimizer, norm]:g}" for norm in NORMS]
+            rows.append([f"*the paper, {by}*", "", "", exponents[0], "", "", exponents[1], ""])
+        header = ["", "steps", *(f"{word}, {kind}" for word in WORDS.values() for kind in KINDS)]
+        parts.append(f"Slopes, {when}:\n\n{table(header, rows)}")
+    return "\n\n".join(parts)
+
+
+EXPERIMENT = Experiment("weights", "How far the weights move, over the width", 1, units, run, figures, claims, text)

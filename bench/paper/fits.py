@@ -1,0 +1,51 @@
+"""Power laws fitted to what was measured over the width."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class PowerLaw:
+    """value = level * width^slope.
+
+    Attributes
+    ----------
+    slope, error : float
+        The exponent and its standard error; nan where two points leave no residuals.
+    level : float
+        Value at width 1.
+    """
+
+    slope: float
+    error: float
+    level: float
+
+    def at(self, width: float) -> float:
+        """The law's value."""
+        return float(self.level * width**self.slope)
+
+    def __str__(self) -> str:
+        return f"{self.slope:.2f}" if np.isnan(self.error) else f"{self.slope:.2f} ± {self.error:.2f}"
+
+
+def power_law(widths: Sequence[float], values: Sequence[float]) -> PowerLaw | None:
+    """Least squares of log(value) over log(width), all points alike; None with fewer than two widths.
+
+    The standard error is that of linear regression, from the residuals of all points: with several networks of a width
+    it has their spread in it, and the bend of what is no power law.
+    """
+    x, y = np.log(np.asarray(widths, dtype=float)), np.log(np.asarray(values, dtype=float))
+    if len(set(widths)) < 2:
+        return None
+    centred = x - x.mean()
+    spread = float(centred @ centred)
+    slope = float(centred @ y) / spread
+    intercept = float(y.mean() - slope * x.mean())
+    residuals = y - intercept - slope * x
+    # error^2 = (sum residuals^2 / (n - 2)) / sum (x - mean)^2
+    error = float(np.sqrt(residuals @ residuals / (len(x) - 2) / spread)) if len(x) > 2 else float("nan")
+    return PowerLaw(slope, error, float(np.exp(intercept)))

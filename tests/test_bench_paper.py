@@ -1,0 +1,466 @@
+"""The paper's experiments: the tiny scale from end to end, resumption, fits, verdicts and the report."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from bench.paper import __main__ as command
+from bench.paper import data, follow, registry, report, weights
+from bench.paper.architectures import ARCHITECTURES, finite_network
+from bench.paper.experiment import (
+    FAILS,
+    HOLDS,
+    IN_PART,
+    NOT_RUN,
+    Check,
+    Claim,
+    Experiment,
+    Picture,
+    Record,
+    Result,
+    Tools,
+    Unit,
+)
+from bench.paper.fits import power_law
+from bench.paper.scales import SCALES, WeightsSizes
+from bench.paper.store import Store
+
+from ntkfast.reference import kernel_matrix
+
+torch = pytest.importorskip("torch")
+
+OURS = (follow.EXPERIMENT, weights.EXPERIMENT)
+TINY = SCALES["tiny"]
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """The command at the tiny scale, with its folder."""
+    folder = tmp_path_factory.mktemp("paper") / "tiny"
+    names = [experiment.name for experiment in OURS]
+    assert command.main(["--scale", "tiny", "--out", str(folder), "--only", *names]) == 0
+    return folder
+
+
+def toy(run, *, keys=("a", "b", "c"), version=1, settings=None):
+    """An experiment without networks: unit n has the setting n."""
+    return Experiment(
+        name="toy",
+        title="A toy",
+        version=version,
+        units=lambda scale: [Unit(key, settings or {"n": n}) for n, key in enumerate(keys)],
+        run=run,
+        figures=lambda records: [],
+        claims=lambda records: [Claim("All are there.", [Check(f"{len(records)} of 3", len(records) == 3)])],
+        text=lambda records: f"{len(records)} records.",
+    )
+
+
+def counting(calls, *, fails_at=None):
+    def run(settings, tools):
+        calls.append(settings["n"])
+        if settings["n"] == fails_at:
+            raise RuntimeError("no luck")
+        return Result({"square": settings["n"] ** 2}, {"ramp": np.arange(settings["n"] + 1)})
+
+    return run
+
+
+# --- The tiny scale -----------------------------------------------------------------------------------------------
+
+
+def test_report_holds_every_claim_and_its_figures(tiny):
+    text = (tiny / "report.md").read_text()
+    parts = command.collect(registry.EXPERIMENTS, TINY, Store(tiny))
+    assert sum(len(part.claims) for part in parts) >= 9
+    for number, part in enumerate(parts, 1):
+        for n, claim in enumerate(part.claims, 1):
+            assert f"| {number}.{n} | {claim.statement} | **{claim.verdict}** |" in text
+            assert f"**Claim {number}.{n}.**" in text
+            for check in claim.checks:
+                assert check.measured in text
+        for picture in part.pictures:
+            assert f"]({picture.name}.png)" in text
+            assert (tiny / f"{picture.name}.png").read_bytes().startswith(b"\x89PNG")
+    for part in parts:
+        if part.experiment in OURS:
+            assert all(claim.checks for claim in part.claims)
+            assert {claim.figure for claim in part.claims} <= {picture.name for picture in part.pictures}
+
+
+def test_second_run_computes_nothing(tiny, capsys, monkeypatch):
+    before = (tiny / "results.json").read_bytes()
+    monkeypatch.setattr(registry, "EXPERIMENTS", OURS)
+    assert command.main(["--scale", "tiny", "--out", str(tiny)]) == 0
+    assert "0 units computed, 0 failed" in capsys.readouterr().out
+    assert (tiny / "results.json").read_bytes() == before
+
+
+def test_results_say_where_they_are_from(tiny):
+    kept = json.loads((tiny / "results.json").read_text())
+    units = [(e, unit) for e in OURS for unit in e.units(TINY)]
+    assert {e.key(unit) for e, unit in units} == set(kept["results"])
+    for entry in kept["results"].values():
+        assert entry["seconds"] > 0
+        assert entry["commit"]
+        assert entry["date"]
+        assert kept["machines"][entry["machine"]]["device"] == "cpu"
+
+
+# --- Resumption ---------------------------------------------------------------------------------------------------
+
+
+def test_interrupted_run_continues(tmp_path, monkeypatch, capsys):
+    calls = []
+
+    def stopped(settings, tools):
+        if settings["n"] == 1 and calls == [0]:
+            raise KeyboardInterrupt
+        return counting(calls)(settings, tools)
+
+    monkeypatch.setattr(registry, "EXPERIMENTS", (toy(stopped),))
+    argv = ["--scale", "tiny", "--out", str(tmp_path)]
+    assert command.main(argv) == 130
+    assert calls == [0]
+    calls.append("again")
+    assert command.main(argv) == 0
+    assert calls == [0, "again", 1, 2]
+    assert "2 units computed, 0 failed" in capsys.readouterr().out
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def test_failed_unit_does_not_stop_the_others(tmp_path, monkeypatch, capsys):
+    calls = []
+    monkeypatch.setattr(registry, "EXPERIMENTS", (toy(counting(calls, fails_at=1)),))
+    assert command.main(["--scale", "tiny", "--out", str(tmp_path)]) == 1
+    assert calls == [0, 1, 2]
+    assert "RuntimeError: no luck" in capsys.readouterr().err
+    text = (tmp_path / "report.md").read_text()
+    assert "Of 3 units of work 2 have a result." in text
+    assert "**does not hold**" in text
+
+
+def test_results_of_other_settings_or_versions_do_not_count(tmp_path):
+    store = Store(tmp_path)
+    first = toy(counting([]))
+    assert command.compute([first], TINY, store, "cpu") == (3, 0)
+    unit = first.units(TINY)[2]
+    record = Store(tmp_path).get(first, unit)
+    assert record.values == {"square": 4}
+    np.testing.assert_array_equal(record.load()["ramp"], [0, 1, 2])
+    assert store.get(toy(counting([]), version=2), unit) is None
+    assert store.get(first, Unit(unit.key, {"n": 3})) is None
+    (tmp_path / "arrays").rename(tmp_path / "lost")
+    assert store.get(first, unit) is None
+
+
+def test_results_must_be_finite(tmp_path):
+    experiment = toy(lambda settings, tools: Result({"x": float("nan")}))
+    with pytest.raises(ValueError, match="JSON"):
+        Store(tmp_path).put(experiment, experiment.units(TINY)[0], Result({"x": float("nan")}), 1.0, "cpu")
+    assert not (tmp_path / "results.json").exists()
+
+
+# --- Verdicts and the report --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("passed", "verdict", "reason"),
+    [
+        ((), NOT_RUN, "no result"),
+        ((True,), HOLDS, "the check agrees"),
+        ((True, True), HOLDS, "all checks agree"),
+        ((True, False), IN_PART, "1 of 2 checks does not agree: check 1"),
+        ((False, False), FAILS, "2 of 2 checks do not agree: check 0; check 1"),
+    ],
+)
+def test_verdict(passed, verdict, reason):
+    claim = Claim("A claim.", [Check(f"check {n}", p) for n, p in enumerate(passed)])
+    assert (claim.verdict, claim.reason) == (verdict, reason)
+
+
+@pytest.mark.parametrize("experiment", registry.EXPERIMENTS, ids=lambda e: e.name)
+def test_claims_without_results_are_not_run(experiment):
+    assert experiment.claims([])
+    assert all(claim.verdict == NOT_RUN for claim in experiment.claims([]))
+    assert experiment.figures([]) == []
+    assert isinstance(experiment.text([]), str)
+
+
+@pytest.mark.parametrize("experiment", registry.EXPERIMENTS, ids=lambda e: e.name)
+@pytest.mark.parametrize("scale", SCALES.values(), ids=lambda s: s.name)
+def test_units_have_keys_and_settings_of_their_own(experiment, scale):
+    units = experiment.units(scale)
+    assert units
+    assert len({unit.key for unit in units}) == len(units)
+    assert len({experiment.fingerprint(unit) for unit in units}) == len(units)
+
+
+def test_report_for_the_documentation_links_its_images(tmp_path):
+    from matplotlib.figure import Figure
+
+    figure = Figure()
+    figure.subplots().plot([0, 1])
+    experiment = toy(counting([]))
+    claims = [Claim("First | claim.", [Check("1", True)], "line", "A remark.")]
+    origin = {"machines": [], "commits": [], "days": [], "seconds": 0.0, "units": 0}
+    part = report.Part(experiment, claims, [Picture("line", figure, "A line.")], "Words.", origin, 0)
+    report.write(tmp_path / "paper.md", [part], "tiny", tmp_path / "images" / "paper")
+    text = (tmp_path / "paper.md").read_text()
+    assert (tmp_path / "images" / "paper" / "line.png").exists()
+    for line in (
+        "![A line.](images/paper/line.png)",
+        r"| 1.1 | First \| claim. | **holds** |",
+        "## 1. A toy",
+        "Words.",
+        "A remark.",
+        "Nothing has run yet.",
+    ):
+        assert line in text
+
+
+def test_table():
+    assert report.table(["a", "b"], [["x", "1"]]) == "| a | b |\n|---|---:|\n| x | 1 |"
+
+
+# --- Fits ---------------------------------------------------------------------------------------------------------
+
+
+def test_power_law_is_found_exactly():
+    widths = [16, 32, 64, 128]
+    law = power_law(widths, [3.0 * w**-0.5 for w in widths])
+    assert law.slope == pytest.approx(-0.5, abs=1e-12)
+    assert law.level == pytest.approx(3.0, rel=1e-12)
+    assert law.error == pytest.approx(0.0, abs=1e-12)
+    assert law.at(1024) == pytest.approx(3 / 32, rel=1e-12)
+
+
+def test_power_law_error_is_that_of_linear_regression():
+    from scipy.stats import linregress
+
+    rng = np.random.default_rng(0)
+    widths = np.repeat([16, 32, 64, 128, 256], 4)
+    values = 2.0 * widths**-1.5 * np.exp(0.1 * rng.standard_normal(20))
+    want = linregress(np.log(widths), np.log(values))
+    law = power_law(widths.tolist(), values.tolist())
+    assert (law.slope, law.error) == pytest.approx((want.slope, want.stderr), rel=1e-10)
+    assert abs(law.slope + 1.5) < 3 * law.error
+
+
+def test_power_law_of_few_points():
+    assert power_law([], []) is None
+    assert power_law([16, 16], [1.0, 2.0]) is None
+    law = power_law([16, 64], [1.0, 0.5])
+    assert law.slope == pytest.approx(-0.5)
+    assert str(law) == "-0.50"
+
+
+# --- Gradient descent follows the filter --------------------------------------------------------------------------
+
+
+def follow_records(slope, level=1.0, widths=(16, 64, 256, 1024), gap=0.0, bias=0.0):
+    """Two networks of each width at the distance level * width^slope, in opposite directions but for a bias."""
+    records = []
+    for name in ARCHITECTURES:
+        for width in widths:
+            for sign in (1, -1):
+                exact = np.zeros((4, 4))
+                exact[0, 0] = 1.0
+                output = exact.copy()
+                output[1, 1] = sign * level * width**slope
+                output[2, 2] = bias * level * width**slope
+                values = {
+                    "distance": follow.distance(output, exact),
+                    "noisy_psnr": 20.0,
+                    "best_step": 2,
+                    "cut": False,
+                    "halvings": 0,
+                    "times": [0, 1, 2],
+                    "psnr": [10.0, 20.0, 25.0 + gap],
+                    "exact_psnr": [10.0, 20.0, 25.0],
+                }
+                arrays = {"output": output, "exact": exact}
+                settings = {"architecture": name, "width": width, "seed": sign, "side": 4, "curve": True}
+                records.append(Record("", settings, values, 1.0, lambda arrays=arrays: arrays))
+    return records
+
+
+@pytest.mark.parametrize(
+    ("records", "verdicts"),
+    [
+        (follow_records(-0.5), [HOLDS, HOLDS, HOLDS, HOLDS]),
+        (follow_records(-0.2), [FAILS, FAILS, HOLDS, HOLDS]),
+        (follow_records(-0.5, level=3.0, gap=-1.0), [HOLDS, FAILS, HOLDS, FAILS]),
+        (follow_records(-0.5, widths=(16, 64)), [HOLDS, FAILS, HOLDS, HOLDS]),
+        (follow_records(-0.5)[:8] + follow_records(-0.1)[8:], [IN_PART, IN_PART, HOLDS, HOLDS]),
+    ],
+)
+def test_follow_verdicts(records, verdicts):
+    assert [claim.verdict for claim in follow.claims(records)] == verdicts
+
+
+def test_mean_over_networks_that_err_alike_is_no_nearer():
+    records = follow_records(-0.5)
+    for record in records:
+        arrays = record.load()
+        arrays["output"][1, 1] = abs(arrays["output"][1, 1])
+    assert follow.claims(records)[2].verdict == FAILS
+
+
+def test_width_1024_is_judged_where_it_was_run():
+    wider = follow_records(-0.5, level=1.0, widths=(16, 1024, 4096))
+    assert "width 1024" in follow.claims(wider)[1].checks[0].measured
+    narrower = follow_records(-0.5, level=1.0, widths=(16, 64))
+    claim = follow.claims(narrower)[1]
+    assert "width 64" in claim.checks[0].measured
+    assert "width 1024 would be: vanilla CNN 3.1 %" in claim.remark
+
+
+def test_follow_unit_is_the_training_beside_its_closed_form():
+    """Distance and PSNRs against a gradient descent written here, on the finite network's own parameters."""
+    unit = next(u for u in follow.units(TINY) if u.settings["architecture"] == "vanilla" and u.settings["width"] == 16)
+    result = follow.run(unit.settings, Tools())
+    image = follow.crop(TINY.follow.side)
+    network = ARCHITECTURES["vanilla"]
+    K = kernel_matrix(network, image.noisy)
+    best, rate = result.values["best_step"], 1 / result.values["lambda_max"] / 2 ** result.values["halvings"]
+    steps = best * 2 ** result.values["halvings"]
+    assert rate * np.linalg.eigvalsh(K)[-1] == pytest.approx(0.5 ** result.values["halvings"], rel=1e-4)
+
+    y, z = image.noisy.ravel(), np.zeros(image.noisy.size)
+    for _ in range(steps):
+        z += rate * K @ (y - z)
+    np.testing.assert_allclose(result.arrays["exact"].ravel(), z, atol=1e-5 * np.abs(z).max())
+    at = result.values["times"].index(best)
+    assert result.values["exact_psnr"][at] == pytest.approx(image.psnr(z.reshape(image.noisy.shape)), abs=1e-3)
+
+    module = finite_network(network, 16, unit.settings["seed"], "cpu").double()
+    x = torch.from_numpy(image.noisy)[None, None]
+    start = module(x).detach()
+    for _ in range(steps):
+        loss = 0.5 * (module(x) - start - x).square().sum()
+        gradients = torch.autograd.grad(loss, list(module.parameters()))
+        with torch.no_grad():
+            for parameter, gradient in zip(module.parameters(), gradients, strict=True):
+                parameter -= rate * gradient
+    output = (module(x) - start).detach()[0, 0].numpy()
+    np.testing.assert_allclose(result.arrays["output"], output, atol=1e-4 * np.abs(output).max())
+    want = np.linalg.norm(output.ravel() - z) / np.linalg.norm(z)
+    assert result.values["distance"] == pytest.approx(want, rel=1e-3)
+
+
+def test_unstable_step_size_is_halved(monkeypatch):
+    unit = next(u for u in follow.units(TINY) if u.settings["architecture"] == "vanilla" and u.settings["width"] == 16)
+    plain = follow.run(unit.settings, Tools()).values
+    monkeypatch.setattr(follow, "largest_eigenvalue", lambda module, x: 5.9 * plain["lambda_max"])
+    halved = follow.run(unit.settings, Tools()).values
+    assert halved["halvings"] == 2
+    assert halved["times"] == plain["times"]
+    # Four times as many steps of a quarter of the size: much the same filter.
+    assert halved["exact_psnr"][-1] == pytest.approx(plain["exact_psnr"][-1], abs=1.0)
+    assert halved["distance"] < 1
+
+
+def test_largest_eigenvalue_of_a_finite_network():
+    from ntkfast.finite import empirical_ntk
+
+    image = follow.crop(8)
+    module = finite_network(ARCHITECTURES["unet"], 8, 0, "cpu")
+    want = np.linalg.eigvalsh(empirical_ntk(module, image.noisy).dense().astype(np.float64))[-1]
+    assert follow.largest_eigenvalue(module, image.noisy) == pytest.approx(want, rel=0.01)
+
+
+# --- Weight changes -----------------------------------------------------------------------------------------------
+
+
+def weights_records(slopes, *, reached=True):
+    """Changes that are exact powers of the width: slopes by (optimizer, norm), for both conventions."""
+    records = []
+    for name in ARCHITECTURES:
+        for optimizer in weights.OPTIMIZERS:
+            for width in (16, 64, 256):
+                change = {
+                    norm: {kind: width ** slopes[optimizer, norm] for kind in weights.KINDS} for norm in weights.NORMS
+                }
+                values = {
+                    "reached": 10.0 if reached else None,
+                    "common_steps": 8,
+                    "change": {"steps": change, "loss": change if reached else None},
+                }
+                settings = {"architecture": name, "optimizer": optimizer, "width": width}
+                records.append(Record("", settings, values, 1.0, dict))
+    return records
+
+
+def test_weights_verdicts():
+    assert [c.verdict for c in weights.claims(weights_records(weights.PAPER))] == [HOLDS] * 5
+    others = {("gd", "l2"): 0.0, ("gd", "linf"): -1.2, ("adam", "l2"): -0.5, ("adam", "linf"): -1.1}
+    verdicts = [c.verdict for c in weights.claims(weights_records(others))]
+    assert verdicts == [FAILS, FAILS, FAILS, HOLDS, FAILS]
+    missed = weights.claims(weights_records(weights.PAPER, reached=False))
+    assert [c.verdict for c in missed] == [HOLDS] * 4 + [NOT_RUN]
+    assert all(len(c.checks) == 3 for c in missed[:4])
+
+
+@pytest.mark.parametrize(
+    ("loss", "want"),
+    [([4.0, 2.0, 1.0], 1.5), ([1.0, 0.5], 0.0), ([4.0, 1.5], 1.0), ([4.0, 2.0], None), ([2.0, 1.0, 3.0, 1.0], 0.5)],
+)
+def test_crossing(loss, want):
+    assert weights.crossing(loss, 1.5) == want
+
+
+def test_norms_of_several_layers():
+    changes = [np.array([0.0, 3.0]), np.array([0.0, 4.0])]
+    np.testing.assert_array_equal(weights.combined(changes, "l2"), [0.0, 5.0])
+    np.testing.assert_array_equal(weights.combined(changes, "linf"), [0.0, 4.0])
+    assert weights.between(np.array([0.0, 2.0, 6.0]), 1.25) == 3.0
+    assert weights.kinds(["0", "2", "4", "6"]) == {"first": ["0"], "hidden": ["2", "4"], "last": ["6"]}
+
+
+def test_weight_changes_are_those_of_the_weights():
+    """At the same number of steps, against the weights before and after."""
+    sizes = WeightsSizes(side=8, widths=(8,), seeds=1, most_steps=64)
+    units = weights.units(dataclasses.replace(TINY, weights=sizes))
+    unit = next(u for u in units if u.key == "autoencoder/adam/width=8/seed=0")
+    values = weights.run(unit.settings, Tools()).values
+    assert values["common_steps"] == weights.STEPS_ADAM
+
+    from ntkfast.finite import train
+
+    image = follow.crop(8)
+    before, after = (finite_network(ARCHITECTURES["autoencoder"], 8, 0, "cpu") for _ in range(2))
+    settings = {"optimizer": "adam", "steps": weights.STEPS_ADAM, "learning_rate": weights.RATE_ADAM}
+    train(after, image.noisy, image.noisy, **settings)
+    scale = np.sqrt(2 / (8 * 9))
+    hidden = [
+        scale * (b.weight - a.weight).detach().numpy().ravel()
+        for a, b in zip(before, after, strict=True)
+        if getattr(a, "in_channels", None) == 8 and a.weight.shape[-1] == 3
+    ]
+    assert len(hidden) == 2
+    changes = np.concatenate(hidden)
+    found = values["change"]["steps"]
+    assert found["l2"]["hidden"] == pytest.approx(np.linalg.norm(changes), rel=1e-4)
+    assert found["linf"]["hidden"] == pytest.approx(np.abs(changes).max(), rel=1e-4)
+
+
+# --- Pictures -----------------------------------------------------------------------------------------------------
+
+
+def test_problem_is_part_of_the_reduced_picture():
+    import skimage.data
+
+    found = data.problem("astronaut", 16, reduction=4, centre=(0.25, 0.5))
+    whole = skimage.data.astronaut().astype(float)
+    want = whole[4 * 24 : 4 * 40, 4 * 56 : 4 * 72].mean(axis=2).reshape(16, 4, 16, 4).mean(axis=(1, 3))
+    shift = 255 * found.clean - want
+    np.testing.assert_allclose(shift, shift.mean(), atol=1e-9)
+    assert found.noisy.mean() == pytest.approx(0, abs=1e-12)
+    noise = found.noisy - found.clean
+    assert noise.std() == pytest.approx(found.sigma, rel=0.15)
+    assert found.psnr(found.noisy) == pytest.approx(-10 * np.log10(np.mean(noise**2)))
+    assert data.problem("astronaut", 16, gray=False).noisy.shape == (16, 16, 3)
+    with pytest.raises(ValueError, match="side must be at most 128"):
+        data.problem("astronaut", 129)
