@@ -32,7 +32,6 @@ __all__ = [
     "relative_distance",
     "share_beyond",
     "share_not_stationary",
-    "slope",
     "times",
     "transfer_function",
 ]
@@ -310,8 +309,3 @@ def largest_eigenvalue(kernel: LinearOperator, tolerance: float) -> float:
 def geometric_mean(values: np.ndarray) -> float:
     """exp of the mean of the logarithms of positive values."""
     return float(np.exp(np.mean(np.log(values))))
-
-
-def slope(widths: np.ndarray, values: np.ndarray) -> float:
-    """Exponent a of values ~ widths^a, both positive: least squares in the logarithms."""
-    return float(np.polyfit(np.log(widths), np.log(values), 1)[0])

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bench.paper import analysis, data, kernel_networks
-from bench.paper.kernel_networks import INPUT_COLOURS, INPUT_TITLES, INPUTS, NETWORKS, TITLES
 from bench.paper.experiment import Check, Claim, Experiment, Picture, Record, Result, Tools, Unit
+from bench.paper.kernel_networks import INPUT_COLOURS, INPUT_TITLES, INPUTS, NETWORKS, TITLES
 from bench.paper.report import table
 from ntkfast import NTK
 
