@@ -88,8 +88,6 @@ def units(scale: Scale) -> list[Unit]:
 
 def run(settings: dict[str, Any], tools: Tools) -> Result:
     """Both trainings, the kernels at their ends and the filters that these define."""
-    from ntkfast.finite import empirical_ntk
-
     side, seed = settings["side"], settings["seed"]
     problem = data.problem(
         settings["picture"], side, reduction=settings["reduction"], centre=tuple(settings["centre"]), gray=False
@@ -98,64 +96,95 @@ def run(settings: dict[str, Any], tools: Tools) -> Result:
     x = kernel_networks.noise_channels(side, settings["channels"], seed) if noise else problem.noisy
     trial = _Trial(settings, tools, problem, x)
     values, arrays = {"noisy_psnr": problem.psnr(problem.noisy)}, {"clean": problem.clean, "noisy": problem.noisy}
+    for part in (_fixed_kernels, _trainings, _adapted_kernels):
+        found, kept = part(trial)
+        values, arrays = values | found, arrays | kept
+    return Result(values, arrays)
 
-    network = kernel_networks.network(settings["network"])
-    exact = NTK(network, x, device="cpu")
-    exact_path = trial.filter_path(exact)
-    values |= trial.best("exact", exact_path)[0]
-    if settings["main"] and not noise:
+
+Part = tuple[dict[str, Any], dict[str, np.ndarray]]  # values and arrays of a result
+
+
+def _fixed_kernels(trial: _Trial) -> Part:
+    """The filters of the exact kernel and of the network's at its start; finds the rate of gradient descent."""
+    network = kernel_networks.network(trial.settings["network"])
+    where = kernel_networks.kernel_device(trial.tools.device)
+    exact = NTK(network, trial.x, device=where)
+    path = trial.filter_path(exact)
+    values, best = trial.best("exact", path)
+    if trial.settings["main"] and trial.settings["input"] == "image":
         # The refining pass: the kernel of the first result filters the same noisy image.
-        first = exact_path[trial.best("exact", exact_path)[1]]
-        values |= trial.best("refined", trial.filter_path(NTK(network, first, device="cpu")))[0]
-    start = empirical_ntk(trial.module(), x)
-    start_path = trial.filter_path(start)
-    values |= trial.best("start", start_path)[0]
+        values |= trial.best("refined", trial.filter_path(NTK(network, path[best], device=where)))[0]
+    trial.start_path = trial.filter_path(trial.start)
+    found, best = trial.best("start", trial.start_path)
     # The filters have found the eigenvalues; that of a narrow network may be well above the limit's.
-    rate = 1.0 / max(float(exact.lambda_max), float(start.lambda_max))
-    trainings = {}
-    for n, optimizer in enumerate(OPTIMIZERS):
-        path = trial.train(optimizer, rate)[0]
-        trainings[optimizer] = path
+    trial.rate = 1.0 / max(float(exact.lambda_max), float(trial.start.lambda_max))
+    trial.tools.progress(0.2)
+    return values | found, {"start_output": trial.start_path[best]}
+
+
+def _trainings(trial: _Trial) -> Part:
+    """Both trainings to their ends, and how far their best outputs are from the filters of the kernel at the start."""
+    values: dict[str, Any] = {}
+    arrays: dict[str, np.ndarray] = {}
+    for optimizer in OPTIMIZERS:
+        path = trial.trainings[optimizer] = trial.train(optimizer)[0]
         best = int(np.argmax(path.psnr))
         values |= {
             f"{optimizer}_psnr": float(path.psnr[best]),
             f"{optimizer}_steps": path.steps[best],
-            f"{optimizer}_distance": min(analysis.relative_distance(path.outputs[best], z) for z in start_path),
+            f"{optimizer}_distance": min(analysis.relative_distance(path.outputs[best], z) for z in trial.start_path),
             f"{optimizer}_seconds": path.seconds,
         }
-        tools.progress(0.2 + 0.2 * n)
-    # Changes of the kernel are compared at the lowest loss that both reach.
-    level = max(float(path.loss.min()) for path in trainings.values())
-    values["loss"] = level / float(trainings["gd"].loss[0])
-    arrays["start_output"] = start_path[trial.best("start", start_path)[1]]
-    if settings["main"]:
-        found, kept = trial.look("start", start, start.matmat(trial.probes))
-        values, arrays = values | found, arrays | kept
-    for n, optimizer in enumerate(OPTIMIZERS):
-        path = trainings[optimizer]
-        best, equal = int(np.argmax(path.psnr)), int(np.argmax(path.loss <= level))
-        # The kernel is looked at in a second training, which ends when both of these steps are taken.
-        stop = max(1, path.steps[best] if settings["main"] else max(path.steps[best], path.steps[equal]))
-        again, module = trial.train(optimizer, rate, stop=stop, probe=True)
-        changes = analysis.relative_changes(again.kernel_action)
-        values[f"{optimizer}_change"] = float(np.interp(path.steps[best], again.steps, changes))
-        values[f"{optimizer}_change_at_loss"] = float(np.interp(path.steps[equal], again.steps, changes))
         arrays |= {
             f"{optimizer}_path_steps": np.array(path.steps),
             f"{optimizer}_path_psnr": path.psnr,
-            f"{optimizer}_change_steps": np.array(again.steps),
-            f"{optimizer}_changes": changes,
             f"{optimizer}_output": path.outputs[best],
         }
-        if settings["main"]:
-            after = empirical_ntk(module, x)
-            found, kept = trial.look(optimizer, after, again.kernel_action[-1])
+    trial.tools.progress(0.5)
+    return values, arrays
+
+
+def _adapted_kernels(trial: _Trial) -> Part:
+    """How the kernel changes, and what it is at the best times.  Needs the trainings.
+
+    The kernel is looked at in a second training, which ends where the first one says.  Changes over the width are
+    compared where the loss is the energy of the noise, 1/2 sum (z - y)^2 = 1/2 n sigma^2 for n numbers, or else the
+    lowest that both optimizers reach; between recorded steps they are taken as linear.
+    """
+    main = trial.settings["main"]
+    noise_energy = trial.problem.noisy.size * trial.problem.sigma**2 / 2
+    level = max(noise_energy, *(float(path.loss.min()) for path in trial.trainings.values()))
+    values: dict[str, Any] = {"relative_loss": level / float(trial.trainings["gd"].loss[0])}
+    arrays: dict[str, np.ndarray] = {}
+    if main:
+        values, arrays = (a | b for a, b in zip((values, arrays), trial.look("start", trial.start), strict=True))
+    for n, optimizer in enumerate(OPTIMIZERS):
+        path = trial.trainings[optimizer]
+        best, equal = path.steps[int(np.argmax(path.psnr))], path.steps[int(np.argmax(path.loss <= level))]
+        again, module = trial.train(optimizer, stop=max(1, best, equal), probe=True)
+        changes = analysis.relative_changes(again.kernel_action)
+        values[f"{optimizer}_change"] = float(np.interp(best, again.steps, changes))
+        values[f"{optimizer}_change_at_loss"] = float(np.interp(equal, again.steps, changes))
+        arrays |= {f"{optimizer}_change_steps": np.array(again.steps), f"{optimizer}_changes": changes}
+        if main:
+            if best < again.steps[-1]:
+                module = trial.train(optimizer, stop=max(1, best))[1]
+            after = empirical(module, trial.x)
+            found, kept = trial.look(optimizer, after)
             filtered = trial.filter_path(after)
-            best_filter, place = trial.best(optimizer, filtered)
-            values |= found | best_filter
+            filter_values, place = trial.best(optimizer, filtered)
+            values |= found | filter_values
             arrays |= kept | {f"{optimizer}_filter_output": filtered[place]}
-        tools.progress(0.6 + 0.2 * n)
-    return Result(values, arrays)
+        trial.tools.progress(0.75 + 0.25 * n)
+    return values, arrays
+
+
+def empirical(module: Any, x: np.ndarray) -> LinearOperator:
+    """The module's kernel at its present weights."""
+    from ntkfast.finite import empirical_ntk
+
+    return empirical_ntk(module, x)
 
 
 class _Trial:
@@ -179,23 +208,21 @@ class _Trial:
         self.times = analysis.times(settings["closed_form_steps"], settings["points"])
         gray = problem.clean.mean(axis=2)
         self.clean = gray - gray.mean()
+        self.start = empirical(self.module(), x)
+        # Found on the way: the filters of the kernel at the start, the rate of gradient descent, both trainings.
+        self.start_path: np.ndarray
+        self.rate: float
+        self.trainings: dict[str, Training] = {}
 
     def module(self) -> Any:
         """The network at its start."""
-        import torch
-
-        from ntkfast.finite import to_torch
-
         settings = self.settings
-        network = kernel_networks.network(settings["network"])
-        module = to_torch(
-            network, settings["width"], self.x.shape[2], settings["seed"], torch.float32, out_channels=COLOURS
+        channels = self.x.shape[2], COLOURS
+        return kernel_networks.finite_network(
+            settings["network"], settings["width"], channels, settings["seed"], self.tools.device
         )
-        return module.to(device=self.tools.device, memory_format=torch.channels_last)
 
-    def train(
-        self, optimizer: str, rate: float, *, stop: int | None = None, probe: bool = False
-    ) -> tuple[Training, Any]:
+    def train(self, optimizer: str, *, stop: int | None = None, probe: bool = False) -> tuple[Training, Any]:
         """A training from the start, to its end or to ``stop``; what was recorded, and the module as it ended."""
         from ntkfast.finite import train
 
@@ -209,7 +236,7 @@ class _Trial:
             self.problem.noisy,
             optimizer=optimizer,
             steps=steps,
-            learning_rate=rate if optimizer == "gd" else settings["adam_rate"],
+            learning_rate=self.rate if optimizer == "gd" else settings["adam_rate"],
             record=[0, *analysis.times(steps, points).tolist()],
             probe=self.probes if probe else None,
             clean=self.problem.clean,
@@ -227,13 +254,8 @@ class _Trial:
         place = int(np.argmax(quality))
         return {f"{name}_filter_psnr": quality[place], f"{name}_filter_steps": int(self.times[place])}, place
 
-    def look(
-        self, name: str, kernel: LinearOperator, action: np.ndarray
-    ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        """Alignments with the clean picture; weights of a pixel and leading eigenvectors, as images.
-
-        ``action`` is the kernel times the probes.
-        """
+    def look(self, name: str, kernel: LinearOperator) -> Part:
+        """Alignments with the clean picture; weights of a pixel and leading eigenvectors, as images."""
         side = self.settings["side"]
         gray = analysis.in_gray(kernel, COLOURS)
         values, vectors = scipy.sparse.linalg.eigsh(
@@ -241,7 +263,7 @@ class _Trial:
         )
         vectors = vectors[:, ::-1]
         # |Theta^|_F^2 = 3 |gray part|_F^2 in the limit of infinite width, where the colours do not mix
-        frobenius = float(np.linalg.norm(action)) / np.sqrt(COLOURS * action.shape[1])
+        frobenius = float(np.linalg.norm(kernel @ self.probes)) / np.sqrt(COLOURS * self.probes.shape[1])
         shown = vectors[:, :SHOWN].T.reshape(-1, side, side)
         signs = np.sign((shown * self.clean).sum(axis=(1, 2)))  # bright where the picture is
         row, col = (round(share * side) for share in self.settings["pixel"])
@@ -410,8 +432,9 @@ def _change(records: list[Record]) -> Picture:
     return Picture(
         "adam_change",
         figure,
-        "Relative change of the empirical kernel (Frobenius norm) from the start until the lowest loss that both "
-        "optimizers reach, over the width; noisy image as input, a point for each seed, lines through geometric means.",
+        "Relative change of the empirical kernel (Frobenius norm) from the start until the loss is the energy of the "
+        "noise, or else the lowest that both optimizers reach, over the width; noisy image as input, a point for "
+        "each seed, lines through geometric means.",
     )
 
 

@@ -18,6 +18,8 @@ from bench.quality import methods, pictures
 from ntkfast import NTK, gradient_descent, nystrom
 
 if TYPE_CHECKING:
+    import torch
+
     from bench.paper.scales import Scale
 
 METHODS = {
@@ -101,9 +103,7 @@ def _run_peers(settings: dict[str, Any], problem: Problem) -> Result:
 
 
 def _run_networks(settings: dict[str, Any], tools: Tools, problem: Problem) -> Result:
-    import torch
-
-    from ntkfast.finite import empirical_ntk, to_torch, train
+    from ntkfast.finite import empirical_ntk, train
 
     side, seed, most = settings["side"], settings["seed"], settings["most_steps"]
     network = kernel_networks.network(settings["network"])
@@ -112,7 +112,8 @@ def _run_networks(settings: dict[str, Any], tools: Tools, problem: Problem) -> R
     steps = analysis.times(most, settings["points"])
 
     # The exact kernel is that of the very input of the finite network: for noise, of the same draw.
-    exact = NTK(network, x, device="cpu")
+    where = kernel_networks.kernel_device(tools.device)
+    exact = NTK(network, x, device=where)
     later = analysis.times(settings["any_time_steps"], settings["points"])
     path = np.asarray(gradient_descent(exact, problem.noisy, [*steps.tolist(), *later.tolist()]))
     rough = nystrom(exact, max(1, round(settings["landmarks"] * side * side)), landmarks="random", seed=seed)
@@ -124,15 +125,13 @@ def _run_networks(settings: dict[str, Any], tools: Tools, problem: Problem) -> R
     if not noise:
         # The refining pass: the kernel of the first result filters the same noisy image.
         first = paths["exact"][int(np.argmax([problem.psnr(z) for z in paths["exact"]]))]
-        second = NTK(network, first, device="cpu")
+        second = NTK(network, first, device=where)
         paths[REFINED] = np.asarray(gradient_descent(second, problem.noisy, steps.tolist()))
     tools.progress(0.2)
 
     def module() -> torch.nn.Module:
-        made = to_torch(
-            network, settings["width"], x.shape[2], seed, torch.float32, out_channels=problem.noisy.shape[2]
-        )
-        return made.to(device=tools.device, memory_format=torch.channels_last)
+        channels = x.shape[2], problem.noisy.shape[2]
+        return kernel_networks.finite_network(settings["network"], settings["width"], channels, seed, tools.device)
 
     # A narrow network's largest eigenvalue may be well above that of the limit.
     start = empirical_ntk(module(), x)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from bench.paper.data import Problem
 from ntkfast import Network, NoiseInput, autoencoder, unet, vanilla_cnn
+
+if TYPE_CHECKING:
+    import torch
 
 NETWORKS = ("vanilla", "autoencoder", "unet")
 INPUTS = ("image", "noise")
@@ -33,6 +38,23 @@ def network(name: str, padding: str = "zeros") -> Network:
     if name == "vanilla":
         return vanilla_cnn(1, 5, padding=padding)
     return {"autoencoder": autoencoder, "unet": unet}[name](2, padding=padding)
+
+
+def finite_network(name: str, width: int, channels: tuple[int, int], seed: int, device: str) -> torch.nn.Module:
+    """The network at a finite width, in float32, with these numbers of input and output channels."""
+    import torch
+
+    from ntkfast.finite import to_torch
+
+    # Convolutions with the 10 bits of TF32, which torch takes for float32 on a card, would be off by 1e-3.
+    torch.backends.cudnn.allow_tf32 = False
+    module = to_torch(network(name), width, channels[0], seed, torch.float32, out_channels=channels[1])
+    return module.to(device=device, memory_format=torch.channels_last)
+
+
+def kernel_device(device: str) -> str:
+    """Where the exact kernel is computed if the finite networks are on a device of PyTorch."""
+    return "cpu" if device == "cpu" else "auto"
 
 
 def noise_channels(side: int, channels: int, seed: int) -> np.ndarray:
