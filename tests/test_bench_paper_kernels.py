@@ -304,11 +304,12 @@ class TestAverages:
         assert ("bm3d",) not in comparison.means(both)
         assert comparison.means(both)["nlm",].mean == 25.0
 
-    def test_pairs_in_the_same_order(self) -> None:
+    def test_pairs_in_another_order(self) -> None:
         theirs = {"a": 1.0, "b": 2.0, "c": 3.0, "d": 3.0}
-        assert comparison.concordant(theirs, theirs) == (5, 5)  # c and d are tied
-        assert comparison.concordant({"a": 2.0, "b": 1.0, "c": 3.0, "d": 4.0}, theirs) == (4, 5)
-        assert comparison.concordant({key: -value for key, value in theirs.items()}, theirs) == (0, 5)
+        assert comparison.discordant(theirs, theirs) == ([], 5)  # c and d are tied
+        swapped = {"a": 2.0, "b": 1.0, "c": 3.0, "d": 4.0}
+        assert comparison.discordant(swapped, theirs) == ([("a", "b")], 5)
+        assert len(comparison.discordant({key: -value for key, value in theirs.items()}, theirs)[0]) == 5
 
 
 class TestVerdicts:

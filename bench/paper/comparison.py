@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -224,10 +225,10 @@ def means(records: Sequence[Record]) -> dict[tuple[str, ...], Mean]:
     return {key: averaged(of_key) for key, of_key in values.items() if set(of_key) == set(names)}
 
 
-def concordant(ours: Mapping[Any, float], theirs: Mapping[Any, float]) -> tuple[int, int]:
-    """Pairs of cases that both order in the same way, and all pairs but those with a tie in ``theirs``."""
+def discordant(ours: Mapping[Any, float], theirs: Mapping[Any, float]) -> tuple[list[tuple[Any, Any]], int]:
+    """Pairs of cases that the two order in different ways, and the number of all pairs but those tied in ``theirs``."""
     pairs = [(a, b) for a, b in combinations(theirs, 2) if theirs[a] != theirs[b]]
-    return sum((ours[a] > ours[b]) == (theirs[a] > theirs[b]) for a, b in pairs), len(pairs)
+    return [(a, b) for a, b in pairs if (ours[a] > ours[b]) != (theirs[a] > theirs[b])], len(pairs)
 
 
 # --- The report ---------------------------------------------------------------------------------------------------
@@ -271,8 +272,14 @@ def claims(records: list[Record]) -> list[Claim]:
                     second > first,
                 )
             )
-        agree, total = concordant({case: found[case].mean for case in PAPER}, PAPER)
-        order.append(Check(f"{agree} of {total} pairs", agree >= CONCORDANT * total))
+        against, total = discordant({case: found[case].mean for case in PAPER}, PAPER)
+        agree = total - len(against)
+        measured = f"{agree} of {total} pairs"
+        if against:
+            involved = Counter(case[:2] for pair in against for case in pair).most_common(1)[0]
+            (method, network), count = involved
+            measured += f"; {count} of the others have {METHODS[method]}, {TITLES[network]}, in them"
+        order.append(Check(measured, agree >= CONCORDANT * total))
     return [
         Claim(
             "Under gradient descent the noisy image as input gives a higher PSNR than iid noise: for finite networks "
@@ -302,6 +309,7 @@ def claims(records: list[Record]) -> list[Claim]:
             f"same order here: at least {CONCORDANT:.0%} of their pairs.",
             order,
             "table_psnr",
+            OTHER if not all(check.passed for check in order) else "",
         ),
     ]
 
@@ -309,6 +317,11 @@ def claims(records: list[Record]) -> list[Claim]:
 NARROW = (
     "What is missing is width: the distance falls with one over its root (see the experiment on gradient descent and "
     "the filter), and noise in the network's kernel costs PSNR."
+)
+
+OTHER = (
+    "Pictures, noise, widths, depths and numbers of steps differ. The pictures here are small and averaged down, with "
+    "little in them that is smooth over many pixels, which may be why an autoencoder gains less."
 )
 
 
@@ -326,7 +339,8 @@ def _bars(records: list[Record]) -> Picture:
     figure = Figure(figsize=(4 * len(NETWORKS), 4.2), layout="constrained")
     axes_row = figure.subplots(1, len(NETWORKS), sharey=True)
     lowest = []
-    bars = {**METHODS, REFINED: MORE[REFINED]}
+    titles = METHODS | MORE
+    bars = {name: titles[name] for name in ("gd", "exact", REFINED, "nystrom", "adam")}
     width = 0.8 / len(bars)
     for axes, network in zip(axes_row, NETWORKS, strict=True):
         for n, (method, title) in enumerate(bars.items()):
