@@ -32,6 +32,7 @@ torch = pytest.importorskip("torch")
 
 OURS = (follow.EXPERIMENT, weights.EXPERIMENT)
 TINY = SCALES["tiny"]
+NOWHERE = {"machines": [], "commits": [], "days": [], "seconds": 0.0, "units": 0}
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +72,7 @@ def counting(calls, *, fails_at=None):
 
 
 def test_report_holds_every_claim_and_its_figures(tiny):
-    text = (tiny / "report.md").read_text()
+    text = " ".join((tiny / "report.md").read_text().split())  # prose is broken into lines
     parts = command.collect(registry.EXPERIMENTS, TINY, Store(tiny))
     assert sum(len(part.claims) for part in parts) >= 9
     for number, part in enumerate(parts, 1):
@@ -204,8 +205,7 @@ def test_report_for_the_documentation_links_its_images(tmp_path):
     figure.subplots().plot([0, 1])
     experiment = toy(counting([]))
     claims = [Claim("First | claim.", [Check("1", True)], "line", "A remark.")]
-    origin = {"machines": [], "commits": [], "days": [], "seconds": 0.0, "units": 0}
-    part = report.Part(experiment, claims, [Picture("line", figure, "A line.")], "Words.", origin, 0)
+    part = report.Part(experiment, claims, [Picture("line", figure, "A line.")], "Words.", NOWHERE, 0)
     report.write(tmp_path / "paper.md", [part], "tiny", tmp_path / "images" / "paper")
     text = (tmp_path / "paper.md").read_text()
     assert (tmp_path / "images" / "paper" / "line.png").exists()
@@ -218,6 +218,15 @@ def test_report_for_the_documentation_links_its_images(tmp_path):
         "Nothing has run yet.",
     ):
         assert line in text
+
+
+def test_prose_is_broken_and_tables_are_not():
+    words, cells = " ".join(["word"] * 40), "| " + " ".join(["cell"] * 40) + " |"
+    part = report.Part(toy(counting([])), [Claim(words, [])], [], f"{words}\n\n- {words}\n{cells}", NOWHERE, 0)
+    lines = report.markdown([part], "tiny", "").splitlines()
+    assert cells in lines
+    assert max(len(line) for line in lines if not line.startswith("|")) <= 120
+    assert sum(line.startswith("  word") for line in lines) == 1
 
 
 def test_table():
@@ -386,7 +395,7 @@ def weights_records(slopes, *, reached=True):
                 values = {
                     "reached": 10.0 if reached else None,
                     "common_steps": 8,
-                    "change": {"steps": change, "loss": change if reached else None},
+                    "change": {"steps": change, "loss": change if reached else None, "4": change, "16": change},
                 }
                 settings = {"architecture": name, "optimizer": optimizer, "width": width}
                 records.append(Record("", settings, values, 1.0, dict))
@@ -398,9 +407,12 @@ def test_weights_verdicts():
     others = {("gd", "l2"): 0.0, ("gd", "linf"): -1.2, ("adam", "l2"): -0.5, ("adam", "linf"): -1.1}
     verdicts = [c.verdict for c in weights.claims(weights_records(others))]
     assert verdicts == [FAILS, FAILS, FAILS, HOLDS, FAILS]
+    remarks = [c.remark for c in weights.claims(weights_records(weights.PAPER))]
+    assert "vanilla CNN -1.50" in remarks[1]
+    assert "after 4 steps: vanilla CNN 0.00 ± 0.00" in remarks[2]
     missed = weights.claims(weights_records(weights.PAPER, reached=False))
     assert [c.verdict for c in missed] == [HOLDS] * 4 + [NOT_RUN]
-    assert all(len(c.checks) == 3 for c in missed[:4])
+    assert [len(c.checks) for c in missed] == [3, 3, 6, 6, 0]
 
 
 @pytest.mark.parametrize(
@@ -421,7 +433,7 @@ def test_norms_of_several_layers():
 
 def test_weight_changes_are_those_of_the_weights():
     """At the same number of steps, against the weights before and after."""
-    sizes = WeightsSizes(side=8, widths=(8,), seeds=1, most_steps=64)
+    sizes = WeightsSizes(side=8, networks=((8, 1),), most_steps=64)
     units = weights.units(dataclasses.replace(TINY, weights=sizes))
     unit = next(u for u in units if u.key == "autoencoder/adam/width=8/seed=0")
     values = weights.run(unit.settings, Tools()).values

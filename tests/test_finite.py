@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import math
 import re
+import subprocess
+import sys
 from functools import cache
 
 import numpy as np
@@ -502,3 +504,10 @@ def test_empirical_ntk_refuses_modules_without_parameters_or_with_other_outputs(
             empirical_ntk(module, np.zeros((2, 3)))
     with refused(ValueError, "input must have shape (N, 3, H, W)", "got (1, 1, 2, 3)"):
         empirical_ntk(to_torch(vanilla_cnn(), 4, 3), np.zeros((2, 3)))
+
+
+def test_without_torch_the_import_says_what_is_missing():
+    code = "import sys; sys.modules['torch'] = None; import ntkfast; print('imported'); import ntkfast.finite"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "imported\n"
+    assert "ImportError: ntkfast.finite needs PyTorch: install it with `pip install torch`" in done.stderr

@@ -249,7 +249,7 @@ def figures(records: list[Record]) -> list[Picture]:
             "follow_psnr",
             psnr_figure(records),
             "PSNR over the steps of gradient descent: the closed form (black) and the trained networks, the mean over "
-            "the networks of a width. The vertical line is the best step.",
+            "the networks of a width. The vertical line is the closed form's best step.",
         ),
     ]
 
@@ -336,7 +336,8 @@ def psnr_figure(records: Sequence[Record]) -> Figure:
         axes.set_xlabel("step of gradient descent")
         axes.set_title(LABELS[name])
         axes.grid(alpha=0.25)
-        axes.annotate("noisy", (1, longest["noisy_psnr"]), color="0.35", fontsize="small", va="bottom")
+        end = (longest["times"][-1], longest["noisy_psnr"])
+        axes.annotate("noisy picture", end, color="0.35", fontsize="small", va="bottom", ha="right")
         if name == names[0]:
             axes.set_ylabel("PSNR (dB)")
             axes.legend(frameon=False, fontsize="small")

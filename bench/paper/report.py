@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,7 +62,7 @@ def markdown(parts: Sequence[Part], scale: str, images: str) -> str:
         for picture in part.pictures:
             lines += [f"![{_cell(picture.caption)}]({images}{picture.name}.png)", "", f"*{picture.caption}*", ""]
         lines.pop()
-    return "\n".join(lines) + "\n"
+    return "\n".join(_wrapped(line) for block in lines for line in block.split("\n")) + "\n"
 
 
 def summary(parts: Sequence[Part]) -> str:
@@ -113,11 +114,7 @@ def _origins(parts: Sequence[Part]) -> str:
     origins = [part.origin for part in parts if part.origin["units"]]
     if not origins:
         return "Nothing has run yet."
-    machines = {
-        f"{m['cpu']} ({m['threads']} threads){'' if m['device'] == 'cpu' else ', ' + m['device']}"
-        for origin in origins
-        for m in origin["machines"]
-    }
+    machines = {_machine(m) for origin in origins for m in origin["machines"]}
     commits = sorted({c[:10] + ("+changes" if c.endswith("+changes") else "") for o in origins for c in o["commits"]})
     days = sorted({day for origin in origins for day in origin["days"]})
     seconds = sum(origin["seconds"] for origin in origins)
@@ -126,6 +123,19 @@ def _origins(parts: Sequence[Part]) -> str:
         f"{sum(origin['units'] for origin in origins)} units of work, {seconds:.0f} s in all, on "
         f"{'; '.join(sorted(machines))}; {when}, commit {', '.join(commits)}."
     )
+
+
+def _machine(m: dict[str, Any]) -> str:
+    card = "" if m["device"] == "cpu" else f", {m['device']}"
+    return f"{m['cpu']} ({m['threads']} thread{'' if m['threads'] == 1 else 's'}){card}"
+
+
+def _wrapped(line: str) -> str:
+    """A line of prose or of a list broken at 120 columns; tables, pictures and headings as they are."""
+    if line.startswith(("|", "!", "#")):
+        return line
+    indent = "  " if line.startswith("- ") else ""
+    return textwrap.fill(line, 120, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
 def _cell(text: str) -> str:

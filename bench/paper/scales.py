@@ -35,17 +35,15 @@ class WeightsSizes:
     ----------
     side : int
         Of the square crop in pixels, a multiple of 4.
-    widths : tuple of int
-        Channels of the hidden layers.
-    seeds : int
-        Networks of each architecture, width and optimizer.
+    networks : tuple of (int, int)
+        Widths, channels of the hidden layers, and the number of networks that have it with each architecture and
+        optimizer.
     most_steps : int
         Bound on the steps until the loss is reached; at least those that all widths are compared at.
     """
 
     side: int
-    widths: tuple[int, ...]
-    seeds: int
+    networks: tuple[tuple[int, int], ...]
     most_steps: int
 
 
@@ -157,7 +155,7 @@ SCALES: dict[str, Scale] = {
         Scale(
             name="tiny",
             follow=FollowSizes(side=8, networks=((8, 2), (16, 2)), widest_curve=8, most_steps=30),
-            weights=WeightsSizes(side=8, widths=(8, 16), seeds=1, most_steps=64),
+            weights=WeightsSizes(side=8, networks=((8, 1), (16, 1)), most_steps=64),
             inputs=InputsSizes(side=16, reduction=8, bins=6),
             adam=AdamSizes(
                 side=8,
@@ -189,7 +187,7 @@ SCALES: dict[str, Scale] = {
                 widest_curve=256,
                 most_steps=200,
             ),
-            weights=WeightsSizes(side=16, widths=(16, 32, 64, 128, 256), seeds=3, most_steps=400),
+            weights=WeightsSizes(side=16, networks=((16, 3), (32, 3), (64, 3), (128, 3), (256, 2)), most_steps=512),
             inputs=InputsSizes(side=32, reduction=4, bins=14),
             adam=AdamSizes(
                 side=24,
@@ -221,7 +219,10 @@ SCALES: dict[str, Scale] = {
                 widest_curve=512,
                 most_steps=400,
             ),
-            weights=WeightsSizes(side=32, widths=(16, 32, 64, 128, 256, 512, 1024), seeds=4, most_steps=1000),
+            weights=WeightsSizes(
+                side=32,
+                networks=((16, 6), (32, 6), (64, 6), (128, 6), (256, 4), (512, 2), (1024, 1)),
+                most_steps=1024,
             inputs=InputsSizes(side=64, reduction=4, bins=24),
             adam=AdamSizes(
                 side=32,
@@ -249,11 +250,14 @@ SCALES: dict[str, Scale] = {
             name="full",
             follow=FollowSizes(
                 side=64,
-                networks=tuple((width, 8) for width in (16, 32, 64, 128, 256, 512, 1024, 2048, 4096)),
+                networks=(*((width, 8) for width in (16, 32, 64, 128, 256, 512, 1024)), (2048, 4), (4096, 3)),
                 widest_curve=1024,
                 most_steps=1000,
             ),
-            weights=WeightsSizes(side=64, widths=(16, 32, 64, 128, 256, 512, 1024, 2048), seeds=5, most_steps=2000),
+            weights=WeightsSizes(
+                side=64,
+                networks=(*((width, 6) for width in (16, 32, 64, 128, 256, 512)), (1024, 4), (2048, 3), (4096, 2)),
+                most_steps=4096,
             inputs=InputsSizes(side=96, reduction=4, bins=32),
             adam=AdamSizes(
                 side=64,

@@ -2,7 +2,7 @@
 
 With the output z(q) of the network on an image, d numbers, and its trained parameters q,
 
-    Theta^ = J J^T,        J = dz/dq,        Theta^ v = J (J^T v)
+    Theta_hat = J J^T,        J = dz/dq,        Theta_hat v = J (J^T v)
 
 J^T v is one reverse pass, J u one forward pass (Baydin et al., JMLR 18, 2018), and J is never formed.
 """
@@ -33,7 +33,7 @@ Weights = dict[str, torch.Tensor]
 
 
 class EmpiricalNTK(LinearOperator):  # type: ignore[misc]
-    """Theta^ = J J^T of a finite network, symmetric and positive semi-definite; made by :func:`empirical_ntk`.
+    """Theta_hat = J J^T of a finite network, symmetric and positive semi-definite; made by :func:`empirical_ntk`.
 
     A ``scipy.sparse.linalg.LinearOperator`` of shape (d, d), d = H*W*C_out; channel c of pixel (row, col) has the index
     ``(row*W + col)*C_out + c``.  :func:`ntkfast.gradient_descent` and the other filters take it as their kernel; the

@@ -1,11 +1,11 @@
 """Training of a finite network on one image, with what the closed form says about it recorded on the way.
 
-The loss is L = 1/2 sum (z - y)^2 over pixels and channels.  With the trained parameters q, J = dz/dq and Theta^ = J J^T
-a step of gradient descent of size eta moves the output by
+The loss is L = 1/2 sum (z - y)^2 over pixels and channels.  With the trained parameters q, J = dz/dq and
+Theta_hat = J J^T, a step of gradient descent of size eta moves the output by
 
-    z_{t+1} = z_t - eta J J^T (z_t - y) + O(eta^2) = z_t + eta Theta^_t (y - z_t) + O(eta^2)
+    z_{t+1} = z_t - eta J J^T (z_t - y) + O(eta^2) = z_t + eta Theta_hat_t (y - z_t) + O(eta^2)
 
-which is the iteration of :func:`ntkfast.gradient_descent` where Theta^_t stays near Theta: as the width grows, and
+which is the iteration of :func:`ntkfast.gradient_descent` where Theta_hat_t stays near Theta: as the width grows, and
 exactly, at any width, for a network that is linear in its parameters.
 """
 
@@ -149,8 +149,7 @@ def train(
 
     References
     ----------
-    Tachella, Tang, Davies, CVPR 2021, section 4: gradient descent follows the tangent kernel, Adam with a learning rate
-    of 1/c does not.
+    Tachella, Tang, Davies, CVPR 2021: gradient descent follows the tangent kernel, Adam does not.
     """
     like = parameter_like(module)
     x_tensor = to_tensor("x", x, like)
@@ -163,7 +162,7 @@ def train(
     recorder = _Recorder(module, x, y, like.dtype, clean, data_range, probe)
 
     due, z_start = set(recorded), torch.zeros_like(target)
-    start, unrecorded = time.perf_counter(), 0.0
+    start, recording = time.perf_counter(), 0.0
     for step in range(steps + 1):
         with torch.set_grad_enabled(step < steps):  # after the last step the output is only looked at
             f = module(x_tensor)
@@ -185,7 +184,7 @@ def train(
         if step in due:
             before = time.perf_counter()
             recorder.record(z)
-            unrecorded += time.perf_counter() - before
+            recording += time.perf_counter() - before
         if step == steps:
             break
         update.zero_grad()
@@ -194,7 +193,7 @@ def train(
         if progress is not None:
             progress((step + 1) / steps)
     update.zero_grad()
-    return recorder.training(recorded, time.perf_counter() - start - unrecorded)
+    return recorder.training(recorded, time.perf_counter() - start - recording)
 
 
 class _Recorder:
@@ -279,16 +278,15 @@ def _optimizer(module: torch.nn.Module, optimizer: str, learning_rate: float) ->
     # Adam moves E = s W by r m_E / (sqrt(v_E) + eps), where m and v are means of dL/dE and of its square.  As
     # dL/dW = s dL/dE, Adam on W with the rate r/s and s eps moves W by r/s m_E / (sqrt(v_E) + eps): the same step of E.
     convolutions = [m for m in module.modules() if isinstance(m, NTKConv2d)]
-    scales = {}
+    scales: dict[Any, float] = {}
     for conv in convolutions:
-        scales[conv.weight] = conv.weight_scale
-        if conv.bias is not None:
-            scales[conv.bias] = conv.bias_scale
+        scales |= {conv.weight: conv.weight_scale, conv.bias: conv.bias_scale}
     rate = learning_rate / max((conv.in_channels for conv in convolutions), default=1)
-    groups = [
-        {"params": [p], "lr": rate / s, "eps": s * EPSILON} for p, s in ((p, scales.get(p, 1.0)) for p in trained)
-    ]
-    return torch.optim.Adam(groups, betas=BETAS)
+    groups: dict[float, list[torch.nn.Parameter]] = {}
+    for p in trained:
+        groups.setdefault(scales.get(p, 1.0), []).append(p)
+    options = [{"params": group, "lr": rate / s, "eps": s * EPSILON} for s, group in groups.items()]
+    return torch.optim.Adam(options, betas=BETAS)
 
 
 def _convolutions(module: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor, float]]:

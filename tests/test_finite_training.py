@@ -1,0 +1,397 @@
+"""Training of finite networks: exact where the network is linear, near the closed form where it is wide."""
+
+from __future__ import annotations
+
+import copy
+import math
+import re
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import ntkfast as nf
+from images import noise
+from ntkfast.finite import NTKConv2d, empirical_ntk, to_torch, train
+from ntkfast.network import Conv, Network, ReLU, unet, vanilla_cnn
+from strategies import convs, paddings
+
+TWO_LAYERS = Network([Conv(3, bias_var=0.5), ReLU(), Conv(1, weight_var=1, bias_var=0.3)])
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """These networks are too small to share among threads: on a busy machine the threads would wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def refused(error: type[Exception], *parts: str):
+    """Expect ``error`` with a message that holds all ``parts``, in this order."""
+    return pytest.raises(error, match="(?s)" + ".*".join(map(re.escape, parts)))
+
+
+def distance(a, b):
+    """Norm of the difference over that of ``b``."""
+    return np.linalg.norm(a - b) / np.linalg.norm(b)
+
+
+def output(module, x):
+    """f(x) as (H, W, C_out)."""
+    with torch.no_grad():
+        return module(torch.from_numpy(x).permute(2, 0, 1)[None])[0].permute(1, 2, 0).numpy()
+
+
+def effective(module):
+    """Effective weights of each convolution."""
+    return {
+        name: m.weight_scale * m.weight.detach().numpy().copy()
+        for name, m in module.named_modules()
+        if isinstance(m, NTKConv2d)
+    }
+
+
+def linear(out_channels=1, conv=None, padding="zeros"):
+    """A network that is linear in its parameters, its input, its target and its kernel."""
+    module = to_torch(Network([conv or Conv(3, bias_var=0.4)], padding), 1, 2, seed=1, out_channels=out_channels)
+    x, y = noise(5, 4, 2, seed=2), noise(5, 4, out_channels, seed=3)
+    return module, x, y[..., 0] if out_channels == 1 else y, empirical_ntk(module, x)
+
+
+# --- A network that is linear in its parameters follows the closed form -------------------------------------------
+
+
+@pytest.mark.parametrize("out_channels", [1, 3])
+def test_gradient_descent_is_the_closed_form(out_channels):
+    module, x, y, K = linear(out_channels)
+    steps = [0, 1, 2, 10, 100, 500]
+    z, info = nf.gradient_descent(K, y, steps, tolerance=1e-13, full_output=True)
+    training = train(module, x, y, steps=500, learning_rate=info.learning_rate, record=steps)
+    assert training.steps == tuple(steps)
+    assert training.outputs.shape == (6, *y.shape)
+    assert not training.outputs[0].any()
+    assert np.abs(training.outputs - z).max() <= 1e-12
+
+
+@settings(deadline=None, derandomize=True, max_examples=20)
+@given(convs(trainable=True), paddings(), st.integers(1, 3), st.floats(0.1, 1.9))
+def test_gradient_descent_is_the_closed_form_for_any_convolution_and_rate(conv, padding, out_channels, rate):
+    module, x, y, K = linear(out_channels, conv, padding)
+    values, vectors = np.linalg.eigh(K.dense())
+    eta = rate / values[-1]
+    training = train(module, x, y, steps=12, learning_rate=eta, record=range(13))
+    for t, z in enumerate(training.outputs):
+        expected = vectors @ ((1 - (1 - eta * values) ** t) * (vectors.T @ y.ravel()))
+        assert np.abs(z.ravel() - expected).max() <= 1e-12
+
+
+def test_momentum_is_the_heavy_ball():
+    # v_{t+1} = 0.9 v_t + J^T (z_t - y), q_{t+1} = q_t - eta v_{t+1}; with u = J v:
+    # u_{t+1} = 0.9 u_t + Theta (z_t - y), z_{t+1} = z_t - eta u_{t+1}
+    module, x, y, K = linear()
+    theta = K.dense()
+    eta = 0.5 / np.linalg.eigvalsh(theta)[-1]
+    training = train(module, x, y, optimizer="momentum", steps=30, learning_rate=eta, record=range(31))
+    z, u = np.zeros(20), np.zeros(20)
+    for recorded in training.outputs:
+        assert np.abs(recorded.ravel() - z).max() <= 1e-12
+        u = 0.9 * u + theta @ (z - y.ravel())
+        z = z - eta * u
+
+
+def test_without_centring_the_path_starts_at_the_random_output():
+    module, x, y, K = linear()
+    f = output(module, x)[..., 0]
+    training = train(module, x, y, steps=20, learning_rate=0.1 / K.shape[0], record=[0, 20], centred=False)
+    assert np.array_equal(training.outputs[0], f)
+    # The error y - z contracts as it does from zero.
+    expected = y - (y - f) + nf.gradient_descent(K, y - f, 20, 0.1 / K.shape[0], tolerance=1e-13)
+    assert np.abs(training.outputs[1] - expected).max() <= 1e-12
+    assert np.array_equal(training.outputs[1], output(module, x)[..., 0])
+
+
+# --- Wide networks ------------------------------------------------------------------------------------------------
+
+
+def test_the_distance_to_the_closed_form_falls_as_one_over_the_root_of_the_width():
+    network, x, y = vanilla_cnn(1, 3), noise(5, 6, 1, seed=4), noise(5, 6, 2, seed=5)
+    K = nf.NTK(network, x, channel_axis=-1, dtype="float64")
+    eta = 0.5 / np.linalg.eigvalsh(K.dense())[-1]
+    expected = nf.gradient_descent(K, y, 60, eta)
+    widths, errors = (16, 64, 256), []
+    for width in widths:
+        modules = [to_torch(network, width, 1, seed, out_channels=2) for seed in range(12)]
+        paths = [train(m, x, y, steps=60, learning_rate=eta, record=[60]).outputs[0] for m in modules]
+        errors.append(np.sqrt(np.mean([distance(path, expected) ** 2 for path in paths])))
+    slope = np.polyfit(np.log(widths), np.log(errors), 1)[0]
+    assert -0.65 <= slope <= -0.35
+    assert errors[-1] < 0.15
+
+
+@pytest.mark.parametrize(("optimizer", "rate", "l2", "linf"), [("gd", 0.01, -0.5, -1.5), ("adam", 0.3, 0.0, -1.0)])
+def test_weights_between_hidden_layers_move_by_these_powers_of_the_width(optimizer, rate, l2, linf):
+    x, widths, norms = noise(6, 6, 1, seed=20), np.array([16, 48, 144]), ("l2", "linf")
+    changes = []
+    for width in widths:
+        modules = [to_torch(vanilla_cnn(2, 3), int(width), 1, seed) for seed in range(6)]
+        runs = [train(m, x, x, optimizer=optimizer, steps=5, learning_rate=rate) for m in modules]
+        changes.append([np.mean([getattr(run, f"weight_change_{n}")["2"][-1] for run in runs]) for n in norms])
+    if optimizer == "gd":
+        # The largest of c^2 products of two normal variables, of which there are c each, grows as log c.
+        changes = changes / np.column_stack([np.ones(3), np.log(widths)])
+    slopes = np.polyfit(np.log(widths), np.log(changes), 1)[0]
+    assert np.abs(slopes - (l2, linf)).max() < 0.1
+
+
+# --- Adam ---------------------------------------------------------------------------------------------------------
+
+
+def standard(module, width):
+    """TWO_LAYERS as plain torch has it, with the effective weights and biases of a module as its parameters."""
+    layers = torch.nn.Conv2d(2, width, 3, padding=1), torch.nn.ReLU(), torch.nn.Conv2d(width, 1, 1)
+    plain = torch.nn.Sequential(*layers).double()
+    with torch.no_grad():
+        for n in (0, 2):
+            plain[n].weight.copy_(module[n].weight_scale * module[n].weight)
+            plain[n].bias.copy_(module[n].bias_scale * module[n].bias)
+    return plain
+
+
+def adam_case(width):
+    """Module, the same in the standard parametrisation, input and target."""
+    module = to_torch(TWO_LAYERS, width, 2, seed=2)
+    return module, standard(module, width), noise(6, 5, 2, seed=6), 10 * noise(6, 5, 1, seed=7)
+
+
+@pytest.mark.parametrize("width", [2, 7])
+def test_the_first_step_of_adam_moves_each_effective_weight_by_the_rate_over_the_width(width):
+    # After its corrections m = g and v = g^2 in the first step, so each weight moves by the rate.
+    module, start, x, y = adam_case(width)
+    training = train(module, x, y, optimizer="adam", steps=1, learning_rate=0.03)
+    assert training.steps == (0, 1)
+    for before, after in zip(start.parameters(), standard(module, width).parameters(), strict=True):
+        assert torch.allclose((after - before).abs(), torch.full_like(before, 0.03 / width), rtol=1e-6, atol=0)
+    for change in training.weight_change_linf.values():
+        assert math.isclose(change[1], 0.03 / width, rel_tol=1e-6)
+
+
+def test_adam_is_adam_on_the_effective_weights():
+    width, rate, grid = 4, 0.1, range(0, 41, 8)
+    module, start, x, y = adam_case(width)
+    ours = train(module, x, y, optimizer="adam", steps=40, learning_rate=rate, record=grid)
+
+    # torch's own, on the loss as it is written
+    plain = copy.deepcopy(start)
+    adam = torch.optim.Adam(plain.parameters(), lr=rate / width)
+    batch, target = (torch.from_numpy(a).permute(2, 0, 1)[None] for a in (x, y))
+    for step in range(41):
+        z = plain(batch) - start(batch).detach()
+        if step in grid:
+            expected = z.detach().numpy()[0, 0][..., None]
+            assert np.abs(ours.outputs[grid.index(step)] - expected).max() <= 1e-10
+        adam.zero_grad()
+        (0.5 * (z - target).square().sum()).backward()
+        adam.step()
+
+    # A module without NTKConv2d is trained at the rate as it is.
+    theirs = train(start, x, y, optimizer="adam", steps=40, learning_rate=rate / width, record=grid)
+    assert np.abs(ours.outputs - theirs.outputs).max() <= 1e-10
+    for name in ("0", "2"):
+        assert np.allclose(ours.weight_change_l2[name], theirs.weight_change_l2[name], rtol=1e-9, atol=0)
+        assert math.isclose(ours.weight_linf[name], theirs.weight_linf[name], rel_tol=1e-14)
+
+
+# --- What is recorded ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("optimizer", ["gd", "momentum", "adam"])
+@pytest.mark.parametrize("out_channels", [1, 2])
+def test_records_are_those_of_the_module_at_these_steps(optimizer, out_channels):
+    network = unet(1)
+    x, y, clean = noise(4, 6, 2, seed=10), noise(4, 6, out_channels, seed=11), noise(4, 6, out_channels, seed=12)
+    probe = np.random.default_rng(13).standard_normal((24 * out_channels, 2))
+    rate = 0.1 if optimizer == "adam" else 2e-3
+    start = to_torch(network, 5, 2, seed=4, out_channels=out_channels)
+    settings = {"optimizer": optimizer, "learning_rate": rate}
+    module = copy.deepcopy(start)
+    training = train(module, x, y, steps=9, record=[9, 0, 4, 4], probe=probe, clean=clean, data_range=3.0, **settings)
+    assert training.steps == (0, 4, 9)
+    assert training.seconds > 0
+    weights = effective(start)
+    assert set(training.weight_l2) == set(training.weight_change_linf) == set(weights)
+    for name, weight in weights.items():
+        assert math.isclose(training.weight_l2[name], np.linalg.norm(weight), rel_tol=1e-13)
+        assert math.isclose(training.weight_linf[name], np.abs(weight).max(), rel_tol=1e-13)
+    for n, step in enumerate(training.steps):
+        there = copy.deepcopy(start)
+        train(there, x, y, steps=step, **settings)
+        z = output(there, x) - output(start, x)
+        assert np.array_equal(training.outputs[n], z)
+        assert math.isclose(training.loss[n], 0.5 * np.sum((z - y) ** 2), rel_tol=1e-13)
+        assert math.isclose(training.psnr[n], 10 * math.log10(9 / np.mean((z - clean) ** 2)), rel_tol=1e-13)
+        assert np.array_equal(training.kernel_action[n], empirical_ntk(there, x).matmat(probe))
+        for name, weight in effective(there).items():
+            change = weight - weights[name]
+            assert np.isclose(training.weight_change_l2[name][n], np.linalg.norm(change), rtol=1e-10, atol=0)
+            assert np.isclose(training.weight_change_linf[name][n], np.abs(change).max(), rtol=1e-10, atol=0)
+    # In place: the module is now the one after the last step.
+    for p, q in zip(module.parameters(), there.parameters(), strict=True):
+        assert torch.equal(p, q)
+        assert p.grad is None
+
+
+def test_frozen_convolutions_stay():
+    network = Network([Conv(3, trainable=False), ReLU(), Conv(3), ReLU(), Conv(1)])
+    module = to_torch(network, 4, 1)
+    training = train(module, noise(4, 4, 1, 14), noise(4, 4, 1, 15), optimizer="adam", steps=5, learning_rate=0.1)
+    assert not training.weight_change_l2["0"].any()
+    assert training.weight_change_l2["2"][-1] > 0
+    assert training.weight_l2["0"] > 0
+
+
+def test_single_precision_follows_double_precision():
+    x, y = noise(6, 6, 1, seed=16), noise(6, 6, 1, seed=17)[..., 0]
+    single, double = (
+        train(to_torch(unet(1), 8, 1, dtype=dtype), x, y, steps=30, learning_rate=1e-3)
+        for dtype in (torch.float32, torch.float64)
+    )
+    assert single.outputs.dtype == np.float32
+    assert double.outputs.dtype == np.float64
+    assert not single.outputs[0].any()
+    assert distance(single.outputs, double.outputs) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("steps", "expected"), [(0, {0}), (1, {0, 1}), (5, {0, 1, 2, 3, 4, 5}), (1000, {0, 1, 2, 1000})]
+)
+def test_the_default_record_is_a_geometric_grid_with_both_ends(steps, expected):
+    module, x, y, _ = linear()
+    recorded = train(module, x, y, steps=steps, learning_rate=1e-3).steps
+    assert expected <= set(recorded)
+    assert (recorded[0], recorded[-1]) == (0, steps)
+    assert list(recorded) == sorted(set(recorded))
+    assert len(recorded) <= 25
+    ratios = np.divide(recorded[2:], recorded[1:-1])
+    assert (ratios <= 2).all()
+
+
+def test_targets_in_either_shape_and_any_type():
+    results = []
+    for shape, probe in (((5, 4), np.ones(20)), ((5, 4, 1), np.ones((20, 1)))):
+        module, x, y, _ = linear()
+        y = np.round(y).astype(int).reshape(shape)
+        results.append(train(module, x, y, steps=3, learning_rate=0.01, probe=probe, clean=y, data_range=1, record=[3]))
+        assert results[-1].outputs.shape == (1, *shape)
+        assert results[-1].kernel_action.shape == (1, 20, 1)
+    assert np.array_equal(results[0].outputs, results[1].outputs[..., 0])
+    assert results[0].psnr == results[1].psnr
+
+
+def test_a_perfect_result_has_infinite_psnr():
+    module, x, y, _ = linear()
+    assert train(module, x, y, steps=0, learning_rate=1, clean=np.zeros_like(y), data_range=1).psnr == [math.inf]
+
+
+def test_without_clean_and_probe_there_is_no_psnr_and_no_kernel_action():
+    module, x, y, _ = linear()
+    training = train(module, x, y, steps=1, learning_rate=0.01)
+    assert training.psnr is None
+    assert training.kernel_action is None
+
+
+def test_any_torch_module_can_be_trained():
+    module = torch.nn.Sequential(torch.nn.Conv2d(1, 3, 3, padding=1), torch.nn.Tanh(), torch.nn.Conv2d(3, 1, 1))
+    x, y = noise(4, 5, 1, seed=18), noise(4, 5, 1, seed=19)[..., 0]
+    before = module[0].weight.detach().clone()
+    training = train(module, x, y, optimizer="adam", steps=1, learning_rate=0.01)
+    assert np.allclose((module[0].weight - before).abs().detach(), 0.01, rtol=1e-3)
+    assert math.isclose(training.weight_l2["0"], before.norm(), rel_tol=1e-6)
+
+
+def test_it_trains_where_gradients_are_disabled_and_leaves_them_so():
+    module, x, y, _ = linear()
+    with torch.no_grad():
+        training = train(module, x, y, steps=2, learning_rate=0.01)
+        assert not torch.is_grad_enabled()
+    assert training.loss[-1] < training.loss[0]
+
+
+def test_progress_rises_to_one_and_can_stop():
+    module, x, y, _ = linear()
+    seen = []
+    train(module, x, y, steps=4, learning_rate=0.01, progress=seen.append)
+    assert seen == [0.25, 0.5, 0.75, 1.0]
+
+    def stop(fraction):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(module, x, y, steps=4, learning_rate=0.01, progress=stop)
+
+
+# --- What is refused ----------------------------------------------------------------------------------------------
+
+
+def test_divergence_is_an_error_that_names_the_rate():
+    module, x, y, K = linear()
+    eta = 4 / np.linalg.eigvalsh(K.dense())[-1]
+    with refused(RuntimeError, "training diverged", "at step", f"learning_rate must be smaller than {eta!r}"):
+        train(module, x, y, steps=5000, learning_rate=eta)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "parts"),
+    [
+        ({"optimizer": "sgd"}, ValueError, ("optimizer must be one of ('gd', 'momentum', 'adam')", "got 'sgd'")),
+        ({"optimizer": None}, TypeError, ("optimizer must be one of", "got None")),
+        ({"learning_rate": 0.0}, ValueError, ("learning_rate must be positive", "got 0.0")),
+        ({"learning_rate": -1}, ValueError, ("learning_rate must be positive", "got -1.0")),
+        ({"learning_rate": math.nan}, ValueError, ("learning_rate must be finite", "got nan")),
+        ({"learning_rate": "fast"}, TypeError, ("learning_rate must be a real number", "got 'fast'")),
+        ({"steps": -1}, ValueError, ("steps must be at least 0", "got -1")),
+        ({"steps": 2.0}, TypeError, ("steps must be an integer", "got 2.0")),
+        ({"record": [0, 3]}, ValueError, ("record must lie between 0 and steps = 2", "got 0 to 3")),
+        ({"record": [-1]}, ValueError, ("record must lie between 0 and steps = 2", "got -1 to -1")),
+        ({"record": []}, ValueError, ("record must have at least one step",)),
+        ({"record": 2}, TypeError, ("record must be a sequence of steps", "got 2")),
+        ({"record": [0.5]}, TypeError, ("record must be an integer", "got 0.5")),
+        ({"progress": 1}, TypeError, ("progress must be callable", "got 1")),
+        ({"x": np.zeros(4)}, ValueError, ("x must have shape (H, W) or (H, W, C)", "got shape (4,)")),
+        ({"x": np.full((5, 4, 2), np.nan)}, ValueError, ("x must be finite",)),
+        ({"x": np.zeros((5, 4))}, ValueError, ("input must have shape (N, 2, H, W)",)),
+        ({"y": np.full((5, 4), np.inf)}, ValueError, ("y must be finite",)),
+        ({"y": np.zeros((4, 5))}, ValueError, ("y must have the shape", "(5, 4) with 1 channels", "got shape (4, 5)")),
+        ({"y": np.zeros((5, 4, 2))}, ValueError, ("y must have the shape", "got shape (5, 4, 2)")),
+        ({"y": None}, TypeError, ("y must be a real numeric array",)),
+        ({"probe": np.zeros(19)}, ValueError, ("probe must have shape (20,) or (20, k)", "got (19,)")),
+        ({"probe": np.zeros((20, 1, 1))}, ValueError, ("probe must have shape (20,) or (20, k)", "got (20, 1, 1)")),
+        ({"clean": np.zeros((5, 4))}, ValueError, ("data_range must be given with clean",)),
+        ({"data_range": 1.0}, ValueError, ("data_range must come with clean", "got 1.0")),
+        ({"clean": np.zeros((5, 4)), "data_range": 0}, ValueError, ("data_range must be positive", "got 0.0")),
+        ({"clean": np.zeros((5, 4, 1)), "data_range": 1}, ValueError, ("clean must have the shape of y, (5, 4)",)),
+    ],
+)
+def test_bad_arguments_are_refused_before_any_step(change, error, parts):
+    module, x, y, _ = linear()
+    before = [p.clone() for p in module.parameters()]
+    with refused(error, *parts):
+        train(module, **{"x": x, "y": y, "steps": 2, "learning_rate": 0.01} | change)
+    assert all(torch.equal(p, q) for p, q in zip(module.parameters(), before, strict=True))
+
+
+def test_bad_modules_are_refused():
+    x = y = np.ones((4, 4))
+    with refused(TypeError, "module must be a torch.nn.Module", "got None"):
+        train(None, x, y, steps=1, learning_rate=1)
+    with refused(ValueError, "module must have parameters", "got ReLU()"):
+        train(torch.nn.ReLU(), x, y, steps=1, learning_rate=1)
+    with refused(ValueError, "module must have parameters with requires_grad=True"):
+        train(to_torch(Network([Conv(3, trainable=False)]), 1, 1), x, y, steps=1, learning_rate=1)
+    with refused(TypeError, "module must have parameters of float32 or float64", "got torch.bfloat16"):
+        train(to_torch(vanilla_cnn(), 2, 1, dtype=torch.bfloat16), x, y, steps=1, learning_rate=1)
+    with refused(ValueError, "module must map to shape (1, C_out, 4, 4)", "got (1, 1, 3, 3)"):
+        train(torch.nn.Conv2d(1, 1, 2), x, y, steps=1, learning_rate=1)
