@@ -223,6 +223,7 @@ SCALES: dict[str, Scale] = {
                 side=32,
                 networks=((16, 6), (32, 6), (64, 6), (128, 6), (256, 4), (512, 2), (1024, 1)),
                 most_steps=1024,
+            ),
             inputs=InputsSizes(side=64, reduction=4, bins=24),
             adam=AdamSizes(
                 side=32,
@@ -258,6 +259,7 @@ SCALES: dict[str, Scale] = {
                 side=64,
                 networks=(*((width, 6) for width in (16, 32, 64, 128, 256, 512)), (1024, 4), (2048, 3), (4096, 2)),
                 most_steps=4096,
+            ),
             inputs=InputsSizes(side=96, reduction=4, bins=32),
             adam=AdamSizes(
                 side=64,
