@@ -17,6 +17,8 @@ from bench.paper.scales import SCALES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+pytest.importorskip("torch")
+
 EXPERIMENTS = [pytest.param(module.EXPERIMENT, id=module.EXPERIMENT.name) for module in (inputs, adam, comparison)]
 SHAPE = (6, 8)
 D = SHAPE[0] * SHAPE[1]

@@ -42,17 +42,15 @@ SHOWN = 4  # eigenvectors drawn
 
 ONE_LAYER = (
     "The vanilla CNN has one hidden layer: no weights join hidden channels, and those of the first layer have few "
-    "inputs. "
-    "There a step of Adam of one over the width moves the features little, and the kernel settles as well."
+    "inputs. There a step of Adam of one over the width moves the features little, and the kernel settles as well."
 )
 UNCERTAIN = (
-    "Narrow autoencoders are far from the limit under both optimizers: seeds differ by factors, and the exponent says "
-    "little where its standard error is large."
+    "Narrow autoencoders are far from the limit under both optimizers: seeds differ by factors, and the exponent "
+    "says little where its standard error is large."
 )
 NARROW = (
     "At this width the fixed kernel does not explain gradient descent through the autoencoder well either: its "
-    "distance "
-    "falls as the width grows (see the experiment on gradient descent and the filter)."
+    "distance falls as the width grows (see the experiment on gradient descent and the filter)."
 )
 
 # Bounds of the claims.
@@ -363,8 +361,8 @@ def claims(records: list[Record]) -> list[Claim]:
             "adam_change",
         ),
         Claim(
-            "Under Adam, with a learning rate of one over the width, it does not: until the same loss it changes more "
-            f"than under gradient descent, with an exponent of at least {STAYS:g}.",
+            "Under Adam, with a learning rate of one over the width, it does not: until the same loss it changes "
+            f"more than under gradient descent, with an exponent of at least {STAYS:g}.",
             stays,
             "adam_change",
             " ".join(
@@ -374,9 +372,9 @@ def claims(records: list[Record]) -> list[Claim]:
             ),
         ),
         Claim(
-            "A fixed kernel does not explain Adam: its best output is at least "
-            f"{FURTHER:g} times as far from the filters of the kernel at the start, at any time, as that of gradient "
-            "descent (relative distance, largest width, noisy image as input).",
+            f"A fixed kernel does not explain Adam: its best output is at least {FURTHER:g} times as far from the "
+            "filters of the kernel at the start, at any time, as that of gradient descent (relative distance, "
+            "largest width, noisy image as input).",
             unexplained,
             "adam_pictures",
             NARROW if far_descent else "",
@@ -388,8 +386,8 @@ def claims(records: list[Record]) -> list[Claim]:
             "adam_eigenvectors",
         ),
         Claim(
-            "The adapted kernel explains Adam: in closed form, from zero, it denoises as well as the network that Adam "
-            f"trained, within {EXPLAINED:g} dB, and is nearer to it than the kernel of the start.",
+            "The adapted kernel explains Adam: in closed form, from zero, it denoises as well as the network that "
+            f"Adam trained, within {EXPLAINED:g} dB, and is nearer to it than the kernel of the start.",
             adapted,
             "adam_psnr",
         ),
@@ -480,8 +478,8 @@ def _quality(cases: dict[tuple[str, str], list[Record]]) -> Picture:
     return Picture(
         "adam_psnr",
         figure,
-        "PSNR, each at its best time. Hatched: the filter in closed form of the kernel that training, or the refining "
-        "pass, has left. Dashes: the seeds.",
+        "PSNR, each at its best time. Hatched: the filter in closed form of the kernel that training, or the "
+        "refining pass, has left. Dashes: the seeds.",
     )
 
 
@@ -512,8 +510,7 @@ def _weights(cases: dict[tuple[str, str], list[Record]]) -> Picture:
         "adam_affinity",
         figure,
         "Row of the empirical kernel that belongs to one pixel (cross), over the faint picture: what it learns from "
-        "each "
-        "pixel in one step, before training and at the best times.",
+        "each pixel in one step, before training and at the best times.",
     )
 
 
@@ -548,8 +545,8 @@ def _eigenvectors(cases: dict[tuple[str, str], list[Record]]) -> Picture:
     return Picture(
         "adam_eigenvectors",
         figure,
-        "Leading eigenvectors of the empirical kernel (orange and purple: the two signs) before training and at Adam's "
-        "best time: what is learnt first. After Adam they resemble the picture more.",
+        "Leading eigenvectors of the empirical kernel (orange and purple: the two signs) before training and at "
+        "Adam's best time: what is learnt first. After Adam they resemble the picture more.",
     )
 
 
@@ -582,8 +579,7 @@ def _pictures(cases: dict[tuple[str, str], list[Record]]) -> Picture:
         "adam_pictures",
         figure,
         "Results at the best times, first seed. The kernel that Adam has left, applied in closed form from zero, "
-        "gives a "
-        "picture like the one of the network that Adam trained.",
+        "gives a picture like the one of the network that Adam trained.",
     )
 
 
@@ -591,18 +587,14 @@ def text(records: list[Record]) -> str:
     """Settings in words, and the table of PSNRs and of what happened to the kernels."""
     paragraph = (
         f"Finite networks on a colour picture (*{PICTURE}*, averaged down), sigma 25 of 255, trained from the same "
-        "start "
-        "by gradient descent (learning rate one over the largest eigenvalue of the exact kernel, or of the network's "
-        "own at the start if that is larger) and by Adam (every "
-        f"weight of the standard parametrisation moves by about {kernel_networks.ADAM_RATES['vanilla']:g} / width in a "
-        f"step). Noise as input has {kernel_networks.NOISE_CHANNELS} channels. Outputs are less what they were at the "
-        "start. Best times are told by the clean picture: for training among the steps that were taken, for closed "
-        "forms "
-        "among many more. *Alignment* is the share of the "
-        "energy of the clean picture, in gray and less its mean, in the span of the leading eigenvectors; "
-        "*kernel-target alignment* is x^T Theta x / (|x|^2 |Theta|_F). Norms of kernels are estimated from products "
-        "with "
-        "random vectors.\n\n"
+        "start by gradient descent (learning rate one over the largest eigenvalue of the exact kernel, or of the "
+        "network's own at the start if that is larger) and by Adam (every weight of the standard parametrisation "
+        f"moves by about {kernel_networks.ADAM_RATES['vanilla']:g} / width in a step). Noise as input has "
+        f"{kernel_networks.NOISE_CHANNELS} channels. Outputs are less what they were at the start. Best times are "
+        "told by the clean picture: for training among the steps that were taken, for closed forms among many more. "
+        "*Alignment* is the share of the energy of the clean picture, in gray and less its mean, in the span of the "
+        "leading eigenvectors; *kernel-target alignment* is x^T Theta x / (|x|^2 |Theta|_F). Norms of kernels are "
+        "estimated from products with random vectors.\n\n"
         f"{kernel_networks.DESCRIPTION}"
     )
     cases = _cases(records)
@@ -644,8 +636,11 @@ def text(records: list[Record]) -> str:
         ],
     )
     return (
-        f"{paragraph}\n\nAt the main widths, {settings['side']} x {settings['side']} pixels, at most "
-        f"{settings['most_steps']} steps of training:\n\n{first}\n\n{second}"
+        f"{paragraph}\n\n"
+        f"At the main widths, {settings['side']} x {settings['side']} pixels, at most {settings['most_steps']} steps "
+        "of training:\n\n"
+        f"{first}\n\n"
+        f"{second}"
     )
 
 

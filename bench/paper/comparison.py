@@ -290,23 +290,21 @@ def claims(records: list[Record]) -> list[Claim]:
         Claim("With an autoencoder Adam gives a higher PSNR than gradient descent.", adam, "table_psnr"),
         Claim(
             f"Gradient descent gives the PSNR of the exact kernel, within {SAME:g} dB in the mean, each at its best "
-            "time "
-            "among the same steps.",
+            "time among the same steps.",
             same,
             "table_psnr",
             NARROW if not all(check.passed for check in same) else "",
         ),
         Claim(
             "The refining pass, in which the exact kernel is built again from the first result, is the closed-form "
-            "counterpart of the kernel's adaptation under Adam: with the noisy image as input it improves on the first "
-            "pass.",
+            "counterpart of the kernel's adaptation under Adam: with the noisy image as input it improves on the "
+            "first pass.",
             refined,
             "table_psnr",
         ),
         Claim(
             "The ten cases of which the paper reports the PSNR on House (another picture, settings unknown) come in "
-            "the "
-            f"same order here: at least {CONCORDANT:.0%} of their pairs.",
+            f"the same order here: at least {CONCORDANT:.0%} of their pairs.",
             order,
             "table_psnr",
             OTHER if not all(check.passed for check in order) else "",
@@ -320,8 +318,8 @@ NARROW = (
 )
 
 OTHER = (
-    "Pictures, noise, widths, depths and numbers of steps differ. The pictures here are small and averaged down, with "
-    "little in them that is smooth over many pixels, which may be why an autoencoder gains less."
+    "Pictures, noise, widths, depths and numbers of steps differ. The pictures here are small and averaged down, "
+    "with little in them that is smooth over many pixels, which may be why an autoencoder gains less."
 )
 
 
@@ -420,18 +418,13 @@ def text(records: list[Record]) -> str:
     names = complete(records)
     paragraph = (
         "Colour pictures of the test set in the public domain, their middle parts averaged down, sigma 25 of 255. "
-        "Finite "
-        f"networks with three output channels; noise as input has {kernel_networks.NOISE_CHANNELS} channels, and the "
-        "exact "
-        "and the Nystrom kernel are those of the same draw. Nystrom landmarks are drawn at random. Gradient descent "
-        "has a "
-        "learning rate of one over the largest eigenvalue of the exact kernel, or of the network's own at the start if "
-        "that is larger. **The best time is told by the clean picture, in all rows alike**, and lies among the steps "
-        f"that were taken in training; *{MORE[ANY_TIME]}* looks on, up to {ANY_TIME_STEPS} steps. *{MORE[REFINED]}* "
-        "builds the exact kernel again from the first "
-        "result and filters the noisy image anew. Outputs are less "
-        "what "
-        "they were at the start.\n\n"
+        f"Finite networks with three output channels; noise as input has {kernel_networks.NOISE_CHANNELS} channels, "
+        "and the exact and the Nystrom kernel are those of the same draw. Nystrom landmarks are drawn at random. "
+        "Gradient descent has a learning rate of one over the largest eigenvalue of the exact kernel, or of the "
+        "network's own at the start if that is larger. **The best time is told by the clean picture, in all rows "
+        f"alike**, and lies among the steps that were taken in training; *{MORE[ANY_TIME]}* looks on, up to "
+        f"{ANY_TIME_STEPS} steps. *{MORE[REFINED]}* builds the exact kernel again from the first result and filters "
+        "the noisy image anew. Outputs are less what they were at the start.\n\n"
         f"{kernel_networks.DESCRIPTION}"
     )
     if not names:
@@ -442,8 +435,8 @@ def text(records: list[Record]) -> str:
     seeds = len({record.settings["seed"] for record in records if "network" in record.settings})
     sizes = (
         f"{len(names)} pictures ({', '.join(names)}) of {case['side']} x {case['side']} pixels, reduction "
-        f"{case['reduction']}; at most {case['most_steps']} steps; Nystrom with {case['landmarks']:.0%} of the pixels; "
-        f"{seeds} seed{'s' if seeds > 1 else ''}; widths "
+        f"{case['reduction']}; at most {case['most_steps']} steps; Nystrom with {case['landmarks']:.0%} of the "
+        f"pixels; {seeds} seed{'s' if seeds > 1 else ''}; widths "
         + ", ".join(f"{TITLES[network]} {width}" for network, width in widths.items())
         + "."
     )

@@ -39,12 +39,12 @@ RISE = 0.02  # of a gain that should fall with the frequency
 FALL = 0.1  # of the gain from the low frequencies to 1/2
 
 BOTTLENECK = (
-    "An autoencoder without skips sees everything through the means of 4 x 4 pixels: its kernel is smooth whatever the "
-    "input is, and where the best time comes late, its filter is close to a low-pass."
+    "An autoencoder without skips sees everything through the means of 4 x 4 pixels: its kernel is smooth whatever "
+    "the input is, and where the best time comes late, its filter is close to a low-pass."
 )
 ONE_LAYER = (
-    "With one hidden layer, patches of noise around different pixels are orthogonal on average, so that Theta = a I + "
-    "b 1 1^T: the filter keeps the mean and shrinks all else by one factor, whatever its frequency."
+    "With one hidden layer, patches of noise around different pixels are orthogonal on average, so that Theta = a I "
+    "+ b 1 1^T: the filter keeps the mean and shrinks all else by one factor, whatever its frequency."
 )
 
 
@@ -142,8 +142,7 @@ def claims(records: list[Record]) -> list[Claim]:
         low_pass.append(
             Check(
                 f"{TITLES[name]}: {stationary:.2%} of the filter is no convolution; the gain is {gain[0]:.2f} at "
-                "frequency "
-                f"0, {at_low:.2f} up to {LOW:g}, {gain[-1]:.2f} at 1/2",
+                f"frequency 0, {at_low:.2f} up to {LOW:g}, {gain[-1]:.2f} at 1/2",
                 stationary <= STATIONARY and bool(np.all(np.diff(gain) <= RISE)) and at_low - gain[-1] >= FALL,
             )
         )
@@ -159,25 +158,24 @@ def claims(records: list[Record]) -> list[Claim]:
     better = [
         Check(
             f"{TITLES[name]}: {image.values['psnr']:.2f} dB with the noisy image, {noise.values['psnr']:.2f} dB with "
-            "noise "
-            f"(noisy: {noise.values['noisy_psnr']:.2f} dB)",
+            f"noise (noisy: {noise.values['noisy_psnr']:.2f} dB)",
             image.values["psnr"] > noise.values["psnr"],
         )
         for name, image, noise in pairs
     ]
     return [
         Claim(
-            "With the noisy image as input the filter is non-local: at the best time at least "
-            f"{NON_LOCAL:.0%} of its energy (sum of squared weights) lies beyond the neighbourhood of "
-            f"{2 * RADIUS + 1} x {2 * RADIUS + 1} pixels, and at least twice as much as with noise.",
+            f"With the noisy image as input the filter is non-local: at the best time at least {NON_LOCAL:.0%} of its "
+            f"energy (sum of squared weights) lies beyond the neighbourhood of {2 * RADIUS + 1} x {2 * RADIUS + 1} "
+            "pixels, and at least twice as much as with noise.",
             non_local,
             "inputs_affinity",
             BOTTLENECK if _failed(non_local, "autoencoder") else "",
         ),
         Claim(
             f"With iid noise as input the filter is a plain low-pass: a convolution up to {STATIONARY:.0%} of its "
-            "energy, whose gain falls with the frequency, from the low ones (above 0, up to "
-            f"{LOW:g} cycles a pixel) to the highest by at least {FALL:g}.",
+            f"energy, whose gain falls with the frequency, from the low ones (above 0, up to {LOW:g} cycles a pixel) "
+            f"to the highest by at least {FALL:g}.",
             low_pass,
             "inputs_transfer",
             ONE_LAYER if _failed(low_pass, "vanilla") else "",
@@ -248,10 +246,10 @@ def _affinity(pairs: list[tuple[str, Record, Record]]) -> Picture:
     return Picture(
         "inputs_affinity",
         figure,
-        "Weights of the exact filter at its best time, for two pixels (crosses), over the faint picture; the square is "
-        "the neighbourhood, below it the share of the whole filter's energy beyond such squares. With the noisy image "
-        "as input a pixel learns from pixels that look alike, wherever they are; with iid noise from its neighbours "
-        "alone, and in an autoencoder with either.",
+        "Weights of the exact filter at its best time, for two pixels (crosses), over the faint picture; the square "
+        "is the neighbourhood, below it the share of the whole filter's energy beyond such squares. With the noisy "
+        "image as input a pixel learns from pixels that look alike, wherever they are; with iid noise from its "
+        "neighbours alone, and in an autoencoder with either.",
     )
 
 
@@ -308,10 +306,8 @@ def _transfer(pairs: list[tuple[str, Record, Record]]) -> Picture:
         "inputs_transfer",
         figure,
         "Gain of the exact filter at its best time over the spatial frequency, for every pixel by its own weights. "
-        "With "
-        "iid noise all pixels have the same gain, which is the transfer function of a low-pass. With the noisy image "
-        "the "
-        "pixels differ: the gain is no function of the frequency alone.",
+        "With iid noise all pixels have the same gain, which is the transfer function of a low-pass. With the noisy "
+        "image the pixels differ: the gain is no function of the frequency alone.",
     )
 
 
@@ -339,8 +335,7 @@ def _path(pairs: list[tuple[str, Record, Record]]) -> Picture:
         "inputs_psnr",
         figure,
         "PSNR of the exact filter over the steps of gradient descent, learning rate one over the largest eigenvalue; "
-        "the "
-        "marks are the best times.",
+        "the marks are the best times.",
     )
 
 
@@ -368,8 +363,7 @@ def _denoised(pairs: list[tuple[str, Record, Record]]) -> Picture:
         "inputs_denoised",
         figure,
         "The picture filtered by the exact filters at their best times: above with the noisy image as input, below "
-        "with "
-        "iid noise.",
+        "with iid noise.",
     )
 
 
@@ -377,11 +371,9 @@ def text(records: list[Record]) -> str:
     """Settings in words, and the table of measures."""
     paragraph = (
         f"Exact kernels of infinitely wide networks for a colour picture (*{PICTURE}*, averaged down), sigma 25 of "
-        "255. "
-        "Padding is circular: with iid noise as input (of infinitely many channels) the kernel is then a convolution, "
-        "with several resolutions up to the grid of the coarsest. *Beyond* and *no convolution* are shares of the "
-        "sum of "
-        "squares of the filter matrix at the best time, which is told by the clean picture.\n\n"
+        "255. Padding is circular: with iid noise as input (of infinitely many channels) the kernel is then a "
+        "convolution, with several resolutions up to the grid of the coarsest. *Beyond* and *no convolution* are "
+        "shares of the sum of squares of the filter matrix at the best time, which is told by the clean picture.\n\n"
         f"{kernel_networks.DESCRIPTION}"
     )
     rows = [
@@ -400,7 +392,8 @@ def text(records: list[Record]) -> str:
     side = records[0].settings["side"]
     header = ["network, input", "PSNR (dB)", "best t", f"beyond {2 * RADIUS + 1} x {2 * RADIUS + 1}"]
     header += ["no convolution", f"trace (of {side * side})"]
-    return f"{paragraph}\n\n{table(header, rows)}"
+    size = f"{side} x {side} pixels, means of {records[0].settings['reduction']}^2 of the photograph's:"
+    return f"{paragraph}\n\n{size}\n\n{table(header, rows)}"
 
 
 EXPERIMENT = Experiment(
