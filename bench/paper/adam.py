@@ -545,8 +545,8 @@ def _eigenvectors(cases: dict[tuple[str, str], list[Record]]) -> Picture:
     return Picture(
         "adam_eigenvectors",
         figure,
-        "Leading eigenvectors of the empirical kernel (orange and purple: the two signs; below, the eigenvalue over the "
-        "largest one) before training and at Adam's best time: what is learnt first.",
+        "Leading eigenvectors of the empirical kernel (orange and purple: the two signs; below, the eigenvalue over "
+        "the largest one) before training and at Adam's best time: what is learnt first.",
     )
 
 
@@ -578,8 +578,8 @@ def _pictures(cases: dict[tuple[str, str], list[Record]]) -> Picture:
     return Picture(
         "adam_pictures",
         figure,
-        "Results at the best times, first seed. The last column is the kernel that Adam has left, applied in closed form "
-        "from zero: it stands beside the network that Adam trained.",
+        "Results at the best times, first seed. The last column is the kernel that Adam has left, applied in closed "
+        "form from zero: it stands beside the network that Adam trained.",
     )
 
 
