@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from bench.paper import follow, weights
+from bench.paper import adam, comparison, follow, inputs, weights
 from bench.paper.experiment import Experiment
 
-EXPERIMENTS: tuple[Experiment, ...] = (follow.EXPERIMENT, weights.EXPERIMENT)
+EXPERIMENTS: tuple[Experiment, ...] = (
+    follow.EXPERIMENT,
+    weights.EXPERIMENT,
+    inputs.EXPERIMENT,
+    adam.EXPERIMENT,
+    comparison.EXPERIMENT,
+)

@@ -48,12 +48,105 @@ class WeightsSizes:
 
 
 @dataclass(frozen=True)
+class InputsSizes:
+    """Sizes of :mod:`bench.paper.inputs`.
+
+    Attributes
+    ----------
+    side : int
+        Of the square picture in pixels, a multiple of 4.  Dense matrices of side^4 numbers are taken.
+    reduction : int
+        How far it is averaged down.
+    bins : int
+        Rings of spatial frequencies.
+    """
+
+    side: int
+    reduction: int
+    bins: int
+
+
+@dataclass(frozen=True)
+class AdamSizes:
+    """Sizes of :mod:`bench.paper.adam`.
+
+    Attributes
+    ----------
+    side : int
+        Of the square picture in pixels, a multiple of 4.
+    reduction : int
+        How far it is averaged down.
+    widths : dict of str to tuple of int
+        Channels of the hidden layers, by architecture.
+    main_width : dict of str to int
+        That one of them at which noise as input is tried, too, and the kernels are looked at more closely.
+    seeds : int
+        Networks of each architecture, input and width.
+    most_steps : int
+        Of gradient descent and of Adam.
+    closed_form_steps : int
+        Among which the best one of a closed form is chosen.
+    probes : int
+        Random vectors by which norms of kernels are estimated.
+    eigenvectors : int
+        Leading ones, whose span is compared with the clean picture.
+    """
+
+    side: int
+    reduction: int
+    widths: dict[str, tuple[int, ...]]
+    main_width: dict[str, int]
+    seeds: int
+    most_steps: int
+    closed_form_steps: int
+    probes: int
+    eigenvectors: int
+
+
+@dataclass(frozen=True)
+class TableSizes:
+    """Sizes of :mod:`bench.paper.comparison`.
+
+    Attributes
+    ----------
+    side : int
+        Of the square pictures in pixels, a multiple of 4.
+    reduction : int
+        How far they are averaged down.
+    pictures : int
+        The first ones of the test set; 9 are all.
+    widths : dict of str to int
+        Channels of the hidden layers, by architecture.
+    seeds : int
+        Networks, and draws of the noise as input.
+    most_steps : int
+        Among which the best one is chosen.
+    landmarks : float
+        Those of the Nystrom approximation as a share of the pixels.
+    peers : bool
+        Whether CBM3D is run.
+    """
+
+    side: int
+    reduction: int
+    pictures: int
+    widths: dict[str, int]
+    seeds: int
+    most_steps: int
+    landmarks: float
+    peers: bool
+
+
+@dataclass(frozen=True)
 class Scale:
     """The sizes of all experiments; each has a field of its own."""
 
     name: str
     follow: FollowSizes
     weights: WeightsSizes
+    inputs: InputsSizes
+    adam: AdamSizes
+    table: TableSizes
 
 
 SCALES: dict[str, Scale] = {
@@ -63,6 +156,28 @@ SCALES: dict[str, Scale] = {
             name="tiny",
             follow=FollowSizes(side=8, networks=((8, 2), (16, 2)), widest_curve=8, most_steps=30),
             weights=WeightsSizes(side=8, networks=((8, 1), (16, 1)), most_steps=64),
+            inputs=InputsSizes(side=16, reduction=8, bins=6),
+            adam=AdamSizes(
+                side=8,
+                reduction=12,
+                widths={"vanilla": (8,), "autoencoder": (4, 8)},
+                main_width={"vanilla": 8, "autoencoder": 8},
+                seeds=1,
+                most_steps=6,
+                closed_form_steps=12,
+                probes=2,
+                eigenvectors=2,
+            ),
+            table=TableSizes(
+                side=12,
+                reduction=8,
+                pictures=1,
+                widths={"vanilla": 8, "autoencoder": 8, "unet": 8},
+                seeds=1,
+                most_steps=10,
+                landmarks=0.1,
+                peers=False,
+            ),
         ),
         Scale(
             name="small",
@@ -73,6 +188,28 @@ SCALES: dict[str, Scale] = {
                 most_steps=200,
             ),
             weights=WeightsSizes(side=16, networks=((16, 3), (32, 3), (64, 3), (128, 3), (256, 2)), most_steps=512),
+            inputs=InputsSizes(side=32, reduction=4, bins=14),
+            adam=AdamSizes(
+                side=24,
+                reduction=5,
+                widths={"vanilla": (32, 128, 512), "autoencoder": (16, 40, 96)},
+                main_width={"vanilla": 128, "autoencoder": 40},
+                seeds=2,
+                most_steps=150,
+                closed_form_steps=5000,
+                probes=8,
+                eigenvectors=10,
+            ),
+            table=TableSizes(
+                side=32,
+                reduction=4,
+                pictures=9,
+                widths={"vanilla": 128, "autoencoder": 32, "unet": 32},
+                seeds=1,
+                most_steps=300,
+                landmarks=0.1,
+                peers=True,
+            ),
         ),
         Scale(
             name="medium",
@@ -87,6 +224,28 @@ SCALES: dict[str, Scale] = {
                 networks=((16, 6), (32, 6), (64, 6), (128, 6), (256, 4), (512, 2), (1024, 1)),
                 most_steps=1024,
             ),
+            inputs=InputsSizes(side=64, reduction=4, bins=24),
+            adam=AdamSizes(
+                side=32,
+                reduction=4,
+                widths={"vanilla": (32, 128, 512, 2048), "autoencoder": (16, 64, 256)},
+                main_width={"vanilla": 512, "autoencoder": 64},
+                seeds=2,
+                most_steps=400,
+                closed_form_steps=10000,
+                probes=16,
+                eigenvectors=10,
+            ),
+            table=TableSizes(
+                side=48,
+                reduction=4,
+                pictures=9,
+                widths={"vanilla": 256, "autoencoder": 64, "unet": 64},
+                seeds=2,
+                most_steps=600,
+                landmarks=0.1,
+                peers=True,
+            ),
         ),
         Scale(
             name="full",
@@ -100,6 +259,28 @@ SCALES: dict[str, Scale] = {
                 side=64,
                 networks=(*((width, 6) for width in (16, 32, 64, 128, 256, 512)), (1024, 4), (2048, 3), (4096, 2)),
                 most_steps=4096,
+            ),
+            inputs=InputsSizes(side=96, reduction=4, bins=32),
+            adam=AdamSizes(
+                side=64,
+                reduction=4,
+                widths={"vanilla": (32, 128, 512, 2048, 8192), "autoencoder": (32, 128, 512, 1024)},
+                main_width={"vanilla": 2048, "autoencoder": 512},
+                seeds=3,
+                most_steps=2000,
+                closed_form_steps=100000,
+                probes=32,
+                eigenvectors=10,
+            ),
+            table=TableSizes(
+                side=128,
+                reduction=2,
+                pictures=9,
+                widths={"vanilla": 512, "autoencoder": 128, "unet": 128},
+                seeds=2,
+                most_steps=2000,
+                landmarks=0.1,
+                peers=True,
             ),
         ),
     )
