@@ -210,7 +210,7 @@ def test_report_for_the_documentation_links_its_images(tmp_path):
     text = (tmp_path / "paper.md").read_text()
     assert (tmp_path / "images" / "paper" / "line.png").exists()
     for line in (
-        "![A line.](images/paper/line.png)",
+        "![line](images/paper/line.png)",
         r"| 1.1 | First \| claim. | **holds** |",
         "## 1. A toy",
         "Words.",

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import scipy.sparse.linalg
 from bench.paper import adam, analysis, comparison, inputs
+from bench.paper.architectures import ARCHITECTURES, INPUTS
 from bench.paper.comparison import ANY_TIME, REFINED
 from bench.paper.experiment import Experiment, Record, Tools
-from bench.paper.kernel_networks import INPUTS, NETWORKS
 from bench.paper.scales import SCALES
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -265,7 +265,7 @@ def records(picture: str, seeds: int = 1, **values: float) -> list[Record]:
     """All of a picture, with some figures in all of its cases."""
     cases = [
         record(picture, network, source, seed, **values)
-        for network in NETWORKS
+        for network in ARCHITECTURES
         for source in INPUTS
         for seed in range(seeds)
     ]

@@ -1,13 +1,18 @@
-"""The architectures of the paper's experiments that train finite networks, and those networks."""
+"""The networks of the paper's experiments, what they are shown as input, and how both are called and drawn."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 import ntkfast as nf
 
 if TYPE_CHECKING:
     import torch
+
+    from bench.paper.data import Problem
 
 # Two hidden layers at the least, so that there are hidden weights with c channels on both sides.  The autoencoder goes
 # down once only and up by nearest neighbours: with the crops' few pixels a second level leaves next to no detail, which
@@ -20,9 +25,21 @@ ARCHITECTURES: dict[str, nf.Network] = {
 
 LABELS = {"vanilla": "vanilla CNN", "autoencoder": "autoencoder", "unet": "U-Net"}
 
-# Of Okabe and Ito, which colour-blind readers can tell apart, and a marker each.
-COLOURS = {"vanilla": "#0072B2", "autoencoder": "#D55E00", "unet": "#009E73"}
+INPUTS = ("image", "noise")
+INPUT_LABELS = {"image": "noisy image", "noise": "iid noise"}
+NOISE_CHANNELS = 32  # of noise as the input of a finite network
+
+# Learning rate of Adam times the width: every effective weight moves by about rate / width in a step.  Of 0.001, 0.003,
+# 0.006, 0.01, 0.03, 0.1 and 0.3 that with the best results within 300 steps on two pictures of the tuning set (china,
+# flower), over all architectures and inputs; with larger rates all of them follow the noise sooner.
+ADAM_RATE = 0.003
+FAST_ADAM_RATE = 0.1  # with which the kernel moves far; of the order in common use at widths near 100
+
+# Colours that all kinds of colour vision tell apart (Okabe & Ito), and a marker for each architecture.
+BLUE, ORANGE, GREEN, PURPLE, GRAY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#7F7F7F"
+COLOURS = {"vanilla": BLUE, "autoencoder": ORANGE, "unet": GREEN}
 MARKERS = {"vanilla": "o", "autoencoder": "s", "unet": "^"}
+INPUT_COLOURS = {"image": BLUE, "noise": ORANGE}
 
 DESCRIPTION = """\
 - vanilla CNN: `vanilla_cnn(depth=2, kernel_size=3)`, two hidden layers at full resolution;
@@ -30,8 +47,15 @@ DESCRIPTION = """\
 - U-Net: `unet(levels=2, kernel_size=3)`, two halvings, each with a skip."""
 
 
-def finite_network(network: nf.Network, width: int, seed: int, device: str) -> torch.nn.Module:
-    """Network of one input and one output channel in float32; a (width, seed) names the same one on every device.
+def network(name: str, padding: str = "zeros") -> nf.Network:
+    """One of :data:`ARCHITECTURES`, with zero or circular padding."""
+    return replace(ARCHITECTURES[name], padding=padding)
+
+
+def finite_network(
+    network: nf.Network, width: int, seed: int, device: str, *, in_channels: int = 1, out_channels: int = 1
+) -> torch.nn.Module:
+    """The network at a finite width, in float32; a (width, seed) names the same one on every device.
 
     No two widths share random numbers, so that networks of all widths and seeds are independent.
     """
@@ -41,4 +65,20 @@ def finite_network(network: nf.Network, width: int, seed: int, device: str) -> t
 
     # Convolutions with the 10 bits of TF32, which torch takes for float32 on a card, would be off by 1e-3.
     torch.backends.cudnn.allow_tf32 = False
-    return to_torch(network, width, 1, 1_000_000 * width + seed, torch.float32).to(device)
+    weights = 1_000_000 * width + seed
+    return to_torch(network, width, in_channels, weights, torch.float32, out_channels=out_channels).to(device)
+
+
+def kernel_device(device: str) -> str:
+    """Where the exact kernel is computed if the finite networks are on a device of PyTorch."""
+    return "cpu" if device == "cpu" else "auto"
+
+
+def noise_channels(side: int, channels: int, seed: int) -> np.ndarray:
+    """Iid noise of unit variance as the input of a finite network, (side, side, channels)."""
+    return np.random.default_rng([seed, channels, side]).standard_normal((side, side, channels))
+
+
+def limit_input(name: str, problem: Problem) -> np.ndarray | nf.NoiseInput:
+    """One of :data:`INPUTS` for an infinitely wide network: the noisy image, or noise of infinitely many channels."""
+    return problem.noisy if name == "image" else nf.NoiseInput(problem.noisy.shape[:2])

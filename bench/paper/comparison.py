@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bench.paper import analysis, data, kernel_networks
+from bench.paper import analysis, architectures, data
+from bench.paper.architectures import ARCHITECTURES, BLUE, GREEN, INPUT_LABELS, INPUTS, LABELS, ORANGE, PURPLE
 from bench.paper.data import Problem
 from bench.paper.experiment import Check, Claim, Experiment, Picture, Record, Result, Tools, Unit
-from bench.paper.kernel_networks import BLUE, GREEN, INPUT_TITLES, INPUTS, NETWORKS, ORANGE, PURPLE, TITLES
 from bench.paper.report import table
 from bench.quality import methods, pictures
 from ntkfast import NTK, gradient_descent, nystrom
@@ -69,12 +69,12 @@ def units(scale: Scale) -> list[Unit]:
     names = list(pictures.TEST)[: sizes.pictures]
     found = [Unit(f"{name}/peers", {"picture": name, "bm3d": bm3d, **part}) for name in names]
     settings = {"most_steps": sizes.most_steps, "points": POINTS, "any_time_steps": ANY_TIME_STEPS}
-    settings |= {"landmarks": sizes.landmarks, "channels": kernel_networks.NOISE_CHANNELS, **part}
+    settings |= {"landmarks": sizes.landmarks, "channels": architectures.NOISE_CHANNELS, **part}
     for seed in range(sizes.seeds):
         for name in names:
-            for network in NETWORKS:
-                case = {"picture": name, "network": network, "layers": repr(kernel_networks.network(network))}
-                case |= {"width": sizes.widths[network], "adam_rate": kernel_networks.ADAM_RATES[network], "seed": seed}
+            for network in ARCHITECTURES:
+                case = {"picture": name, "network": network, "layers": repr(architectures.network(network))}
+                case |= {"width": sizes.widths[network], "adam_rate": architectures.ADAM_RATE, "seed": seed}
                 found += [
                     Unit(f"{name}/{network}/{source}/seed={seed}", {**case, "input": source, **settings})
                     for source in INPUTS
@@ -107,13 +107,13 @@ def _run_networks(settings: dict[str, Any], tools: Tools, problem: Problem) -> R
     from ntkfast.finite import empirical_ntk, train
 
     side, seed, most = settings["side"], settings["seed"], settings["most_steps"]
-    network = kernel_networks.network(settings["network"])
+    network = architectures.network(settings["network"])
     noise = settings["input"] == "noise"
-    x = kernel_networks.noise_channels(side, settings["channels"], seed) if noise else problem.noisy
+    x = architectures.noise_channels(side, settings["channels"], seed) if noise else problem.noisy
     steps = analysis.times(most, settings["points"])
 
     # The exact kernel is that of the very input of the finite network: for noise, of the same draw.
-    where = kernel_networks.kernel_device(tools.device)
+    where = architectures.kernel_device(tools.device)
     exact = NTK(network, x, device=where)
     later = analysis.times(settings["any_time_steps"], settings["points"])
     path = np.asarray(gradient_descent(exact, problem.noisy, [*steps.tolist(), *later.tolist()]))
@@ -131,8 +131,10 @@ def _run_networks(settings: dict[str, Any], tools: Tools, problem: Problem) -> R
     tools.progress(0.2)
 
     def module() -> torch.nn.Module:
-        channels = x.shape[2], problem.noisy.shape[2]
-        return kernel_networks.finite_network(settings["network"], settings["width"], channels, seed, tools.device)
+        colours = problem.noisy.shape[2]
+        return architectures.finite_network(
+            network, settings["width"], seed, tools.device, in_channels=x.shape[2], out_channels=colours
+        )
 
     # A narrow network's largest eigenvalue may be well above that of the limit.
     start = empirical_ntk(module(), x)
@@ -197,7 +199,7 @@ def averaged(values: Mapping[str, Sequence[float]]) -> Mean:
 def complete(records: Sequence[Record]) -> list[str]:
     """Pictures that have a result of every network, input and seed, and of the peers: all means are over these."""
     seeds = {record.settings["seed"] for record in records if "network" in record.settings}
-    needed = {(network, source, seed) for network in NETWORKS for source in INPUTS for seed in seeds}
+    needed = {(network, source, seed) for network in ARCHITECTURES for source in INPUTS for seed in seeds}
     found: dict[str, set[Any]] = {}
     for record in records:
         case = tuple(record.settings.get(key) for key in ("network", "input", "seed"))
@@ -240,35 +242,35 @@ def claims(records: list[Record]) -> list[Claim]:
     by_input, adam, same, refined, order = [], [], [], [], []
     if complete(records):
         for method, title in (("gd", METHODS["gd"]), (ANY_TIME, MORE[ANY_TIME])):
-            for network in NETWORKS:
+            for network in ARCHITECTURES:
                 image, noise = (found[method, network, source].mean for source in INPUTS)
                 by_input.append(
                     Check(
-                        f"{title}, {TITLES[network]}: noisy image {image:.2f} dB, noise {noise:.2f} dB", image > noise
+                        f"{title}, {LABELS[network]}: noisy image {image:.2f} dB, noise {noise:.2f} dB", image > noise
                     )
                 )
         for source in INPUTS:
             ours, descent = (found[method, "autoencoder", source].mean for method in ("adam", "gd"))
             adam.append(
-                Check(f"{INPUT_TITLES[source]}: Adam {ours:.2f} dB, gradient descent {descent:.2f} dB", ours > descent)
+                Check(f"{INPUT_LABELS[source]}: Adam {ours:.2f} dB, gradient descent {descent:.2f} dB", ours > descent)
             )
-        for network in NETWORKS:
+        for network in ARCHITECTURES:
             for source in INPUTS:
                 descent, exact = (found[method, network, source].mean for method in ("gd", "exact"))
                 distance = found["distance", network, source].mean
                 same.append(
                     Check(
-                        f"{TITLES[network]}, {INPUT_TITLES[source]}: gradient descent {descent:.2f} dB, exact "
+                        f"{LABELS[network]}, {INPUT_LABELS[source]}: gradient descent {descent:.2f} dB, exact "
                         f"{exact:.2f} dB; outputs differ by {distance:.1%}",
                         abs(descent - exact) <= SAME,
                     )
                 )
-        for network in NETWORKS:
+        for network in ARCHITECTURES:
             first, second = (found[method, network, "image"].mean for method in ("exact", REFINED))
             trained = found["adam", network, "image"].mean
             refined.append(
                 Check(
-                    f"{TITLES[network]}: {first:.2f} dB, refined {second:.2f} dB (Adam {trained:.2f} dB)",
+                    f"{LABELS[network]}: {first:.2f} dB, refined {second:.2f} dB (Adam {trained:.2f} dB)",
                     second > first,
                 )
             )
@@ -278,7 +280,7 @@ def claims(records: list[Record]) -> list[Claim]:
         if against:
             involved = Counter(case[:2] for pair in against for case in pair).most_common(1)[0]
             (method, network), count = involved
-            measured += f"; {count} of the others have {METHODS[method]}, {TITLES[network]}, in them"
+            measured += f"; {count} of the others have {METHODS[method]}, {LABELS[network]}, in them"
         order.append(Check(measured, agree >= CONCORDANT * total))
     return [
         Claim(
@@ -327,20 +329,20 @@ def figures(records: list[Record]) -> list[Picture]:
     """The means as bars, and the methods on one picture."""
     drawn = [_bars(records)] if complete(records) else []
     shown = [r for r in records if r.settings["picture"] == SHOWN and r.settings.get("seed", 0) == 0]
-    return drawn + ([_gallery(shown)] if len(shown) == 1 + len(NETWORKS) * len(INPUTS) else [])
+    return drawn + ([_gallery(shown)] if len(shown) == 1 + len(ARCHITECTURES) * len(INPUTS) else [])
 
 
 def _bars(records: list[Record]) -> Picture:
     from matplotlib.figure import Figure
 
     found, names = means(records), complete(records)
-    figure = Figure(figsize=(4 * len(NETWORKS), 4.2), layout="constrained")
-    axes_row = figure.subplots(1, len(NETWORKS), sharey=True)
+    figure = Figure(figsize=(4 * len(ARCHITECTURES), 4.2), layout="constrained")
+    axes_row = figure.subplots(1, len(ARCHITECTURES), sharey=True)
     lowest = []
     titles = METHODS | MORE
     bars = {name: titles[name] for name in ("gd", "exact", REFINED, "nystrom", "adam")}
     width = 0.8 / len(bars)
-    for axes, network in zip(axes_row, NETWORKS, strict=True):
+    for axes, network in zip(axes_row, ARCHITECTURES, strict=True):
         for n, (method, title) in enumerate(bars.items()):
             for place, source in enumerate(INPUTS):
                 if (method, network, source) not in found:
@@ -368,8 +370,8 @@ def _bars(records: list[Record]) -> Picture:
         for (peer, title), style in zip(PEERS.items(), ((0, (1, 1)), "--", "-."), strict=True):
             if (peer,) in found:
                 axes.axhline(found[peer,].mean, color="black", linestyle=style, linewidth=1, label=title, zorder=0)
-        axes.set_xticks(range(len(INPUTS)), [f"input: {INPUT_TITLES[source]}" for source in INPUTS])
-        axes.set_title(TITLES[network])
+        axes.set_xticks(range(len(INPUTS)), [f"input: {INPUT_LABELS[source]}" for source in INPUTS])
+        axes.set_title(LABELS[network])
     axes_row[0].set_ylim(bottom=min(lowest) - 0.5)
     axes_row[0].set_ylabel("PSNR (dB), mean over the pictures")
     axes_row[-1].legend(fontsize=9, loc="center left", bbox_to_anchor=(1.0, 0.5))
@@ -408,7 +410,7 @@ def _gallery(records: list[Record]) -> Picture:
             show(axes, outputs[method], f"{title}\n{record.values[method]:.1f} dB")
             if n == 0:
                 axes.set_ylabel(
-                    f"{TITLES[record.settings['network']]}\n{INPUT_TITLES[record.settings['input']]}", fontsize=9
+                    f"{LABELS[record.settings['network']]}\n{INPUT_LABELS[record.settings['input']]}", fontsize=9
                 )
     return Picture("table_pictures", figure, f"The methods on *{SHOWN}* at their best times, first seed.")
 
@@ -418,14 +420,14 @@ def text(records: list[Record]) -> str:
     names = complete(records)
     paragraph = (
         "Colour pictures of the test set in the public domain, their middle parts averaged down, sigma 25 of 255. "
-        f"Finite networks with three output channels; noise as input has {kernel_networks.NOISE_CHANNELS} channels, "
+        f"Finite networks with three output channels; noise as input has {architectures.NOISE_CHANNELS} channels, "
         "and the exact and the Nystrom kernel are those of the same draw. Nystrom landmarks are drawn at random. "
         "Gradient descent has a learning rate of one over the largest eigenvalue of the exact kernel, or of the "
         "network's own at the start if that is larger. **The best time is told by the clean picture, in all rows "
         f"alike**, and lies among the steps that were taken in training; *{MORE[ANY_TIME]}* looks on, up to "
         f"{ANY_TIME_STEPS} steps. *{MORE[REFINED]}* builds the exact kernel again from the first result and filters "
         "the noisy image anew. Outputs are less what they were at the start.\n\n"
-        f"{kernel_networks.DESCRIPTION}"
+        f"{architectures.DESCRIPTION}"
     )
     if not names:
         return paragraph
@@ -437,14 +439,17 @@ def text(records: list[Record]) -> str:
         f"{len(names)} pictures ({', '.join(names)}) of {case['side']} x {case['side']} pixels, reduction "
         f"{case['reduction']}; at most {case['most_steps']} steps; Nystrom with {case['landmarks']:.0%} of the "
         f"pixels; {seeds} seed{'s' if seeds > 1 else ''}; widths "
-        + ", ".join(f"{TITLES[network]} {width}" for network, width in widths.items())
+        + ", ".join(f"{LABELS[network]} {width}" for network, width in widths.items())
         + "."
     )
     rows = [
-        [title, *(_cell(found.get((method, network, source))) for network in NETWORKS for source in INPUTS)]
+        [title, *(_cell(found.get((method, network, source))) for network in ARCHITECTURES for source in INPUTS)]
         for method, title in (METHODS | MORE).items()
     ]
-    head = ["PSNR (dB)", *(f"{TITLES[network]}, {INPUT_TITLES[source]}" for network in NETWORKS for source in INPUTS)]
+    head = [
+        "PSNR (dB)",
+        *(f"{LABELS[network]}, {INPUT_LABELS[source]}" for network in ARCHITECTURES for source in INPUTS),
+    ]
     spread = "Mean over the pictures ± standard deviation over the pictures"
     spread += " (over the seeds of a picture)." if seeds > 1 else "; one seed."
     peers = [
@@ -465,12 +470,12 @@ def _cell(mean: Mean | None) -> str:
 
 def _beside_the_paper(found: Mapping[tuple[str, ...], Mean]) -> str:
     columns = list(dict.fromkeys(case[:2] for case in PAPER))
-    head = ["", *(f"{METHODS[method]}, {TITLES[network]}" for method, network in columns)]
+    head = ["", *(f"{METHODS[method]}, {LABELS[network]}" for method, network in columns)]
     rows = []
     for source in INPUTS:
         cases = [(*column, source) for column in columns]
-        rows.append([f"{INPUT_TITLES[source]}: here", *(f"{found[case].mean:.2f}" for case in cases)])
-        rows.append([f"{INPUT_TITLES[source]}: paper, *House*", *(f"{PAPER[case]:.1f}" for case in cases)])
+        rows.append([f"{INPUT_LABELS[source]}: here", *(f"{found[case].mean:.2f}" for case in cases)])
+        rows.append([f"{INPUT_LABELS[source]}: paper, *House*", *(f"{PAPER[case]:.1f}" for case in cases)])
     return (
         "The ten figures of the paper (dB) stand below ours. **They are of another picture, *House*, and of settings "
         "that are not known here** (noise level, kernel sizes, widths, steps): only their order can be compared.\n\n"

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bench.paper import analysis, data, kernel_networks
+from bench.paper import analysis, architectures, data
+from bench.paper.architectures import ARCHITECTURES, INPUT_COLOURS, INPUT_LABELS, INPUTS, LABELS
 from bench.paper.experiment import Check, Claim, Experiment, Picture, Record, Result, Tools, Unit
-from bench.paper.kernel_networks import INPUT_COLOURS, INPUT_TITLES, INPUTS, NETWORKS, TITLES
 from bench.paper.report import table
 from ntkfast import NTK
 
@@ -39,12 +39,17 @@ RISE = 0.02  # of a gain that should fall with the frequency
 FALL = 0.1  # of the gain from the low frequencies to 1/2
 
 BOTTLENECK = (
-    "An autoencoder without skips sees everything through the means of 4 x 4 pixels: its kernel is smooth whatever "
-    "the input is, and where the best time comes late, its filter is close to a low-pass."
+    "An autoencoder without skips makes everything of coarse features: its kernel joins neighbours whatever the input "
+    "is, and where the best time comes late, its filter is closer to a low-pass."
 )
-ONE_LAYER = (
-    "With one hidden layer, patches of noise around different pixels are orthogonal on average, so that Theta = a I "
-    "+ b 1 1^T: the filter keeps the mean and shrinks all else by one factor, whatever its frequency."
+FULL_RESOLUTION = (
+    "Patches of noise around different pixels are orthogonal on average, and so are, but for their means, the features "
+    "of all layers at full resolution: Theta is nearly a I + b 1 1^T, and the vanilla CNN's filter keeps the mean and "
+    "shrinks all else by one factor, whatever its frequency."
+)
+GRID = (
+    "The coarse grid of the autoencoder does not repeat itself from pixel to pixel: its filter is a convolution for "
+    "shifts by two pixels only, and that is what is left of it."
 )
 
 
@@ -57,9 +62,9 @@ def units(scale: Scale) -> list[Unit]:
     return [
         Unit(
             f"{name}/{source}",
-            {"network": name, "layers": repr(kernel_networks.network(name, "circular")), "input": source, **settings},
+            {"network": name, "layers": repr(architectures.network(name, "circular")), "input": source, **settings},
         )
-        for name in NETWORKS
+        for name in ARCHITECTURES
         for source in INPUTS
     ]
 
@@ -70,8 +75,8 @@ def run(settings: dict[str, Any], tools: Tools) -> Result:
     problem = data.problem(
         settings["picture"], side, reduction=settings["reduction"], centre=tuple(settings["centre"]), gray=False
     )
-    network = kernel_networks.network(settings["network"], "circular")
-    theta = NTK(network, kernel_networks.limit_input(settings["input"], problem), dtype="float64", device="cpu").dense()
+    network = architectures.network(settings["network"], "circular")
+    theta = NTK(network, architectures.limit_input(settings["input"], problem), dtype="float64", device="cpu").dense()
     tools.progress(0.2)
     spectrum = analysis.Spectrum(theta)
     tools.progress(0.6)
@@ -116,7 +121,7 @@ def _pairs(records: list[Record]) -> list[tuple[str, Record, Record]]:
     cases = _by_case(records)
     return [
         (name, cases[name, "image"], cases[name, "noise"])
-        for name in NETWORKS
+        for name in ARCHITECTURES
         if {(name, "image"), (name, "noise")} <= cases.keys()
     ]
 
@@ -126,7 +131,7 @@ def claims(records: list[Record]) -> list[Claim]:
     pairs = _pairs(records)
     non_local = [
         Check(
-            f"{TITLES[name]}: {image.values['beyond']:.1%} with the noisy image, {noise.values['beyond']:.2%} with "
+            f"{LABELS[name]}: {image.values['beyond']:.1%} with the noisy image, {noise.values['beyond']:.2%} with "
             "noise",
             image.values["beyond"] >= NON_LOCAL and image.values["beyond"] >= 2 * noise.values["beyond"],
         )
@@ -141,7 +146,7 @@ def claims(records: list[Record]) -> list[Claim]:
         stationary = noise.values["not_stationary"]
         low_pass.append(
             Check(
-                f"{TITLES[name]}: {stationary:.2%} of the filter is no convolution; the gain is {gain[0]:.2f} at "
+                f"{LABELS[name]}: {stationary:.2%} of the filter is no convolution; the gain is {gain[0]:.2f} at "
                 f"frequency 0, {at_low:.2f} up to {LOW:g}, {gain[-1]:.2f} at 1/2",
                 stationary <= STATIONARY and bool(np.all(np.diff(gain) <= RISE)) and at_low - gain[-1] >= FALL,
             )
@@ -149,7 +154,7 @@ def claims(records: list[Record]) -> list[Claim]:
         low, high = _spread(image)
         adaptive.append(
             Check(
-                f"{TITLES[name]}: {image.values['not_stationary']:.1%} of the filter is no convolution; at a quarter "
+                f"{LABELS[name]}: {image.values['not_stationary']:.1%} of the filter is no convolution; at a quarter "
                 f"cycle a pixel the gains of the pixels lie between {low:.2f} and {high:.2f} (10th and 90th "
                 "percentile)",
                 image.values["not_stationary"] >= NOT_STATIONARY,
@@ -157,7 +162,7 @@ def claims(records: list[Record]) -> list[Claim]:
         )
     better = [
         Check(
-            f"{TITLES[name]}: {image.values['psnr']:.2f} dB with the noisy image, {noise.values['psnr']:.2f} dB with "
+            f"{LABELS[name]}: {image.values['psnr']:.2f} dB with the noisy image, {noise.values['psnr']:.2f} dB with "
             f"noise (noisy: {noise.values['noisy_psnr']:.2f} dB)",
             image.values["psnr"] > noise.values["psnr"],
         )
@@ -178,7 +183,11 @@ def claims(records: list[Record]) -> list[Claim]:
             f"to the highest by at least {FALL:g}.",
             low_pass,
             "inputs_transfer",
-            ONE_LAYER if _failed(low_pass, "vanilla") else "",
+            " ".join(
+                remark
+                for name, remark in (("vanilla", FULL_RESOLUTION), ("autoencoder", GRID))
+                if _failed(low_pass, name)
+            ),
         ),
         Claim(
             "With the noisy image as input the gain is no function of the frequency alone: at least "
@@ -196,7 +205,7 @@ def claims(records: list[Record]) -> list[Claim]:
 
 
 def _failed(checks: list[Check], name: str) -> bool:
-    return any(check.measured.startswith(TITLES[name]) and not check.passed for check in checks)
+    return any(check.measured.startswith(LABELS[name]) and not check.passed for check in checks)
 
 
 def _spread(record: Record) -> tuple[float, float]:
@@ -229,14 +238,14 @@ def _affinity(pairs: list[tuple[str, Record, Record]]) -> Picture:
             row[0].plot(c, r, "+", color="white", markersize=11, markeredgewidth=3.5)
             row[0].plot(c, r, "+", color="black", markersize=10, markeredgewidth=1.5)
             row[0].annotate("AB"[n], (c + 1.2, r - 1.2), color="white", fontsize=12, fontweight="bold")
-        row[0].set_ylabel(TITLES[name], fontsize=12)
+        row[0].set_ylabel(LABELS[name], fontsize=12)
         for n in range(count):
             for m, (source, record) in enumerate(zip(INPUTS, (image, noise), strict=True)):
                 axes = row[1 + 2 * n + m]
                 colours = draw_weights(axes, clean, arrays[source]["weights"][n], arrays[source]["pixels"][n])
                 axes.set_xlabel(f"{record.values['beyond']:.1%} beyond the square", fontsize=10)
                 if place == 0:
-                    axes.set_title(f"pixel {'AB'[n]}, input: {INPUT_TITLES[source]}", fontsize=11)
+                    axes.set_title(f"pixel {'AB'[n]}, input: {INPUT_LABELS[source]}", fontsize=11)
     grid[0][0].set_title("clean picture", fontsize=11)
     for axes in grid.flat:
         axes.set_xticks([])
@@ -249,7 +258,7 @@ def _affinity(pairs: list[tuple[str, Record, Record]]) -> Picture:
         "Weights of the exact filter at its best time, for two pixels (crosses), over the faint picture; the square "
         "is the neighbourhood, below it the share of the whole filter's energy beyond such squares. With the noisy "
         "image as input a pixel learns from pixels that look alike, wherever they are; with iid noise from its "
-        "neighbours alone, and in an autoencoder with either.",
+        "neighbours alone.",
     )
 
 
@@ -294,8 +303,8 @@ def _transfer(pairs: list[tuple[str, Record, Record]]) -> Picture:
             colour = INPUT_COLOURS[source]
             axes.fill_between(frequency, low, high, color=colour, alpha=0.25, linewidth=0)
             axes.plot(frequency, middle, color=colour, marker="os"[source == "noise"], markersize=4)
-            axes.plot([], [], color=colour, marker="os"[source == "noise"], label=INPUT_TITLES[source])
-        axes.set_title(TITLES[name])
+            axes.plot([], [], color=colour, marker="os"[source == "noise"], label=INPUT_LABELS[source])
+        axes.set_title(LABELS[name])
         axes.set_xlabel("spatial frequency (cycles a pixel)")
         axes.set_xlim(0, 0.5)
         axes.axhline(0, color="black", linewidth=0.6)
@@ -318,15 +327,15 @@ def _path(pairs: list[tuple[str, Record, Record]]) -> Picture:
     for axes, (name, *both) in zip(figure.subplots(1, len(pairs), squeeze=False, sharey=True)[0], pairs, strict=True):
         for source, record in zip(INPUTS, both, strict=True):
             arrays, values = record.load(), record.values
-            axes.plot(arrays["steps"], arrays["path_psnr"], color=INPUT_COLOURS[source], label=INPUT_TITLES[source])
+            axes.plot(arrays["steps"], arrays["path_psnr"], color=INPUT_COLOURS[source], label=INPUT_LABELS[source])
             axes.plot(
                 values["steps"], values["psnr"], marker="os"[source == "noise"], color=INPUT_COLOURS[source], zorder=3
             )
         axes.axhline(
-            both[0].values["noisy_psnr"], color=kernel_networks.GRAY, linestyle="--", label="the noisy image itself"
+            both[0].values["noisy_psnr"], color=architectures.GRAY, linestyle="--", label="the noisy image itself"
         )
         axes.set_xscale("log")
-        axes.set_title(TITLES[name])
+        axes.set_title(LABELS[name])
         axes.set_xlabel("steps t of gradient descent")
         axes.grid(alpha=0.3)
     figure.axes[0].set_ylabel("PSNR (dB)")
@@ -350,7 +359,7 @@ def _denoised(pairs: list[tuple[str, Record, Record]]) -> Picture:
     for name, image, noise in pairs:
         shown.append(
             [
-                (record.load()["denoised"], f"{TITLES[name]}\n{INPUT_TITLES[source]}: {record.values['psnr']:.1f} dB")
+                (record.load()["denoised"], f"{LABELS[name]}\n{INPUT_LABELS[source]}: {record.values['psnr']:.1f} dB")
                 for source, record in (("image", image), ("noise", noise))
             ]
         )
@@ -374,11 +383,11 @@ def text(records: list[Record]) -> str:
         "255. Padding is circular: with iid noise as input (of infinitely many channels) the kernel is then a "
         "convolution, with several resolutions up to the grid of the coarsest. *Beyond* and *no convolution* are "
         "shares of the sum of squares of the filter matrix at the best time, which is told by the clean picture.\n\n"
-        f"{kernel_networks.DESCRIPTION}"
+        f"{architectures.DESCRIPTION}"
     )
     rows = [
         [
-            f"{TITLES[name]}, {INPUT_TITLES[source]}",
+            f"{LABELS[name]}, {INPUT_LABELS[source]}",
             f"{record.values['psnr']:.2f}",
             f"{record.values['steps']}",
             f"{record.values['beyond']:.2%}",

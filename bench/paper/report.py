@@ -60,7 +60,7 @@ def markdown(parts: Sequence[Part], scale: str, images: str) -> str:
         for n, claim in enumerate(part.claims, 1):
             lines += [*_claim(f"{number}.{n}", claim, part.pictures), ""]
         for picture in part.pictures:
-            lines += [f"![{_cell(picture.caption)}]({images}{picture.name}.png)", "", f"*{picture.caption}*", ""]
+            lines += [f"![{picture.name}]({images}{picture.name}.png)", "", picture.caption, ""]
         lines.pop()
     return "\n".join(_wrapped(line) for block in lines for line in block.split("\n")) + "\n"
 

@@ -168,7 +168,8 @@ class EmpiricalNTK(LinearOperator):  # type: ignore[misc]
 def _prepare_forward_mode() -> None:
     """torch loads what its first forward pass needs then, with a warning about itself that is not the user's."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
+        # A FutureWarning or a DeprecationWarning, by the version of PyTorch.
+        warnings.filterwarnings("ignore", message=".*torch.jit.script")
         torch.func.jvp(torch.sin, (torch.zeros(1),), (torch.zeros(1),))
 
 
