@@ -345,6 +345,36 @@ def test_hardly_any_noise(sigma):
             assert np.abs(nf.denoise_ntk(noisy, level, stopping=rule) - noisy).max() < tolerance
 
 
+@pytest.mark.parametrize("shape", [(1, 400), (400, 1)])
+def test_the_level_of_a_single_row_or_column_is_estimated(shape):
+    noisy = 100 + 10 * np.random.default_rng(0).standard_normal(shape)
+    out, info = nf.denoise_ntk(noisy, full_output=True)
+    assert info.sigma == pytest.approx(10, rel=0.1)
+    assert out.std() < 0.3 * noisy.std()
+
+
+@pytest.mark.parametrize(
+    ("scale", "dtype", "message"),
+    [
+        (1e-19, "float32", "image must have magnitudes of 1e-18 or more for dtype float32, got at most 1e-19"),
+        (1e-151, "float64", "image must have magnitudes of 1e-150 or more for dtype float64"),
+    ],
+)
+def test_images_whose_squares_vanish_are_refused(scale, dtype, message):
+    image = np.random.default_rng(0).uniform(0.5, 1, (8, 8))
+    image /= image.max()
+    with pytest.raises(ValueError, match=message):
+        nf.denoise_ntk(scale * image, scale / 10, dtype=dtype)
+    scaled = nf.denoise_ntk(100 * scale * image, 10 * scale, dtype=dtype)
+    np.testing.assert_allclose(scaled / (100 * scale), nf.denoise_ntk(image, 0.1, dtype=dtype), atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [">f4", "<f4"])
+def test_single_precision_in_either_byte_order(dtype):
+    noisy = np.random.default_rng(0).standard_normal((12, 12)).astype(dtype)
+    assert nf.denoise_ntk(noisy, 1.0, steps=3).dtype == np.float32
+
+
 def test_half_precision():
     noisy = (photograph("astronaut", slice(60, 84), slice(180, 208), 20)[1] / 255).astype(np.float16)
     out = nf.denoise_ntk(noisy, 0.1, channel_axis=-1)
@@ -453,6 +483,8 @@ def test_progress_can_stop():
     [
         ({"sigma": -1}, ValueError, "sigma must be >= 0, got -1"),
         ({"sigma": float("nan")}, ValueError, "sigma must be finite"),
+        ({"sigma": 1e16}, ValueError, r"sigma must be at most 1e\+15 for dtype float32, got 1e\+16"),
+        ({"sigma": np.full((20, 20), 1e200), "dtype": "float64"}, ValueError, r"sigma must be at most 1e\+120"),
         ({"sigma": "5"}, TypeError, "sigma must be a real number, got '5'"),
         ({"channel_axis": -1}, ValueError, "image must have 3 dimensions when channel_axis is given"),
         ({"tile_size": 0}, ValueError, "tile_size must be at least 1, got 0"),

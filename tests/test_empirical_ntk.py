@@ -119,6 +119,15 @@ def test_the_jacobian_may_come_in_several_batches(batch_numbers, monkeypatch):
     assert distance(K.diagonal(), diagonal) < 1e-14
 
 
+def test_batches_are_small_where_the_features_are_large(monkeypatch):
+    """Each row of the Jacobian is a reverse pass through them: 16 channels of 24 x 24 behind only 160 parameters."""
+    K = empirical_ntk(to_torch(vanilla_cnn(1, 3), 16, 1), noise(24, 24, 1, seed=0))
+    whole = K.diagonal()
+    monkeypatch.setattr(empirical, "BATCH_NUMBERS", 2**17)
+    assert 1 <= K._batch() <= 2**17 // (16 * 24 * 24)
+    assert distance(K.diagonal(), whole) < 1e-14
+
+
 @settings(deadline=None, derandomize=True, max_examples=15)
 @given(networks(max_kernel=3), st.integers(1, 3))
 def test_products_with_random_networks_are_those_of_the_matrix_symmetric_and_positive(network, out_channels):

@@ -37,6 +37,9 @@ RULE_STREAM = 0x6E746B  # keeps the rule's noise apart from a picture's that was
 # A pixel's noise level counts as no less than this share of the median: weights, one over variances, bound the step.
 LEAST_LEVEL = 0.1
 
+# Smallest magnitude of an image that is not zero: its squares must stay in the range of the type.
+SMALLEST = {"float32": 1e-18, "float64": 1e-150}
+
 
 @dataclass(frozen=True)
 class DenoiseInfo:
@@ -214,7 +217,7 @@ def denoise_ntk(
     stabilizer = None if gain is None else _stabilizer(gain, sigma)
     if stabilizer is not None:
         pixels, sigma = stabilizer.stabilize(pixels), 1.0
-    level, levels, estimated = _noise_level(sigma, pixels)
+    level, levels, estimated = _noise_level(sigma, pixels, real)
     problem = _Problem(pixels, level, levels, setting, method)
     by_rule = given is None and level > 0
     report = _Report(progress, problem.tiling, problem.rule_tiling() if by_rule else None, rule, passes)
@@ -382,7 +385,7 @@ class _Report:
             self._progress(1.0)
 
 
-def _noise_level(sigma: Any, pixels: np.ndarray) -> tuple[float, np.ndarray | None, bool]:
+def _noise_level(sigma: Any, pixels: np.ndarray, dtype: np.dtype[Any]) -> tuple[float, np.ndarray | None, bool]:
     """Noise level, its map (1, H, W, 1) if one is given, and whether it was estimated."""
     if sigma is not None and np.ndim(sigma) > 0:
         levels = _check.real_array("sigma", sigma).astype(np.float64)
@@ -390,15 +393,15 @@ def _noise_level(sigma: Any, pixels: np.ndarray) -> tuple[float, np.ndarray | No
             raise ValueError(f"sigma must be a number or of shape {pixels.shape[1:3]}, got shape {levels.shape}")
         if not levels.min() > 0:
             raise ValueError(f"sigma must be positive at every pixel, got {float(levels.min())!r}")
+        _require_level(float(levels.max()), dtype)
         middle = float(np.median(levels))
         levels = np.maximum(levels, LEAST_LEVEL * middle)
         # Weights (level/sigma)^2 have the mean 1.  The powers of a tiny level would overflow.
         level = middle * float(np.mean((levels / middle) ** -2.0) ** -0.5)
         return level, levels[None, :, :, None], False
     if sigma is not None:
-        level = _check.real("sigma", sigma)
-        if level < 0:
-            raise ValueError(f"sigma must be >= 0, got {level!r}")
+        level = _check.not_negative("sigma", sigma)
+        _require_level(level, dtype)
         return level, None, False
     from skimage.restoration import estimate_sigma  # 0.5 s to import: only when it is needed
 
@@ -406,18 +409,32 @@ def _noise_level(sigma: Any, pixels: np.ndarray) -> tuple[float, np.ndarray | No
         # Images smaller than the wavelet's support: the estimate is poor but there is no better one.
         warnings.simplefilter("ignore")
         planes = np.moveaxis(pixels[0], -1, 0)
+        if 1 in planes.shape[1:]:  # one row or column: along an axis of one pixel all wavelets are 0
+            planes = planes.reshape(len(planes), -1)
         level = float(np.mean([estimate_sigma(plane) for plane in planes]))  # type: ignore[no-untyped-call]
     return (level if np.isfinite(level) else 0.0), None, True
+
+
+def _require_level(level: float, dtype: np.dtype[Any]) -> None:
+    """Refuse a noise level whose noise, which the rules add, would leave the range of the type."""
+    if level > LARGEST[dtype.name]:
+        raise ValueError(f"sigma must be at most {LARGEST[dtype.name]:g} for dtype {dtype.name}, got {level:g}")
 
 
 def _as_stack(image: Any, channel_axis: int | None, dtype: np.dtype[Any]) -> tuple[np.ndarray, Any]:
     """The image as float64 (1, H, W, C), and the function that gives such a stack the shape and type of the image."""
     array = _check.real_array("image", image)
-    single = np.asarray(image).dtype in (np.float16, np.float32)
+    given = np.asarray(image).dtype
+    single = given.kind == "f" and given.itemsize <= 4  # in either byte order
     kept = np.dtype(np.float32 if single else np.float64)
     largest, limit = float(np.abs(array).max()), LARGEST[dtype.name]
     if largest > limit:
         raise ValueError(f"image must have magnitudes up to {limit:g} for dtype {dtype.name}, got {largest:g}")
+    if 0 < largest < SMALLEST[dtype.name]:
+        raise ValueError(
+            f"image must have magnitudes of {SMALLEST[dtype.name]:g} or more for dtype {dtype.name}, got at most "
+            f"{largest:g}: give it in larger units"
+        )
     if channel_axis is None:
         if array.ndim != 2:
             raise ValueError(f"image must have 2 dimensions when channel_axis is None, got shape {array.shape}")

@@ -25,7 +25,7 @@ __all__ = ["EmpiricalNTK", "empirical_ntk"]
 # What torch calls the types that NumPy and the filters know.
 DTYPES: dict[torch.dtype, np.dtype[Any]] = {torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float64)}
 
-# Numbers of the rows of J that are made in one batch of reverse passes.
+# Numbers that one batch of reverse passes has at a time: of the rows of J, or of the features they pass through.
 BATCH_NUMBERS = 2**23
 
 Weights = dict[str, torch.Tensor]
@@ -74,6 +74,7 @@ class EmpiricalNTK(LinearOperator):  # type: ignore[misc]
         with torch.no_grad():
             z = torch.func.functional_call(module, {**self._constants, **self._weights}, (self._x,))
         channels, height, width = check_output(z, self._x)
+        self._features: int | None = None  # numbers of one reverse pass, counted when they are first wanted
         self.image_shape = (height, width) if channels == 1 else (height, width, channels)
         self.lambda_max: float | None = None
         super().__init__(DTYPES[self._x.dtype], (z.numel(), z.numel()))
@@ -123,7 +124,24 @@ class EmpiricalNTK(LinearOperator):  # type: ignore[misc]
         return sum(p.numel() for p in self._weights.values())
 
     def _batch(self) -> int:
-        return max(1, min(int(self.shape[0]), BATCH_NUMBERS // self._parameters()))
+        """Rows in one batch: each takes a reverse pass of its own, through all features."""
+        if self._features is None:
+            self._features = self._count_features()
+        return max(1, min(int(self.shape[0]), BATCH_NUMBERS // max(self._parameters(), self._features)))
+
+    def _count_features(self) -> int:
+        """Numbers that autograd keeps of one evaluation for the reverse pass."""
+        count = 0
+
+        def pack(tensor: torch.Tensor) -> torch.Tensor:
+            nonlocal count
+            count += tensor.numel()
+            return tensor
+
+        weights = {name: weight.detach().requires_grad_() for name, weight in self._weights.items()}
+        with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            self._output(weights)
+        return count
 
     def dense(self) -> np.ndarray:
         """The whole matrix, from the whole Jacobian.
