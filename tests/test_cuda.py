@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import ntkfast
 from cases import (
     BARS,
     GRAPH_BARS,
@@ -87,7 +88,7 @@ def test_auto_without_a_card_is_the_cpu(without_a_card, monkeypatch):
 
 
 def test_info_without_a_card(without_a_card, capsys):
-    info = _engine.info()
+    info = ntkfast.info()
     assert info["devices"] == ["cpu"]
     assert info["cuda"] == BACKEND
     assert info["cuda_cards"] == "none: the driver is missing"
@@ -607,7 +608,7 @@ def test_tiles_that_do_not_fit_on_the_card(monkeypatch):
 
 @on_a_device
 def test_info_names_the_cards():
-    info = _engine.info()
+    info = ntkfast.info()
     assert info["devices"] == ["cpu", *(f"cuda:{n}" for n in range(len(_core.cuda_devices())))]
     assert info["cuda_architectures"] != "none"
     assert _core.cuda_devices()[0][0] in info["cuda_cards"][0]

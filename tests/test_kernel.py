@@ -16,6 +16,7 @@ import pytest
 import scipy.sparse
 from scipy.sparse.linalg import LinearOperator, aslinearoperator, cg, eigsh, lobpcg, svds
 
+import ntkfast
 from images import natural, noise
 from ntkfast import NTK, Conv, Network, NoiseInput, ReLU, _core, _engine, autoencoder, unet, vanilla_cnn
 from ntkfast.reference import kernel_matrix
@@ -487,11 +488,11 @@ def test_unknown_instruction_set(monkeypatch):
     with pytest.raises(ValueError, match=r"environment variable NTKFAST_ISA must be one of \['baseline'.*got 'sse9'"):
         NTK(NET, X)
     with pytest.raises(ValueError, match="NTKFAST_ISA"):
-        _engine.info()
+        ntkfast.info()
     monkeypatch.setenv("NTKFAST_ISA", " baseline ")
-    assert _engine.info()["isa_active"] == "baseline"
+    assert ntkfast.info()["isa_active"] == "baseline"
     monkeypatch.setenv("NTKFAST_ISA", "")
-    assert _engine.info()["isa_active"] == _engine.info()["isa_supported"][-1]
+    assert ntkfast.info()["isa_active"] == ntkfast.info()["isa_supported"][-1]
 
 
 # --- Progress and Ctrl-C ------------------------------------------------------------------------------------------
@@ -642,7 +643,7 @@ def test_import_loads_no_heavy_package():
 
 
 def test_info_names_the_build():
-    info = _engine.info()
+    info = ntkfast.info()
     assert info["isa_active"] in info["isa_supported"]
     assert set(info["isa_supported"]) <= set(info["isa_compiled"])
     assert info["threads"] >= 1

@@ -8,7 +8,7 @@ blurred or coarse data.  See README.md and docs/.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from ._engine import __version__, info
+from ._info import __version__, info
 from .inputs import NoiseInput
 from .network import (
     GELU,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -34,8 +33,6 @@ ISA_VARIABLE = "NTKFAST_ISA"
 # 32 lanes read them half as often as 16; 8% at most between 16 and 32, either way.
 LANES = 32
 
-__version__: str = _core.__version__
-
 
 def isa() -> str:
     """Instruction-set level to use: the best that this CPU has, or what the environment variable NTKFAST_ISA names.
@@ -59,35 +56,6 @@ def threads(value: Any) -> int:
     if value is None:
         return int(_core.default_threads())
     return _check.at_least("threads", value, 1)
-
-
-def info() -> dict[str, Any]:
-    """What was compiled and what will run, for bug reports.
-
-    Returns
-    -------
-    dict
-        Version, Python, NumPy, machine, instruction sets (compiled, supported, active), threads, compiler and flags;
-        devices, and of CUDA the architectures compiled in, compiler, driver and cards, or what is missing.
-    """
-    from . import _cuda  # which imports this module
-
-    return {
-        "version": __version__,
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "machine": platform.machine(),
-        "cores": os.cpu_count(),
-        "threads": threads(None),
-        "openmp": _core.openmp,
-        "isa_compiled": _core.compiled_isas(),
-        "isa_supported": _core.supported_isas(),
-        "isa_active": isa(),
-        "isa_override": f"environment variable {ISA_VARIABLE}",
-        "compiler": _core.compiler,
-        "float_flags": _core.float_flags,
-        **_cuda.info(),
-    }
 
 
 NodeTuple = tuple[str, list[int], int, list[float]]
