@@ -224,6 +224,105 @@ def test_without_trained_parameters_it_is_zero():
     assert not K.diagonal().any()
 
 
+# --- Layers with two modes, layers in place -----------------------------------------------------------------------
+
+
+def between_convolutions(layer):
+    """Two convolutions of torch, in double precision, around a layer."""
+    torch.manual_seed(0)
+    return torch.nn.Sequential(torch.nn.Conv2d(1, 3, 3, padding=1), layer, torch.nn.Conv2d(3, 1, 1)).double()
+
+
+class Silent(torch.nn.Module):
+    """Random in training mode, by a function that no submodule shows."""
+
+    def forward(self, h):
+        return torch.nn.functional.dropout(h, 0.5, self.training)
+
+
+class Counting(torch.nn.Module):
+    """Its output grows with the number of its evaluations, in either mode."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("count", torch.zeros(()))
+
+    def forward(self, h):
+        return h * self.count.add_(1)
+
+
+@pytest.mark.parametrize(
+    ("layer", "what"),
+    [
+        (torch.nn.Dropout(0.3), "is random in training mode"),
+        (torch.nn.Dropout2d(0.3), "is random in training mode"),
+        (torch.nn.AlphaDropout(0.3), "is random in training mode"),
+        (torch.nn.RReLU(), "is random in training mode"),
+        (torch.nn.BatchNorm2d(3), "changes its running statistics in training mode"),
+        (torch.nn.InstanceNorm2d(3, track_running_stats=True), "changes its running statistics in training mode"),
+    ],
+    ids=repr,
+)
+def test_layers_that_are_random_or_change_in_training_mode_are_refused_by_name(layer, what):
+    module, x = between_convolutions(layer), noise(4, 5, 1, seed=8)
+    with refused(ValueError, "module must have one Jacobian", f"submodule '1', {layer!r}, {what}: call module.eval()"):
+        empirical_ntk(module, x)
+    module.eval()
+    assert distance(empirical_ntk(module, x) @ np.eye(20), jacobian_kernel(module, x)) < 1e-13
+    layer.train()  # the mode that counts is the layer's own
+    with refused(ValueError, "submodule '1'"):
+        empirical_ntk(module, x)
+
+
+def test_a_layer_that_is_the_whole_module_is_refused_too():
+    with refused(ValueError, "module must have one Jacobian, but BatchNorm2d(1,", "call module.eval()"):
+        empirical_ntk(torch.nn.BatchNorm2d(1), np.ones((2, 3)))
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        torch.nn.Tanh(),
+        torch.nn.ReLU(inplace=True),
+        torch.nn.Dropout(0.0),
+        torch.nn.GroupNorm(1, 3),
+        torch.nn.InstanceNorm2d(3),
+        torch.nn.BatchNorm2d(3, track_running_stats=False),
+    ],
+    ids=repr,
+)
+def test_layers_that_are_the_same_in_both_modes_are_taken_in_either(layer):
+    module, x = between_convolutions(layer), noise(4, 5, 1, seed=8)
+    for training in (True, False):
+        module.train(training)
+        K = empirical_ntk(module, x)
+        assert distance(K @ np.eye(20), jacobian_kernel(module, x)) < 1e-12
+        assert module.training is training
+
+
+def test_modules_with_another_output_each_time_are_refused():
+    module, x = between_convolutions(Silent()), noise(4, 5, 1, seed=8)
+    with refused(ValueError, "module must have the same output each time", "differ by up to", "call module.eval()"):
+        empirical_ntk(module, x)
+    assert empirical_ntk(module.eval(), x).shape == (20, 20)
+    counting = between_convolutions(Counting()).eval()
+    with refused(ValueError, "module must have the same output each time", "remove what", "changes its state"):
+        empirical_ntk(counting, x)
+    assert counting[1].count == 0
+
+
+def test_a_first_layer_in_place_leaves_the_input_alone():
+    torch.manual_seed(0)
+    convolution = torch.nn.Conv2d(1, 1, 3, padding=1).double()
+    in_place, plain = (torch.nn.Sequential(torch.nn.LeakyReLU(0.1, inplace), convolution) for inplace in (True, False))
+    x = noise(4, 5, 1, seed=8)
+    K, expected = empirical_ntk(in_place, x), jacobian_kernel(plain, x)
+    for _ in range(2):
+        assert distance(K @ np.eye(20), expected) < 1e-13
+        assert distance(K.dense(), expected) < 1e-13
+        assert distance(K.diagonal(), np.diagonal(expected)) < 1e-13
+
+
 # --- As the kernel of filters -------------------------------------------------------------------------------------
 
 
@@ -282,3 +381,53 @@ def test_complex_vectors_are_refused():
     K = empirical_ntk(*make("one hidden"))
     with refused(TypeError, "the operator applies to real vectors", "complex128"):
         K @ np.ones(20, complex)
+
+
+def test_images_that_overflow_in_the_type_of_the_parameters_are_refused():
+    x = noise(4, 5, 1, seed=8)
+    x[1, 2] = -3e39
+    with refused(ValueError, "x must be finite in float32", "got values up to 3e+39"):
+        empirical_ntk(make("one hidden", dtype=torch.float32)[0], x)
+    assert empirical_ntk(make("one hidden")[0], x).shape == (20, 20)
+
+
+def test_outputs_that_are_not_finite_are_refused():
+    module, x = make("one hidden")
+    with torch.no_grad():
+        module[0].weight[0] = math.nan
+    with refused(ValueError, "module must have a finite output on x", "got 20 NaN or infinite values"):
+        empirical_ntk(module, x)
+
+
+class Pair(torch.nn.Conv2d):
+    """Returns no tensor."""
+
+    def forward(self, h):
+        return super().forward(h), h
+
+
+@pytest.mark.parametrize(
+    ("module", "shape", "error", "parts"),
+    [
+        (to_torch(unet(2), 4, 1), (6, 6), ValueError, ("got an error on (1, 1, 6, 6)", "Sizes of tensors must match")),
+        (torch.nn.Conv2d(3, 1, 3), (4, 5), ValueError, ("got an error on (1, 1, 4, 5)", "Given groups=1")),
+        (to_torch(vanilla_cnn(), 4, 3), (4, 5), ValueError, ("got an error on (1, 1, 4, 5)", "input must have shape")),
+        (torch.nn.Bilinear(1, 1, 1), (4, 5), ValueError, ("got an error on (1, 1, 4, 5)", "missing 1 required")),
+        (Pair(1, 1, 1), (4, 5), TypeError, ("module must return a tensor", "got tuple")),
+    ],
+    ids=["sizes", "channels", "channels of to_torch", "arguments", "tuple"],
+)
+def test_modules_that_do_not_take_the_image_are_refused_with_torch_s_reason(module, shape, error, parts):
+    if error is ValueError:
+        parts = ("module must take x of shape (1, C, H, W)", *parts)
+    with refused(error, *parts):
+        empirical_ntk(module, np.ones(shape))
+
+
+def test_a_card_that_is_full_is_no_fault_of_the_module():
+    class Full(torch.nn.Conv2d):
+        def forward(self, h):
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    with refused(torch.cuda.OutOfMemoryError, "CUDA out of memory"):
+        empirical_ntk(Full(1, 1, 1), np.ones((4, 5)))

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 
 from cases import PADDINGS
 from images import noise
+from ntkfast import _engine
 from ntkfast.finite import NTKConv2d, empirical_ntk, to_torch
 from ntkfast.network import (
     GELU,
@@ -461,6 +462,30 @@ def test_to_torch_refuses_what_is_no_network(value):
         to_torch(value, 4, 1)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "needed"),
+    [
+        # 3x3 from 2 to 7 channels with a bias, 1x1 from 7 to 3: what is kept, and float64 for one draw.
+        (torch.float64, 8 * (126 + 7 + 21)),
+        (torch.float32, 4 * 126 + 8 * 126),
+        (torch.float16, 2 * 126 + 8 * 126),
+    ],
+)
+def test_to_torch_refuses_networks_that_do_not_fit_before_drawing(dtype, needed, monkeypatch):
+    network = Network([Conv(3, bias_var=0.5), ReLU(), Conv(1)])
+    monkeypatch.setattr(_engine, "available_memory", lambda: needed - 1)
+    named = "width = 7, in_channels = 2 and out_channels = 3"
+    with refused(MemoryError, named, f"{needed} bytes", "but only", "use fewer channels"):
+        to_torch(network, 7, 2, dtype=dtype, out_channels=3)
+    monkeypatch.setattr(_engine, "available_memory", lambda: needed)
+    to_torch(network, 7, 2, dtype=dtype, out_channels=3)
+
+
+def test_to_torch_refuses_a_width_that_fits_nowhere():
+    with refused(MemoryError, f"width = {10**12}, in_channels = 1", "bytes), but only"):
+        to_torch(unet(2), 10**12, 1)
+
+
 @pytest.mark.parametrize("shape", [(1, 3, 4, 4), (2, 2, 4), (2, 2)])
 def test_modules_refuse_inputs_of_another_shape(shape):
     with refused(ValueError, "input must have shape (N, 2, H, W)", f"got {shape}"):
@@ -502,7 +527,7 @@ def test_empirical_ntk_refuses_modules_without_parameters_or_with_other_outputs(
         module = torch.nn.Sequential(torch.nn.Conv2d(1, 1, 1), other)
         with refused(ValueError, "module must map to shape (1, C_out, 2, 3)", f"got {shape}"):
             empirical_ntk(module, np.zeros((2, 3)))
-    with refused(ValueError, "input must have shape (N, 3, H, W)", "got (1, 1, 2, 3)"):
+    with refused(ValueError, "module must take x", "input must have shape (N, 3, H, W)", "got (1, 1, 2, 3)"):
         empirical_ntk(to_torch(vanilla_cnn(), 4, 3), np.zeros((2, 3)))
 
 

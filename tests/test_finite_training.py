@@ -312,6 +312,34 @@ def test_any_torch_module_can_be_trained():
     assert math.isclose(training.weight_l2["0"], before.norm(), rel_tol=1e-6)
 
 
+def test_layers_with_running_statistics_are_trained_in_training_mode():
+    layers = (
+        torch.nn.Conv2d(1, 3, 3, padding=1),
+        torch.nn.BatchNorm2d(3),
+        torch.nn.Dropout(0.1),
+        torch.nn.Conv2d(3, 1, 1),
+    )
+    module, x = torch.nn.Sequential(*layers), noise(4, 5, 1, seed=18)
+    train(module, x, x, steps=3, learning_rate=1e-3)
+    assert module[1].num_batches_tracked == 4
+    before = [p.clone() for p in module.parameters()]
+    with refused(ValueError, "module must have one Jacobian", "submodule '1'", "call module.eval()"):
+        train(module, x, x, steps=3, learning_rate=1e-3, record=[3], probe=np.ones(20))
+    assert all(torch.equal(p, q) for p, q in zip(module.parameters(), before, strict=True))
+    module.eval()
+    assert train(module, x, x, steps=3, learning_rate=1e-3, probe=np.ones(20)).kernel_action.shape == (4, 20, 1)
+
+
+def test_a_first_layer_in_place_sees_the_same_input_in_each_step():
+    x, outputs = noise(4, 5, 1, seed=18), []
+    for inplace in (True, False):
+        torch.manual_seed(0)
+        convolution = torch.nn.Conv2d(1, 1, 3, padding=1).double()
+        module = torch.nn.Sequential(torch.nn.LeakyReLU(0.1, inplace), convolution)
+        outputs.append(train(module, x, x, steps=4, learning_rate=0.01).outputs)
+    assert np.array_equal(*outputs)
+
+
 def test_it_trains_where_gradients_are_disabled_and_leaves_them_so():
     module, x, y, _ = linear()
     with torch.no_grad():
@@ -353,6 +381,7 @@ def test_divergence_is_an_error_that_names_the_rate():
         ({"learning_rate": math.nan}, ValueError, ("learning_rate must be finite", "got nan")),
         ({"learning_rate": "fast"}, TypeError, ("learning_rate must be a real number", "got 'fast'")),
         ({"steps": -1}, ValueError, ("steps must be at least 0", "got -1")),
+        ({"steps": 10**30}, ValueError, ("steps must be at most 2**53", f"got {10**30}")),
         ({"steps": 2.0}, TypeError, ("steps must be an integer", "got 2.0")),
         ({"record": [0, 3]}, ValueError, ("record must lie between 0 and steps = 2", "got 0 to 3")),
         ({"record": [-1]}, ValueError, ("record must lie between 0 and steps = 2", "got -1 to -1")),
@@ -362,7 +391,7 @@ def test_divergence_is_an_error_that_names_the_rate():
         ({"progress": 1}, TypeError, ("progress must be callable", "got 1")),
         ({"x": np.zeros(4)}, ValueError, ("x must have shape (H, W) or (H, W, C)", "got shape (4,)")),
         ({"x": np.full((5, 4, 2), np.nan)}, ValueError, ("x must be finite",)),
-        ({"x": np.zeros((5, 4))}, ValueError, ("input must have shape (N, 2, H, W)",)),
+        ({"x": np.zeros((5, 4))}, ValueError, ("module must take x", "input must have shape (N, 2, H, W)")),
         ({"y": np.full((5, 4), np.inf)}, ValueError, ("y must be finite",)),
         ({"y": np.zeros((4, 5))}, ValueError, ("y must have the shape", "(5, 4) with 1 channels", "got shape (4, 5)")),
         ({"y": np.zeros((5, 4, 2))}, ValueError, ("y must have the shape", "got shape (5, 4, 2)")),
@@ -383,6 +412,34 @@ def test_bad_arguments_are_refused_before_any_step(change, error, parts):
     assert all(torch.equal(p, q) for p, q in zip(module.parameters(), before, strict=True))
 
 
+@pytest.mark.parametrize("name", ["x", "y", "probe"])
+def test_values_that_overflow_in_the_type_of_the_parameters_are_refused_by_name(name):
+    module, x, y, _ = linear()
+    arguments = {"x": x, "y": y, "probe": np.ones(20)}
+    arguments[name] = np.full_like(arguments[name], -2e39)
+    with refused(ValueError, f"{name} must be finite in float32", "got values up to 2e+39"):
+        train(module.float(), **arguments, steps=2, learning_rate=0.01)
+
+
+@pytest.mark.parametrize("probe", [None, np.ones(20)])
+def test_a_module_that_starts_with_nan_is_no_divergence(probe):
+    module, x, y, _ = linear()
+    with torch.no_grad():
+        module[0].bias[:] = math.nan
+    with refused(ValueError, "module must have a finite output on x at the start", "got 20 NaN or infinite values"):
+        train(module, x, y, steps=2, learning_rate=0.01, probe=probe)
+
+
+def test_the_largest_number_of_steps_can_begin():
+    module, x, y, _ = linear()
+
+    def stop(fraction):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(module, x, y, steps=2**53, learning_rate=0.01, progress=stop)
+
+
 def test_bad_modules_are_refused():
     x = y = np.ones((4, 4))
     with refused(TypeError, "module must be a torch.nn.Module", "got None"):
@@ -395,3 +452,7 @@ def test_bad_modules_are_refused():
         train(to_torch(vanilla_cnn(), 2, 1, dtype=torch.bfloat16), x, y, steps=1, learning_rate=1)
     with refused(ValueError, "module must map to shape (1, C_out, 4, 4)", "got (1, 1, 3, 3)"):
         train(torch.nn.Conv2d(1, 1, 2), x, y, steps=1, learning_rate=1)
+    with refused(ValueError, "module must take x of shape (1, C, H, W)", "(1, 1, 6, 6)", "Sizes of tensors must match"):
+        train(to_torch(unet(2), 4, 1), np.ones((6, 6)), np.ones((6, 6)), steps=1, learning_rate=1)
+    with refused(ValueError, "module must take x of shape (1, C, H, W)", "(1, 1, 4, 4)", "Given groups=1"):
+        train(torch.nn.Conv2d(3, 1, 3), x, y, steps=1, learning_rate=1)

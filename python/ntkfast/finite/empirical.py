@@ -9,6 +9,7 @@ J^T v is one reverse pass, J u one forward pass (Baydin et al., JMLR 18, 2018), 
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -17,6 +18,8 @@ from typing import Any
 import numpy as np
 import torch
 from scipy.sparse.linalg import LinearOperator
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.dropout import _DropoutNd
 
 from .. import _check, _engine
 
@@ -55,33 +58,49 @@ class EmpiricalNTK(LinearOperator):  # type: ignore[misc]
     Raises
     ------
     TypeError, ValueError
-        If ``module`` is no torch module with parameters of one of these types, or ``x`` no finite image; if the output
-        has another shape.
+        If ``module`` is no torch module with parameters of one of these types, or ``x`` no image that is finite in
+        their type; if the module does not take x, or its output has another shape or is not finite; if the output has
+        no one Jacobian, as it is random or the module changes its state (see Notes).
 
     Notes
     -----
     It has a copy of the weights and buffers: training the module afterwards does not change it.  Parameters with
     ``requires_grad=False`` are constants.
+
+    Dropout and RReLU in training mode are random, and normalisations that keep running statistics change them: call
+    ``module.eval()`` first.  Modules without such layers have the same kernel in either mode.
     """
 
     def __init__(self, module: torch.nn.Module, x: Any) -> None:
-        self._module = module
         self._x = to_tensor("x", x, parameter_like(module))
+        _refuse_training_mode(module)
+        self._module = module
         self._constants: Weights = {name: b.detach().clone() for name, b in module.named_buffers()}
         self._weights: Weights = {}
         for name, p in module.named_parameters():
             (self._weights if p.requires_grad else self._constants)[name] = p.detach().clone()
-        with torch.no_grad():
-            z = torch.func.functional_call(module, {**self._constants, **self._weights}, (self._x,))
-        channels, height, width = check_output(z, self._x)
+        z = self._first_output()
+        channels, height, width = z.shape[1:]
         self._features: int | None = None  # numbers of one reverse pass, counted when they are first wanted
         self.image_shape = (height, width) if channels == 1 else (height, width, channels)
         self.lambda_max: float | None = None
         super().__init__(DTYPES[self._x.dtype], (z.numel(), z.numel()))
 
+    def _first_output(self) -> torch.Tensor:
+        """z of shape (1, C_out, H, W), or an error naming the module."""
+
+        def call(x: torch.Tensor) -> Any:
+            return torch.func.functional_call(self._module, {**self._constants, **self._weights}, (x,))
+
+        with torch.no_grad():
+            z = first_output(call, self._x)
+            _refuse_another_output(z, call(self._x.clone()))
+        return z
+
     def _output(self, weights: Weights) -> torch.Tensor:
         """z as a vector, the channels of a pixel together."""
-        z: torch.Tensor = torch.func.functional_call(self._module, {**self._constants, **weights}, (self._x,))
+        x = self._x.clone()  # a first layer that works in place writes over it
+        z: torch.Tensor = torch.func.functional_call(self._module, {**self._constants, **weights}, (x,))
         return z.permute(0, 2, 3, 1).reshape(-1)
 
     def _pullback(self) -> Callable[[torch.Tensor], tuple[Weights]]:
@@ -234,14 +253,70 @@ def to_tensor(name: str, image: Any, like: torch.Tensor) -> torch.Tensor:
     array = _check.real_array(name, image)
     if array.ndim not in (2, 3):
         raise ValueError(f"{name} must have shape (H, W) or (H, W, C), got shape {array.shape}")
-    # A copy: torch takes no negative strides, and must not see what the caller does to the array later.
-    planes = np.atleast_3d(array).transpose(2, 0, 1)[None].astype(DTYPES[like.dtype], order="C")
-    return torch.from_numpy(planes).to(like.device)
+    return torch.from_numpy(cast(name, np.atleast_3d(array).transpose(2, 0, 1)[None], like.dtype)).to(like.device)
 
 
-def check_output(z: torch.Tensor, x: torch.Tensor) -> tuple[int, int, int]:
-    """(C_out, H, W) of an output on the (1, C, H, W) input x, or an error naming the module."""
+def cast(name: str, array: np.ndarray, dtype: torch.dtype) -> np.ndarray:
+    """A copy of a finite array in the type ``dtype`` of a module, or an error where that overflows.
+
+    A copy in C order: torch takes no negative strides, and must not see what the caller does to the array later.
+    """
+    with np.errstate(over="ignore"):
+        copy = array.astype(DTYPES[dtype], order="C")
+    if not np.isfinite(copy).all():
+        raise ValueError(
+            f"{name} must be finite in {DTYPES[dtype]}, the type of the module's parameters, got values up to "
+            f"{np.abs(array).max():.3g}"
+        )
+    return copy
+
+
+def first_output(call: Callable[[torch.Tensor], Any], x: torch.Tensor) -> torch.Tensor:
+    """The finite output of shape (1, C_out, H, W) on the (1, C, H, W) input x, or an error naming the module."""
+    try:
+        z = call(x.clone())  # a first layer that works in place writes over it
+    except torch.cuda.OutOfMemoryError:  # a RuntimeError too, but says what is wrong
+        raise
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:  # what torch raises where shapes do not fit
+        raise ValueError(
+            f"module must take x of shape (1, C, H, W), got an error on {tuple(x.shape)}: {error}"
+        ) from error
+    if not isinstance(z, torch.Tensor):
+        raise TypeError(f"module must return a tensor, got {type(z).__name__}")
     height, width = x.shape[2:]
     if z.ndim != 4 or z.shape[0] != 1 or z.shape[2:] != x.shape[2:]:
         raise ValueError(f"module must map to shape (1, C_out, {height}, {width}), got {tuple(z.shape)}")
-    return z.shape[1], height, width
+    if not bool(z.isfinite().all()):
+        count = z.numel() - int(z.isfinite().sum())
+        raise ValueError(f"module must have a finite output on x at the start, got {count} NaN or infinite values")
+    return z
+
+
+def _refuse_training_mode(module: torch.nn.Module) -> None:
+    """Refuse layers whose output is random, or that change their buffers, in the mode they are in."""
+    for name, part in module.named_modules():
+        if not part.training:
+            continue
+        if isinstance(part, torch.nn.RReLU) or (isinstance(part, _DropoutNd) and part.p > 0):
+            what = "is random"
+        elif isinstance(part, _NormBase) and part.track_running_stats:
+            what = "changes its running statistics"
+        else:
+            continue
+        place = f"its submodule {name!r}, " if name else ""
+        raise ValueError(
+            f"module must have one Jacobian, but {place}{part!r}, {what} in training mode: call module.eval() first"
+        )
+
+
+def _refuse_another_output(z: torch.Tensor, again: torch.Tensor) -> None:
+    """Refuse a module with two outputs on one input: random, or changing its state, in a way that no layer's type says.
+
+    On a GPU the same sum may come in another order, so they may differ by roundings.
+    """
+    difference, largest = float((again - z).abs().max()), float(z.abs().max())
+    if not difference <= math.sqrt(torch.finfo(z.dtype).eps) * largest:
+        raise ValueError(
+            f"module must have the same output each time, got two on x that differ by up to {difference:.3g}: call "
+            "module.eval() first, or remove what is random or changes its state"
+        )

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from .. import _check
+from .. import _check, _engine
 from ..network import (
     GELU,
     Abs,
@@ -28,6 +28,9 @@ from ..network import (
 )
 
 __all__ = ["NTKConv2d", "NTKGraph", "to_torch"]
+
+# Parameters are drawn in it whatever their dtype, so that a seed names the same network in every precision.
+DRAWN = torch.float64
 
 
 class NTKConv2d(torch.nn.Module):
@@ -67,17 +70,16 @@ class NTKConv2d(torch.nn.Module):
         super().__init__()
 
         def normal(*shape: int) -> torch.nn.Parameter:
-            # Drawn in float64 whatever the dtype, so that a seed names the same network in every precision.
-            values = torch.randn(*shape, generator=generator, dtype=torch.float64)
+            values = torch.randn(*shape, generator=generator, dtype=DRAWN)
             return torch.nn.Parameter(values.to(dtype), requires_grad=layer.trainable)
 
-        k = layer.kernel_size
+        weight, *bias = _shapes(layer, in_channels, out_channels)
         self.layer = layer
         self.in_channels = in_channels
         self.padding = padding
-        self.weight = normal(out_channels, in_channels, k, k)
-        self.bias = normal(out_channels) if layer.bias_var > 0 else None
-        self.weight_scale = math.sqrt(layer.weight_var / (in_channels * k * k))
+        self.weight = normal(*weight)
+        self.bias = normal(*bias[0]) if bias else None
+        self.weight_scale = math.sqrt(layer.weight_var / math.prod(weight[1:]))
         self.bias_scale = math.sqrt(layer.bias_var)
 
     def forward(self, h: torch.Tensor) -> torch.Tensor:
@@ -94,6 +96,12 @@ class NTKConv2d(torch.nn.Module):
     def extra_repr(self) -> str:
         """What ``repr`` shows between the parentheses."""
         return f"{self.layer!r}, {self.in_channels}, {self.weight.shape[0]}, padding={self.padding!r}"
+
+
+def _shapes(layer: Conv, in_channels: int, out_channels: int) -> list[tuple[int, ...]]:
+    """Of the weights and, where there is one, the bias."""
+    weight = (out_channels, in_channels, layer.kernel_size, layer.kernel_size)
+    return [weight, (out_channels,)] if layer.bias_var > 0 else [weight]
 
 
 def _wrap(h: torch.Tensor, radius: int) -> torch.Tensor:
@@ -245,6 +253,8 @@ def to_torch(
     ------
     TypeError, ValueError
         If an argument is of the wrong kind or out of range.
+    MemoryError
+        If the parameters do not fit in memory.
     """
     as_network(network)
     width, in_channels = _check.at_least("width", width, 1), _check.at_least("in_channels", in_channels, 1)
@@ -253,9 +263,11 @@ def to_torch(
         raise ValueError(f"seed must be less than 2**63, got {seed}")
     if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
         raise TypeError(f"dtype must be a floating-point torch.dtype, got {dtype!r}")
-    generator = torch.Generator().manual_seed(seed)
     nodes = network.graph()
     channels = _channels(nodes, width, in_channels, out_channels)
+    what = f"a network with width = {width}, in_channels = {in_channels} and out_channels = {out_channels}"
+    _engine.require_memory(what, _bytes(nodes, channels, dtype), "use fewer channels")
+    generator = torch.Generator().manual_seed(seed)
     modules: list[torch.nn.Module] = []
     for n, node in enumerate(nodes[1:], start=1):
         if isinstance(node.layer, Conv):
@@ -281,6 +293,18 @@ def _channels(nodes: Sequence[Node], width: int, in_channels: int, out_channels:
         else:
             channels.append(math.lcm(*taken))  # one input, or those of a sum
     return channels
+
+
+def _bytes(nodes: Sequence[Node], channels: Sequence[int], dtype: torch.dtype) -> int:
+    """Most bytes while the parameters are drawn: those so far and, where it is of another type, one draw."""
+    kept = most = 0
+    for n, node in enumerate(nodes):
+        if isinstance(node.layer, Conv):
+            for shape in _shapes(node.layer, channels[node.inputs[0]], channels[n]):
+                numbers = math.prod(shape)
+                kept += numbers * dtype.itemsize
+                most = max(most, kept if dtype == DRAWN else kept + numbers * DRAWN.itemsize)
+    return most
 
 
 # One module for each pointwise layer; ntkfast.convert reads the same functions back.

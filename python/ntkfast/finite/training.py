@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from .. import _check
-from .empirical import DTYPES, check_output, empirical_ntk, parameter_like, to_tensor
+from .empirical import DTYPES, cast, empirical_ntk, first_output, parameter_like, to_tensor
 from .modules import NTKConv2d
 
 __all__ = ["Training", "train"]
@@ -110,7 +110,7 @@ def train(
         - "momentum": heavy ball, v <- 0.9 v + dL/dq, q <- q - learning_rate * v.
         - "adam": Adam with the betas 0.9 and 0.999 on the *effective* weights, those of the standard parametrisation.
     steps : int
-        Number of steps, at least 0.
+        Number of steps, at least 0 and at most 2**53.
     learning_rate : float
         Positive.  For "gd" and "momentum" that of :func:`ntkfast.gradient_descent`, in units of one over the kernel's:
         with "gd" it must stay below 2/lambda_max of the tangent kernel.  For "adam" each effective weight moves by
@@ -122,7 +122,8 @@ def train(
         Whether z_t is f_t(x) - f_0(x), the network's output less what it was at the start of this training, so that
         z_0 = 0 as in the closed form; else z_t = f_t(x).
     probe : array_like, shape (d_out,) or (d_out, k), real, optional
-        Vectors that the empirical tangent kernel is to be applied to, d_out = H*W*C_out, channels of a pixel together.
+        Vectors that the empirical tangent kernel is to be applied to, d_out = H*W*C_out, channels of a pixel together;
+        with them the module must be one that :func:`empirical_ntk` takes: no Dropout or BatchNorm in training mode.
     clean : array_like, shape of y, real, optional
         What the PSNR compares with; less the same mean as y, where that was subtracted.
     data_range : float, optional
@@ -137,7 +138,8 @@ def train(
     Raises
     ------
     TypeError, ValueError
-        If an argument is of the wrong kind, shape or out of range; the message names it.
+        If an argument is of the wrong kind, shape or out of range, not finite in the type of the parameters, or the
+        module's output is not finite at the start; the message names it.
     RuntimeError
         If the training diverges: the output is no longer finite.
 
@@ -153,6 +155,8 @@ def train(
     x_tensor = to_tensor("x", x, like)
     target = to_tensor("y", y, like)
     steps = _check.at_least("steps", steps, 0)
+    if steps > 2**53:  # the default grid of records is made in float64, and must end at steps
+        raise ValueError(f"steps must be at most 2**53, got {steps}")
     recorded = _recorded(record, steps)
     _check.callback("progress", progress)
     update = _optimizer(
@@ -164,9 +168,9 @@ def train(
     start, recording = time.perf_counter(), 0.0
     for step in range(steps + 1):
         with torch.set_grad_enabled(step < steps):  # after the last step the output is only looked at
-            f = module(x_tensor)
+            # A copy: a first layer that works in place writes over it.
+            f = module(x_tensor.clone()) if step else first_output(module, x_tensor)
         if step == 0:
-            check_output(f, x_tensor)
             if f.shape != target.shape:
                 raise ValueError(
                     f"y must have the shape of the module's output, ({f.shape[2]}, {f.shape[3]}) with {f.shape[1]} "
@@ -211,7 +215,9 @@ class _Recorder:
         self.module, self.x = module, x
         self.y = np.asarray(y).astype(DTYPES[dtype]).astype(np.float64)  # as the network is trained on it
         self.clean, self.data_range = _clean(clean, data_range, self.y.shape)
-        self.probe = _probe(probe, self.y.size)
+        self.probe = _probe(probe, self.y.size, dtype)
+        if self.probe is not None:
+            empirical_ntk(module, x)  # refuses before any step what has no kernel
         self.outputs: list[np.ndarray] = []
         self.actions: list[np.ndarray] = []
         self.changes: list[dict[str, tuple[float, float]]] = []
@@ -314,11 +320,11 @@ def _clean(clean: Any, data_range: float | None, shape: tuple[int, ...]) -> tupl
     return array, _check.positive("data_range", data_range)
 
 
-def _probe(probe: Any, d: int) -> np.ndarray | None:
-    """``probe`` as (d, k)."""
+def _probe(probe: Any, d: int, dtype: torch.dtype) -> np.ndarray | None:
+    """``probe`` as (d, k), of the type of the module."""
     if probe is None:
         return None
     array = _check.real_array("probe", probe)
     if array.ndim not in (1, 2) or array.shape[0] != d:
         raise ValueError(f"probe must have shape ({d},) or ({d}, k), got {array.shape}")
-    return array.reshape(d, -1).copy()
+    return cast("probe", array.reshape(d, -1), dtype)
