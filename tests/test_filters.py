@@ -158,7 +158,7 @@ def test_diverging_rate_names_the_bound(problem):
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda K, y: nf.gradient_descent(K, y, -1), ValueError, "steps must be >= 0, got -1"),
+        (lambda K, y: nf.gradient_descent(K, y, -1), ValueError, "steps must be at least 0, got -1"),
         (lambda K, y: nf.gradient_descent(K, y, 1.5), TypeError, "steps must be an integer, got 1.5"),
         (lambda K, y: nf.gradient_descent(K, y, []), ValueError, "steps must not be empty"),
         (lambda K, y: nf.gradient_descent(K, y, "10"), TypeError, "steps must be"),
