@@ -150,7 +150,7 @@ class NTK(PixelOperator):
         the same kind.  They are computed on the caller's current stream, and are there when the call returns.
     dtype : {"float32", "float64"}
         Type of the engine's arithmetic and of all results.  float32 is exact to 1e-6 of the largest entry on natural
-        images, and to 1e-5 on the hardest of the tests (docs/math.md, "Accuracy, measured").
+        images, and to 1e-5 on most of the tests' hard ones (docs/math.md, "Accuracy, measured").
     storage : {"auto", "stream", "coarse", "dense"}
         "stream" computes each entry anew in each product and keeps O(d) numbers, and with several resolutions a few
         bands of displacements of the coarser ones; "coarse" keeps all coarse fields that the finest resolution reads,
@@ -163,14 +163,15 @@ class NTK(PixelOperator):
         Threads on the CPU; by default all cores, or OMP_NUM_THREADS.
     progress : callable, optional
         Called with the fraction done, 0 to 1, at most every 50 ms during a product.  An exception it raises stops the
-        product and is passed on.
+        product and is passed on.  It must not multiply with this operator while that computes what it keeps.
 
     Raises
     ------
     TypeError, ValueError
         If an argument is of the wrong kind or out of range; the message names it.
     MemoryError
-        Before any work, if the problem will not fit; the message names the bytes and the option that would.
+        Before any work, if the problem will not fit; the message names the bytes and the option that would.  The same
+        of each product; it takes fewer columns at a time before it is refused.
     RuntimeError
         If device is "cuda" and there is no card, or no CUDA in this build: with what is missing.
 
