@@ -13,6 +13,7 @@ import re
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -865,6 +866,25 @@ def test_ctrl_c_stops_the_real_denoiser(here: Path) -> None:
     assert (process.returncode, out, err) == (130, "", "ntkfast denoise: interrupted\n")
     assert took < 3.0  # half a second is the promise; the rest is for a loaded machine
     assert names() == ["in.png", "noisy.png"]
+
+
+def test_ctrl_c_while_the_command_line_is_imported() -> None:
+    code = """
+        import sys
+
+        class Interrupt:
+            def find_spec(self, name, *rest):
+                if name == "numpy":
+                    raise KeyboardInterrupt
+
+        sys.meta_path.insert(0, Interrupt())
+        from ntkfast._entry import main
+        sys.exit(main())
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "ntkfast: interrupted\n")
 
 
 def test_affinity_of_the_real_kernel(here: Path) -> None:

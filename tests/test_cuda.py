@@ -545,6 +545,31 @@ def test_memory_of_the_card_is_refused_before_any_work(monkeypatch):
 
 
 @on_a_device
+@each_library
+def test_products_on_the_card_take_fewer_columns_where_its_memory_is_short(array, monkeypatch):
+    K, V = cuda(NET, noise(6, 8, 3, 0), storage="stream"), noise(48, 70, 1, 1)[..., 0].astype(np.float32)
+    expected = host(K @ array(V))
+    monkeypatch.setattr("ntkfast.kernel.UNCHECKED_BYTES", 0)
+    needed = K.working_bytes(1) + 4 * 48 * (70 + 2)
+    monkeypatch.setattr(_cuda, "available_memory", lambda device: needed)
+    assert error_of(host(K @ array(V)), expected) <= 1e-5
+    assert error_of(K @ V, expected) <= 1e-5
+    monkeypatch.setattr(_cuda, "available_memory", lambda device: needed - 1)
+    with pytest.raises(MemoryError, match=r"70 columns needs .* on cuda:0, but only .*: 69 columns would fit"):
+        K @ array(V)
+    assert error_of(K @ V, expected) <= 1e-5  # whose results lie on the host
+
+
+@on_a_device
+@each_library
+def test_a_basis_that_does_not_fit_on_the_card(array, monkeypatch):
+    K = cuda(NET, noise(6, 8, 3, 0), storage="stream")
+    monkeypatch.setattr(_cuda, "available_memory", lambda device: K.working_bytes(1) + 48 * 4 * 40)
+    with pytest.raises(MemoryError, match=r"30 products with 1 column needs .* on cuda:0"):
+        ridge(K, array(np.ones(48, np.float32)), 1.0)
+
+
+@on_a_device
 def test_estimates_of_either_device():
     image = noise(6, 8, 3, 0)
     on_cpu, on_card = NTK(NET, image, device="cpu"), cuda(NET, image)

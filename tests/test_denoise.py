@@ -572,3 +572,12 @@ def test_networks_of_several_resolutions_take_images_of_any_size(network, shape)
     assert np.isfinite(out).all()
     if min(shape[:2]) > 1:
         assert np.mean((out - clean) ** 2) < 0.6 * np.mean((noisy - clean) ** 2)
+
+
+@pytest.mark.parametrize("method", ["tiles", "exact", "nystrom"])
+@pytest.mark.parametrize("value", [1e-15, 0.3])
+def test_the_rounding_of_a_mean_is_no_picture(method, value):
+    """Less its mean, such an image is the mean's rounding: no picture, and not one that is too dark."""
+    image = np.full((12, 13), value)
+    result = nf.denoise_ntk(image, sigma=value / 100, method=method, steps=3)
+    assert np.abs(result - image).max() <= 1e-14 * value

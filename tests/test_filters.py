@@ -1,15 +1,19 @@
 """Filters against dense float64 linear algebra and against the plain iteration."""
 
+import tracemalloc
+import warnings
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.sparse.linalg import aslinearoperator
+from scipy.sparse.linalg import LinearOperator, aslinearoperator
 
 import ntkfast as nf
 from images import IMAGES
+from ntkfast import _engine
 from ntkfast.reference import kernel_matrix
-from ntkfast.spectral import BlockLanczos, ridge_filter
+from ntkfast.spectral import BlockLanczos, lanczos_bytes, ridge_filter
 
 TOLERANCE = {"float32": 2e-5, "float64": 1e-8}
 
@@ -27,6 +31,10 @@ def apply(matrix, f, y):
     values, vectors = np.linalg.eigh(matrix)
     columns = y.reshape(len(matrix), -1)
     return (vectors @ (f(np.maximum(values, 0))[:, None] * (vectors.T @ columns))).reshape(y.shape)
+
+
+def descent(rate, steps):
+    return lambda x: 1 - (1 - rate * x) ** steps
 
 
 def assert_close(got, wanted, tolerance):
@@ -87,14 +95,140 @@ def test_flow_is_the_limit_of_small_steps(problem):
     assert errors[1] < 0.6 * errors[0]
 
 
-def test_the_error_estimate_bounds_the_error(problem):
+@pytest.mark.parametrize("tolerance", [1e-1, 1e-2, 1e-3])
+def test_the_error_estimate_bounds_the_error(problem, tolerance):
     K, matrix, y = problem
-    for tolerance in (1e-1, 1e-2, 1e-3):
-        z, info = nf.gradient_descent(K, y, 300, tolerance=tolerance, full_output=True)
-        rate = info.learning_rate
-        wanted = apply(matrix, lambda x, rate=rate: 1 - (1 - rate * x) ** 300, y)
+    top = np.linalg.eigvalsh(matrix)[-1]
+    rate, rounding = 1 / top, TOLERANCE[K.dtype.name]
+    cases = [(nf.gradient_descent(K, y, 300, rate, tolerance=tolerance, full_output=True), descent(rate, 300))]
+    for t in (0.1 / top, 300 / top):
+        flow = nf.gradient_flow(K, y, t, tolerance=tolerance, full_output=True)
+        cases.append((flow, lambda x, t=t: 1 - np.exp(-t * x)))
+    for variance in (0.1 * top, top, 10 * top):  # of large ones the bound is within 15% of the error
+        ridge = nf.ridge(K, y, variance, tolerance=tolerance, full_output=True)
+        cases.append((ridge, lambda x, v=variance: x / (x + v)))
+    for (z, info), f in cases:
         assert info.error <= tolerance
-        assert np.linalg.norm(z - wanted) <= 2 * tolerance * np.linalg.norm(wanted)
+        assert_close(z, apply(matrix, f, y), info.error + rounding)
+
+
+def test_the_basis_stays_orthonormal_where_products_cancel():
+    """With eigenvalues that fall fast, what is left of a product is all but its rounding: one pass is not enough."""
+    rng = np.random.default_rng(0)
+    vectors = np.linalg.qr(rng.standard_normal((60, 60)))[0]
+    matrix = (vectors * 10.0 ** -np.arange(0, 12, 0.2)) @ vectors.T
+    lanczos = BlockLanczos(lambda v: matrix @ v, rng.standard_normal((1, 60, 3)))
+    for _ in range(6):
+        lanczos.step()
+    basis = np.concatenate([slab[0] for slab in lanczos._slabs], axis=1)
+    assert basis.shape == (60, 21)
+    assert np.abs(basis.T @ basis - np.eye(21)).max() <= 1e-14
+
+
+def test_the_largest_eigenvalue_is_looked_for_once():
+    K = nf.NTK(nf.vanilla_cnn(1, 5), IMAGES["centred"](14, 11, 3, 0))
+    y, widths = IMAGES["centred"](14, 11, 3, 1), []
+    whole = K._matmat
+    K._matmat = lambda V: widths.append(V.shape[1]) or whole(V)
+    _, first = nf.gradient_descent(K, y, 10, full_output=True)
+    assert K.lambda_max == first.lambda_max
+    assert set(widths) == {4}  # beside y the direction that finds it
+    widths.clear()
+    _, second = nf.gradient_descent(K, y, 20, full_output=True)
+    assert second.lambda_max == first.lambda_max
+    assert set(widths) == {3}
+
+
+# --- Memory -------------------------------------------------------------------------------------------------------
+
+
+def peak_of(call):
+    """The bytes of NumPy's arrays at their most."""
+    call()  # imports and caches
+    tracemalloc.start()
+    call()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return peak
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(("products", "steps"), [(5, [10]), (30, [10]), (9, list(range(60)))])
+def test_the_basis_takes_what_is_counted(dtype, products, steps):
+    K = nf.NTK(nf.vanilla_cnn(1, 3), IMAGES["noise"](40, 40, 1, 0), dtype=dtype, storage="stream", threads=1)
+    y = np.random.default_rng(1).standard_normal((1600, 3)).astype(dtype)
+    K.lambda_max = 1.0  # no probe, and never done
+    options = {"max_products": products, "tolerance": 1e-30, "full_output": True}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        assert nf.gradient_descent(K, y, steps, **options)[1].products == products
+        taken = peak_of(lambda: nf.gradient_descent(K, y, steps, **options))
+    counted = lanczos_bytes(1600, 3, products, 3 * len(steps), K.dtype.itemsize)
+    assert 0.5 * counted <= taken <= counted
+
+
+def test_a_basis_that_does_not_fit_is_refused_before_work(monkeypatch):
+    K = nf.NTK(nf.vanilla_cnn(1, 3), IMAGES["noise"](40, 40, 1, 0), storage="stream", threads=1)
+    y = IMAGES["noise"](40, 40, 3, 1)
+    options = {"tolerance": 1e-30}
+    needed = [K.working_bytes(1) + lanczos_bytes(1600, 4, n, 3, 4) for n in range(32)]
+    monkeypatch.setattr(K, "matmat", lambda V: pytest.fail("work was begun"))
+    for free, hint in ((needed[30] - 1, "max_products=29 would fit"), (needed[1] - 1, "fewer columns of y at a time")):
+        monkeypatch.setattr(_engine, "available_memory", lambda free=free: free)
+        message = (
+            rf"vectors of 30 products with 4 columns needs .*\({needed[30]} bytes\), but only .*{free}.*: .*{hint}"
+        )
+        with pytest.raises(MemoryError, match=message):
+            nf.gradient_descent(K, y, 1000, **options)
+    monkeypatch.undo()
+    monkeypatch.setattr(_engine, "available_memory", lambda: needed[29])
+    with pytest.warns(RuntimeWarning, match="raise max_products"):
+        nf.gradient_descent(K, y, 1000, max_products=29, **options)
+    monkeypatch.setattr(_engine, "available_memory", lambda: needed[31])
+    with pytest.warns(RuntimeWarning, match="after 31 products .* there is no memory for more"):
+        nf.gradient_descent(K, y, 10**6, **options)
+
+
+# --- Bad input ----------------------------------------------------------------------------------------------------
+
+
+def test_what_filters_take_as_a_kernel():
+    y = np.ones(4)
+    for call in (nf.gradient_descent, lambda K, y: nf.gradient_flow(K, y, 1.0), lambda K, y: nf.ridge(K, y, 1.0)):
+        for K, what in ((None, "NoneType"), (np.eye(4), "ndarray: .*aslinearoperator")):
+            with pytest.raises(TypeError, match=rf"K must be a LinearOperator, such as an NTK, got {what}"):
+                call(K, y)
+        for dtype in (int, complex, np.float16, np.longdouble):
+            with pytest.raises(TypeError, match=f"K must be of dtype float32 or float64, got {np.dtype(dtype)}"):
+                call(LinearOperator((4, 4), matvec=lambda v: v, dtype=dtype), y)
+        with pytest.raises(ValueError, match=r"K must be square, got shape \(4, 3\)"):
+            call(aslinearoperator(np.ones((4, 3))), y)
+
+
+@pytest.mark.parametrize("size", [1e39, 1e38, -1.1e30, 1e-31, 1e-50])
+def test_magnitudes_beyond_single_precision(size):
+    K = nf.NTK(nf.vanilla_cnn(), IMAGES["noise"](6, 6, 1, 0))
+    with pytest.raises(ValueError, match=r"y must have magnitudes .* for dtype float32, got "):
+        nf.ridge(K, np.full((6, 6), size), 1.0)
+
+
+@pytest.mark.parametrize(("dtype", "sizes"), [("float32", [1e-29, 1e29]), ("float64", [1e-119, 1e119])])
+def test_filters_are_linear_over_the_range_of_the_type(dtype, sizes):
+    image, y = IMAGES["noise"](6, 6, 1, 0), IMAGES["noise"](6, 6, 2, 1)
+    K = nf.NTK(nf.vanilla_cnn(), image, dtype=dtype)
+    wanted = nf.gradient_descent(K, y, 50)
+    for size in sizes:
+        assert_close(nf.gradient_descent(K, size * y, 50) / size, wanted, TOLERANCE[dtype])
+
+
+def test_endless_training():
+    """The largest number of steps and the largest time: no overflow, and what Theta sees is fitted."""
+    K = nf.NTK(nf.vanilla_cnn(1, 3), IMAGES["centred"](6, 6, 1, 0), dtype="float64")
+    y = IMAGES["noise"](6, 6, 1, 1)
+    z, info = nf.gradient_descent(K, y, 2**53, full_output=True)
+    assert_close(z, y, 1e-3)
+    assert info.error < 1e-3
+    assert_close(nf.gradient_flow(K, y, 1e308), y, 1e-3)
 
 
 def test_a_bound_on_products_warns(problem):
@@ -158,7 +292,10 @@ def test_diverging_rate_names_the_bound(problem):
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda K, y: nf.gradient_descent(K, y, -1), ValueError, "steps must be >= 0, got -1"),
+        (lambda K, y: nf.gradient_descent(K, y, -1), ValueError, "steps must be at least 0, got -1"),
+        (lambda K, y: nf.gradient_descent(K, y, 2**53 + 1), ValueError, r"steps must be at most 2\*\*53 = .*, got 90"),
+        (lambda K, y: nf.gradient_descent(K, y, 10**400), ValueError, r"steps must be at most 2\*\*53"),
+        (lambda K, y: nf.gradient_descent(K, y, 5, 10**400), ValueError, "learning_rate must be finite, got a number"),
         (lambda K, y: nf.gradient_descent(K, y, 1.5), TypeError, "steps must be an integer, got 1.5"),
         (lambda K, y: nf.gradient_descent(K, y, []), ValueError, "steps must not be empty"),
         (lambda K, y: nf.gradient_descent(K, y, "10"), TypeError, "steps must be"),

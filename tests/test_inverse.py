@@ -459,7 +459,7 @@ def test_ctrl_c_stops():
         ({"sigma": float("nan")}, ValueError, "sigma must be finite"),
         ({"sigma": "5"}, TypeError, "sigma must be a real number"),
         ({"tau": 0.0}, ValueError, "tau must be positive, got 0.0"),
-        ({"steps": -1}, ValueError, "steps must be >= 0, got -1"),
+        ({"steps": -1}, ValueError, "steps must be at least 0, got -1"),
         ({"steps": 1.5}, TypeError, "steps must be an integer, got 1.5"),
         ({"steps": []}, ValueError, "steps must not be empty"),
         ({"learning_rate": -1.0}, ValueError, "learning_rate must be positive"),

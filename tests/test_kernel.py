@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import json
 import os
+import pickle
 import subprocess
 import sys
 import textwrap
 import threading
 import time
+import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,7 +22,8 @@ from scipy.sparse.linalg import LinearOperator, aslinearoperator, cg, eigsh, lob
 
 import ntkfast
 from images import natural, noise
-from ntkfast import NTK, Conv, Network, NoiseInput, ReLU, _core, _engine, autoencoder, unet, vanilla_cnn
+from ntkfast import NTK, Conv, Network, NoiseInput, ReLU, _core, _engine, autoencoder, kernel, unet, vanilla_cnn
+from ntkfast.kernel import without_mean
 from ntkfast.reference import kernel_matrix
 
 NET = vanilla_cnn(1, 5)
@@ -274,6 +279,82 @@ def test_columns_refuse_what_does_not_fit(monkeypatch):
         K.columns(range(10))
 
 
+def product_bytes(K, count, at_once):
+    return K.working_bytes(at_once) + 8 * 72 * (count + 2 * at_once)
+
+
+def test_products_take_fewer_columns_at_a_time_where_memory_is_short(monkeypatch):
+    V = noise(72, 100, 1, 1)[..., 0]
+    K, widths = operator(), []
+    engine = K._engine
+
+    class Watched(Fenced):
+        def product(self, v, progress):
+            widths.append(v.shape[1])
+            return engine.product(v, progress)
+
+    K._engine = Watched(engine)
+    monkeypatch.setattr(kernel, "UNCHECKED_BYTES", 0)
+    expected = K @ V
+    for at_once, taken in ((64, [64, 36]), (32, [32, 32, 32, 4]), (1, [1] * 100)):
+        widths.clear()
+        needed = product_bytes(K, 100, at_once)
+        monkeypatch.setattr(_engine, "available_memory", lambda needed=needed: needed)
+        assert relative(K @ V, expected) <= 1e-13
+        assert widths == taken
+
+
+@pytest.mark.parametrize("storage", ["stream", "dense"])
+def test_products_refuse_what_does_not_fit(storage, monkeypatch):
+    K = operator(storage=storage)
+    monkeypatch.setattr(kernel, "UNCHECKED_BYTES", 0)
+    engine, K._engine = K._engine, Fenced(K._engine, "product", "store")
+    needed = product_bytes(K, 100, 1)
+    monkeypatch.setattr(_engine, "available_memory", lambda: needed - 1)
+    hint = "use storage='stream'" if storage == "dense" else "99 columns would fit"
+    with pytest.raises(
+        MemoryError, match=rf"a product with 100 columns needs .*\({needed} bytes\), but only .*: {hint}"
+    ):
+        K @ noise(72, 100, 1, 1)[..., 0]
+    needed = product_bytes(K, 1, 1)
+    hint = "use storage='stream'" if storage == "dense" else "use a smaller image"
+    with pytest.raises(MemoryError, match=rf"a product with 1 column needs .*\({needed} bytes\).*: {hint}"):
+        K @ np.ones(72)
+    K._engine = engine
+    monkeypatch.setattr(_engine, "available_memory", lambda: needed)
+    first = K @ np.ones(72)
+    if storage == "dense":  # what is stored is no longer asked for
+        needed = product_bytes(K, 1, 1)
+        assert relative(K @ np.ones(72), first) == 0
+
+
+def test_many_columns_of_a_large_image_are_refused(monkeypatch):
+    K = NTK(vanilla_cnn(1, 5), noise(200, 200, 1, 0), storage="stream", threads=1)
+    K._engine = Fenced(K._engine, "product")
+    monkeypatch.setattr(_engine, "available_memory", lambda: 2**22)
+    with pytest.raises(MemoryError, match="a product with 64 columns needs"):
+        K @ np.ones((40000, 64), np.float32)
+
+
+def test_fourier_products_take_fewer_columns_at_a_time(monkeypatch):
+    K = NTK(vanilla_cnn(1, 3, padding="circular"), NoiseInput((32, 32)))
+    assert K.storage == "fourier"
+    V = noise(1024, 5, 1, 0)[..., 0]
+    expected = K @ V
+    tracemalloc.start()
+    K @ V
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert 0.5 * K.working_bytes(5) <= peak <= K.working_bytes(5)
+    monkeypatch.setattr(kernel, "UNCHECKED_BYTES", 0)
+    needed = K.working_bytes(1) + 4 * 1024 * 7
+    monkeypatch.setattr(_engine, "available_memory", lambda: needed)
+    assert relative(K @ V, expected) <= 1e-6
+    needed -= 1
+    with pytest.raises(MemoryError, match=r"5 columns needs .*: 4 columns would fit"):
+        K @ V
+
+
 def test_a_gigapixel_matrix_is_refused_on_any_machine():
     K = NTK(NET, np.ones((1000, 1000)))
     assert K.storage == "stream"
@@ -332,6 +413,46 @@ def test_memory_in_words():
     assert _engine.available_memory() > 0
 
 
+GROUP_FILES = {
+    2: ("memory.max", "memory.current", "memory.stat", "anon 7\ninactive_file 300\nactive_file 9\n"),
+    1: (
+        "memory.limit_in_bytes", "memory.usage_in_bytes", "memory.stat",
+        "inactive_file 2\ntotal_inactive_file 300\n",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("version", [2, 1])
+def test_memory_of_a_control_group(version, tmp_path, monkeypatch):
+    """What a control group leaves, with what it has of files counted as free."""
+    groups = [(str(tmp_path / folder), *rest) for folder, (_, *rest) in zip("ab", _engine.CONTROL_GROUPS, strict=True)]
+    monkeypatch.setattr(_engine, "CONTROL_GROUPS", tuple(groups))
+    monkeypatch.setattr(_engine, "_free_memory", lambda: 5000)
+    assert _engine.available_memory() == 5000
+    folder = tmp_path / "ab"[version == 1]
+    folder.mkdir()
+    limit, usage, stat, lines = GROUP_FILES[version]
+    (folder / limit).write_text("2000\n")
+    (folder / usage).write_text("1500\n")
+    assert _engine.available_memory() == 500
+    (folder / stat).write_text(lines)
+    assert _engine.available_memory() == 800
+    (folder / usage).write_text("2500\n")
+    assert _engine.available_memory() == 0
+    (folder / usage).write_text("100\n")  # the files have just been dropped
+    assert _engine.available_memory() == 2000
+    for unlimited in ("max", "9223372036854771712"):
+        (folder / limit).write_text(unlimited)
+        assert _engine.available_memory() == 5000
+
+
+def test_control_groups_are_where_linux_has_them():
+    assert [Path(group[0]) for group in _engine.CONTROL_GROUPS] == [
+        Path("/sys/fs/cgroup"),
+        Path("/sys/fs/cgroup/memory"),
+    ]
+
+
 # --- Bad input ----------------------------------------------------------------------------------------------------
 
 
@@ -359,6 +480,11 @@ X = np.ones((4, 5))
         ([[1, 2], [3]], ValueError, r"image must be"),
         (np.full((2, 2), 1e16), ValueError, r"image must have magnitudes up to 1e\+15 for dtype float32, got 1e\+16"),
         (np.full((2, 2), -1e16), ValueError, r"image must have magnitudes"),
+        (
+            np.full((2, 2), 1e-25),
+            ValueError,
+            r"image must have magnitudes of 1e-18 or more for dtype float32, got at most",
+        ),
     ],
     ids=repr,
 )
@@ -372,6 +498,26 @@ def test_magnitudes_of_double_precision():
     assert np.isfinite(NTK(NET, np.full((2, 2), 1e15), dtype="float32").dense()).all()
     with pytest.raises(ValueError, match=r"magnitudes up to 1e\+120 for dtype float64, got 1e\+121"):
         NTK(NET, np.full((2, 2), 1e121), dtype="float64")
+    with pytest.raises(ValueError, match=r"magnitudes of 1e-150 or more for dtype float64, got at most 1e-151"):
+        NTK(NET, np.full((2, 2), 1e-151), dtype="float64")
+
+
+@pytest.mark.parametrize(("dtype", "least"), [("float32", 1e-18), ("float64", 1e-150)])
+def test_the_smallest_images_have_a_kernel(dtype, least):
+    image = np.zeros((4, 5))
+    assert not NTK(NET, image, dtype=dtype).dense().any()
+    image[1, 2] = least
+    scaled = NTK(NET, image, dtype=dtype).dense() / least**2
+    assert relative(scaled, kernel_matrix(NET, (image / least)[..., None])) <= 1e-5
+
+
+def test_a_flat_image_less_its_mean_is_zero():
+    """The mean's rounding is no picture."""
+    flat = np.full((5, 7, 2), [1e-10, 0.3])
+    assert not without_mean(flat).any()
+    flat[2, 3, 0] = 2e-10
+    assert without_mean(flat)[..., 0].any()
+    assert not without_mean(flat)[..., 1].any()
 
 
 @pytest.mark.parametrize(
@@ -413,6 +559,8 @@ def test_channel_axis_out_of_range(axis):
 def test_channel_axis_of_the_wrong_kind(axis):
     with pytest.raises(TypeError, match=r"channel_axis must be an integer"):
         NTK(NET, np.ones((4, 5, 3)), channel_axis=axis)
+    with pytest.raises(TypeError, match=r"channel_axis must be an integer"):
+        NTK(NET, np.ones((4, 5)), channel_axis=axis)
 
 
 @pytest.mark.parametrize("network", [None, "vanilla", [Conv(3), ReLU(), Conv(1)], Conv(3), Network])
@@ -438,6 +586,7 @@ def test_a_frozen_network_has_a_covariance_but_no_tangent_kernel():
         (np.array([2**63], np.uint64), ValueError, r"indices must lie between 0 and 19"),
         ([1.0], TypeError, r"indices must be a 1-D sequence of integers"),
         (3, TypeError, r"indices must be a 1-D sequence of integers, got 3"),
+        ([[1], [1, 2]], TypeError, r"indices must be a 1-D sequence of integers"),
         ([[1]], TypeError, r"indices must be a 1-D sequence of integers"),
         ([True], TypeError, r"indices must be a 1-D sequence of integers"),
         (["1"], TypeError, r"indices must be a 1-D sequence of integers"),
@@ -479,6 +628,9 @@ def test_bad_right_hand_sides():
         K.apply(1j * np.ones(20))
     with pytest.raises(TypeError, match="the kernel applies to real vectors, got dtype complex128"):
         K @ (1j * np.ones(20))
+    for dtype in ("M8[D]", "m8[s]", object, "U1"):
+        with pytest.raises(TypeError, match="the kernel applies to real vectors, got dtype "):
+            K @ np.zeros(20, dtype)
     with pytest.raises(ValueError, match="dimension mismatch"):
         K @ np.ones(19)
 
@@ -556,6 +708,46 @@ def test_nothing_is_half_stored():
     assert K._engine.stored
 
 
+@pytest.mark.parametrize("storage", ["dense", "coarse", "fourier"])
+def test_a_callback_that_multiplies_while_the_kernel_is_kept_is_told(storage):
+    """It would wait for ever for what it stops from being kept: in a process of its own."""
+    what = {
+        "dense": "vanilla_cnn(1, 3), np.ones((8, 8)), storage='dense'",
+        "coarse": "unet(1), np.ones((8, 8)), storage='coarse'",
+        "fourier": "vanilla_cnn(1, 3, padding='circular'), NoiseInput((8, 8))",
+    }[storage]
+    message = run_python(f"""
+        import json
+        import numpy as np
+        from ntkfast import NTK, NoiseInput, unet, vanilla_cnn
+
+        K = NTK({what}, progress=lambda fraction: K @ np.ones(64))
+        assert K.storage == "{storage}"
+        try:
+            K @ np.ones(64)
+        except RuntimeError as error:
+            K._progress = None
+            K @ np.ones(64)  # the lock is free again
+            print(json.dumps(str(error)))
+    """)
+    assert message.startswith("progress must not multiply with the operator that calls it")
+
+
+def test_copies_share_the_engine():
+    K = operator(storage="dense")
+    for made in (copy.copy(K), copy.deepcopy(K), copy.deepcopy({"kernel": K})["kernel"]):
+        assert type(made) is NTK
+        assert made is not K
+        np.testing.assert_array_equal(made @ np.ones(72), K @ np.ones(72))
+        made.lambda_max = 1.0
+        assert K.lambda_max is None
+
+
+def test_pickling_says_what_to_do():
+    with pytest.raises(TypeError, match=r"an NTK cannot be pickled: pickle the network and the image"):
+        pickle.dumps(operator())
+
+
 def test_other_threads_run_during_a_product():
     K = NTK(vanilla_cnn(3, 3), noise(110, 110, 1, 0), storage="stream", threads=1)
     count, running = [0], threading.Event()
@@ -624,20 +816,24 @@ def test_ctrl_c_stops_a_product_within_half_a_second(threads):
 
 
 def test_import_is_quick():
-    # Beyond NumPy; SciPy's linear operators, 0.2 s and more, are imported when NTK is first used.
+    # Nothing is imported before it is used: not even NumPy, and SciPy's linear operators, 0.2 s and more, with NTK.
     def seconds(code):
         before = os.times()
         subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "OPENBLAS_NUM_THREADS": "1"})
         after = os.times()
         return sum(after[2:4]) - sum(before[2:4])  # of the processor, so that a busy machine does not count
 
-    pairs = [(seconds("import ntkfast"), seconds("import numpy")) for _ in range(5)]
-    assert min(a for a, _ in pairs) - min(b for _, b in pairs) < 0.15
+    codes = ("pass", "import ntkfast", "import numpy", "import ntkfast; ntkfast.vanilla_cnn(), ntkfast.info()")
+    python, imported, numpy, used = (min(times) for times in zip(*[map(seconds, codes) for _ in range(5)], strict=True))
+    assert imported - python < 0.05
+    assert used - numpy < 0.15
 
 
 def test_import_loads_no_heavy_package():
     loaded = run_python("import sys, json, ntkfast; print(json.dumps(list(sys.modules)))")
-    assert "numpy" in loaded
+    assert [name for name in loaded if name.startswith("ntkfast")] == ["ntkfast"]
+    assert "numpy" not in loaded
+    loaded = run_python("import sys, json, ntkfast; ntkfast.NTK; print(json.dumps(list(sys.modules)))")
     heavy = {"torch", "cupy", "matplotlib", "skimage", "imagecodecs", "tifffile", "tqdm", "PIL"}
     assert not heavy & set(loaded)
 

@@ -8,34 +8,33 @@ blurred or coarse data.  See README.md and docs/.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from ._info import __version__, info
-from .inputs import NoiseInput
-from .network import (
-    GELU,
-    Abs,
-    AvgPool,
-    Conv,
-    Cos,
-    Erf,
-    Identity,
-    LeakyReLU,
-    Network,
-    ReLU,
-    Sin,
-    Skip,
-    Upsample,
-    autoencoder,
-    unet,
-    vanilla_cnn,
-)
-
 if TYPE_CHECKING:
+    from ._info import __version__, info
     from .convert import from_torch as from_torch
     from .denoise import DenoiseInfo, denoise_ntk
     from .filters import FilterInfo, gradient_descent, gradient_flow, ridge
+    from .inputs import NoiseInput
     from .inverse import RestoreInfo, restore
     from .kernel import NTK
     from .lowrank import ErrorEstimate, LowRank, nystrom, randomized
+    from .network import (
+        GELU,
+        Abs,
+        AvgPool,
+        Conv,
+        Cos,
+        Erf,
+        Identity,
+        LeakyReLU,
+        Network,
+        ReLU,
+        Sin,
+        Skip,
+        Upsample,
+        autoencoder,
+        unet,
+        vanilla_cnn,
+    )
     from .operators import blurring, downsampling, inpainting
     from .stabilize import PoissonGaussian
 
@@ -78,7 +77,8 @@ __all__ = [
     "vanilla_cnn",
 ]
 
-# Imported at first use: they need scipy.sparse.linalg or torch, which take longer to import than all the rest together.
+# Everything is imported at first use.  scipy.sparse.linalg and torch take longer to import than all the rest together;
+# and while the command line imports even NumPy, it must be able to say that Ctrl-C interrupted it (_entry.py).
 # from_torch is not in __all__, so that ``from ntkfast import *`` does not need torch.
 _LAZY = {
     "PoissonGaussian": "stabilize",
@@ -99,7 +99,17 @@ _LAZY = {
     "inpainting": "operators",
     "restore": "inverse",
     "ridge": "filters",
-}
+    "NoiseInput": "inputs",
+    "__version__": "_info",
+    "info": "_info",
+    **dict.fromkeys(
+        (
+            "GELU", "Abs", "AvgPool", "Conv", "Cos", "Erf", "Identity", "LeakyReLU", "Network", "ReLU", "Sin", "Skip",
+            "Upsample", "autoencoder", "unet", "vanilla_cnn",
+        ),
+        "network",
+    ),
+}  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

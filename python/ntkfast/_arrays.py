@@ -102,6 +102,10 @@ class Arrays:
         """Within it, new arrays are made on the device."""
         return nullcontext()
 
+    def reusable(self) -> int:
+        """Bytes of the device that the library holds free for its next arrays."""
+        return 0
+
 
 NUMPY = Arrays()
 
@@ -133,6 +137,10 @@ class CuPyArrays(Arrays):
     def current(self) -> AbstractContextManager[Any]:
         context: AbstractContextManager[Any] = self._module.cuda.Device(self.device)
         return context
+
+    def reusable(self) -> int:
+        with self.current():
+            return int(self._module.get_default_memory_pool().free_bytes())
 
 
 class TorchArrays(Arrays):
@@ -194,6 +202,12 @@ class TorchArrays(Arrays):
             return nullcontext()
         context: AbstractContextManager[Any] = self._module.cuda.device(self._torch_device)
         return context
+
+    def reusable(self) -> int:
+        if self._torch_device.type != "cuda":
+            return 0  # emulation
+        cuda, device = self._module.cuda, self._torch_device
+        return int(cuda.memory_reserved(device) - cuda.memory_allocated(device))
 
 
 def emulated() -> bool:

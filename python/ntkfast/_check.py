@@ -20,14 +20,22 @@ __all__ = [
     "positive",
     "real",
     "real_array",
+    "real_vectors",
+    "steps",
 ]
+
+# Larger integers are not all numbers of double precision, in which the powers of gradient descent are computed.
+MOST_STEPS = 2**53
 
 
 def real(name: str, value: Any) -> float:
     """``value`` as a finite float."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be a real number, got {value!r}")
-    number = float(value)
+    try:
+        number = float(value)
+    except OverflowError:
+        raise ValueError(f"{name} must be finite, got a number beyond the range of double precision") from None
     if not math.isfinite(number):
         raise ValueError(f"{name} must be finite, got {number!r}")
     return number
@@ -61,6 +69,14 @@ def at_least(name: str, value: Any, least: int) -> int:
     number = integer(name, value)
     if number < least:
         raise ValueError(f"{name} must be at least {least}, got {number}")
+    return number
+
+
+def steps(name: str, value: Any) -> int:
+    """``value`` as a number of steps of gradient descent, 0 to ``MOST_STEPS``."""
+    number = at_least(name, value, 0)
+    if number > MOST_STEPS:
+        raise ValueError(f"{name} must be at most 2**53 = {MOST_STEPS}, got {number}")
     return number
 
 
@@ -119,3 +135,9 @@ def real_array(name: str, value: Any) -> np.ndarray:
         count = int(array.size - np.isfinite(array).sum())
         raise ValueError(f"{name} must be finite, got {count} NaN or infinite values")
     return array
+
+
+def real_vectors(what: str, dtype: np.dtype[Any]) -> None:
+    """Refuse to multiply ``what`` with anything but real numbers."""
+    if dtype.kind not in "fiub":
+        raise TypeError(f"{what} applies to real vectors, got dtype {dtype}")

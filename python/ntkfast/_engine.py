@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -128,27 +129,47 @@ def named_parts(parts: list[int]) -> dict[str, int]:
     return dict(zip(("fields", "product", "bands", "coarse", "store"), parts, strict=True))
 
 
+# Of control groups, version 2 and 1: their folder, the files with their limit and what they have taken, and the line of
+# memory.stat with what the kernel keeps of files and drops when memory is wanted.
+CONTROL_GROUPS = (
+    ("/sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
+    ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+)
+
+
 def available_memory() -> int:
     """Bytes that can still be taken: the machine's free memory, or what a control group leaves if that is less."""
-    available = _free_memory()
+    return min([_free_memory(), *(left for group in CONTROL_GROUPS if (left := _left_by_group(*group)) is not None)])
+
+
+def _left_by_group(folder: str, limit: str, usage: str, droppable: str) -> int | None:
+    """Bytes that a control group leaves; None without a limit, or where there is no group of this kind."""
     try:
-        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
-        used = Path("/sys/fs/cgroup/memory.current").read_text().strip()
-        if limit != "max":
-            available = min(available, max(0, int(limit) - int(used)))
-    except (OSError, ValueError):
-        pass  # no control group of this kind
-    return available
+        most = int(Path(folder, limit).read_text())
+        taken = int(Path(folder, usage).read_text())
+    except (OSError, ValueError):  # "max" is no number
+        return None
+    with suppress(OSError):
+        taken -= _number(Path(folder, "memory.stat"), droppable)
+    return max(0, most - max(0, taken))
 
 
 def _free_memory() -> int:
     try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration):  # not Linux
+        return 1024 * _number(Path("/proc/meminfo"), "MemAvailable:")
+    except OSError:  # not Linux
         import psutil
 
         return int(psutil.virtual_memory().available)
+
+
+def _number(path: Path, name: str) -> int:
+    """The number behind ``name`` in a file that has one on each line."""
+    for line in path.read_text().splitlines():
+        words = line.split()
+        if words[:1] == [name]:
+            return int(words[1])
+    raise OSError(f"{path} has no line {name}")
 
 
 def require_memory(what: str, needed: int, hint: str, *, available: int | None = None, where: str = "") -> None:

@@ -25,10 +25,11 @@ from typing import Any, NoReturn
 import numpy as np
 
 from . import figures, image_files
+from ._entry import INTERRUPTED
 
 __all__ = ["build_parser", "main"]
 
-SUCCESS, FAILURE, USAGE, INTERRUPTED = 0, 1, 2, 130
+SUCCESS, FAILURE, USAGE = 0, 1, 2
 
 EPILOG = "exit codes: 0 success, 1 the work failed, 2 wrong usage or existing output without --force, 130 interrupted"
 

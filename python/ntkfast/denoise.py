@@ -13,7 +13,7 @@ from scipy.fft import dct
 from threadpoolctl import threadpool_limits
 
 from . import _check, _cuda, _engine
-from .kernel import LARGEST
+from .kernel import LARGEST, require_magnitude
 from .network import Network, as_network, vanilla_cnn
 from .stabilize import PoissonGaussian
 from .stopping import RULES, Crops
@@ -36,9 +36,6 @@ RULE_STREAM = 0x6E746B  # keeps the rule's noise apart from a picture's that was
 
 # A pixel's noise level counts as no less than this share of the median: weights, one over variances, bound the step.
 LEAST_LEVEL = 0.1
-
-# Smallest magnitude of an image that is not zero: its squares must stay in the range of the type.
-SMALLEST = {"float32": 1e-18, "float64": 1e-150}
 
 
 @dataclass(frozen=True)
@@ -427,14 +424,7 @@ def _as_stack(image: Any, channel_axis: int | None, dtype: np.dtype[Any]) -> tup
     given = np.asarray(image).dtype
     single = given.kind == "f" and given.itemsize <= 4  # in either byte order
     kept = np.dtype(np.float32 if single else np.float64)
-    largest, limit = float(np.abs(array).max()), LARGEST[dtype.name]
-    if largest > limit:
-        raise ValueError(f"image must have magnitudes up to {limit:g} for dtype {dtype.name}, got {largest:g}")
-    if 0 < largest < SMALLEST[dtype.name]:
-        raise ValueError(
-            f"image must have magnitudes of {SMALLEST[dtype.name]:g} or more for dtype {dtype.name}, got at most "
-            f"{largest:g}: give it in larger units"
-        )
+    require_magnitude("image", float(np.abs(array).max()), dtype)
     if channel_axis is None:
         if array.ndim != 2:
             raise ValueError(f"image must have 2 dimensions when channel_axis is None, got shape {array.shape}")
@@ -455,4 +445,4 @@ def _steps(steps: Any, passes: int) -> list[int]:
     numbers = [steps] * passes if np.ndim(steps) == 0 else list(steps)
     if len(numbers) != passes:
         raise ValueError(f"steps must be one integer or {passes}, one for each pass, got {len(numbers)}")
-    return [_check.at_least("steps", number, 0) for number in numbers]
+    return [_check.steps("steps", number) for number in numbers]

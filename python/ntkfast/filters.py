@@ -12,6 +12,7 @@ Source: Tachella, Tang, Davies, CVPR 2021, equation for "twicing"; Jacot et al.,
 from __future__ import annotations
 
 import warnings
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,10 +20,18 @@ from typing import Any
 import numpy as np
 from scipy.sparse.linalg import LinearOperator
 
-from . import _check
+from . import _check, _cuda, _engine
 from ._arrays import Arrays, namespace
-from .kernel import as_columns, filter_arrays
-from .spectral import BlockLanczos, Filter, Solution, gradient_descent_filter, gradient_flow_filter, ridge_filter
+from .kernel import as_columns, filter_arrays, require_operator
+from .spectral import (
+    BlockLanczos,
+    Filter,
+    Solution,
+    gradient_descent_filter,
+    gradient_flow_filter,
+    lanczos_bytes,
+    ridge_filter,
+)
 
 __all__ = ["FilterInfo", "gradient_descent", "gradient_flow", "ridge"]
 
@@ -35,6 +44,9 @@ TOLERANCE = {"float32": 1e-5, "float64": 1e-9}
 # square.
 TOP_RESIDUAL = 1e-3
 MAX_PRODUCTS = 300
+
+# Products that filters usually take, 15 to 30: for so many there must be memory before any work.
+USUAL_PRODUCTS = 30
 
 
 @dataclass(frozen=True)
@@ -83,7 +95,7 @@ def gradient_descent(
         The target, usually the noisy image less its mean.  For a kernel on a GPU it may be CuPy's or PyTorch's, on the
         same GPU: the filter then stays there, and so does the result.
     steps : int or sequence of int
-        Number of steps t >= 0; a sequence gives the whole path for the price of its longest.
+        Number of steps t, 0 to 2**53; a sequence gives the whole path for the price of its longest.
     learning_rate : float, optional
         eta > 0, in units of one over the kernel's; default 1/lambda_max.
     method : {"lanczos", "iteration"}
@@ -91,7 +103,8 @@ def gradient_descent(
     tolerance : float, optional
         Relative error bound at which Lanczos stops; default 1e-5 (float32) or 1e-9 (float64).
     max_products : int
-        Bound on the products of Lanczos; a RuntimeWarning says if the tolerance was not reached.
+        Bound on the products of Lanczos, which keeps as many vectors for each column of y, or as many as there is
+        memory for; a RuntimeWarning says if the tolerance was not reached.
     full_output : bool
         Also return a :class:`FilterInfo`.
 
@@ -102,12 +115,15 @@ def gradient_descent(
 
     Raises
     ------
-    ValueError
-        If an argument is out of range, or learning_rate >= 2/lambda_max, where the iteration diverges.
+    TypeError, ValueError
+        If an argument is of the wrong kind or out of range, or learning_rate >= 2/lambda_max, where the iteration
+        diverges.
+    MemoryError
+        Before any work, if the vectors of 30 products, or of max_products if that is less, do not fit; the message has
+        the bytes and the option that would.
     """
-    times, single = _check.one_or_more("steps", steps, _check.integer)
-    if min(times) < 0:
-        raise ValueError(f"steps must be >= 0, got {min(times)}")
+    require_operator("K", K)
+    times, single = _check.one_or_more("steps", steps, _check.steps)
     if method not in METHODS:
         raise ValueError(f"method must be one of {METHODS}, got {method!r}")
     eta = None if learning_rate is None else _check.positive("learning_rate", learning_rate)
@@ -206,6 +222,7 @@ def _apply(
     max_products: int,
     full_output: bool,
 ) -> Any:
+    require_operator("K", K)
     columns, shape = as_columns(K, "y", y)
     settings = Settings(_tolerance(K, tolerance), _check.at_least("max_products", max_products, 1))
     z, info = _filtered(K, columns, lambda *_: filters, settings, with_lambda_max=False)
@@ -246,6 +263,8 @@ def run_lanczos(
     arrays = filter_arrays(K, own)
     known = getattr(K, "lambda_max", None)
     probe = with_lambda_max and known is None
+    count = len(filters(0.0, None))
+    most = _products_that_fit(K, arrays, n, n + probe, count, settings.max_products)
     start = arrays.asarray(y, dtype)
     if probe:
         # One random direction beside y, at the cost of one more column: y alone may be orthogonal to the top
@@ -254,14 +273,12 @@ def run_lanczos(
         start = arrays.concatenate([start, arrays.asarray(scale * random_direction(y.shape[0]), dtype)], axis=1)
     lanczos = BlockLanczos(lambda v: arrays.asarray(K.matmat(v[0]), dtype)[None], start[None], arrays)
     if lanczos.exhausted:  # y is zero
-        return own.zeros((len(filters(0.0, None)), *y.shape), dtype), FilterInfo(
-            0, 0.0, float("nan") if known is None else known
-        )
+        return own.zeros((count, *y.shape), dtype), FilterInfo(0, 0.0, float("nan") if known is None else known)
 
     due = 0
     while True:
         lanczos.step()
-        if lanczos.products < min(due, settings.max_products) and not lanczos.exhausted:
+        if lanczos.products < min(due, most) and not lanczos.exhausted:
             continue
         # Every step at first; later the eigenproblems would take longer than the products.
         due = lanczos.products + 1 + lanczos.products // 16
@@ -270,12 +287,13 @@ def run_lanczos(
         wanted = filters(0.0 if top is None else top, solution)
         error = solution.of_columns(n).error(wanted)
         found = not probe or solution.top_residual() <= TOP_RESIDUAL
-        if (found and error <= settings.tolerance) or lanczos.products >= settings.max_products or lanczos.exhausted:
+        if (found and error <= settings.tolerance) or lanczos.products >= most or lanczos.exhausted:
             break
     if not lanczos.exhausted and not (found and error <= settings.tolerance):
+        more = "raise max_products" if most == settings.max_products else "there is no memory for more"
         warnings.warn(
             f"error bound {error:.1e} after {lanczos.products} products is above tolerance {settings.tolerance:.1e}: "
-            "raise max_products",
+            f"{more}",
             RuntimeWarning,
             stacklevel=5,
         )
@@ -284,6 +302,31 @@ def run_lanczos(
     info = FilterInfo(lanczos.products, error, float("nan") if top is None else top)
     result = lanczos.assemble(solution, wanted, n)[:, 0]
     return _as(own, arrays, result), info
+
+
+def _products_that_fit(
+    K: LinearOperator, arrays: Arrays, columns: int, with_probe: int, filters: int, max_products: int
+) -> int:
+    """Products, up to ``max_products``, whose vectors fit where ``arrays`` are; refuses less than the usual number."""
+    d, dtype = K.shape[0], np.dtype(K.dtype)
+    beside = getattr(K, "working_bytes", lambda columns: 0)
+    product = beside(1) if getattr(K, "_card", None) == arrays.device else 0
+
+    def needed(products: int) -> int:
+        return product + lanczos_bytes(d, with_probe, products, filters * columns, dtype.itemsize)
+
+    if arrays.device is None:
+        free, where = _engine.available_memory(), ""
+    else:
+        free, where = _cuda.available_memory(arrays.device) + arrays.reusable(), f" on cuda:{arrays.device}"
+    most = min(max_products, d + 1)  # each adds a dimension at least
+    fit = bisect_right(range(1, most + 1), free, key=needed)
+    if fit < min(most, USUAL_PRODUCTS):
+        least = min(most, USUAL_PRODUCTS)
+        hint = f"max_products={fit} would fit" if fit else "filter fewer columns of y at a time, or a smaller image"
+        what = f"a filter's vectors of {least} products with {with_probe} column{'s' * (with_probe != 1)}"
+        _engine.require_memory(what, needed(least), hint, available=free, where=where)
+    return max_products if fit == most else fit
 
 
 def random_direction(d: int) -> np.ndarray:

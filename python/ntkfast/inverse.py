@@ -32,7 +32,7 @@ from .filters import (
     run_lanczos,
     stable_learning_rate,
 )
-from .kernel import NTK, as_image
+from .kernel import NTK, as_image, without_mean
 from .network import Network, as_network, autoencoder, vanilla_cnn
 from .operators import ImageOperator, as_image_shape
 from .spectral import Filter, Solution, landweber_filter
@@ -205,9 +205,7 @@ def restore(
     image_shape = _image_shape(operator, shape, picture)
     level = 0.0 if sigma is None else _check.not_negative("sigma", sigma)
     net = default_network(operator) if network is None else as_network(network)
-    times, single = (None, True) if steps is None else _check.one_or_more("steps", steps, _check.integer)
-    if times is not None:
-        _check.not_negative("steps", min(times))
+    times, single = (None, True) if steps is None else _check.one_or_more("steps", steps, _check.steps)
     passes = 1 + _check.at_least("refine", refine, 0)
     _check.choice("method", method, METHODS)
     report = _Report(progress, passes)
@@ -504,8 +502,8 @@ def _iterate(misfit: _Misfit, y: np.ndarray, plan: _Plan) -> _Descent:
 def _kernel(network: Network, picture: np.ndarray, **options: Any) -> NTK:
     """Theta of a picture (H, W, C) less its mean, mirrored below and to the right where the network needs it."""
     missing = [-n % network.multiple for n in picture.shape[:2]]
-    centred = picture - picture.mean(axis=(0, 1))
-    return NTK(network, np.pad(centred, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="symmetric"), **options)
+    padding = ((0, missing[0]), (0, missing[1]), (0, 0))
+    return NTK(network, np.pad(without_mean(picture), padding, mode="symmetric"), **options)
 
 
 def _operator(A: Any) -> LinearOperator:

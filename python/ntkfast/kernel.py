@@ -27,8 +27,43 @@ AUTO_SHARE = 0.25
 # Right-hand sides that go through one sweep; more than these and the accumulators leave the cache.
 COLUMNS_PER_SWEEP = 64
 
-# Largest magnitude of an image: its squares, times the gain of a network, must stay in the range of the type.
+# Largest magnitude of an image, and smallest of one that is not zero: its squares, times the gain of a network, must
+# stay in the range of the type.
 LARGEST = {"float32": 1e15, "float64": 1e120}
+SMALLEST = {"float32": 1e-18, "float64": 1e-150}
+
+# The same of a right-hand side: its norm must stay in the range of the type, and the square of that in double.
+LARGEST_VECTOR = {"float32": 1e30, "float64": 1e120}
+SMALLEST_VECTOR = {"float32": 1e-30, "float64": 1e-120}
+
+# A product that takes no more does not ask for the free memory: reading that takes some 0.2 ms, as long as the product.
+UNCHECKED_BYTES = 2**22
+
+# Numbers in double precision that a product in the Fourier domain takes for each number of V.
+FOURIER_NUMBERS = 8
+
+# Of an image less its mean, what is below this share of the image is the mean's rounding.
+ROUNDING = 1e-14
+
+
+class Lock:
+    """A lock that raises where its holder asks for it once more, in place of waiting for itself for ever."""
+
+    def __init__(self) -> None:
+        self._lock, self._holder = threading.Lock(), 0
+
+    def __enter__(self) -> None:
+        if self._holder == threading.get_ident():
+            raise RuntimeError(
+                "progress must not multiply with the operator that calls it while it computes what it keeps: "
+                "make another operator, or storage='stream'"
+            )
+        self._lock.acquire()
+        self._holder = threading.get_ident()
+
+    def __exit__(self, *exception: object) -> None:
+        self._holder = 0
+        self._lock.release()
 
 
 class PixelOperator(LinearOperator):  # type: ignore[misc]
@@ -115,7 +150,7 @@ class NTK(PixelOperator):
         the same kind.  They are computed on the caller's current stream, and are there when the call returns.
     dtype : {"float32", "float64"}
         Type of the engine's arithmetic and of all results.  float32 is exact to 1e-6 of the largest entry on natural
-        images, and to 1e-5 on the hardest of the tests (docs/math.md, "Accuracy, measured").
+        images, and to 1e-5 on most of the tests' hard ones (docs/math.md, "Accuracy, measured").
     storage : {"auto", "stream", "coarse", "dense"}
         "stream" computes each entry anew in each product and keeps O(d) numbers, and with several resolutions a few
         bands of displacements of the coarser ones; "coarse" keeps all coarse fields that the finest resolution reads,
@@ -128,14 +163,15 @@ class NTK(PixelOperator):
         Threads on the CPU; by default all cores, or OMP_NUM_THREADS.
     progress : callable, optional
         Called with the fraction done, 0 to 1, at most every 50 ms during a product.  An exception it raises stops the
-        product and is passed on.
+        product and is passed on.  It must not multiply with this operator while that computes what it keeps.
 
     Raises
     ------
     TypeError, ValueError
         If an argument is of the wrong kind or out of range; the message names it.
     MemoryError
-        Before any work, if the problem will not fit; the message names the bytes and the option that would.
+        Before any work, if the problem will not fit; the message names the bytes and the option that would.  The same
+        of each product; it takes fewer columns at a time before it is refused.
     RuntimeError
         If device is "cuda" and there is no card, or no CUDA in this build: with what is missing.
 
@@ -179,7 +215,8 @@ class NTK(PixelOperator):
         self.threads = _engine.threads(threads)
         self.lambda_max: float | None = None  # largest eigenvalue, once a filter has found it
         self._progress = progress
-        self._lock = threading.Lock()
+        self._lock = Lock()
+        self._product_parts: dict[int, dict[str, int]] = {}  # by columns: estimates of small products take as long
         d = pixels.shape[0] * pixels.shape[1]
         super().__init__(real, (d, d))
 
@@ -187,8 +224,7 @@ class NTK(PixelOperator):
         bytes_needed = self.memory_estimate()
         if self._card is not None:
             self._require_host_fields()
-        smaller = "use a smaller image" if self._card is None else "use a smaller image, or device='cpu'"
-        self._require_memory("the engine's fields and one product", bytes_needed["stream"], smaller)
+        self._require_memory("the engine's fields and one product", bytes_needed["stream"], self._smaller())
         self.storage = self._choose_storage(_check.choice("storage", storage, STORAGES), bytes_needed)
         self._engine = self._make_engine(pixels[None], self._card)
         self._image = None if self._card is None else pixels[None]  # for _cpu_engine
@@ -208,6 +244,9 @@ class NTK(PixelOperator):
         """Refuse what will not fit where the engine is."""
         where = "" if self._card is None else f" on {self.device}"
         _engine.require_memory(what, needed, hint, available=self._available_memory(), where=where)
+
+    def _smaller(self) -> str:
+        return "use a smaller image" if self._card is None else "use a smaller image, or device='cpu'"
 
     def _require_host_fields(self) -> None:
         """Refuse what will not fit on the host, where the fields of a card's engine are computed, in double."""
@@ -269,17 +308,58 @@ class NTK(PixelOperator):
 
     def _matmat(self, V: np.ndarray) -> np.ndarray:
         """Theta V for V of shape (d, n), any real dtype; result (d, n) of the operator's dtype."""
-        if np.iscomplexobj(V):
-            raise TypeError(f"the kernel applies to real vectors, got dtype {V.dtype}")
-        if self.storage == "fourier":
-            return self._filter(V)
+        _check.real_vectors("the kernel", V.dtype)
+        at_once = self._columns_at_once(V.shape[1], results_there=self._card is None)
         self._keep()
         out = np.empty(V.shape, dtype=self.dtype)
-        for start in range(0, V.shape[1], COLUMNS_PER_SWEEP):
-            part = slice(start, start + COLUMNS_PER_SWEEP)
-            v = np.ascontiguousarray(V[:, part], dtype=self.dtype)
-            out[:, part] = self._engine.product(v[:, :, None], self._progress)[:, :, 0]
+        for start in range(0, V.shape[1], at_once):
+            part = slice(start, start + at_once)
+            if self.storage == "fourier":
+                out[:, part] = self._filter(V[:, part])
+            else:
+                v = np.ascontiguousarray(V[:, part], dtype=self.dtype)
+                out[:, part] = self._engine.product(v[:, :, None], self._progress)[:, :, 0]
         return out
+
+    def working_bytes(self, columns: int) -> int:
+        """Bytes that a product of so many columns takes beside its input and result, and beside what is held already.
+
+        At the first product, with what the storage keeps from then on.
+        """
+        if self.storage == "fourier":
+            kept = 0 if self._spectrum is not None else fourier_bytes(self.network, self.image_shape)
+            return kept + 8 * FOURIER_NUMBERS * columns * int(self.shape[0])
+        if columns not in self._product_parts:
+            self._product_parts[columns] = self._parts(self.device, columns, self.dtype)
+        parts = self._product_parts[columns]
+        if self._engine.stored or self._engine.coarse_kept:
+            return parts["product"]
+        bands = parts["coarse" if self.storage == "coarse" else "bands"]
+        return parts["product"] + bands + (parts["store"] if self.storage == "dense" else 0)
+
+    def _columns_at_once(self, count: int, *, results_there: bool) -> int:
+        """How many of ``count`` columns go through one sweep, fewer where memory is short; refuses what will not fit.
+
+        ``results_there``: whether all results lie in the memory of the engine.
+        """
+        column = int(self.shape[0]) * int(self.dtype.itemsize)
+        results = column * count * results_there
+
+        def needed(n: int) -> int:
+            return results + 2 * column * n + self.working_bytes(n)  # a part of V, and its result
+
+        at_once = max(1, min(count, COLUMNS_PER_SWEEP))
+        if needed(at_once) <= UNCHECKED_BYTES:
+            return at_once
+        free = self._available_memory()
+        while at_once > 1 and needed(at_once) > free:
+            at_once //= 2
+        fit = (free - needed(1) + results) // column
+        hint = f"{fit} columns would fit" if results_there and 0 < fit < count else self._smaller()
+        if self.storage == "dense" and not self._engine.stored:
+            hint = "use storage='stream'"
+        self._require_memory(f"a product with {count} column{'s' * (count != 1)}", needed(at_once), hint)
+        return at_once
 
     def _on_card(self, arrays: Arrays, V: Any) -> Any:
         """Theta V for V (d,) or (d, n) in the memory of a GPU: an array of the same kind there."""
@@ -290,11 +370,12 @@ class NTK(PixelOperator):
             )
         if arrays.kind(V) == "c":
             raise TypeError(f"the kernel applies to real vectors, got dtype {V.dtype}")
+        columns, results = V.reshape(V.shape[0], -1), []
+        at_once = self._columns_at_once(columns.shape[1], results_there=True)
         self._keep()
         with arrays.current():
-            columns, results = V.reshape(V.shape[0], -1), []
-            for start in range(0, columns.shape[1], COLUMNS_PER_SWEEP):
-                v = arrays.asarray(columns[:, start : start + COLUMNS_PER_SWEEP], self.dtype)
+            for start in range(0, columns.shape[1], at_once):
+                v = arrays.asarray(columns[:, start : start + at_once], self.dtype)
                 results.append(_cuda.product(self._engine, arrays, v, self._progress))
             if not results:  # no columns
                 return arrays.zeros(V.shape, self.dtype)
@@ -414,6 +495,18 @@ class NTK(PixelOperator):
             self._require_memory("the dense matrix", needed, hint)
         return np.asarray(self._engine.dense(self._progress)[0])
 
+    def __copy__(self) -> NTK:
+        """The same engine, which no product changes, and what it keeps; lambda_max is the copy's own."""
+        made = type(self).__new__(type(self))
+        made.__dict__.update(self.__dict__)
+        return made
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> NTK:
+        return self.__copy__()
+
+    def __getstate__(self) -> Any:
+        raise TypeError("an NTK cannot be pickled: pickle the network and the image, and make NTK(network, image) anew")
+
     def __repr__(self) -> str:
         height, width = self.image_shape
         return (
@@ -439,10 +532,10 @@ def fourier_bytes(network: Network, shape: tuple[int, int]) -> int:
 def as_image(name: str, value: Any, channel_axis: int | None, dtype: np.dtype[Any]) -> np.ndarray:
     """``value`` as float64 of shape (H, W, C)."""
     array = _check.real_array(name, value)
+    axis = _check.integer("channel_axis", -1 if channel_axis is None else channel_axis)
     if array.ndim == 2:
         array = array[:, :, None]
     elif array.ndim == 3:
-        axis = _check.integer("channel_axis", -1 if channel_axis is None else channel_axis)
         if not -3 <= axis < 3:
             raise ValueError(f"channel_axis must lie between -3 and 2, got {axis}")
         array = np.moveaxis(array, axis, -1)
@@ -450,15 +543,36 @@ def as_image(name: str, value: Any, channel_axis: int | None, dtype: np.dtype[An
         raise ValueError(
             f"{name} must have shape (H, W) or, with a channel axis, 3 dimensions, got shape {array.shape}"
         )
-    largest, limit = float(np.abs(array).max()), LARGEST[dtype.name]
-    if largest > limit:
-        raise ValueError(f"{name} must have magnitudes up to {limit:g} for dtype {dtype.name}, got {largest:g}")
+    require_magnitude(name, float(np.abs(array).max()), dtype)
     return array.astype(np.float64)
+
+
+def require_magnitude(name: str, largest: float, dtype: np.dtype[Any], *, vector: bool = False) -> None:
+    """Refuse an image, or a right-hand side, whose squares leave the range of the type."""
+    largest_of, smallest_of = (LARGEST_VECTOR, SMALLEST_VECTOR) if vector else (LARGEST, SMALLEST)
+    most, least = largest_of[dtype.name], smallest_of[dtype.name]
+    if largest > most:
+        raise ValueError(f"{name} must have magnitudes up to {most:g} for dtype {dtype.name}, got {largest:g}")
+    if 0 < largest < least:
+        raise ValueError(
+            f"{name} must have magnitudes of {least:g} or more for dtype {dtype.name}, got at most {largest:g}: "
+            "give it in larger units"
+        )
+
+
+def without_mean(images: np.ndarray) -> np.ndarray:
+    """Images (..., H, W, C) less the mean of each channel; zeros where nothing but the mean's rounding is left."""
+    centred = images - images.mean(axis=(-3, -2), keepdims=True)
+    flat = np.abs(centred).max(axis=(-3, -2), keepdims=True) <= ROUNDING * np.abs(images).max()
+    return np.where(flat, 0.0, centred)
 
 
 def as_pixels(name: str, indices: Any, d: int) -> np.ndarray:
     """Indices of pixels as int64 of shape (m,), or an error naming the argument."""
-    pixels = np.asarray(indices)
+    try:
+        pixels = np.asarray(indices)
+    except ValueError as error:  # rows of unequal length
+        raise TypeError(f"{name} must be a 1-D sequence of integers, got {indices!r}") from error
     if pixels.ndim != 1 or (pixels.size and pixels.dtype.kind not in "iu"):
         raise TypeError(f"{name} must be a 1-D sequence of integers, got {indices!r}")
     if pixels.size and (pixels.min() < 0 or pixels.max() >= d):
@@ -483,6 +597,19 @@ def require_device(operator: LinearOperator, arrays: Arrays, name: str) -> None:
         f"{name} is on {there}, but the operator is on cuda:{card}: make it with NTK(..., device={there!r}), "
         f"or move the array to cuda:{card}"
     )
+
+
+def require_operator(name: str, operator: Any) -> None:
+    """Refuse what no filter can work with."""
+    if not isinstance(operator, LinearOperator):
+        raise TypeError(
+            f"{name} must be a LinearOperator, such as an NTK, got {type(operator).__name__}: "
+            "scipy.sparse.linalg.aslinearoperator makes one of a matrix"
+        )
+    if operator.shape[0] != operator.shape[1]:
+        raise ValueError(f"{name} must be square, got shape {operator.shape}")
+    if operator.dtype not in (np.float32, np.float64):
+        raise TypeError(f"{name} must be of dtype float32 or float64, got {operator.dtype}")
 
 
 def filter_arrays(operator: LinearOperator, arrays: Arrays) -> Arrays:
@@ -512,6 +639,8 @@ def as_columns(operator: LinearOperator, name: str, value: Any) -> tuple[Any, tu
     """``value`` as (d, n) and its own shape, where it is shaped as vectors over pixels or as an image."""
     arrays = namespace(value)
     array = _check.real_array(name, value) if arrays is NUMPY else _array_on_card(operator, arrays, name, value)
+    if arrays.kind(array) == "f":  # integers are in the range of either type
+        require_magnitude(name, arrays.largest(array), operator.dtype, vector=True)
     d, shape = operator.shape[0], tuple(array.shape)
     image_shape = getattr(operator, "image_shape", None)
     if len(shape) in (1, 2) and shape[0] == d:

@@ -240,8 +240,7 @@ class LowRank(PixelOperator):
 
     def _matmat(self, V: np.ndarray) -> np.ndarray:
         """Theta~ V for V of shape (d, n), any real dtype; result (d, n) of the operator's dtype."""
-        if np.iscomplexobj(V):
-            raise TypeError(f"the kernel applies to real vectors, got dtype {V.dtype}")
+        _check.real_vectors("the kernel", V.dtype)
         return np.asarray(self.spectral_filter([lambda x: x], V)[0])
 
     def _host(self, array: Any) -> Any:

@@ -64,8 +64,7 @@ class ImageOperator(LinearOperator):  # type: ignore[misc]
 
     @staticmethod
     def _apply(linear: Map, V: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-        if np.iscomplexobj(V):
-            raise TypeError(f"the operator applies to real vectors, got dtype {V.dtype}")
+        _check.real_vectors("the operator", V.dtype)
         columns = V.shape[1]
         return linear(V.astype(np.float64).reshape(*shape, columns)).reshape(-1, columns)
 

@@ -25,6 +25,7 @@ __all__ = [
     "Filter",
     "gradient_descent_filter",
     "gradient_flow_filter",
+    "lanczos_bytes",
     "landweber_filter",
     "ridge_filter",
 ]
@@ -34,6 +35,12 @@ Function = Callable[[np.ndarray], np.ndarray]
 Product = Callable[[Any], Any]
 
 BLOCKS_PER_SLAB = 8
+
+# Beside the basis: blocks of a slab that is copied to take one more, and the vectors of a step; copies of the results
+# while they are assembled; matrices of the projected problem's size, with LAPACK's.
+WORK_BLOCKS = BLOCKS_PER_SLAB + 6
+RESULT_COPIES = 3
+SMALL_MATRICES = 6
 
 # Below it eta x loses digits by underflow.
 TINY = 1e-290
@@ -105,9 +112,18 @@ def gradient_flow_filter(t: float) -> Filter:
     s = t * np.concatenate([[0.0], np.geomspace(1e-8, 1.0, 80)])
 
     def decay(time: float) -> Function:
-        return lambda x: np.exp(-time * x)
+        return lambda x: np.asarray(np.exp(_exponent(time, x)))
 
-    return Filter(lambda x: -np.expm1(-t * x), tuple(decay(float(time)) for time in s), tuple(_trapezoid(s)))
+    def value(x: np.ndarray) -> np.ndarray:
+        return np.asarray(-np.expm1(_exponent(t, x)))
+
+    return Filter(value, tuple(decay(float(time)) for time in s), tuple(_trapezoid(s)))
+
+
+def _exponent(time: float, x: np.ndarray) -> np.ndarray:
+    """-time x, which may be -inf: the exponential is then 0."""
+    with np.errstate(over="ignore"):
+        return np.asarray(-time * x)
 
 
 def ridge_filter(noise_var: float) -> Filter:
@@ -126,6 +142,12 @@ def _trapezoid(nodes: np.ndarray) -> np.ndarray:
     """Weights of the trapezoidal rule on increasing nodes."""
     gaps = np.diff(nodes)
     return np.asarray((np.append(gaps, 0.0) + np.insert(gaps, 0, 0.0)) / 2)
+
+
+def lanczos_bytes(d: int, n: int, products: int, results: int, itemsize: int) -> int:
+    """Bytes that a run of ``products`` with n columns takes at the most, and ``results`` vectors assembled from it."""
+    vectors = (products + 1 + WORK_BLOCKS) * n + RESULT_COPIES * results
+    return itemsize * d * vectors + 8 * SMALL_MATRICES * (products * n) ** 2
 
 
 class BlockLanczos:

@@ -25,7 +25,7 @@ from scipy.sparse.linalg import LinearOperator
 from . import _cuda, _engine
 from ._arrays import NUMPY, cupy_arrays
 from .filters import gradient_descent
-from .kernel import NTK
+from .kernel import NTK, without_mean
 from .lowrank import nystrom
 from .network import Network
 from .spectral import BlockLanczos, gradient_descent_filter
@@ -244,8 +244,8 @@ class WholeFilter(ImageFilter):
     @cached_property
     def _operators(self) -> list[Any]:
         s = self._setting
-        images, _ = _centred(self._guide, None)
         device = "cpu" if s.card is None else f"cuda:{s.card}"
+        images = [without_mean(image) for image in self._guide]
         return [NTK(s.network, image, device=device, dtype=s.dtype, threads=s.threads) for image in images]
 
     def _largest_trace(self) -> float:

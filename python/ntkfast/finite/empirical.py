@@ -109,8 +109,7 @@ class EmpiricalNTK(LinearOperator):  # type: ignore[misc]
         return pullback
 
     def _matmat(self, V: np.ndarray) -> np.ndarray:
-        if np.iscomplexobj(V):
-            raise TypeError(f"the operator applies to real vectors, got dtype {V.dtype}")
+        _check.real_vectors("the operator", V.dtype)
         out = np.zeros(V.shape, self.dtype)
         if not self._weights:
             return out
