@@ -340,6 +340,53 @@ class TestVerdicts:
                     r.values[method] *= -1
         assert comparison.claims(all_records)[4].verdict == "does not hold"
 
+    def test_remarks_come_with_the_figures_that_they_explain(self) -> None:
+        """All of these figures are equal but those named: the remarks follow them."""
+
+        def remarks(**changed: float) -> list[str]:
+            found = records("a", **{"gd": 20.0, "adam": 21.0, "exact": 20.0} | changed)
+            for r in found[1:]:
+                r.settings.update(most_steps=300, any_time_steps=100_000)
+                r.values.update({f"{method}_steps": 300 if method == "gd" else 7 for method in ("gd", "adam", "exact")})
+                if r.settings["input"] == "image":
+                    r.values.update({"gd": 20.5, "refined": 20.5, "refined_steps": 300} | changed)
+            return [claim.remark for claim in comparison.claims(found)]
+
+        image, adam_, _, refining, _ = remarks(**{ANY_TIME: 20.5})
+        assert "With the U-Net noise is the better input for the exact kernel too, by 0.00 dB" in image
+        assert "exact kernel at any t gives 20.50 dB, no more than Adam" in adam_
+        assert "last allowed in Adam 0 of 1, gradient descent 1 of 1" in adam_
+        assert comparison.OTHER not in adam_
+        assert refining == ""
+        adam_ = remarks(**{ANY_TIME: 22.0})[1]
+        assert "22.00 dB, more than Adam, whose lead over gradient descent is one of few steps" in adam_
+        adam_ = remarks(**{ANY_TIME: 22.0}, gd=21.5)[1]
+        assert "22.00 dB, more than both" in adam_
+        assert comparison.OTHER in adam_
+        refining = remarks(**{ANY_TIME: 22.0}, refined=19.0)[3]
+        assert (
+            "autoencoder: the best step is the last allowed in NTK, exact 0 of 1, NTK, exact, refined 1 of 1"
+            in refining
+        )
+
+    def test_trained_networks_may_differ_from_the_exact_kernel_in_the_better_input(self) -> None:
+        found = records("a", gd=20.0)
+        for r in found[1:]:
+            r.values[ANY_TIME] = 23.0 if r.settings["input"] == "image" else 22.0
+        remark = comparison.claims(found)[0].remark
+        assert "With the vanilla CNN the exact kernel has the order claimed, by 1.00 dB" in remark
+
+    def test_best_steps_at_the_last_one_are_named(self) -> None:
+        found = records("a", seeds=2)
+        for r in found[1:]:
+            case = {"side": 8, "reduction": 4, "landmarks": 0.1, "width": 8, "most_steps": 300, "any_time_steps": 999}
+            r.settings.update(case)
+            late = (r.settings["network"], r.settings["input"], r.settings["seed"]) == ("unet", "noise", 1)
+            r.values.update(gd_steps=300 if late else 299, exact_any_time_steps=300)
+        text = comparison.text(found)
+        assert "might be better, in gradient descent, U-Net, iid noise (1 of 2).\n" in text
+        assert "0.003/c for the effective weights, or half of it in the U-Net" in text
+
     @pytest.mark.parametrize("experiment", EXPERIMENTS)
     def test_nothing_run_is_no_verdict(self, experiment: Experiment) -> None:
         found = experiment.claims([])

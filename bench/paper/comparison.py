@@ -35,7 +35,6 @@ PEERS = {"noisy": "noisy image", "nlm": "non-local means", "bm3d": "CBM3D"}
 COLOURS = {"gd": BLUE, "exact": GREEN, REFINED: GREEN, "nystrom": PURPLE, "adam": ORANGE}
 
 POINTS = 61  # recorded steps of a training, and steps of a closed form
-ANY_TIME_STEPS = 100_000
 EIGENVALUE_TOLERANCE = 0.01
 LEVEL = 128.0  # what the peers see as the mean of the picture, whose values are 0 to 255
 SHOWN = "astronaut"
@@ -68,7 +67,7 @@ def units(scale: Scale) -> list[Unit]:
     bm3d = sizes.peers and (methods.BM3D_ENVIRONMENT / "requirements.json").exists()
     names = list(pictures.TEST)[: sizes.pictures]
     found = [Unit(f"{name}/peers", {"picture": name, "bm3d": bm3d, **part}) for name in names]
-    settings = {"most_steps": sizes.most_steps, "points": POINTS, "any_time_steps": ANY_TIME_STEPS}
+    settings = {"most_steps": sizes.most_steps, "points": POINTS, "any_time_steps": sizes.any_time_steps}
     settings |= {"landmarks": sizes.landmarks, "channels": architectures.NOISE_CHANNELS, **part}
     for seed in range(sizes.seeds):
         for name in names:
@@ -491,8 +490,8 @@ def text(records: list[Record]) -> str:
         "and the exact and the Nystrom kernel are those of the same draw. Nystrom landmarks are drawn at random. "
         "Gradient descent has a learning rate of one over the largest eigenvalue of the exact kernel, or of the "
         "network's own at the start if that is larger. **The best time is told by the clean picture, in all rows "
-        f"alike**, and lies among the steps that were taken in training; *{MORE[ANY_TIME]}* looks on, up to "
-        f"{ANY_TIME_STEPS} steps. *{MORE[REFINED]}* builds the exact kernel again from the first result and filters "
+        f"alike**, and lies among the steps that were taken in training; *{MORE[ANY_TIME]}* looks on, much further. "
+        f"*{MORE[REFINED]}* builds the exact kernel again from the first result and filters "
         f"the noisy image anew. Adam (0.9, 0.999) takes steps of {architectures.adam_steps(architectures.ADAM_RATE)}. "
         "Outputs are less what they were at the start.\n\n"
         f"{architectures.DESCRIPTION}"
@@ -505,8 +504,8 @@ def text(records: list[Record]) -> str:
     seeds = len({record.settings["seed"] for record in records if "network" in record.settings})
     sizes = (
         f"{len(names)} pictures ({', '.join(names)}) of {case['side']} x {case['side']} pixels, reduction "
-        f"{case['reduction']}; at most {case['most_steps']} steps; Nystrom with {case['landmarks']:.0%} of the "
-        f"pixels; {seeds} seed{'s' if seeds > 1 else ''}; widths "
+        f"{case['reduction']}; at most {case['most_steps']} steps, at any t {case['any_time_steps']}; "
+        f"Nystrom with {case['landmarks']:.0%} of the pixels; {seeds} seed{'s' if seeds > 1 else ''}; widths "
         + ", ".join(f"{LABELS[network]} {width}" for network, width in widths.items())
         + "."
     )
