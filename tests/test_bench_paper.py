@@ -30,17 +30,17 @@ from ntkfast.reference import kernel_matrix
 
 torch = pytest.importorskip("torch")
 
-OURS = (follow.EXPERIMENT, weights.EXPERIMENT)
 TINY = SCALES["tiny"]
 NOWHERE = {"machines": [], "commits": [], "days": [], "seconds": 0.0, "units": 0}
 
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
-    """The command at the tiny scale, with its folder."""
+    """The command at the tiny scale, all of it, with its folder; the documentation is in docs beside it."""
     folder = tmp_path_factory.mktemp("paper") / "tiny"
-    names = [experiment.name for experiment in OURS]
-    assert command.main(["--scale", "tiny", "--out", str(folder), "--only", *names]) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(command, "DOCS", folder.parent / "docs")
+        assert command.main(["--scale", "tiny", "--out", str(folder), "--docs"]) == 0
     return folder
 
 
@@ -74,7 +74,7 @@ def counting(calls, *, fails_at=None):
 def test_report_holds_every_claim_and_its_figures(tiny):
     text = " ".join((tiny / "report.md").read_text().split())  # prose is broken into lines
     parts = command.collect(registry.EXPERIMENTS, TINY, Store(tiny))
-    assert sum(len(part.claims) for part in parts) >= 9
+    assert [len(part.claims) for part in parts] == [4, 5, 4, 6, 5]
     for number, part in enumerate(parts, 1):
         for n, claim in enumerate(part.claims, 1):
             assert f"| {number}.{n} | {claim.statement} | **{claim.verdict}** |" in text
@@ -84,15 +84,34 @@ def test_report_holds_every_claim_and_its_figures(tiny):
         for picture in part.pictures:
             assert f"]({picture.name}.png)" in text
             assert (tiny / f"{picture.name}.png").read_bytes().startswith(b"\x89PNG")
-    for part in parts:
-        if part.experiment in OURS:
-            assert all(claim.checks for claim in part.claims)
-            assert {claim.figure for claim in part.claims} <= {picture.name for picture in part.pictures}
+        assert all(claim.checks for claim in part.claims)
+        assert {claim.figure for claim in part.claims} <= {picture.name for picture in part.pictures}
+    assert "incomplete" not in text
+
+
+def test_documentation_is_the_report_with_images_of_its_own(tiny):
+    docs, own = tiny.parent / "docs", (tiny / "report.md").read_text()
+    names = {path.name for path in tiny.glob("*.png")}
+    assert len(names) > 10
+    assert {path.name for path in (docs / "images" / "paper").iterdir()} == names
+    assert (docs / "paper.md").read_text() == own.replace("](", "](images/paper/").replace(
+        "](images/paper/https:", "](https:"
+    )
+
+
+@pytest.mark.parametrize("experiment", registry.EXPERIMENTS, ids=lambda e: e.name)
+def test_any_part_of_the_records_will_do(tiny, experiment):
+    kept = Store(tiny).records(experiment, experiment.units(TINY))
+    assert "|---" in experiment.text(kept)
+    for part in (kept[:1], kept[1:], kept[::2]):
+        assert len(experiment.claims(part)) == len(experiment.claims([]))
+        experiment.figures(part)
+        experiment.text(part)
 
 
 def test_second_run_computes_nothing(tiny, capsys, monkeypatch):
     before = (tiny / "results.json").read_bytes()
-    monkeypatch.setattr(registry, "EXPERIMENTS", OURS)
+    monkeypatch.setattr(report, "write", lambda *arguments: None)  # the same figures take as long again
     assert command.main(["--scale", "tiny", "--out", str(tiny)]) == 0
     assert "0 units computed, 0 failed" in capsys.readouterr().out
     assert (tiny / "results.json").read_bytes() == before
@@ -100,7 +119,7 @@ def test_second_run_computes_nothing(tiny, capsys, monkeypatch):
 
 def test_results_say_where_they_are_from(tiny):
     kept = json.loads((tiny / "results.json").read_text())
-    units = [(e, unit) for e in OURS for unit in e.units(TINY)]
+    units = [(e, unit) for e in registry.EXPERIMENTS for unit in e.units(TINY)]
     assert {e.key(unit) for e, unit in units} == set(kept["results"])
     for entry in kept["results"].values():
         assert entry["seconds"] > 0
@@ -139,7 +158,7 @@ def test_failed_unit_does_not_stop_the_others(tmp_path, monkeypatch, capsys):
     assert "RuntimeError: no luck" in capsys.readouterr().err
     text = (tmp_path / "report.md").read_text()
     assert "Of 3 units of work 2 have a result." in text
-    assert "**does not hold**" in text
+    assert "**does not hold (incomplete)**" in text
 
 
 def test_results_of_other_settings_or_versions_do_not_count(tmp_path):
@@ -161,6 +180,142 @@ def test_results_must_be_finite(tmp_path):
     with pytest.raises(ValueError, match="JSON"):
         Store(tmp_path).put(experiment, experiment.units(TINY)[0], Result({"x": float("nan")}), 1.0, "cpu")
     assert not (tmp_path / "results.json").exists()
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", "{}", '{"machines": {}, "results": {"a": {}}}', '{"machines": {}, "results": []}', "\0"]
+)
+def test_damaged_results_are_named_and_kept(tmp_path, monkeypatch, capsys, content):
+    path = tmp_path / "results.json"
+    path.write_text(content)
+    monkeypatch.setattr(registry, "EXPERIMENTS", (toy(counting([])),))
+    assert command.main(["--scale", "tiny", "--out", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert str(path) in error
+    assert "move it away" in error
+    assert path.read_text() == content
+
+
+def test_unit_with_damaged_arrays_is_computed_again(tmp_path):
+    calls = []
+    experiment, store = toy(counting(calls)), Store(tmp_path)
+    command.compute([experiment], TINY, store, "cpu")
+    files = sorted((tmp_path / "arrays").iterdir())
+    whole = files[0].read_bytes()
+    files[0].write_bytes(whole[: len(whole) // 2])
+    files[1].write_bytes(b"")
+    command.compute([experiment], TINY, store, "cpu")
+    assert calls == [0, 1, 2, 0, 1]
+    assert [len(record.load()["ramp"]) for record in store.records(experiment, experiment.units(TINY))] == [1, 2, 3]
+
+
+def test_two_runs_do_not_write_to_one_folder(tmp_path, monkeypatch, capsys):
+    calls = []
+    monkeypatch.setattr(registry, "EXPERIMENTS", (toy(counting(calls)),))
+    argv = ["--scale", "tiny", "--out", str(tmp_path)]
+    with Store(tmp_path).locked():
+        assert command.main(argv) == 2
+    assert not calls
+    assert f"another run is writing to {tmp_path}" in capsys.readouterr().err
+    assert command.main(argv) == 0
+
+
+def test_results_of_a_run_that_has_just_ended_are_seen(tmp_path):
+    experiment, late = toy(counting([])), Store(tmp_path)
+    command.compute([experiment], TINY, Store(tmp_path), "cpu")
+    with late.locked():
+        assert len(late.records(experiment, experiment.units(TINY))) == 3
+
+
+# --- The device ---------------------------------------------------------------------------------------------------
+
+
+def test_device_without_a_card_is_refused(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SystemExit) as error:
+        command.main(["--scale", "tiny", "--out", str(tmp_path), "--device", "cuda"])
+    assert error.value.code == 2
+    assert "PyTorch sees no card" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_device_reaches_the_units_and_their_results(tmp_path, monkeypatch):
+    def run(settings, tools):
+        return Result({"device": tools.device}, device="cpu" if settings["n"] == 1 else None)
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"a card ({device})")
+    monkeypatch.setattr(registry, "EXPERIMENTS", (toy(run),))
+    assert command.main(["--scale", "tiny", "--out", str(tmp_path), "--device", "cuda"]) == 0
+    kept = json.loads((tmp_path / "results.json").read_text())
+    assert {entry["values"]["device"] for entry in kept["results"].values()} == {"cuda"}
+    devices = [kept["machines"][entry["machine"]]["device"] for entry in kept["results"].values()]
+    assert devices == ["a card (cuda)", "cpu", "a card (cuda)"]
+
+
+@pytest.mark.parametrize("key", ["inputs/vanilla/noise", "table/chelsea/peers"])
+def test_what_runs_on_the_processor_says_so(key):
+    name, _, rest = key.partition("/")
+    experiment = next(e for e in registry.EXPERIMENTS if e.name == name)
+    small = dataclasses.replace(TINY, table=dataclasses.replace(TINY.table, side=8, pictures=9))
+    unit = next(unit for unit in experiment.units(small) if unit.key == rest)
+    assert experiment.run(unit.settings, Tools("cuda")).device == "cpu"
+
+
+# --- The documentation --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def docs(tmp_path, monkeypatch):
+    """The documentation's folder, with an experiment whose results are quickly there."""
+    monkeypatch.setattr(command, "DOCS", tmp_path / "docs")
+    monkeypatch.setattr(registry, "EXPERIMENTS", (toy(counting([])),))
+    return tmp_path / "docs"
+
+
+def argv_of(scale, tmp_path):
+    return ["--scale", scale, "--out", str(tmp_path / scale), "--docs"]
+
+
+@pytest.mark.parametrize(("scale", "kept"), [("tiny", False), ("small", False), ("medium", True), ("full", True)])
+def test_report_of_a_larger_scale_is_not_replaced(docs, tmp_path, capsys, scale, kept):
+    assert command.main(argv_of(scale, tmp_path)) == 0
+    before = (docs / "paper.md").read_text()
+    assert f"--scale {scale}" in before
+    if kept:
+        with pytest.raises(SystemExit):
+            command.main(argv_of("small", tmp_path))
+        assert f"larger scale {scale}" in capsys.readouterr().err
+        assert (docs / "paper.md").read_text() == before
+        assert not (tmp_path / "small").exists()
+    else:
+        assert command.main(argv_of("small", tmp_path)) == 0
+        assert "--scale small" in (docs / "paper.md").read_text()
+
+
+def test_figures_that_the_new_report_has_not_are_deleted(docs, tmp_path):
+    images = docs / "images" / "paper"
+    images.mkdir(parents=True)
+    (images / "old.png").write_bytes(b"")
+    (images / "notes.txt").write_text("")
+    assert command.main(argv_of("tiny", tmp_path)) == 0
+    assert [path.name for path in images.iterdir()] == ["notes.txt"]
+
+
+def test_incomplete_report_is_not_published(docs, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(registry, "EXPERIMENTS", (toy(counting([], fails_at=1)),))
+    assert command.main(argv_of("tiny", tmp_path)) == 1
+    assert "paper.md was not written: units without a result in toy" in capsys.readouterr().err
+    assert not docs.exists()
+
+
+def test_part_of_the_experiments_is_not_published(docs, tmp_path, monkeypatch):
+    other = dataclasses.replace(toy(counting([])), name="other")
+    monkeypatch.setattr(registry, "EXPERIMENTS", (toy(counting([])), other))
+    assert command.main([*argv_of("tiny", tmp_path), "--only", "toy"]) == 1
+    assert not docs.exists()
+    assert command.main([*argv_of("tiny", tmp_path), "--only", "other"]) == 0
+    assert "--scale tiny" in (docs / "paper.md").read_text()
 
 
 # --- Verdicts and the report --------------------------------------------------------------------------------------
@@ -218,6 +373,39 @@ def test_report_for_the_documentation_links_its_images(tmp_path):
         "Nothing has run yet.",
     ):
         assert line in text
+
+
+@pytest.mark.parametrize(("units", "mark"), [(2, " (incomplete)"), (3, "")])
+def test_verdicts_of_a_part_of_the_results_say_so(units, mark):
+    claims = [Claim("One.", [Check("1", True)]), Claim("Two.", [])]
+    part = report.Part(toy(counting([])), claims, [], "", {**NOWHERE, "units": units, "days": ["today"]}, 3)
+    text = report.markdown([part], "tiny", "")
+    assert f"| 1.1 | One. | **holds{mark}** |" in text
+    assert f"- verdict: **holds{mark}**, the check agrees" in text
+    assert f"| 1.2 | Two. | **{NOT_RUN}** |" in text
+    first, second = report.summary([part]).splitlines()
+    assert first.split("  ")[1] == f"holds{mark}"
+    assert first.index("One.") == second.index("Two.")
+
+
+def test_results_of_one_architecture_are_incomplete(tiny):
+    """All of what is claimed may hold for the vanilla CNN alone; that is not the claim."""
+    kept = Store(tiny)
+    for experiment in registry.EXPERIMENTS:
+        lost = [experiment.key(unit) for unit in experiment.units(TINY) if "vanilla" not in unit.key]
+        for key in lost:
+            del kept._kept["results"][key]
+    for part in command.collect(registry.EXPERIMENTS, TINY, kept):
+        assert part.incomplete
+        assert {part.verdict(claim) for claim in part.claims} <= {
+            NOT_RUN,
+            *(f"{verdict} (incomplete)" for verdict in (HOLDS, IN_PART, FAILS)),
+        }
+
+
+def test_best_steps_at_the_last_one_allowed_are_counted():
+    assert report.last_allowed({"a": [True, False, True], "b": [False], "c": []}).endswith("in a (2 of 3).")
+    assert report.last_allowed({"a": [False]}) == "no best step is the last allowed."
 
 
 def test_prose_is_broken_and_tables_are_not():
@@ -424,9 +612,8 @@ def test_crossing(loss, want):
 
 
 def test_norms_of_several_layers():
-    changes = [np.array([0.0, 3.0]), np.array([0.0, 4.0])]
-    np.testing.assert_array_equal(weights.combined(changes, "l2"), [0.0, 5.0])
-    np.testing.assert_array_equal(weights.combined(changes, "linf"), [0.0, 4.0])
+    assert weights.combined([3.0, 4.0], "l2") == 5.0
+    assert weights.combined([3.0, 4.0], "linf") == 4.0
     assert weights.between(np.array([0.0, 2.0, 6.0]), 1.25) == 3.0
     assert weights.kinds(["0", "2", "4", "6"]) == {"first": ["0"], "hidden": ["2", "4"], "last": ["6"]}
 
@@ -453,9 +640,76 @@ def test_weight_changes_are_those_of_the_weights():
     ]
     assert len(hidden) == 2
     changes = np.concatenate(hidden)
-    found = values["change"]["steps"]
-    assert found["l2"]["hidden"] == pytest.approx(np.linalg.norm(changes), rel=1e-4)
-    assert found["linf"]["hidden"] == pytest.approx(np.abs(changes).max(), rel=1e-4)
+    kept = [Record("", unit.settings, values, 1.0, dict)]
+    for norm, want in (("l2", np.linalg.norm(changes)), ("linf", np.abs(changes).max())):
+        assert weights.changes_of(kept, "steps", norm, "hidden") == ([8], [pytest.approx(want, rel=1e-4)])
+
+
+def norms_of(module, start):
+    """l2 and l_inf norm of the change of every convolution's effective weights."""
+    changes = {
+        name: part.weight_scale * (part.weight - start[name]).detach().numpy().ravel()
+        for name, part in module.named_modules()
+        if hasattr(part, "weight_scale")
+    }
+    return {
+        "l2": {n: np.linalg.norm(c) for n, c in changes.items()},
+        "linf": {n: abs(c).max() for n, c in changes.items()},
+    }
+
+
+def test_weights_unit_is_the_training_until_the_loss():
+    """Steps, losses and changes against a gradient descent written here."""
+    unit = next(u for u in weights.units(TINY) if u.key == "vanilla/gd/width=16/seed=0")
+    found = weights.run(unit.settings, Tools()).values
+    image, network = follow.crop(TINY.weights.side), ARCHITECTURES["vanilla"]
+    y, K = image.noisy.ravel(), kernel_matrix(network, image.noisy)
+    rate, level = weights.RATE_GD / np.linalg.eigvalsh(K)[-1], 0.5 * image.noisy.size * (25 / 255) ** 2
+
+    exact, z = [], np.zeros_like(y)
+    while not exact or exact[-1] > level:
+        exact.append(0.5 * np.sum((z - y) ** 2))
+        z = z + rate * K @ (y - z)
+    common = round(len(exact) - 2 + (exact[-2] - level) / (exact[-2] - exact[-1]))
+    assert found["common_steps"] == common
+
+    module = finite_network(network, 16, 0, "cpu").double()
+    start = {name: part.weight.detach().clone() for name, part in module.named_modules() if hasattr(part, "weight")}
+    x = torch.from_numpy(image.noisy)[None, None]
+    zero = module(x).detach()
+    losses, changes = [], []
+    while len(losses) <= common or losses[-1] > level:
+        loss = 0.5 * (module(x) - zero - x).square().sum()
+        losses.append(loss.item())
+        changes.append(norms_of(module, start))
+        gradients = torch.autograd.grad(loss, list(module.parameters()))
+        with torch.no_grad():
+            for parameter, gradient in zip(module.parameters(), gradients, strict=True):
+                parameter -= rate * gradient
+    below = next(n for n, loss in enumerate(losses) if loss <= level)
+    share = (losses[below - 1] - level) / (losses[below - 1] - losses[below])
+    assert found["level"] == pytest.approx(level, rel=1e-12)
+    assert found["reached"] == pytest.approx(below - 1 + share, rel=1e-4)
+    assert found["loss_at_common_steps"] == pytest.approx(losses[common], rel=1e-4)
+    for norm in weights.NORMS:
+        assert list(found["change"]["loss"][norm]) == ["0", "2", "4"]
+        for name in ("0", "2", "4"):
+            last, now = (changes[n][norm][name] for n in (below - 1, below))
+            assert found["change"]["loss"][norm][name] == pytest.approx(last + share * (now - last), rel=1e-3)
+            assert found["change"]["steps"][norm][name] == pytest.approx(changes[common][norm][name], rel=1e-3)
+
+
+def test_every_convolution_has_its_slopes():
+    records = weights_records(weights.PAPER)
+    for record in records:
+        for norm, changes in record.values["change"]["loss"].items():
+            changes["second"] = record.settings["width"] ** (-0.75 if norm == "l2" else -1.75)
+            changes["last"] = changes.pop("last")
+    text = weights.by_layer(records)
+    assert "| U-Net, 3 of 4 (hidden) | -0.75 ± 0.00 | -1.75 ± 0.00 | -0.75 ± 0.00 | -1.75 ± 0.00 |" in text
+    assert "| U-Net, 4 of 4 (last) | -0.50 ± 0.00 | -1.50 ± 0.00 | 0.00 ± 0.00 | -1.00 ± 0.00 |" in text
+    assert text.count("(hidden)") == 6
+    assert text in weights.text(records)
 
 
 # --- Pictures -----------------------------------------------------------------------------------------------------

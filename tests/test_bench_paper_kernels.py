@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import scipy.sparse.linalg
-from bench.paper import adam, analysis, comparison, inputs
+from bench.paper import adam, analysis, architectures, comparison, data, inputs
 from bench.paper.architectures import ARCHITECTURES, INPUTS
 from bench.paper.comparison import ANY_TIME, REFINED
 from bench.paper.experiment import Experiment, Record, Tools
 from bench.paper.scales import SCALES
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from ntkfast import NTK, nystrom
+from ntkfast.reference import kernel_matrix
 
 pytest.importorskip("torch")
 
@@ -339,6 +340,53 @@ class TestVerdicts:
                     r.values[method] *= -1
         assert comparison.claims(all_records)[4].verdict == "does not hold"
 
+    def test_remarks_come_with_the_figures_that_they_explain(self) -> None:
+        """All of these figures are equal but those named: the remarks follow them."""
+
+        def remarks(**changed: float) -> list[str]:
+            found = records("a", **{"gd": 20.0, "adam": 21.0, "exact": 20.0} | changed)
+            for r in found[1:]:
+                r.settings.update(most_steps=300, any_time_steps=100_000)
+                r.values.update({f"{method}_steps": 300 if method == "gd" else 7 for method in ("gd", "adam", "exact")})
+                if r.settings["input"] == "image":
+                    r.values.update({"gd": 20.5, "refined": 20.5, "refined_steps": 300} | changed)
+            return [claim.remark for claim in comparison.claims(found)]
+
+        image, adam_, _, refining, _ = remarks(**{ANY_TIME: 20.5})
+        assert "With the U-Net noise is the better input for the exact kernel too, by 0.00 dB" in image
+        assert "exact kernel at any t gives 20.50 dB, no more than Adam" in adam_
+        assert "last allowed in Adam 0 of 1, gradient descent 1 of 1" in adam_
+        assert comparison.OTHER not in adam_
+        assert refining == ""
+        adam_ = remarks(**{ANY_TIME: 22.0})[1]
+        assert "22.00 dB, more than Adam, whose lead over gradient descent is one of few steps" in adam_
+        adam_ = remarks(**{ANY_TIME: 22.0}, gd=21.5)[1]
+        assert "22.00 dB, more than both" in adam_
+        assert comparison.OTHER in adam_
+        refining = remarks(**{ANY_TIME: 22.0}, refined=19.0)[3]
+        assert (
+            "autoencoder: the best step is the last allowed in NTK, exact 0 of 1, NTK, exact, refined 1 of 1"
+            in refining
+        )
+
+    def test_trained_networks_may_differ_from_the_exact_kernel_in_the_better_input(self) -> None:
+        found = records("a", gd=20.0)
+        for r in found[1:]:
+            r.values[ANY_TIME] = 23.0 if r.settings["input"] == "image" else 22.0
+        remark = comparison.claims(found)[0].remark
+        assert "With the vanilla CNN the exact kernel has the order claimed, by 1.00 dB" in remark
+
+    def test_best_steps_at_the_last_one_are_named(self) -> None:
+        found = records("a", seeds=2)
+        for r in found[1:]:
+            case = {"side": 8, "reduction": 4, "landmarks": 0.1, "width": 8, "most_steps": 300, "any_time_steps": 999}
+            r.settings.update(case)
+            late = (r.settings["network"], r.settings["input"], r.settings["seed"]) == ("unet", "noise", 1)
+            r.values.update(gd_steps=300 if late else 299, exact_any_time_steps=300)
+        text = comparison.text(found)
+        assert "might be better, in gradient descent, U-Net, iid noise (1 of 2).\n" in text
+        assert "0.003/c for the effective weights, or half of it in the U-Net" in text
+
     @pytest.mark.parametrize("experiment", EXPERIMENTS)
     def test_nothing_run_is_no_verdict(self, experiment: Experiment) -> None:
         found = experiment.claims([])
@@ -374,25 +422,318 @@ class TestVerdicts:
             assert verdicts(case("image"), bad)[1] == "does not hold"
 
 
-class TestTinyRuns:
-    @pytest.mark.parametrize("experiment", EXPERIMENTS)
-    def test_end_to_end(self, experiment: Experiment, tmp_path: Path) -> None:
-        scale = SCALES["tiny"]
-        found = experiment.units(scale)
-        assert len({unit.key for unit in found}) == len(found)
-        kept = []
-        for unit in found:
-            result = experiment.run(unit.settings, Tools())
-            values = json.loads(json.dumps(result.values, allow_nan=False))
-            kept.append(Record(unit.key, unit.settings, values, 1.0, lambda arrays=result.arrays: arrays))
-        claims, drawn = experiment.claims(kept), experiment.figures(kept)
-        assert all(claim.checks for claim in claims)
-        assert {claim.figure for claim in claims} <= {picture.name for picture in drawn}
-        for picture in drawn:
-            picture.figure.savefig(tmp_path / "figure.png", dpi=30)
-        assert "|---" in experiment.text(kept)
-        # Any part of the records will do.
-        for part in (kept[:1], kept[1:], kept[::2]):
-            experiment.claims(part)
-            experiment.figures(part)
-            experiment.text(part)
+def adam_record(network: str, source: str, width: int, outputs: dict[str, float], **values: float) -> Record:
+    """A unit of ``adam`` whose outputs are this far from Adam's, of length 1; other figures agree with the claims."""
+    main = width == 64
+    agreeing = {
+        "gd_change_at_loss": width**-0.5,
+        "adam_change_at_loss": 2.0,
+        "fast_adam_change_at_loss": 3.0,
+        "gd_distance": 0.05,
+        "adam_distance": 0.2,
+        "fast_adam_distance": 0.3,
+        **{f"{name}_alignment": value for name, value in (("start", 0.5), ("gd", 0.6), ("adam", 0.7))},
+        **{f"{name}_kernel_alignment": 0.5 for name in ("start", "gd", "adam")},
+        "gd_change": 0.1,
+        "adam_change": 0.2,
+        "start_filter_psnr": 22.0,
+        "exact_filter_psnr": 22.0,
+        "adam_psnr": 25.0,
+        "adam_filter_psnr": 24.8,
+        "refined_filter_psnr": 25.1,
+    }
+    arrays = {"adam_output": np.array([1.0, 0.0])}
+    for name, distance in ({"adam_filter": 0.1, "start": 0.4} | outputs).items():
+        arrays[f"{name}_output"] = np.array([1.0, distance])
+    settings = {"network": network, "input": source, "width": width, "main": main}
+    found = agreeing | values
+    if source == "noise":
+        del found["refined_filter_psnr"]
+    return Record("", settings, found, 1.0, lambda: arrays)
+
+
+def adam_records(outputs: dict[str, float] | None = None, **values: Any) -> list[Record]:
+    """Units of ``adam`` at two widths; figures that are functions get the width."""
+    return [
+        adam_record(
+            name, source, width, outputs or {}, **{k: v(width) if callable(v) else v for k, v in values.items()}
+        )
+        for name in adam.TRAINED
+        for source, widths in (("image", (16, 64)), ("noise", (64,)))
+        for width in widths
+    ]
+
+
+class TestAdamVerdicts:
+    @pytest.mark.parametrize(
+        ("changed", "failing"),
+        [
+            ({}, []),
+            ({"gd_change_at_loss": lambda width: width**-0.31}, []),
+            ({"gd_change_at_loss": lambda width: width**-0.29}, [0]),
+            ({"adam_change_at_loss": lambda width: 4 * width**-0.24}, []),
+            ({"adam_change_at_loss": lambda width: 4 * width**-0.26}, ["1 in part"]),
+            ({"adam_change_at_loss": 0.1}, ["1 in part"]),  # constant, but less than gradient descent's
+            ({"adam_distance": 0.101, "fast_adam_distance": 0.101}, []),
+            ({"adam_distance": 0.099, "fast_adam_distance": 0.099}, [2]),
+            ({"adam_alignment": 0.55}, [3]),  # more than at the start, less than after gradient descent
+            ({"gd_alignment": 0.3, "adam_alignment": 0.4}, [3]),
+            ({"adam_filter_psnr": 24.6}, []),
+            ({"adam_filter_psnr": 24.4}, ["4 in part", 5]),
+            ({"start_filter_psnr": 24.9}, ["4 in part"]),
+            ({"outputs": {"adam_filter": 0.19}}, []),
+            ({"outputs": {"adam_filter": 0.21}}, ["4 in part"]),
+            ({"outputs": {"start": 0.15}, "start_filter_psnr": 24.9}, [4]),  # both near: neither explains more
+            ({"refined_filter_psnr": 25.4}, [5]),
+        ],
+    )
+    def test_each_bound(self, changed: dict[str, Any], failing: list[Any]) -> None:
+        expected = ["holds"] * 6
+        for claim in failing:
+            number = claim if isinstance(claim, int) else int(claim.split()[0])
+            expected[number] = "does not hold" if isinstance(claim, int) else "holds in part"
+        claims = adam.claims(adam_records(**changed))
+        assert [claim.verdict for claim in claims] == expected
+        assert [len(claim.checks) for claim in claims] == [2, 4, 4, 4, 8, 2]
+        for number, claim in enumerate(claims):
+            assert bool(claim.remark) == (claim.verdict != "holds" and number not in (0, 2))
+
+    def test_a_gradient_descent_that_is_far_itself_is_remarked(self) -> None:
+        claims = adam.claims(adam_records(gd_distance=0.11, adam_distance=1.0, fast_adam_distance=1.0))
+        assert claims[2].verdict == "holds"
+        assert claims[2].remark == adam.NARROW
+
+    def test_remarks_quote_the_figures(self) -> None:
+        claims = adam.claims(adam_records(adam_alignment=0.4, refined_filter_psnr=26.0, exact_filter_psnr=23.5))
+        assert "vanilla CNN, noisy image 20.0% (gradient descent 10.0%)" in claims[3].remark
+        assert "autoencoder, noisy image +1.50 dB" in claims[5].remark
+        assert "iid noise" not in claims[5].remark
+
+    def test_best_steps_at_the_last_one_are_named(self) -> None:
+        unit = adam.units(SCALES["small"])[0]
+        figures = {"gd_steps": 200, "adam_steps": 199}
+        found = adam_record("vanilla", "image", 64, {}, **figures, gd_psnr=20.0, gd_filter_psnr=20.0)
+        found.settings.update(unit.settings | {"main": True})
+        assert "gradient descent, vanilla CNN, noisy image, width 16 (1 of 1)." in adam.text([found])
+
+
+# --- Units computed again, in double precision --------------------------------------------------------------------
+
+Kernel = np.ndarray
+
+
+def filtered(K: Kernel, y: np.ndarray, steps: Any) -> np.ndarray:
+    """(I - (I - K/lambda_max)^t) y for y of shape (H, W, 3) and a kernel of its pixels, or of its numbers."""
+    values, vectors = np.linalg.eigh(K)
+    inside = vectors.T @ y.reshape(len(K), -1)
+    gains = [1 - (1 - np.maximum(values, 0) / values[-1]) ** t for t in steps]
+    return np.stack([(vectors @ (gain[:, None] * inside)).reshape(y.shape) for gain in gains])
+
+
+def best_of(problem: Any, path: np.ndarray) -> tuple[float, int]:
+    """The best PSNR of a path, and where it is."""
+    error = np.mean(np.square(path - problem.clean), axis=(1, 2, 3))
+    return float(-10 * np.log10(error.min())), int(error.argmin())
+
+
+def image_of(z: Any) -> np.ndarray:
+    return z.detach()[0].permute(1, 2, 0).numpy().copy()
+
+
+def dense_kernel(module: Any, x: np.ndarray) -> np.ndarray:
+    """J J^T by autograd, row by row; channels of a pixel together."""
+    import torch
+
+    z = module(torch.from_numpy(x).permute(2, 0, 1)[None]).permute(0, 2, 3, 1).reshape(-1)
+    weights = list(module.parameters())
+    rows = [torch.cat([g.ravel() for g in torch.autograd.grad(one, weights, retain_graph=True)]) for one in z]
+    J = torch.stack(rows).numpy()
+    return np.asarray(J @ J.T)
+
+
+def weight_scales(module: Any) -> list[float]:
+    return [part.weight_scale for part in module.modules() if hasattr(part, "weight_scale")]
+
+
+def trained(module: Any, x: np.ndarray, y: np.ndarray, optimizer: str, rate: float, steps: int) -> np.ndarray:
+    """All outputs less the first one, by gradient descent or by Adam's formulas on the effective weights; in place."""
+    import torch
+
+    inp, target = (torch.from_numpy(image).permute(2, 0, 1)[None] for image in (x, y))
+    weights, scales = list(module.parameters()), weight_scales(module)
+    first, second = ([torch.zeros_like(w) for w in weights] for _ in range(2))
+    start, outputs = module(inp).detach(), []
+    for t in range(1, steps + 1):
+        gradients = torch.autograd.grad(0.5 * (module(inp) - start - target).square().sum(), weights)
+        with torch.no_grad():
+            for n, (w, g, s) in enumerate(zip(weights, gradients, scales, strict=True)):
+                if optimizer == "gd":
+                    w -= rate * g
+                    continue
+                g = g / s  # of the effective weights s w
+                first[n] = 0.9 * first[n] + 0.1 * g
+                second[n] = 0.999 * second[n] + 0.001 * g**2
+                mean, square = first[n] / (1 - 0.9**t), second[n] / (1 - 0.999**t)
+                w -= rate * mean / (square.sqrt() + 1e-8) / s
+        outputs.append(image_of(module(inp) - start))
+    return np.stack([np.zeros_like(outputs[0]), *outputs])
+
+
+def start_module(network: Any, width: int, seed: int, channels: int) -> Any:
+    return architectures.finite_network(network, width, seed, "cpu", in_channels=channels, out_channels=3).double()
+
+
+def distance(a: np.ndarray, b: np.ndarray) -> float:
+    return float(np.linalg.norm(a - b) / np.linalg.norm(b))
+
+
+DB = 0.01  # dB; tolerance of single precision, and of filters to 1e-3
+
+
+def test_adam_unit_computed_again() -> None:
+    """The noisy image through the autoencoder, at the main width: every figure but the estimate of |Theta|_F."""
+    unit = next(u for u in adam.units(SCALES["tiny"]) if u.key == "autoencoder/image/width=8/seed=0")
+    s = unit.settings
+    result = adam.run(s, Tools())
+    found, arrays = result.values, result.arrays
+    problem = data.problem(s["picture"], s["side"], reduction=s["reduction"], centre=tuple(s["centre"]), gray=False)
+    y, network = problem.noisy, architectures.network("autoencoder")
+    later = range(1, s["closed_form_steps"] + 1)
+
+    def check_filter(name: str, path: np.ndarray) -> np.ndarray:
+        quality, at = best_of(problem, path)
+        assert found[f"{name}_filter_psnr"] == pytest.approx(quality, abs=DB)
+        assert found[f"{name}_filter_steps"] == later[at]
+        return path[at]
+
+    exact = kernel_matrix(network, y)
+    once = check_filter("exact", filtered(exact, y, later))
+    check_filter("refined", filtered(kernel_matrix(network, once), y, later))
+    start = dense_kernel(start_module(network, 8, 0, 3), y)
+    start_path = filtered(start, y, later)
+    np.testing.assert_allclose(arrays["start_output"], check_filter("start", start_path), atol=2e-3)
+
+    rates = {"gd": 1 / max(np.linalg.eigvalsh(exact)[-1], np.linalg.eigvalsh(start)[-1])}
+    rates |= {"adam": s["adam_rate"] / 8, "fast_adam": s["fast_adam_rate"] / 8}
+    paths = {
+        name: trained(start_module(network, 8, 0, 3), y, y, name, rate, s["most_steps"]) for name, rate in rates.items()
+    }
+    losses = {name: 0.5 * np.square(path - y).sum(axis=(1, 2, 3)) for name, path in paths.items()}
+    level = max(y.size * problem.sigma**2 / 2, *(loss.min() for loss in losses.values()))
+    assert found["relative_loss"] == pytest.approx(level / losses["gd"][0], rel=1e-4)
+    probes = np.random.default_rng(0).standard_normal((y.size, s["probes"]))
+    for name, path in paths.items():
+        quality, best = best_of(problem, path)
+        assert found[f"{name}_psnr"] == pytest.approx(quality, abs=DB)
+        assert found[f"{name}_steps"] == best
+        np.testing.assert_allclose(arrays[f"{name}_output"], path[best], atol=1e-4)
+        near = min(distance(path[best], z) for z in start_path)
+        assert found[f"{name}_distance"] == pytest.approx(near, rel=0.02)
+        kernels = []
+        for stop in (best, int(np.argmax(losses[name] <= level * (1 + 1e-6)))):
+            module = start_module(network, 8, 0, 3)
+            if stop:
+                trained(module, y, y, name, rates[name], stop)
+            kernels.append(dense_kernel(module, y))
+        for key, K in zip(("change", "change_at_loss"), kernels, strict=True):
+            want = np.linalg.norm((K - start) @ probes) / np.linalg.norm(start @ probes)
+            assert found[f"{name}_{key}"] == pytest.approx(want, rel=1e-2, abs=1e-5), (name, key)
+        if name in adam.OPTIMIZERS:
+            output = check_filter(name, filtered(kernels[0], y, later))
+            np.testing.assert_allclose(arrays[f"{name}_filter_output"], output, atol=2e-3)
+            check_alignment(found, name, kernels[0], problem, s["eigenvectors"], probes)
+    check_alignment(found, "start", start, problem, s["eigenvectors"], probes)
+
+
+def check_alignment(
+    found: dict[str, Any], name: str, K: np.ndarray, problem: Any, count: int, probes: np.ndarray
+) -> None:
+    """Of the part in gray with the clean picture."""
+    d = len(K) // 3
+    gray = K.reshape(d, 3, d, 3).sum(axis=(1, 3)) / 3
+    clean = problem.clean.mean(axis=2).ravel()
+    clean = clean - clean.mean()
+    vectors = np.linalg.eigh(gray)[1][:, -count:]
+    share = np.square(vectors.T @ clean).sum() / (clean @ clean)
+    assert found[f"{name}_alignment"] == pytest.approx(share, rel=1e-2, abs=1e-4)
+    frobenius = np.linalg.norm(K @ probes) / np.sqrt(3 * probes.shape[1])
+    assert found[f"{name}_kernel_alignment"] == pytest.approx(
+        clean @ gray @ clean / (clean @ clean * frobenius), rel=1e-3
+    )
+
+
+@pytest.mark.parametrize("source", INPUTS)
+def test_table_unit_computed_again(source: str) -> None:
+    unit = next(u for u in comparison.units(SCALES["tiny"]) if u.key.endswith(f"autoencoder/{source}/seed=0"))
+    s = unit.settings
+    result = comparison.run(s, Tools())
+    problem = data.problem(s["picture"], s["side"], reduction=s["reduction"], gray=False)
+    y, network = problem.noisy, architectures.network("autoencoder")
+    x = y if source == "image" else architectures.noise_channels(s["side"], s["channels"], 0)
+    steps = range(1, s["most_steps"] + 1)
+
+    exact = kernel_matrix(network, x)
+    pixels = nystrom(NTK(network, x), round(0.1 * len(exact)), landmarks="random", seed=0).landmarks
+    assert len(pixels) == 14
+    columns = exact[:, pixels]
+    later = analysis.times(s["any_time_steps"], s["points"])
+    paths = {
+        "exact": filtered(exact, y, steps),
+        ANY_TIME: filtered(exact, y, later),
+        "nystrom": filtered(columns @ np.linalg.pinv(columns[pixels]) @ columns.T, y, steps),
+    }
+    once = paths["exact"][best_of(problem, paths["exact"])[1]]
+    if source == "image":
+        paths[REFINED] = filtered(kernel_matrix(network, once), y, steps)
+    largest = np.linalg.eigvalsh(exact)[-1]
+    own = np.linalg.eigvalsh(dense_kernel(start_module(network, 8, 0, x.shape[2]), x))[-1]
+    ratio = result.values["eigenvalue_ratio"]
+    assert ratio == pytest.approx(max(1.0, own / largest), rel=0.01)
+    for name, rate in (("gd", 1 / (ratio * largest)), ("adam", s["adam_rate"] / max(8, x.shape[2]))):
+        paths[name] = trained(start_module(network, 8, 0, x.shape[2]), x, y, name, rate, s["most_steps"])[1:]
+    assert {name for name in result.values if f"{name}_steps" in result.values} == set(paths)
+    bests = {}
+    for name, path in paths.items():
+        quality, at = best_of(problem, path)
+        bests[name] = path[at]
+        assert result.values[name] == pytest.approx(quality, abs=DB), name
+        assert result.values[f"{name}_steps"] == (later if name == ANY_TIME else steps)[at], name
+        np.testing.assert_allclose(result.arrays[name], path[at], atol=2e-3)
+    assert result.values["distance"] == pytest.approx(distance(bests["gd"], bests["exact"]), rel=1e-2)
+
+
+@pytest.mark.parametrize("source", INPUTS)
+def test_inputs_unit_computed_again(source: str) -> None:
+    unit = next(u for u in inputs.units(SCALES["tiny"]) if u.key == f"autoencoder/{source}")
+    s = unit.settings
+    result = inputs.run(s, Tools())
+    side = s["side"]
+    problem = data.problem(s["picture"], side, reduction=s["reduction"], centre=tuple(s["centre"]), gray=False)
+    network = architectures.network("autoencoder", "circular")
+    K = kernel_matrix(network, architectures.limit_input(source, problem))
+    steps = analysis.times(s["most_steps"], s["points"])
+    path = filtered(K, problem.noisy, steps)
+    quality, at = best_of(problem, path)
+    assert at not in (0, len(steps) - 1)
+    assert result.values["psnr"] == pytest.approx(quality, abs=1e-6)
+    assert result.values["steps"] == steps[at]
+    np.testing.assert_allclose(result.arrays["denoised"], path[at], atol=1e-9)
+    np.testing.assert_allclose(result.arrays["path_psnr"][at], quality, atol=1e-6)
+
+    unit_images = np.eye(side * side).reshape(side, side, side * side)
+    A = filtered(K, unit_images, steps[at : at + 1])[0].reshape(side * side, -1)
+    rows, cols = np.divmod(np.arange(side * side), side)
+    apart = [np.abs(place[:, None] - place[None]) for place in (rows, cols)]
+    outside = np.maximum(*(np.minimum(gap, side - gap) for gap in apart)) > inputs.RADIUS
+    assert result.values["beyond"] == pytest.approx(np.sum(A[outside] ** 2) / np.sum(A**2), rel=1e-6)
+    assert result.values["degrees_of_freedom"] == pytest.approx(np.trace(A), rel=1e-9)
+    # what is left of a matrix is what it differs by from the mean over all shifts
+    shift = ((rows[None] - rows[:, None]) % side) * side + (cols[None] - cols[:, None]) % side
+    means = np.bincount(shift.ravel(), A.ravel()) / side**2
+    left = np.sum((A - means[shift]) ** 2) / np.sum(A**2)
+    assert result.values["not_stationary"] == pytest.approx(left, rel=1e-6, abs=1e-9)
+    for n, (row, col) in enumerate(result.arrays["pixels"]):
+        np.testing.assert_allclose(result.arrays["weights"][n].ravel(), A[row * side + col], atol=1e-9)
+    assert result.arrays["gain"][0] == pytest.approx(A.sum() / side**2, rel=1e-9)
+    profile = analysis.radial_profile(np.fft.fft2(means.reshape(side, side)).real, s["bins"])[1]
+    np.testing.assert_allclose(result.arrays["gain"], profile, atol=1e-9)

@@ -1,7 +1,8 @@
 """The paper's claims, measured: gradient descent, Adam, and the kernel that does or does not explain them.
 
 ``python -m bench.paper --scale small`` takes about 10 minutes on two cores and leaves results.json, figures and
-report.md in build/paper/small.  Stopped and started again it goes on where it was.
+report.md in build/paper/small.  Stopped and started again it goes on where it was.  With ``--docs`` a complete report
+also becomes docs/paper.md, unless that is of a larger scale.
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ from bench import machine
 from bench.paper import registry, report
 from bench.paper.experiment import Experiment, Tools
 from bench.paper.scales import SCALES, Scale
-from bench.paper.store import Store
+from bench.paper.store import FolderError, Store
 
 DOCS = machine.ROOT / "docs"
+PAGE = "paper.md"  # there
 
 
 def compute(experiments: Sequence[Experiment], scale: Scale, store: Store, device: str) -> tuple[int, int]:
@@ -82,30 +84,63 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, help="folder of results, figures and report (default: build/paper/SCALE)")
     parser.add_argument("--only", nargs="+", choices=names, metavar="NAME", help=f"run these alone: {', '.join(names)}")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="of the finite networks")
-    parser.add_argument("--docs", action="store_true", help="also write docs/paper.md and docs/images/paper/")
+    parser.add_argument("--docs", action="store_true", help="also write docs/paper.md and its images, if complete")
     args = parser.parse_args(argv)
     if args.out is None:
         args.out = machine.ROOT / "build" / "paper" / args.scale
+    if args.device == "cuda" and not has_card():
+        parser.error("--device cuda: PyTorch sees no card")
+    published = report.scale_of(DOCS / PAGE) if args.docs else None
+    sizes = list(SCALES)  # ascending
+    if published in SCALES and sizes.index(published) > sizes.index(args.scale):
+        parser.error(f"--docs: {DOCS / PAGE} is of the larger scale {published}; delete it to replace it")
     return args
 
 
+def has_card() -> bool:
+    """Whether PyTorch can use one."""
+    import torch
+
+    return torch.cuda.is_available()
+
+
 def main(argv: list[str] | None = None) -> int:
-    """Run the experiments, write the report, and return the exit code: 1 if a unit failed."""
+    """Run the experiments and write the report.
+
+    Returns
+    -------
+    int
+        The exit code: 1 if a unit failed or the report is too incomplete for --docs, 2 if the results in the folder
+        cannot be read or another run is writing there, 130 if stopped.
+    """
     args = arguments(argv)
-    scale, store = SCALES[args.scale], Store(args.out)
-    chosen = [e for e in registry.EXPERIMENTS if args.only is None or e.name in args.only]
     try:
-        done, failed = compute(chosen, scale, store, args.device)
+        store = Store(args.out)
+        with store.locked():
+            return run(args, store)
+    except FolderError as error:
+        print(error, file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print(f"stopped; the same command goes on from {args.out}", file=sys.stderr)
         return 130
+
+
+def run(args: argparse.Namespace, store: Store) -> int:
+    """What :func:`main` does in a folder that is its own."""
+    scale = SCALES[args.scale]
+    chosen = [e for e in registry.EXPERIMENTS if args.only is None or e.name in args.only]
+    done, failed = compute(chosen, scale, store, args.device)
     parts = collect(registry.EXPERIMENTS, scale, store)
-    args.out.mkdir(parents=True, exist_ok=True)
     report.write(args.out / "report.md", parts, args.scale, args.out)
-    if args.docs:
-        report.write(DOCS / "paper.md", parts, args.scale, DOCS / "images" / "paper")
     print(f"{done} units computed, {failed} failed; report: {args.out / 'report.md'}")
     print(report.summary(parts))
+    lacking = [part.experiment.name for part in parts if part.incomplete]
+    if args.docs and lacking:
+        print(f"{DOCS / PAGE} was not written: units without a result in {', '.join(lacking)}", file=sys.stderr)
+        return 1
+    if args.docs:
+        report.publish(DOCS / PAGE, parts, args.scale, DOCS / "images" / "paper", args.out)
     return 1 if failed else 0
 
 

@@ -22,7 +22,7 @@ from bench.paper.architectures import BLUE, GRAY, GREEN, INPUT_LABELS, INPUTS, L
 from bench.paper.data import Problem
 from bench.paper.experiment import Check, Claim, Experiment, Picture, Record, Result, Tools, Unit
 from bench.paper.fits import power_law
-from bench.paper.report import table
+from bench.paper.report import last_allowed, table
 from ntkfast import NTK, gradient_descent
 
 if TYPE_CHECKING:
@@ -58,7 +58,8 @@ SETTLES = -0.3  # exponent of the width in the change of the kernel by gradient 
 STAYS = -0.25  # that in the change by Adam, at least
 LAZY = 0.1  # relative distance of gradient descent's output to the fixed filters, above which it is not explained
 FURTHER = 2.0  # distance of Adam's output to the fixed filters over that of gradient descent's
-EXPLAINED = 0.5  # dB between Adam's output and the closed form of the adapted kernel
+EXPLAINED = 0.5  # dB between Adam's output and the closed form of the adapted kernel, or of the refined one
+NEARER = 0.5  # distance of Adam's output to the filter of the adapted kernel over that to the filter of the start's
 
 
 def units(scale: Scale) -> list[Unit]:
@@ -300,6 +301,15 @@ def _cases(records: list[Record]) -> dict[tuple[str, str], list[Record]]:
     return found
 
 
+def _by_width(records: list[Record]) -> dict[tuple[tuple[str, str], int], list[Record]]:
+    """All records by ((network, input), width), seeds together."""
+    found: dict[tuple[tuple[str, str], int], list[Record]] = {}
+    for record in records:
+        case = (record.settings["network"], record.settings["input"])
+        found.setdefault((case, record.settings["width"]), []).append(record)
+    return found
+
+
 def _over_width(records: list[Record], name: str, key: str) -> tuple[np.ndarray, np.ndarray]:
     """Widths and values of a network on the noisy image, all seeds; without those where nothing was learnt."""
     chosen = [r for r in records if r.settings["network"] == name and r.settings["input"] == "image"]
@@ -342,7 +352,7 @@ def claims(records: list[Record]) -> list[Claim]:
             far = float(_over_width(records, name, f"{optimizer}_distance")[1][widest].mean())
             measured = f"{where}: Adam with {rate:g}/width {far:.1%}, gradient descent {near:.1%}"
             unexplained.append(Check(measured, far >= FURTHER * near))
-    aligned, adapted = [], []
+    aligned, adapted, counterpart = [], [], []
     for case, group in _cases(records).items():
         title = _case_title(case)
         before, descent, after = (_mean(group, f"{kernel}_alignment") for kernel in ("start", "gd", "adam"))
@@ -359,6 +369,15 @@ def claims(records: list[Record]) -> list[Claim]:
                 abs(closed - trained) <= EXPLAINED and abs(closed - trained) <= abs(fixed - trained),
             )
         )
+        near, far = _output_distances(group)
+        measured = (
+            f"{title}: the adapted kernel's output is {near:.1%} from Adam's, that of the start's kernel {far:.1%}"
+        )
+        adapted.append(Check(measured, near <= NEARER * far))
+        if all("refined_filter_psnr" in record.values for record in group):
+            refined = _mean(group, "refined_filter_psnr")
+            measured = f"{title}: refining pass {refined:.2f} dB, adapted kernel {closed:.2f} dB"
+            counterpart.append(Check(measured, abs(refined - closed) <= EXPLAINED))
     return [
         Claim(
             "Under gradient descent the kernel settles: its relative change until a given loss falls with the width, "
@@ -386,14 +405,81 @@ def claims(records: list[Record]) -> list[Claim]:
             "eigenvectors than at the start and than after gradient descent.",
             aligned,
             "adam_eigenvectors",
+            _aligned_remark(_cases(records), aligned),
         ),
         Claim(
             "The adapted kernel explains Adam: in closed form, from zero, it denoises as well as the network that "
-            f"Adam trained, within {EXPLAINED:g} dB, and is nearer to it than the kernel of the start.",
+            f"Adam trained, within {EXPLAINED:g} dB, and comes nearer to that PSNR than the kernel of the start; and "
+            f"its output is at most {NEARER:g} times as far from that of the network as the output of the start's "
+            "kernel is (relative distance, mean over the seeds).",
             adapted,
             "adam_psnr",
+            _adapted_remark(_cases(records), adapted),
+        ),
+        Claim(
+            "The refining pass, in which the exact kernel is built again from its first result, is the closed-form "
+            "counterpart of the kernel that Adam adapts: with the noisy image as input both denoise alike, within "
+            f"{EXPLAINED:g} dB.",
+            counterpart,
+            "adam_psnr",
+            _counterpart_remark(_cases(records), counterpart),
         ),
     ]
+
+
+def _output_distances(group: Sequence[Record]) -> tuple[float, float]:
+    """Relative distances to Adam's output from the filter of the adapted kernel, and of that of the start."""
+    arrays = [record.load() for record in group]
+    near, far = (
+        float(np.mean([analysis.relative_distance(a[f"{kernel}_output"], a["adam_output"]) for a in arrays]))
+        for kernel in ("adam_filter", "start")
+    )
+    return near, far
+
+
+def _aligned_remark(cases: dict[tuple[str, str], list[Record]], checks: Sequence[Check]) -> str:
+    """How far the kernels have moved where the leading eigenvectors have not turned to the picture."""
+    if all(check.passed for check in checks):
+        return ""
+    moved = "; ".join(
+        f"{_case_title(case)} {_mean(group, 'adam_change'):.1%} (gradient descent {_mean(group, 'gd_change'):.1%}), "
+        f"kernel-target alignment {_mean(group, 'start_kernel_alignment'):.3f} before and "
+        f"{_mean(group, 'adam_kernel_alignment'):.3f} after"
+        for case, group in cases.items()
+    )
+    return (
+        "With small steps Adam's network is at its best after few of them, and the span of the leading eigenvectors "
+        f"turns only as far as the kernel has changed by then: {moved}. The kernel-target alignment, which weighs the "
+        "eigenvectors with their eigenvalues, sees changes within that span too."
+    )
+
+
+def _adapted_remark(cases: dict[tuple[str, str], list[Record]], checks: Sequence[Check]) -> str:
+    """What differs between a network that Adam trains and any fixed kernel."""
+    if all(check.passed for check in checks):
+        return ""
+    changes = ", ".join(f"{_case_title(case)} {_mean(group, 'adam_change'):.1%}" for case, group in cases.items())
+    return (
+        "Adam weighs every parameter's gradient by a factor of its own, so that its output does not follow "
+        "z' = Theta (y - z) for the tangent kernel Theta of any time. In closed form the adapted kernel takes up what "
+        "was learnt, but not the path to it; and it can be nearer than the kernel of the start only as far as the "
+        f"kernel has changed until Adam's best step: {changes}."
+    )
+
+
+def _counterpart_remark(cases: dict[tuple[str, str], list[Record]], checks: Sequence[Check]) -> str:
+    """How far the exact kernel is from the network's own before either has been adapted."""
+    if all(check.passed for check in checks):
+        return ""
+    gaps = ", ".join(
+        f"{_case_title(case)} {_mean(group, 'exact_filter_psnr') - _mean(group, 'start_filter_psnr'):+.2f} dB"
+        for case, group in cases.items()
+        if all("refined_filter_psnr" in record.values for record in group)
+    )
+    return (
+        "The refining pass starts from the kernel of infinite width, Adam from that of a finite network. The exact "
+        f"kernel over the network's own at the start, before either is adapted: {gaps}."
+    )
 
 
 def figures(records: list[Record]) -> list[Picture]:
@@ -638,12 +724,23 @@ def text(records: list[Record]) -> str:
             for case, group in cases.items()
         ],
     )
+    cut = last_allowed(
+        {
+            f"{OPTIMIZER_TITLES[optimizer]}, {_case_title(case)}, width {width}": [
+                r.values[f"{optimizer}_steps"] == r.settings["most_steps"] for r in group
+            ]
+            for optimizer in OPTIMIZER_TITLES
+            for (case, width), group in _by_width(records).items()
+            if f"{optimizer}_steps" in group[0].values
+        }
+    )
     return (
         f"{paragraph}\n\n"
         f"At the main widths, {settings['side']} x {settings['side']} pixels, at most {settings['most_steps']} steps "
         "of training:\n\n"
         f"{first}\n\n"
-        f"{second}"
+        f"{second}\n\n"
+        f"Among the steps of training, at all widths: {cut}"
     )
 
 

@@ -47,6 +47,11 @@ DESCRIPTION = """\
 - U-Net: `unet(levels=2, kernel_size=3)`, two halvings, each with a skip."""
 
 
+def adam_steps(rate: float) -> str:
+    """What a learning rate of Adam, times the width c, means: :func:`ntkfast.finite.train` divides by all channels."""
+    return f"{rate:g}/c for the effective weights, or half of it in the U-Net, whose concats have 2c channels"
+
+
 def network(name: str, padding: str = "zeros") -> nf.Network:
     """One of :data:`ARCHITECTURES`, with zero or circular padding."""
     return replace(ARCHITECTURES[name], padding=padding)

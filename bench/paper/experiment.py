@@ -36,10 +36,19 @@ class Unit:
 
 @dataclass(frozen=True)
 class Result:
-    """What a unit found: values as JSON, and arrays for the figures."""
+    """What a unit found: values as JSON, arrays for the figures, and its device where that is not the one of the tools.
+
+    Attributes
+    ----------
+    values : dict
+    arrays : dict of str to ndarray
+    device : str, optional
+        Of PyTorch; None where the unit used ``tools.device``.
+    """
 
     values: dict[str, Any]
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
+    device: str | None = None
 
 
 @dataclass(frozen=True)

@@ -109,7 +109,7 @@ def run(settings: dict[str, Any], tools: Tools) -> Result:
         "gain": gains.mean(axis=0),
         "gain_percentiles": np.percentile(gains, settings["percentiles"], axis=0),
     }
-    return Result(values, arrays)
+    return Result(values, arrays, device="cpu")
 
 
 def _by_case(records: list[Record]) -> dict[tuple[str, str], Record]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.paper.experiment import HOLDS, IN_PART, NOT_RUN, Claim, Experiment, Picture
+from bench.paper.experiment import FAILS, HOLDS, IN_PART, NOT_RUN, Claim, Experiment, Picture
 
 INTRODUCTION = """\
 The paper is J. Tachella, J. Tang, M. Davies, *The Neural Tangent Link Between CNN Denoisers and Non-Local Filters*,
@@ -17,6 +19,7 @@ gradient descent on one noisy image acts as a fixed filter given by its neural t
 non-local if the noisy image is the input and a low-pass if noise is, and that Adam departs from it. Each claim stands
 here beside what was measured, and the verdict is computed from the figures: *holds* if all checks agree, *holds in
 part* if some do, *does not hold* if none does. The bounds of the checks are ours unless a claim says otherwise."""
+COMMAND = "python -m bench.paper --scale"
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,18 @@ class Part:
     text: str
     origin: dict[str, Any]
     expected: int
+
+    @property
+    def incomplete(self) -> bool:
+        """Whether units of work have no result, so that verdicts may lack checks."""
+        return bool(self.origin["units"] < self.expected)
+
+    def verdict(self, claim: Claim) -> str:
+        """Of one of its claims, with a mark if it is of a part of the results."""
+        return claim.verdict + INCOMPLETE if self.incomplete and claim.checks else claim.verdict
+
+
+INCOMPLETE = " (incomplete)"
 
 
 def markdown(parts: Sequence[Part], scale: str, images: str) -> str:
@@ -44,21 +59,22 @@ def markdown(parts: Sequence[Part], scale: str, images: str) -> str:
         Where the figures lie, relative to the page: "" or a folder with a slash at the end.
     """
     lines = ["# The paper's claims, measured", "", INTRODUCTION, ""]
-    lines += [f"Made by `python -m bench.paper --scale {scale}`. {_origins(parts)}", ""]
+    lines += [f"Made by `{COMMAND} {scale}`. {_origins(parts)}", ""]
     lines += ["| claim | | verdict |", "|---|---|---|"]
     for number, part in enumerate(parts, 1):
         lines += [
-            f"| {number}.{n} | {_cell(claim.statement)} | **{claim.verdict}** |"
+            f"| {number}.{n} | {_cell(claim.statement)} | **{part.verdict(claim)}** |"
             for n, claim in enumerate(part.claims, 1)
         ]
     for number, part in enumerate(parts, 1):
         lines += ["", f"## {number}. {part.experiment.title}", ""]
         if part.text:
             lines += [part.text.strip(), ""]
-        if part.origin["units"] < part.expected:
-            lines += [f"Of {part.expected} units of work {part.origin['units']} have a result.", ""]
+        if part.incomplete:
+            words = f"Of {part.expected} units of work {part.origin['units']} have a result. Verdicts that are marked "
+            lines += [words + "as incomplete are of these alone.", ""]
         for n, claim in enumerate(part.claims, 1):
-            lines += [*_claim(f"{number}.{n}", claim, part.pictures), ""]
+            lines += [*_claim(f"{number}.{n}", claim, part), ""]
         for picture in part.pictures:
             lines += [f"![{picture.name}]({images}{picture.name}.png)", "", picture.caption, ""]
         lines.pop()
@@ -67,8 +83,9 @@ def markdown(parts: Sequence[Part], scale: str, images: str) -> str:
 
 def summary(parts: Sequence[Part]) -> str:
     """Number, verdict and statement of every claim, one a line."""
+    width = max(len(text) for text in (NOT_RUN, *(verdict + INCOMPLETE for verdict in (HOLDS, IN_PART, FAILS))))
     return "\n".join(
-        f"{number}.{n}  {claim.verdict:<{len(NOT_RUN)}}  {claim.statement}"
+        f"{number}.{n}  {part.verdict(claim):<{width}}  {claim.statement}"
         for number, part in enumerate(parts, 1)
         for n, claim in enumerate(part.claims, 1)
     )
@@ -82,8 +99,38 @@ def write(path: Path, parts: Sequence[Part], scale: str, pictures: Path) -> None
     for part in parts:
         for picture in part.pictures:
             (pictures / f"{picture.name}.png").write_bytes(render(picture.figure, "png"))
-    below = pictures.relative_to(path.parent).as_posix()
-    path.write_text(markdown(parts, scale, "" if below == "." else f"{below}/"))
+    path.write_text(markdown(parts, scale, _below(pictures, path)))
+
+
+def _below(pictures: Path, page: Path) -> str:
+    """The folder of the figures as the page links it."""
+    below = pictures.relative_to(page.parent).as_posix()
+    return "" if below == "." else f"{below}/"
+
+
+def publish(path: Path, parts: Sequence[Part], scale: str, pictures: Path, rendered: Path) -> None:
+    """Write the report in place of an earlier one, whose figures that this one has not are deleted.
+
+    Parameters
+    ----------
+    path, parts, scale, pictures
+        As :func:`write`.
+    rendered : Path
+        Folder into which :func:`write` has put the figures.
+    """
+    pictures.mkdir(parents=True, exist_ok=True)
+    names = {f"{picture.name}.png" for part in parts for picture in part.pictures}
+    for name in names:
+        shutil.copyfile(rendered / name, pictures / name)
+    for old in set(pictures.glob("*.png")) - {pictures / name for name in names}:
+        old.unlink()
+    path.write_text(markdown(parts, scale, _below(pictures, path)))
+
+
+def scale_of(path: Path) -> str | None:
+    """Name of the scale that the report in a file was made at; None without a file, or if it does not say."""
+    found = re.search(f"{re.escape(COMMAND)} (\\w+)", " ".join(path.read_text().split())) if path.exists() else None
+    return found[1] if found else None
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -92,11 +139,19 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
 
 
-def _claim(number: str, claim: Claim, pictures: Sequence[Picture]) -> list[str]:
-    shown = f" (figure `{claim.figure}`)" if claim.figure in {picture.name for picture in pictures} else ""
+def last_allowed(cases: Mapping[str, Sequence[bool]]) -> str:
+    """Half a sentence on the cases, given with whether each result's best step was the last that was looked at."""
+    cut = [f"{title} ({sum(results)} of {len(results)})" for title, results in cases.items() if any(results)]
+    if not cut:
+        return "no best step is the last allowed."
+    return f"the best step is the last allowed, and a later one might be better, in {'; '.join(cut)}."
+
+
+def _claim(number: str, claim: Claim, part: Part) -> list[str]:
+    shown = f" (figure `{claim.figure}`)" if claim.figure in {picture.name for picture in part.pictures} else ""
     lines = [f"**Claim {number}.** {claim.statement}{shown}", ""]
     lines += [f"- {'agrees' if check.passed else 'does not agree'}: {check.measured}" for check in claim.checks]
-    lines += [f"- verdict: **{claim.verdict}**, {_short_reason(claim)}"]
+    lines += [f"- verdict: **{part.verdict(claim)}**, {_short_reason(claim)}"]
     return [*lines, "", claim.remark] if claim.remark else lines
 
 

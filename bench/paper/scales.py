@@ -121,6 +121,8 @@ class TableSizes:
         Networks, and draws of the noise as input.
     most_steps : int
         Among which the best one is chosen.
+    any_time_steps : int
+        The same for the exact kernel without training's limit.
     landmarks : float
         Those of the Nystrom approximation as a share of the pixels.
     peers : bool
@@ -133,6 +135,7 @@ class TableSizes:
     widths: dict[str, int]
     seeds: int
     most_steps: int
+    any_time_steps: int
     landmarks: float
     peers: bool
 
@@ -175,6 +178,7 @@ SCALES: dict[str, Scale] = {
                 widths={"vanilla": 8, "autoencoder": 8, "unet": 8},
                 seeds=1,
                 most_steps=10,
+                any_time_steps=1000,
                 landmarks=0.1,
                 peers=False,
             ),
@@ -192,7 +196,7 @@ SCALES: dict[str, Scale] = {
             adam=AdamSizes(
                 side=24,
                 reduction=5,
-                widths={"vanilla": (16, 64, 256), "autoencoder": (16, 64, 192)},
+                widths={"vanilla": (16, 64, 192), "autoencoder": (16, 64, 192)},
                 main_width={"vanilla": 64, "autoencoder": 64},
                 seeds=2,
                 most_steps=200,
@@ -204,9 +208,10 @@ SCALES: dict[str, Scale] = {
                 side=24,
                 reduction=5,
                 pictures=9,
-                widths={"vanilla": 64, "autoencoder": 48, "unet": 32},
+                widths={"vanilla": 48, "autoencoder": 48, "unet": 32},
                 seeds=2,
                 most_steps=300,
+                any_time_steps=10_000,
                 landmarks=0.1,
                 peers=True,
             ),
@@ -243,6 +248,7 @@ SCALES: dict[str, Scale] = {
                 widths={"vanilla": 256, "autoencoder": 128, "unet": 64},
                 seeds=2,
                 most_steps=600,
+                any_time_steps=30_000,
                 landmarks=0.1,
                 peers=True,
             ),
@@ -279,6 +285,7 @@ SCALES: dict[str, Scale] = {
                 widths={"vanilla": 512, "autoencoder": 128, "unet": 128},
                 seeds=2,
                 most_steps=2000,
+                any_time_steps=100_000,
                 landmarks=0.1,
                 peers=True,
             ),

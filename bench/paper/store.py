@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import hashlib
 import json
-from collections.abc import Callable
+import zipfile
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,13 @@ from bench import machine
 from bench.paper.experiment import Experiment, Record, Result, Unit
 
 
+class FolderError(ValueError):
+    """A folder of results cannot be used; the message says why and what to do."""
+
+
+ENTRY = {"fingerprint", "settings", "values", "arrays", "seconds", "machine", "commit", "date"}
+
+
 class Store:
     """The results in a folder.
 
@@ -23,6 +32,11 @@ class Store:
     ----------
     folder : Path
         Holds results.json and arrays/.
+
+    Raises
+    ------
+    FolderError
+        If results.json is there and cannot be read; the message names it.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -30,7 +44,31 @@ class Store:
         self._path = folder / "results.json"
         self._kept: dict[str, Any] = {"machines": {}, "results": {}}
         if self._path.exists():
-            self._kept = json.loads(self._path.read_text())
+            self._kept = _read(self._path)
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keeps the folder for this process, since two would overwrite each other's results.json.
+
+        The lock is the system's, which drops it with the process however that ends: none is left behind.
+
+        Raises
+        ------
+        FolderError
+            If another process has it.
+        """
+        import fcntl
+
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / "lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                message = f"another run is writing to {self.folder}; wait for it or give another --out"
+                raise FolderError(message) from None
+            if self._path.exists():
+                self._kept = _read(self._path)  # what another run has written since this one looked
+            yield
 
     def get(self, experiment: Experiment, unit: Unit) -> Record | None:
         """The result kept of the unit, if it is of the same settings and version."""
@@ -38,8 +76,8 @@ class Store:
         if entry is None or entry["fingerprint"] != experiment.fingerprint(unit):
             return None
         file = entry["arrays"]
-        if file is not None and not (self.folder / file).exists():
-            return None  # results.json alone was copied
+        if file is not None and not zipfile.is_zipfile(self.folder / file):
+            return None  # results.json alone was copied, or the file is cut off
         load = dict if file is None else partial(_load, self.folder / file)
         return Record(unit.key, unit.settings, entry["values"], entry["seconds"], load)
 
@@ -58,7 +96,7 @@ class Store:
         description = machine.description()
         commit = description.pop("commit")
         del description["date"]
-        description["device"] = device_name(device)
+        description["device"] = device_name(device if result.device is None else result.device)
         name = hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()[:8]
         self._kept["machines"][name] = description
         self._kept["results"][key] = {
@@ -85,6 +123,20 @@ class Store:
             "seconds": sum(entry["seconds"] for entry in entries),
             "units": len(entries),
         }
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The content of results.json."""
+    try:
+        kept = json.loads(path.read_text())
+        whole = all(
+            entry.keys() >= ENTRY and entry["machine"] in kept["machines"] for entry in kept["results"].values()
+        )
+    except (ValueError, KeyError, TypeError, AttributeError):  # no JSON, or none of this form
+        whole = False
+    if not whole:
+        raise FolderError(f"{path} is damaged or no file of results; move it away to start anew")
+    return dict(kept)
 
 
 def device_name(device: str) -> str:

@@ -27,7 +27,7 @@ import numpy as np
 
 import ntkfast as nf
 from bench.paper import follow
-from bench.paper.architectures import ARCHITECTURES, COLOURS, LABELS, MARKERS, finite_network
+from bench.paper.architectures import ARCHITECTURES, COLOURS, LABELS, MARKERS, adam_steps, finite_network
 from bench.paper.experiment import Check, Claim, Experiment, Picture, Record, Result, Tools, Unit
 from bench.paper.fits import PowerLaw, power_law
 from bench.paper.report import table
@@ -114,13 +114,7 @@ def run(settings: dict[str, Any], tools: Tools) -> Result:
     changes = {"l2": training.weight_change_l2, "linf": training.weight_change_linf}
 
     def change(step: float) -> dict[str, dict[str, float]]:
-        return {
-            norm: {
-                kind: between(combined([changes[norm][name] for name in names], norm), step)
-                for kind, names in kinds(list(training.weight_l2)).items()
-            }
-            for norm in NORMS
-        }
+        return {norm: {name: between(values, step) for name, values in changes[norm].items()} for norm in NORMS}
 
     values = {
         "level": level,
@@ -153,9 +147,9 @@ def kinds(names: Sequence[str]) -> dict[str, list[str]]:
     return {"first": [names[0]], "hidden": list(names[1:-1]), "last": [names[-1]]}
 
 
-def combined(changes: Sequence[np.ndarray], norm: str) -> np.ndarray:
-    """The norm of several layers together, from the norms of each: shape (steps,)."""
-    return np.sqrt(np.sum(np.square(changes), axis=0)) if norm == "l2" else np.max(changes, axis=0)
+def combined(changes: Sequence[float], norm: str) -> float:
+    """The norm of several layers together, from the norms of each."""
+    return float(np.linalg.norm(changes, 2 if norm == "l2" else np.inf))
 
 
 def crossing(loss: Sequence[float], level: float) -> float | None:
@@ -185,8 +179,10 @@ def chosen(records: Sequence[Record], architecture: str, optimizer: str, convent
 
 
 def changes_of(records: Sequence[Record], convention: str, norm: str, kind: str) -> tuple[list[int], list[float]]:
-    """Widths and changes."""
-    return [r.settings["width"] for r in records], [r.values["change"][convention][norm][kind] for r in records]
+    """Widths, and changes of all layers of a kind together."""
+    layers = [r.values["change"][convention][norm] for r in records]
+    changes = [combined([change[name] for name in kinds(list(change))[kind]], norm) for change in layers]
+    return [r.settings["width"] for r in records], changes
 
 
 def law(
@@ -370,9 +366,8 @@ def text(records: list[Record]) -> str:
     words = (
         "The picture and the networks are those of part 1; z is the output less that at the start. The networks are "
         f"trained by gradient descent with {RATE_GD:g}/lambda_max of the exact kernel, the same for all widths c, and "
-        f"by Adam (0.9, 0.999) with steps of {RATE_ADAM:g}/c for the effective weights, or half of it in the U-Net, "
-        "whose concats have 2c channels. Effective weights are those of the standard parametrisation, "
-        "`sqrt(w/(c k^2)) W`. Their change is taken after the same number of steps (with "
+        f"by Adam (0.9, 0.999) with steps of {adam_steps(RATE_ADAM)}. Effective weights are those of the standard "
+        "parametrisation, `sqrt(w/(c k^2)) W`. Their change is taken after the same number of steps (with "
         f"gradient descent that at which the closed form reaches the loss, with Adam {STEPS_ADAM}), and at the same "
         "loss, the energy of the noise: 1/2 sum (z - y)^2 = 1/2 d sigma^2, linearly between two steps. Slopes are "
         "fitted to all networks, with the standard error of the regression."
@@ -403,7 +398,39 @@ def text(records: list[Record]) -> str:
             rows.append([f"*the paper, {by}*", "", "", exponents[0], "", "", exponents[1], ""])
         header = ["", "steps", *(f"{word}, {kind}" for word in WORDS.values() for kind in KINDS)]
         parts.append(f"Slopes, {when}:\n\n{table(header, rows)}")
+    parts.append(by_layer(records))
     return "\n\n".join(parts)
 
 
-EXPERIMENT = Experiment("weights", "How far the weights move, over the width", 3, units, run, figures, claims, text)
+def by_layer(records: Sequence[Record]) -> str:
+    """Table of the slopes of every convolution, at the same loss."""
+    rows = []
+    for name, label in LABELS.items():
+        groups = {optimizer: chosen(records, name, optimizer, "loss") for optimizer in OPTIMIZERS}
+        if not any(groups.values()):
+            continue
+        layers = list(next(r for group in groups.values() for r in group).values["change"]["loss"]["l2"])
+        for n, layer in enumerate(layers):
+            kind = next(kind for kind, names in kinds(layers).items() if layer in names)
+            cells = [layer_law(groups[optimizer], norm, layer) for optimizer in OPTIMIZERS for norm in NORMS]
+            rows.append(
+                [
+                    f"{label}, {n + 1} of {len(layers)} ({kind})",
+                    *("" if fitted is None else str(fitted) for fitted in cells),
+                ]
+            )
+    exponents = [f"{PAPER[optimizer, norm]:g}" for optimizer in OPTIMIZERS for norm in NORMS]
+    rows.append(["*the paper, hidden*", *exponents])
+    header = ["convolution", *(f"{by}, {word}" for by in OPTIMIZERS.values() for word in WORDS.values())]
+    return (
+        f"Slopes of single convolutions, in the order of the network, {CONVENTIONS['loss']}:\n\n{table(header, rows)}"
+    )
+
+
+def layer_law(records: Sequence[Record], norm: str, layer: str) -> PowerLaw | None:
+    """The change of one convolution until the loss over the width."""
+    changes = [r.values["change"]["loss"][norm][layer] for r in records]
+    return power_law([r.settings["width"] for r in records], changes)
+
+
+EXPERIMENT = Experiment("weights", "How far the weights move, over the width", 4, units, run, figures, claims, text)
