@@ -24,11 +24,11 @@ def photograph(name, rows, cols, sigma, seed=0):
     return clean, clean + sigma * np.random.default_rng(seed).standard_normal(clean.shape)
 
 
-@pytest.mark.parametrize("sigma", [15, 25, 50])
-def test_the_rule_loses_little_against_the_best_time(sigma):
+@pytest.mark.parametrize(("sigma", "told"), [(10, False), (15, True), (25, False), (50, True)])
+def test_the_rule_loses_little_against_the_best_time(sigma, told):
     """On a picture that no constant was tuned on: against the best of the rule's own grid, one time for each pass."""
     clean, noisy = photograph("chelsea", slice(60, 124), slice(100, 164), sigma)
-    out, info = nf.denoise_ntk(noisy, sigma, channel_axis=-1, full_output=True)
+    out, info = nf.denoise_ntk(noisy, sigma if told else None, channel_axis=-1, full_output=True)
     by_rule = psnr(out, clean)
     best = -np.inf
     for factor in (0.25, 0.5, 0.7, 1, 1.4, 2, 4):  # around the rule's choice, both passes together
@@ -52,7 +52,7 @@ def held_out_crop():
 
 
 # Decibels, against the best time.
-LOSS = {"calibrated": 0.25, "recorrupted": 0.1, "sure": 0.1, "held_out": 0.8}
+LOSS = {"calibrated": 0.3, "recorrupted": 0.1, "sure": 0.1, "held_out": 0.8}
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -98,7 +98,7 @@ def test_better_than_non_local_means_with_the_level_estimated():
     clean, noisy = photograph("coffee", slice(100, 196), slice(200, 296), 25)
     out, info = nf.denoise_ntk(noisy, channel_axis=-1, full_output=True)
     assert info.sigma_estimated
-    assert info.sigma == pytest.approx(25, rel=0.1)
+    assert info.sigma == pytest.approx(25, rel=0.03)
     means = restoration.denoise_nl_means(
         noisy / 255, patch_size=5, patch_distance=7, h=0.6 * 25 / 255, sigma=25 / 255, channel_axis=-1, fast_mode=True
     )
@@ -314,7 +314,7 @@ def test_equal_channels_are_as_one():
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1 / 255, 1e6])
-@pytest.mark.parametrize("rule", ["calibrated", "recorrupted"])
+@pytest.mark.parametrize("rule", ["calibrated", "recorrupted", "sure"])
 def test_units_do_not_matter(scale, rule):
     """denoise(c y + b, c sigma) = c denoise(y, sigma) + b."""
     _, noisy = photograph("astronaut", slice(60, 92), slice(180, 212), 20)
@@ -341,8 +341,34 @@ def test_every_rule_takes_any_size(shape, rule):
 def test_hardly_any_noise(sigma):
     noisy = np.random.default_rng(0).standard_normal((20, 20))
     for level in (sigma, np.full(noisy.shape, sigma)):
-        for rule, tolerance in (("calibrated", 1e-5), ("recorrupted", 1e-3)):  # whose grid of steps ends
+        for rule, tolerance in (
+            ("calibrated", 1e-5),
+            ("recorrupted", 1e-3),
+            ("sure", 1e-3),
+        ):  # whose grids of steps end
             assert np.abs(nf.denoise_ntk(noisy, level, stopping=rule) - noisy).max() < tolerance
+
+
+def test_a_bright_pixel_spoils_only_its_surroundings():
+    """It makes the step size, one for all tiles, so small that the best times lie beyond the rules' first grid."""
+    clean, noisy = photograph("chelsea", slice(60, 124), slice(100, 164), 20)
+    star = noisy.copy()
+    star[10, 30] += 1e6
+    far = slice(30, None)
+    plain, with_star = (psnr(nf.denoise_ntk(y, 20, channel_axis=-1)[far], clean[far]) for y in (noisy, star))
+    assert with_star > plain - 0.3
+
+
+def test_sigma_may_be_an_array_of_no_dimension():
+    noisy = np.random.default_rng(0).standard_normal((20, 20))
+    np.testing.assert_array_equal(nf.denoise_ntk(noisy, np.array(1.0)), nf.denoise_ntk(noisy, 1.0))
+
+
+def test_pictures_without_noise_stay_as_they_are():
+    for shape in ((24, 24, 3), (1, 1, 3)):
+        out, info = nf.denoise_ntk(np.full(shape, 99.0), channel_axis=-1, full_output=True)
+        assert (info.sigma, info.stopping, info.steps) == (0.0, "none", ())
+        np.testing.assert_array_equal(out, 99.0)
 
 
 @pytest.mark.parametrize("shape", [(1, 400), (400, 1)])

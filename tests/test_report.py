@@ -353,6 +353,9 @@ def test_path_is_told() -> None:
     assert "2 more in 12.3 s. The best point, 1/2 times the steps, is 0.25 dB better." in page.text
     page = Page(report.page(noisy, result, info(), clean=clean, path=points[1:], path_seconds=12.34))
     assert "1 more in 12.3 s. No other point is better." in page.text
+    perfect = [report.PathPoint(f, (2,), float("inf")) for f in (0.5, 1.0)]
+    page = Page(report.page(noisy, result, info(), clean=clean, path=perfect, path_seconds=1.0))
+    assert "No other point is better." in page.text
 
 
 def test_path_of_a_real_denoiser() -> None:

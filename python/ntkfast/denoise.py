@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,6 +14,7 @@ from threadpoolctl import threadpool_limits
 from . import _check, _cuda, _engine
 from .kernel import LARGEST, require_magnitude
 from .network import Network, as_network, vanilla_cnn
+from .noise_level import noise_level
 from .stabilize import PoissonGaussian
 from .stopping import RULES, Crops
 from .tile_filter import Advance, ImageFilter, Setting, TileFilter, WholeFilter
@@ -112,8 +112,9 @@ def denoise_ntk(
     image : array_like, shape (H, W) or with a channel axis, real
         Not rescaled, not even if it is of an integer type: the result is in its units, and so is sigma.
     sigma : float or array_like of shape (H, W), optional
-        Standard deviation of the noise, >= 0, or that of each pixel, > 0; by default estimated from the finest wavelets
-        (``skimage.restoration.estimate_sigma``).  A map weights the training: see Notes.
+        Standard deviation of the noise, >= 0, or that of each pixel, > 0; by default estimated, from the covariance of
+        patches in colour and from the finest wavelets in gray (:mod:`ntkfast.noise_level`).  A map weights the
+        training: see Notes.
     channel_axis : int, optional
         Axis of the channels; None for a gray image.  All channels share the kernel.
     network : Network, optional
@@ -384,6 +385,8 @@ class _Report:
 
 def _noise_level(sigma: Any, pixels: np.ndarray, dtype: np.dtype[Any]) -> tuple[float, np.ndarray | None, bool]:
     """Noise level, its map (1, H, W, 1) if one is given, and whether it was estimated."""
+    if isinstance(sigma, np.ndarray) and sigma.ndim == 0:
+        sigma = sigma.item()
     if sigma is not None and np.ndim(sigma) > 0:
         levels = _check.real_array("sigma", sigma).astype(np.float64)
         if levels.shape != pixels.shape[1:3]:
@@ -400,16 +403,7 @@ def _noise_level(sigma: Any, pixels: np.ndarray, dtype: np.dtype[Any]) -> tuple[
         level = _check.not_negative("sigma", sigma)
         _require_level(level, dtype)
         return level, None, False
-    from skimage.restoration import estimate_sigma  # 0.5 s to import: only when it is needed
-
-    with warnings.catch_warnings():
-        # Images smaller than the wavelet's support: the estimate is poor but there is no better one.
-        warnings.simplefilter("ignore")
-        planes = np.moveaxis(pixels[0], -1, 0)
-        if 1 in planes.shape[1:]:  # one row or column: along an axis of one pixel all wavelets are 0
-            planes = planes.reshape(len(planes), -1)
-        level = float(np.mean([estimate_sigma(plane) for plane in planes]))  # type: ignore[no-untyped-call]
-    return (level if np.isfinite(level) else 0.0), None, True
+    return noise_level(pixels[0]), None, True
 
 
 def _require_level(level: float, dtype: np.dtype[Any]) -> None:

@@ -409,7 +409,7 @@ def _affinity(pictures: _Pictures, info: DenoiseInfo, at: tuple[int, int]) -> st
 def _path_section(path: Sequence[PathPoint], noisy: float | None, seconds: float) -> str:
     runs = sum(point.factor != 1 for point in path)
     chosen = next(point for point in path if point.factor == 1)
-    best = max(path, key=lambda point: point.psnr)
+    best = max(path, key=lambda point: (point.psnr, point.factor == 1))  # of equals, the one chosen
     apart = (
         "No other point is better."
         if best is chosen

@@ -25,6 +25,10 @@ __all__ = ["RULES", "Crops", "calibrated_time"]
 # Grid of steps that the rules try.
 STEPS = sorted({round(1.5**n) for n in range(26)})  # 1 to 25000
 
+# And on from its end, where the least risk lies there: hardly any noise, or one tile so bright that the step size,
+# which is one for all, is small for the others.
+LATER_STEPS = [round(1.5**n) for n in range(25, 52)]  # 25000 to 10^9
+
 RECORRUPTION = 0.3  # strength a of the added noise
 PROBE = 0.1  # strength of what `sure` adds, in noise levels
 HELD_OUT_STRIDE = 4  # one pixel in so many, along both axes, is held out
@@ -151,17 +155,31 @@ def _by_risk(
 ) -> list[float]:
     """Times of least risk, pass by pass; each pass is guided by the best image of the one before."""
     times, guide = [], seen
-    for _ in range(passes):
+    for n in range(passes):
         image_filter = crops.make(guide, seen)
-        results = image_filter.path(STEPS, advance)
-        risks = np.array([risk(z) for z in results])
-        lowest, steps = _lowest(np.log(STEPS), risks)
+        steps, guide, beyond = _least_risk(image_filter, risk, advance)
         time = steps * image_filter.learning_rate
-        if lowest == len(STEPS) - 1:  # hardly any noise: the best time lies beyond the grid
-            time = max(time, float(calibrated_time(crops, KAPPA[-1], POWER[-1])))
+        if beyond:
+            time = max(time, calibrated(crops, passes, advance)[n])
         times.append(time)
-        guide = results[lowest]
     return times
+
+
+def _least_risk(
+    image_filter: ImageFilter, risk: Callable[[np.ndarray], float], advance: Advance
+) -> tuple[float, np.ndarray, bool]:
+    """Steps of least risk, the images nearest to them, and whether the risk still falls at the end of all grids."""
+    for grid in (STEPS, LATER_STEPS):
+        results = image_filter.path(grid, advance)
+        lowest, steps = _lowest(np.log(grid), np.array([risk(z) for z in results]))
+        if lowest < len(grid) - 1:
+            break
+        advance = _silent  # the tiles have been counted
+    return steps, results[lowest], lowest == len(grid) - 1
+
+
+def _silent(_: int) -> None:
+    """Progress of what comes on top."""
 
 
 def _lowest(log_steps: np.ndarray, risk: np.ndarray) -> tuple[int, float]:
