@@ -94,11 +94,11 @@ public:
         };
     }
 
-    // Runs an engine call without the GIL.
-    template <class Call> void run(Call call) {
+    // Runs an engine call without the GIL, and returns what it does.
+    template <class Call> auto run(Call call) {
         try {
             const py::gil_scoped_release release;
-            call(poll());
+            return call(poll());
         } catch (const Cancelled&) {
             if (error_) throw std::move(*error_);
             throw std::runtime_error("stopped");
@@ -189,10 +189,7 @@ template <class Real> class PyEngine : public PySweeps<Engine<Real>> {
 public:
     PyEngine(const std::vector<NodeTuple>& nodes, bool circular, bool nngp, const Array<double>& images, bool noise,
              const std::string& isa, int threads, int lanes)
-        : PySweeps<Engine<Real>>({make_program(nodes, circular, nngp),
-                                  shape_of(images),
-                                  noise ? nullptr : images.data(),
-                                  {isa_from_name(isa), threads, lanes}}) {}
+        : PySweeps<Engine<Real>>(make(nodes, circular, nngp, images, noise, {isa_from_name(isa), threads, lanes})) {}
 
     // v (pixels, columns, batch) -> the same shape
     Array<Real> product(const Array<Real>& v, py::object progress) const {
@@ -224,7 +221,18 @@ public:
         return out;
     }
 
+    std::int64_t columns_bytes() const { return engine_.columns_bytes(); }
+
 private:
+    static Engine<Real> make(const std::vector<NodeTuple>& nodes, bool circular, bool nngp, const Array<double>& images,
+                             bool noise, const EngineOptions& options) {
+        const Program program = make_program(nodes, circular, nngp);
+        const Shape shape = shape_of(images);
+        const double* image = noise ? nullptr : images.data();
+        return PythonPoll(py::none()).run([&](Poll poll) {
+            return Engine<Real>(program, shape, image, options, std::move(poll));
+        });
+    }
 };
 
 // An array in a device's memory: contiguous, of the engine's type, alive during the call.
@@ -297,8 +305,9 @@ private:
         const Program program = make_program(nodes, circular, nngp);
         const Shape shape = shape_of(images);
         const double* image = noise ? nullptr : images.data();
-        const py::gil_scoped_release release;
-        return {program, shape, image, device, threads};
+        return PythonPoll(py::none()).run([&](Poll poll) {
+            return cuda::Engine<Real>(program, shape, image, device, threads, {}, std::move(poll));
+        });
     }
 
     DeviceArray array(const char* name, const DeviceTuple& tuple) const {
@@ -320,7 +329,9 @@ template <class Real> void bind_engine(py::module_& module, const char* name) {
         py::init<const std::vector<NodeTuple>&, bool, bool, const Array<double>&, bool, const std::string&, int, int>(),
         py::arg("nodes"), py::arg("circular"), py::arg("nngp"), py::arg("images"), py::arg("noise"), py::kw_only(),
         py::arg("isa"), py::arg("threads"), py::arg("lanes"));
-    bind_sweeps(bound).def("columns", &E::columns, py::arg("pixels").noconvert(), py::arg("progress") = py::none());
+    bind_sweeps(bound)
+        .def("columns", &E::columns, py::arg("pixels").noconvert(), py::arg("progress") = py::none())
+        .def_property_readonly("columns_bytes", &E::columns_bytes);
 }
 
 template <class Real> void bind_cuda_engine(py::module_& module, const char* name) {
@@ -410,6 +421,7 @@ PYBIND11_MODULE(_core, module) {
     module.def("compiled_isas", [] { return names(compiled_isas); });
     module.def("supported_isas", [] { return names(supported_isas); });
     module.def("default_threads", &default_threads);
+    module.def("release_threads", &release_threads);
     module.attr("max_lanes") = max_lanes;
     module.attr("openmp") = built_with_openmp();
     module.attr("compiler") = NTKFAST_COMPILER;

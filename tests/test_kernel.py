@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import textwrap
@@ -208,7 +209,7 @@ def test_columns_of_a_large_image_need_no_sweep():
 
 
 def test_many_columns_take_one_sweep(monkeypatch):
-    K = operator(shape=(20, 20, 1))
+    K = operator(shape=(20, 20, 1), threads=1)
     K._engine = Fenced(K._engine, "columns")
     every = K.columns(range(400))
     np.testing.assert_array_equal(every, K.dense())
@@ -353,6 +354,22 @@ def test_fourier_products_take_fewer_columns_at_a_time(monkeypatch):
     needed -= 1
     with pytest.raises(MemoryError, match=r"5 columns needs .*: 4 columns would fit"):
         K @ V
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_columns_count_what_the_engine_takes(monkeypatch, dtype):
+    K = operator(dtype, shape=(20, 20, 1), threads=2)
+    rows = 2 * 3 * 400 * K.dtype.itemsize  # and these turned over
+    beyond = K._engine.columns_bytes
+    monkeypatch.setattr(_engine, "available_memory", lambda: rows + beyond - 1)
+    with pytest.raises(MemoryError, match=rf"3 columns needs .*\({rows + beyond} bytes\).*fewer columns"):
+        K.columns([1, 2, 3])
+    monkeypatch.setattr(_engine, "available_memory", lambda: rows + beyond)
+    columns = K.columns([1, 2, 3])
+    kept = K._engine.columns_bytes  # the fields in double are there now
+    assert kept < beyond if dtype == "float32" else kept == beyond
+    monkeypatch.setattr(_engine, "available_memory", lambda: rows + kept)
+    np.testing.assert_array_equal(K.columns([1, 2, 3]), columns)
 
 
 def test_a_gigapixel_matrix_is_refused_on_any_machine():
@@ -810,6 +827,114 @@ def test_ctrl_c_stops_a_product_within_half_a_second(threads):
             print(json.dumps(time.perf_counter() - sent[0]))
     """)
     assert waited < 0.5
+
+
+def seconds_until_stopped(setup, call, after):
+    """From SIGINT, sent ``after`` seconds into ``call``, to its end, in a process of its own; nan if it ended before.
+
+    The signal comes from here: a thread over there could not send it while a call holds the GIL.
+    """
+    code = f"""
+import time
+import numpy as np
+from ntkfast import NTK, _engine, unet, vanilla_cnn
+_engine.available_memory = lambda: 1 << 40  # little is written before the call is stopped
+image = np.random.default_rng(0).standard_normal
+{setup}
+print("ready", flush=True)
+try:
+    {call}
+    print("nan", flush=True)
+except KeyboardInterrupt:
+    print(time.perf_counter(), flush=True)
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "ready\n"
+        time.sleep(after)
+        sent = time.perf_counter()
+        process.send_signal(signal.SIGINT)
+        return float(process.stdout.readline()) - sent
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+@pytest.mark.parametrize(
+    ("setup", "call"),
+    [
+        ("", "NTK(unet(3), image((256, 256)))"),  # bands near D = 0
+        ("x = image((2048, 2048))", "NTK(vanilla_cnn(3, 5), x)"),  # planes
+        # 3.2 GB, which no thread must fill beforehand
+        ("K = NTK(vanilla_cnn(2, 3), image((200, 200)), storage='dense')", "K @ np.ones(200**2)"),
+        # 1 GB, of which the first band writes into every page
+        ("K = NTK(vanilla_cnn(3, 5), image((128, 128)), storage='stream')", "K.dense()"),
+        # one strip of rows takes 0.9 s
+        ("K = NTK(vanilla_cnn(5, 11), image((700, 700)))", "K.affinity(350, 350)"),
+        # the fields in double
+        ("K = NTK(unet(3), image((160, 160)), storage='stream')", "K._engine.columns(np.array([9999]))"),
+        # 64 columns as padded rows, and the threads' sums
+        ("K, V = NTK(vanilla_cnn(1, 5), image((700, 700))), np.ones((490000, 64), np.float32)", "K @ V"),
+    ],
+    ids=["construction, deep", "construction, large", "store", "dense", "strips", "fields of columns", "many columns"],
+)
+def test_ctrl_c_stops_within_half_a_second(setup, call):
+    assert seconds_until_stopped(setup, call, 0.2) < 0.5
+
+
+def test_the_gil_is_free_during_construction():
+    count, running = [0], threading.Event()
+
+    def tick():
+        while not running.wait(0.001):
+            count[0] += 1
+
+    image = noise(128, 128, 1, 0)
+    thread = threading.Thread(target=tick)
+    thread.start()
+    try:
+        before, start = count[0], time.perf_counter()
+        NTK(unet(2), image, storage="stream", threads=1)
+        ticks, seconds = count[0] - before, time.perf_counter() - start
+    finally:
+        running.set()
+        thread.join()
+    assert seconds > 0.05, "too short to tell"
+    assert ticks > 10
+
+
+# --- Threads and forks ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("threads", [1025, 10**5, 2**31, 10**20])
+def test_too_many_threads_are_refused(threads):
+    with pytest.raises(ValueError, match=f"threads must be at most 1024, got {threads}"):
+        operator(threads=threads)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_a_forked_child_computes():
+    """The child has none of the threads of the parent's calls; the parent's next call makes them anew."""
+    same = run_python(
+        """
+        import json, os, signal
+        import numpy as np
+        from ntkfast import NTK, vanilla_cnn
+
+        K = NTK(vanilla_cnn(1, 3), np.random.default_rng(0).standard_normal((24, 24)), storage="stream", threads=2)
+        v = np.ones(24**2, np.float32)
+        expected = K @ v
+        reader, writer = os.pipe()
+        if os.fork() == 0:
+            signal.alarm(20)  # ends it where it hangs
+            with os.fdopen(writer, "wb") as file:
+                file.write((K @ v).tobytes() + K.columns([5]).tobytes())
+            os._exit(0)
+        os.close(writer)
+        with os.fdopen(reader, "rb") as file:
+            result = file.read()
+        print(json.dumps(result == expected.tobytes() + K.columns([5]).tobytes() and bool(np.all(K @ v == expected))))
+        """,
+        timeout=40,
+    )
+    assert same
 
 
 # --- Import -------------------------------------------------------------------------------------------------------

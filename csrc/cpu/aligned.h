@@ -22,4 +22,17 @@ template <class T> struct LineAllocator {
 // Rows of whole chunks in it start on a line each, so that a vector of the row kernels does not straddle two.
 template <class T> using AlignedVector = std::vector<T, LineAllocator<T>>;
 
+// Leaves numbers as they are until someone writes them.
+template <class T> struct RawLineAllocator : LineAllocator<T> {
+    template <class Other> struct rebind {
+        using other = RawLineAllocator<Other>;
+    };
+    RawLineAllocator() = default;
+    template <class Other> RawLineAllocator(const RawLineAllocator<Other>&) {}
+    template <class Other> void construct(Other* p) { ::new (static_cast<void*>(p)) Other; }
+};
+
+// RawVector(n) is not filled: zeros for 3.2 GB took one thread 1.8 s before the others could begin.
+template <class T> using RawVector = std::vector<T, RawLineAllocator<T>>;
+
 }  // namespace ntkfast

@@ -340,7 +340,7 @@ Columns::Columns(const Program& program, const Fields<double>& fields)
     row_.resize(std::size_t(fields.shape.width));
 }
 
-void Columns::rows(std::int64_t pixel, int y0, int y1, double* out) {
+void Columns::rows(std::int64_t pixel, int y0, int y1, double* out, Monitor& monitor, bool leader) {
     const std::vector<PairWindow> whole = plan_.windows(pixel, y0, y1);
     for (const ColumnPlan::Segment& segment : plan_.segments()) {
         const int k = segment.node;
@@ -350,7 +350,11 @@ void Columns::rows(std::int64_t pixel, int y0, int y1, double* out) {
         const ColumnPlan::BlockSize size = plan_.block_size(segment, window);
         for_parts(window.i_y, size.i_y, [&](Interval i_y) {
             for_parts(window.i_x, size.i_x, [&](Interval i_x) {
-                for_parts(window.dy, size.dy, [&](Interval dy) { compute_block(segment, {i_y, i_x, dy}); });
+                for_parts(window.dy, size.dy, [&](Interval dy) {
+                    if (monitor.stopped()) return;
+                    compute_block(segment, {i_y, i_x, dy});
+                    if (leader) monitor.ask();
+                });
             });
         });
     }

@@ -16,6 +16,7 @@
 #include "../program.h"
 #include "fields.h"
 #include "geometry.h"
+#include "monitor.h"
 
 namespace ntkfast {
 
@@ -101,8 +102,9 @@ public:
     // read.  Both arguments must outlive the object.
     Columns(const Program& program, const Fields<double>& fields);
 
-    // out[(y - y0)*width + x] = Theta(pixel, (y, x)) for y0 <= y < y1, in the image's units; S(pixel, .) for the NNGP kernel
-    void rows(std::int64_t pixel, int y0, int y1, double* out);
+    // out[(y - y0)*width + x] = Theta(pixel, (y, x)) for y0 <= y < y1, in the image's units; S(pixel, .) for the NNGP kernel.
+    // The monitor is asked after each block; when it is stopped, `out` is not to be used.
+    void rows(std::int64_t pixel, int y0, int y1, double* out, Monitor& monitor, bool leader);
 
     // Rows that are cheap to compute together: the best y1 - y0.
     int strip() const { return plan_.strip(); }

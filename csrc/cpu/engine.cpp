@@ -20,10 +20,11 @@ namespace {
 
 // v (pixels, columns, batch) as padded rows with one plane per column.
 template <class Real>
-PaddedRows<Real> padded_columns(const Real* v, const Shape& shape, int columns, bool circular) {
+PaddedRows<Real> padded_columns(const Real* v, const Shape& shape, int columns, bool circular, Monitor& monitor) {
     PaddedRows<Real> rows(shape, columns, circular, 0);
     const std::ptrdiff_t width = std::ptrdiff_t(shape.width) * shape.batch;
-    for (int y = 0; y < shape.height; ++y)
+    for (int y = 0; y < shape.height; ++y) {
+        monitor.check();
         for (int x = 0; x < shape.width; ++x)
             for (int c = 0; c < columns; ++c)
                 for (int n = 0; n < shape.batch; ++n) {
@@ -31,6 +32,7 @@ PaddedRows<Real> padded_columns(const Real* v, const Shape& shape, int columns, 
                     *to = *v++;
                     if (circular) to[width] = *to;
                 }
+    }
     return rows;
 }
 
@@ -46,10 +48,12 @@ template <class Sink, class Make> Sink& made_once(std::unique_ptr<Sink>& sink, M
 // out (pixels, columns, batch) = unit * (diagonal v + sum of the threads' totals, in the order of the threads).
 template <class Real>
 void combine(const Fields<Real>& fields, const Plane& diagonal,
-             const std::vector<std::unique_ptr<ProductSink<Real>>>& sinks, const Real* v, Real* out, int columns) {
+             const std::vector<std::unique_ptr<ProductSink<Real>>>& sinks, const Real* v, Real* out, int columns,
+             Monitor& monitor) {
     const Shape& shape = fields.shape;
     std::int64_t at = 0;
-    for (int y = 0; y < shape.height; ++y)
+    for (int y = 0; y < shape.height; ++y) {
+        monitor.check();
         for (int x = 0; x < shape.width; ++x)
             for (int c = 0; c < columns; ++c)
                 for (int n = 0; n < shape.batch; ++n, ++at) {
@@ -60,6 +64,7 @@ void combine(const Fields<Real>& fields, const Plane& diagonal,
                         if (sink) sum += sink->totals()[std::size_t(total)];
                     out[at] = Real(sum * fields.unit);
                 }
+    }
 }
 
 // For bands of all displacements.
@@ -89,7 +94,7 @@ std::int64_t coarse_pairs(const Program& program, const std::vector<Target>& tar
 }  // namespace
 
 template <class Real>
-Engine<Real>::Engine(Program program, const Shape& shape, const double* image, const EngineOptions& options)
+Engine<Real>::Engine(Program program, const Shape& shape, const double* image, const EngineOptions& options, Poll poll)
     : program_(std::move(program)), options_(options), kernels_(row_kernels<Real>(options.isa)) {
     program_.check();
     if (shape.height < 1 || shape.width < 1 || shape.channels < 1 || shape.batch < 1)
@@ -100,13 +105,16 @@ Engine<Real>::Engine(Program program, const Shape& shape, const double* image, c
     targets_ = targets_of(program_);
     options_.lanes = std::clamp(options.lanes, 1, max_lanes);
     options_.threads = std::max(1, options.threads);
-    const FieldsBuilder builder(program_, shape, image, sizeof(Real) == 4, row_kernels<double>(options.isa),
-                                options_.threads);
-    if constexpr (sizeof(Real) == 4)
-        fields_ = float_fields(builder.fields(), program_, kernels_, options_.threads);
-    else
-        fields_ = builder.fields();
-    if (image != nullptr) image_.assign(image, image + shape.elements() * shape.channels);
+    Monitor monitor(std::move(poll), 0);
+    FieldsBuilder builder(program_, shape, image, sizeof(Real) == 4, row_kernels<double>(options.isa), options_.threads,
+                          monitor);
+    if constexpr (sizeof(Real) == 4) {
+        fields_ = float_fields(builder.fields(), program_, kernels_, options_.threads, monitor);
+        if (image != nullptr) image_.assign(image, image + shape.elements() * shape.channels);
+    } else {
+        fields_ = builder.take();
+    }
+    monitor.finish();
 }
 
 template <class Real> void Engine<Real>::diagonal(double* out) const {
@@ -141,10 +149,8 @@ void Engine<Real>::make_bands(const HalfPlane& plane, const Stores<Real>& stores
 // the coarse bands that they read.
 template <class Real>
 template <class SinkOf>
-void Engine<Real>::sweep(const HalfPlane& plane, Deal deal, SinkOf sink_of, Poll poll) const {
+void Engine<Real>::sweep(const HalfPlane& plane, Deal deal, SinkOf sink_of, Monitor& monitor) const {
     const Shape& shape = fields_.shape;
-    Monitor monitor(std::move(poll),
-                    plane.pairs() + (all_there() ? 0 : coarse_pairs(program_, targets_, plane, shape)));
     const Stores<Real> made = all_there() ? Stores<Real>() : make_stores<Real>(program_, targets_, shape);
     const Stores<Real>& stores = coarse_kept_ ? coarse_ : made;
     const Plan plan(program_, targets_, int(targets_.size()) - 1, shape, fields_.noise);
@@ -185,7 +191,11 @@ void Engine<Real>::sweep(const HalfPlane& plane, Deal deal, SinkOf sink_of, Poll
         output(0, plane.bands() - 1);
     else
         make_bands(plane, stores, false, monitor, output);
-    monitor.finish();
+    monitor.check();
+}
+
+template <class Real> std::int64_t Engine<Real>::sweep_pairs(const HalfPlane& plane) const {
+    return plane.pairs() + (all_there() ? 0 : coarse_pairs(program_, targets_, plane, fields_.shape));
 }
 
 template <class Real> void Engine<Real>::keep_coarse(Poll poll) {
@@ -203,7 +213,9 @@ template <class Real>
 void Engine<Real>::product(const Real* v, Real* out, int columns, Poll poll) const {
     if (columns < 1) throw std::invalid_argument("columns must be at least 1");
     const bool circular = program_.circular();
-    const PaddedRows<Real> rows = padded_columns(v, fields_.shape, columns, circular);
+    const HalfPlane plane(fields_.shape, program_.padding, options_.lanes);
+    Monitor monitor(std::move(poll), sweep_pairs(plane));
+    const PaddedRows<Real> rows = padded_columns(v, fields_.shape, columns, circular, monitor);
     std::vector<std::unique_ptr<ProductSink<Real>>> sinks(std::size_t(options_.threads));
     const auto sink_of = [&](int thread) -> RowSink<Real>& {
         // Made by its thread, so that its memory is near.
@@ -211,10 +223,13 @@ void Engine<Real>::product(const Real* v, Real* out, int columns, Poll poll) con
             return std::make_unique<ProductSink<Real>>(kernels_, rows, fields_.shape, columns, circular, !stored());
         });
     };
-    sweep(HalfPlane(fields_.shape, program_.padding, options_.lanes), Deal::blocks_in_turn, sink_of, std::move(poll));
-    for (const auto& sink : sinks)
+    sweep(plane, Deal::blocks_in_turn, sink_of, monitor);
+    for (const auto& sink : sinks) {
+        monitor.check();
         if (sink) sink->flush();
-    combine(fields_, fields_.diagonal(program_), sinks, v, out, columns);
+    }
+    combine(fields_, fields_.diagonal(program_), sinks, v, out, columns, monitor);
+    monitor.finish();
 }
 
 template <class Real> void Engine<Real>::store(Poll poll) {
@@ -223,14 +238,16 @@ template <class Real> void Engine<Real>::store(Poll poll) {
     std::vector<std::int64_t> offsets(std::size_t(plane.blocks()) + 1, 0);
     for (std::int64_t n = 0; n < plane.blocks(); ++n)
         offsets[std::size_t(n) + 1] = offsets[std::size_t(n)] + packed_elements(plane.block(n), fields_.shape.batch);
-    AlignedVector<Real> packed(std::size_t(offsets.back()));
+    RawVector<Real> packed(std::size_t(offsets.back()));
+    Monitor monitor(std::move(poll), sweep_pairs(plane));
     std::vector<std::unique_ptr<StoreSink<Real>>> sinks(std::size_t(options_.threads));
     const auto sink_of = [&](int thread) -> RowSink<Real>& {
         return made_once(sinks[std::size_t(thread)], [&] {
             return std::make_unique<StoreSink<Real>>(packed.data(), offsets, fields_.shape.batch);
         });
     };
-    sweep(plane, Deal::blocks_in_turn, sink_of, std::move(poll));
+    sweep(plane, Deal::blocks_in_turn, sink_of, monitor);
+    monitor.finish();
     packed_ = std::move(packed);
     packed_offsets_ = std::move(offsets);
 }
@@ -241,6 +258,8 @@ template <class Real> void Engine<Real>::dense(Real* out, Poll poll) const {
     const bool circular = program_.circular();
     // What is stored is in blocks of the width it was stored with.
     const HalfPlane plane(shape, program_.padding, stored() ? options_.lanes : max_lanes);
+    Monitor monitor(std::move(poll), sweep_pairs(plane));
+    const auto watch = [&](int thread) { return Watch{monitor, thread == 0}; };
     // Whole bands to a thread where there are enough for all, and where the squares do not outgrow the caches by much.
     const std::int64_t squares = options_.threads * DenseBandSink<Real>::numbers(shape) * std::int64_t(sizeof(Real));
     const bool by_bands =
@@ -248,14 +267,17 @@ template <class Real> void Engine<Real>::dense(Real* out, Poll poll) const {
     if (by_bands) {
         std::vector<std::unique_ptr<DenseBandSink<Real>>> sinks(std::size_t(options_.threads));
         const auto sink_of = [&](int thread) -> RowSink<Real>& {
-            return made_once(sinks[std::size_t(thread)],
-                             [&] { return std::make_unique<DenseBandSink<Real>>(out, shape, Real(fields_.unit)); });
+            return made_once(sinks[std::size_t(thread)], [&] {
+                return std::make_unique<DenseBandSink<Real>>(out, shape, Real(fields_.unit), watch(thread));
+            });
         };
-        sweep(plane, Deal::bands_as_free, sink_of, std::move(poll));
+        sweep(plane, Deal::bands_as_free, sink_of, monitor);
     } else {
-        DenseSink<Real> sink(out, shape, circular, Real(fields_.unit));  // no state: one for all threads
-        const auto sink_of = [&](int) -> RowSink<Real>& { return sink; };
-        sweep(plane, Deal::blocks_in_turn, sink_of, std::move(poll));
+        // Without state: one for the calling thread, which asks, and one for all others.
+        DenseSink<Real> asking(out, shape, circular, Real(fields_.unit), watch(0));
+        DenseSink<Real> silent(out, shape, circular, Real(fields_.unit), watch(1));
+        const auto sink_of = [&](int thread) -> RowSink<Real>& { return thread == 0 ? asking : silent; };
+        sweep(plane, Deal::blocks_in_turn, sink_of, monitor);
     }
     const Plane& diagonal = fields_.diagonal(program_);
     parallel(options_.threads, [&](int thread, int team) {
@@ -264,10 +286,36 @@ template <class Real> void Engine<Real>::dense(Real* out, Poll poll) const {
             for (std::int64_t i = thread; i < d; i += team)
                 matrix[i * d + i] = Real(diagonal[std::size_t(i * shape.batch + n)] * fields_.unit);
             if (circular || by_bands) continue;
-            for (std::int64_t j = thread * line_rows; j < d; j += team * line_rows) mirror_rows(matrix, d, j);
+            for (std::int64_t j = thread * line_rows; j < d && !monitor.stopped(); j += team * line_rows) {
+                mirror_rows(matrix, d, j);
+                if (thread == 0) monitor.ask();
+            }
         }
         finish_lines();
     });
+    monitor.finish();
+}
+
+// For an engine in float they are made when first wanted, 8.9 s for unet(3) at 256 x 256, and kept.  Threads that want them at
+// once may each make them, with the same bits: a lock would be held while the poll runs a caller's code.
+template <class Real> const Fields<double>& Engine<Real>::exact_fields(const Poll& poll) const {
+    if constexpr (sizeof(Real) == sizeof(double)) {
+        (void)poll;
+        return fields_;
+    } else {
+        if (std::atomic_load(&exact_) == nullptr) {
+            Monitor monitor(poll, 0);
+            FieldsBuilder builder(program_, fields_.shape, image_.empty() ? nullptr : image_.data(), false,
+                                  row_kernels<double>(options_.isa), options_.threads, monitor);
+            Fields<double> made = builder.take();
+            made.halves.clear(), made.half_sums.clear(), made.pooled_images.clear();  // read by sweeps only
+            std::shared_ptr<const Fields<double>> none;
+            std::atomic_compare_exchange_strong(
+                &exact_, &none,
+                std::shared_ptr<const Fields<double>>(std::make_shared<Fields<double>>(std::move(made))));
+        }
+        return *std::atomic_load(&exact_);
+    }
 }
 
 template <class Real>
@@ -276,18 +324,17 @@ void Engine<Real>::columns(const std::int64_t* pixels, std::int64_t count, Real*
     if (shape.batch != 1) throw std::invalid_argument("columns: the engine holds a batch of images");
     for (std::int64_t n = 0; n < count; ++n)
         if (pixels[n] < 0 || pixels[n] >= shape.pixels()) throw std::invalid_argument("columns: pixel out of range");
-    const FieldsBuilder builder(program_, shape, image_.empty() ? nullptr : image_.data(), false,
-                                row_kernels<double>(options_.isa), options_.threads);
-    const Columns one(program_, builder.fields());
+    const Fields<double>& fields = exact_fields(poll);
+    const Columns one(program_, fields);
     const std::int64_t strips = (shape.height + one.strip() - 1) / one.strip();
     Monitor monitor(std::move(poll), count * shape.pixels());
     parallel(options_.threads, [&](int thread, int team) {
-        Columns rows(program_, builder.fields());
+        Columns rows(program_, fields);
         std::vector<double> strip(std::size_t(one.strip()) * std::size_t(shape.width));
         for (std::int64_t n = thread; n < count * strips && !monitor.stopped(); n += team) {
             const std::int64_t pixel = n / strips;
             const int y0 = int(n % strips) * one.strip(), y1 = std::min(shape.height, y0 + one.strip());
-            rows.rows(pixels[pixel], y0, y1, strip.data());
+            rows.rows(pixels[pixel], y0, y1, strip.data(), monitor, thread == 0);
             Real* to = out + pixel * shape.pixels() + std::int64_t(y0) * shape.width;
             for (int e = 0; e < (y1 - y0) * shape.width; ++e) to[e] = Real(strip[std::size_t(e)]);
             monitor.advance((y1 - y0) * shape.width, thread == 0);
@@ -296,14 +343,21 @@ void Engine<Real>::columns(const std::int64_t* pixels, std::int64_t count, Real*
     monitor.finish();
 }
 
+template <class Real> std::int64_t Engine<Real>::columns_bytes() const {
+    const bool there = sizeof(Real) == sizeof(double) || std::atomic_load(&exact_) != nullptr;
+    return options_.threads * Columns::bytes(program_, fields_.shape) +
+           (there ? 0 : fields_bytes(program_, fields_.shape, false));
+}
+
 template <class Real>
 MemoryEstimate Engine<Real>::estimate(const Program& program, const Shape& shape, int columns,
                                       const EngineOptions& options) {
     MemoryEstimate bytes;
     const bool circular = program.circular();
     const std::vector<Target> targets = targets_of(program);
-    const std::int64_t image = shape.elements() * shape.channels * std::int64_t(sizeof(double));  // kept for columns()
-    bytes.fields = fields_bytes(program, shape, sizeof(Real)) + image;
+    constexpr bool single = sizeof(Real) == 4;
+    bytes.fields = fields_bytes(program, shape, single);
+    if (single) bytes.fields += shape.elements() * shape.channels * std::int64_t(sizeof(double));  // kept for columns()
     std::int64_t pipelines = 0;
     for (int t = 0; t < int(targets.size()); ++t)
         pipelines += Pipeline<Real>::bytes(Plan(program, targets, t, shape, false), options.lanes);

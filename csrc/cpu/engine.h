@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "../program.h"
@@ -32,8 +33,9 @@ struct MemoryEstimate {
 
 template <class Real> class Engine {
 public:
-    // image: (batch, height, width, channels), contiguous, finite; nullptr for iid noise, with batch and channels 1
-    Engine(Program program, const Shape& shape, const double* image, const EngineOptions& options);
+    // image: (batch, height, width, channels), contiguous, finite; nullptr for iid noise, with batch and channels 1.  The poll
+    // is given 0 until the end, since how long it takes is not known.
+    Engine(Program program, const Shape& shape, const double* image, const EngineOptions& options, Poll poll = nullptr);
 
     const Shape& shape() const { return fields_.shape; }
 
@@ -56,6 +58,8 @@ public:
 
     // Rows (or columns) of Theta for single pixels: out (count, pixels); batch 1 only.
     void columns(const std::int64_t* pixels, std::int64_t count, Real* out, Poll poll) const;
+    // Bytes that it takes beyond its result: the fields in double, which are kept once they are there, and each thread's windows.
+    std::int64_t columns_bytes() const;
 
     static MemoryEstimate estimate(const Program& program, const Shape& shape, int columns,
                                    const EngineOptions& options);
@@ -66,22 +70,28 @@ private:
     enum class Deal { blocks_in_turn, bands_as_free };
     // Every block of the half plane through the sink of the thread that takes it; sink_of(thread) gives the same sink whenever
     // it is called, and that outlives the call.
-    template <class SinkOf> void sweep(const HalfPlane& plane, Deal deal, SinkOf sink_of, Poll poll) const;
+    template <class SinkOf> void sweep(const HalfPlane& plane, Deal deal, SinkOf sink_of, Monitor& monitor) const;
+    // Pairs that it visits.
+    std::int64_t sweep_pairs(const HalfPlane& plane) const;
     bool all_there() const { return stored() || coarse_kept_ || targets_.size() == 1; }
     // All coarse bands, in the order of the output's; output(first, last) is called when its bands [first, last] can be computed.
     template <class Output>
     void make_bands(const HalfPlane& plane, const Stores<Real>& stores, bool keep, Monitor& monitor,
                     Output output) const;
+    // What the columns read of the diagonals, in double of the image as it came.
+    const Fields<double>& exact_fields(const Poll& poll) const;
 
     Program program_;
     std::vector<Target> targets_;
     EngineOptions options_;
     const RowKernels<Real>& kernels_;
     Fields<Real> fields_;
-    std::vector<double> image_;  // as it came, for the columns
+    std::vector<double> image_;  // as it came, for exact_fields(); an engine in double has them
+    mutable std::shared_ptr<const Fields<double>>
+        exact_;  // made when first wanted, never replaced; read and set atomically
     Stores<Real> coarse_;
     bool coarse_kept_ = false;
-    AlignedVector<Real> packed_;
+    RawVector<Real> packed_;
     std::vector<std::int64_t> packed_offsets_;  // of each block of the half plane
 };
 

@@ -8,9 +8,19 @@
 namespace ntkfast {
 namespace {
 
+// visit(n) for 0 <= n < count; the monitor is asked each 2^16 numbers, which take some milliseconds.
+template <class Visit> void each_number(std::size_t count, Monitor& monitor, Visit visit) {
+    constexpr std::size_t stride = 1 << 16;
+    for (std::size_t begin = 0; begin < count; begin += stride) {
+        monitor.check();
+        for (std::size_t n = begin; n < std::min(count, begin + stride); ++n) visit(n);
+    }
+}
+
 // out(n) = sum over |m| <= radius of in(n + m) along one axis; `step` and `length` describe that axis in elements.  For one m
 // after the other, since in(n + m) is then one run of memory, or two on the torus, whichever axis it is.
-void box_along(const Plane& in, Plane& out, std::ptrdiff_t step, int length, int radius, bool circular) {
+void box_along(const Plane& in, Plane& out, std::ptrdiff_t step, int length, int radius, bool circular,
+               Monitor& monitor) {
     const std::ptrdiff_t total = std::ptrdiff_t(in.size()), line = step * length;
     std::fill(out.begin(), out.end(), 0.0);
     for (std::ptrdiff_t start = 0; start < total; start += line) {
@@ -20,6 +30,7 @@ void box_along(const Plane& in, Plane& out, std::ptrdiff_t step, int length, int
             for (std::ptrdiff_t e = begin; e < end; ++e) to[e] += from[e + shift];
         };
         for (int m = -radius; m <= radius; ++m) {
+            monitor.check();
             if (circular) {
                 const std::ptrdiff_t shift = wrap(m, length) * step;
                 add(0, line - shift, shift);
@@ -32,11 +43,11 @@ void box_along(const Plane& in, Plane& out, std::ptrdiff_t step, int length, int
     }
 }
 
-Plane box(const Plane& in, const Shape& shape, int radius, bool circular) {
+Plane box(const Plane& in, const Shape& shape, int radius, bool circular, Monitor& monitor) {
     if (radius == 0) return in;
     Plane rows(in.size()), out(in.size());
-    box_along(in, rows, shape.batch, shape.width, radius, circular);
-    box_along(rows, out, std::ptrdiff_t(shape.width) * shape.batch, shape.height, radius, circular);
+    box_along(in, rows, shape.batch, shape.width, radius, circular, monitor);
+    box_along(rows, out, std::ptrdiff_t(shape.width) * shape.batch, shape.height, radius, circular, monitor);
     return out;
 }
 
@@ -106,24 +117,27 @@ template <class Real> PaddedRows<Real> padded(const Plane& from, const Shape& sh
 }
 
 template <class Real>
-MapFields<Real> map_fields(const Node& node, const Shape& shape, const Plane& s, double unit, bool circular,
-                           int margin) {
+MapFields<Real> map_fields(const Node& node, const Shape& shape, const Plane& s, double unit, bool circular, int margin,
+                           Monitor& monitor) {
     const double largest = std::sqrt(*std::max_element(s.begin(), s.end()));
     const double floor = std::max(tiny_root<Real> * largest, least_root<Real>);
     Plane root(s.size()), inverse(s.size()), rest(s.size());
     const bool smooth = is_activation(node.op) && node.op != Op::rectifier;
-    for (std::size_t n = 0; n < s.size(); ++n) {
+    each_number(s.size(), monitor, [&](std::size_t n) {
         if (smooth) {
             const Root<double> number = smooth_number<Real>(node.op, unit * s[n]);
             root[n] = number.p, inverse[n] = number.inverse, rest[n] = number.rest;
-            continue;
+            return;
         }
         const double p = std::sqrt(s[n]);
         root[n] = p > floor ? p : 0.0;
         inverse[n] = p > floor ? 1 / p : 0.0;
         rest[n] = root[n] - double(Real(root[n]));
-    }
-    const auto rows = [&](const Plane& plane) { return padded<Real>(plane, shape, circular, margin); };
+    });
+    const auto rows = [&](const Plane& plane) {
+        monitor.check();
+        return padded<Real>(plane, shape, circular, margin);
+    };
     return {{rows(root), rows(inverse), rows(rest)}, largest};
 }
 
@@ -164,12 +178,12 @@ double natural_unit(const Program& program, double largest) {
 }  // namespace
 
 FieldsBuilder::FieldsBuilder(const Program& program, const Shape& shape, const double* image, bool single_precision,
-                             const RowKernels<double>& kernels, int threads)
-    : program_(program), shape_(shape), single_precision_(single_precision) {
+                             const RowKernels<double>& kernels, int threads, Monitor& monitor)
+    : program_(program), shape_(shape), single_precision_(single_precision), monitor_(monitor) {
     fields_.shape = shape;
     fields_.noise = image == nullptr;
     read_image(image);
-    NearBands<double> near(program, fields_, kernels, threads);
+    NearBands<double> near(program, fields_, kernels, threads, monitor);
     for (int n = 0; n < program.size(); ++n) {
         add(n, near);
         near.finish(n);
@@ -189,7 +203,8 @@ void FieldsBuilder::read_image(const double* image) {
     const double factor = 1 / (std::sqrt(2.0 * shape_.channels) * std::sqrt(fields_.unit));
     const std::ptrdiff_t width = std::ptrdiff_t(shape_.width) * shape_.batch;
     for (int n = 0; n < (fields_.noise ? 0 : shape_.batch); ++n)
-        for (int y = 0; y < shape_.height; ++y)
+        for (int y = 0; y < shape_.height; ++y) {
+            monitor_.check();
             for (int x = 0; x < shape_.width; ++x)
                 for (int c = 0; c < shape_.channels; ++c) {
                     double* row = fields_.image.row(y) + c * fields_.image.plane_stride();
@@ -200,6 +215,7 @@ void FieldsBuilder::read_image(const double* image) {
                     if (circular) row[width + e] = value;
                     variance[std::size_t(y * width + e)] += 2.0 * value * value;
                 }
+        }
     fields_.variance.push_back(std::move(variance));
     fields_.tangent.emplace_back(std::size_t(shape_.elements()), 0.0);
 }
@@ -217,14 +233,14 @@ void FieldsBuilder::add(int n, NearBands<double>& near) {
         // Q(i,i) and T' = Q' T on the diagonal.
         const std::size_t input = std::size_t(node.input());
         Plane q = fields_.variance[input], t = fields_.tangent[input];
-        for (std::size_t e = 0; e < q.size(); ++e) {
+        each_number(q.size(), monitor_, [&](std::size_t e) {
             const Gains gains = diagonal_gains(node, fields_.unit * q[e]);
             q[e] = gains.q / fields_.unit;
             t[e] *= gains.dq;
-        }
+        });
         push(std::move(q), std::move(t));
         fields_.maps.emplace(n, map_fields<double>(node, shape, fields_.variance[input], fields_.unit,
-                                                   program_.circular(), margin_of(program_)));
+                                                   program_.circular(), margin_of(program_), monitor_));
     } else if (is_merge(node.op)) {
         const auto sum = [&](const std::vector<Plane>& planes) {
             const Plane &a = planes[std::size_t(node.inputs[0])], &b = planes[std::size_t(node.inputs[1])];
@@ -256,7 +272,8 @@ void FieldsBuilder::add_pooled_image(int n, const Shape& shape) {
     PaddedRows<double> coarse(shape, shape.channels, circular, margin_of(program_));
     const std::ptrdiff_t batch = shape.batch, width = shape.width * batch;
     Plane q(std::size_t(shape.elements()), 0.0), raw = q, none = q;
-    for (int y = 0; y < shape.height; ++y)
+    for (int y = 0; y < shape.height; ++y) {
+        monitor_.check();
         for (int c = 0; c < shape.channels; ++c)
             for (std::ptrdiff_t e = 0; e < width; ++e) {
                 const std::ptrdiff_t x = 2 * (e / batch) * batch + e % batch + c * fine.plane_stride();
@@ -271,6 +288,7 @@ void FieldsBuilder::add_pooled_image(int n, const Shape& shape) {
                 q[at] += 2 * value * value;
                 for (const double pixel : cell) raw[at] += 2 * (pixel - mean) * (pixel - mean) / 4;
             }
+    }
     push(std::move(q), std::move(none));
     fields_.pooled_images.emplace(n, std::move(coarse));
     fields_.spread.emplace(n, halved<double>(raw, shape, program_));
@@ -284,7 +302,7 @@ void FieldsBuilder::add_conv(int n, const Shape& shape) {
     const auto box_sum = [&](const Plane& plane) {
         Plane scaled = plane;
         for (double& value : scaled) value *= node.scale();
-        Plane out = box(scaled, before, node.radius(), program_.circular());
+        Plane out = box(scaled, before, node.radius(), program_.circular(), monitor_);
         return node.stride == 2 ? even_pixels(out, shape) : out;
     };
     Plane half = fields_.variance[input];
@@ -292,7 +310,7 @@ void FieldsBuilder::add_conv(int n, const Shape& shape) {
     fields_.halves.emplace(n, padded<double>(half, before, program_.circular(), margin_of(program_)));
     if (!program_.circular()) {
         Plane sums(half.size());
-        box_along(half, sums, before.batch, before.width, node.radius(), false);
+        box_along(half, sums, before.batch, before.width, node.radius(), false, monitor_);
         fields_.half_sums.emplace(n, padded<double>(sums, before, false, margin_of(program_)));
     }
     Plane s = box_sum(fields_.variance[input]);
@@ -304,7 +322,7 @@ void FieldsBuilder::add_conv(int n, const Shape& shape) {
     push(std::move(s), std::move(t));
     if (program_.is_bare(n))
         fields_.maps.emplace(n, map_fields<double>(node, shape, fields_.variance[std::size_t(n)], fields_.unit,
-                                                   program_.circular(), margin_of(program_)));
+                                                   program_.circular(), margin_of(program_), monitor_));
 }
 
 // Average pool and upsampling:  Q(p,p) = sum_a A_pa Q(a,a) - 2 v(p)  with  2 v(p) = (A E A^T)(p,p), and T' as it is.
@@ -322,6 +340,7 @@ void FieldsBuilder::add_average(int n, const Shape& shape, NearBands<double>& ne
 }
 
 void FieldsBuilder::push(Plane variance, Plane tangent) {
+    monitor_.check();
     fields_.variance.push_back(std::move(variance));
     fields_.tangent.push_back(std::move(tangent));
 }
@@ -329,9 +348,10 @@ void FieldsBuilder::push(Plane variance, Plane tangent) {
 // --- Near D = 0 -------------------------------------------------------------------------------------------------------
 
 template <class Real>
-NearBands<Real>::NearBands(const Program& program, Fields<Real>& fields, const RowKernels<Real>& kernels, int threads)
-    : program_(program), fields_(fields), kernels_(kernels), threads_(threads), targets_(targets_of(program)),
-      stores_(targets_.size()), reach_(near_reaches(program, targets_)) {}
+NearBands<Real>::NearBands(const Program& program, Fields<Real>& fields, const RowKernels<Real>& kernels, int threads,
+                           Monitor& monitor)
+    : program_(program), fields_(fields), kernels_(kernels), threads_(threads), monitor_(monitor),
+      targets_(targets_of(program)), stores_(targets_.size()), reach_(near_reaches(program, targets_)) {}
 
 std::vector<int> near_reaches(const Program& program, const std::vector<Target>& targets) {
     std::vector<int> reaches(targets.size(), -1);
@@ -370,8 +390,8 @@ template <class Real> void NearBands<Real>::make(int target) {
     for (int dy = -far; dy <= far; dy += made.sweep_step())
         if (program_.circular() || std::abs(dy) < fine_rows) step.sweep.push_back(dy);
     BandMaker<Real> maker(program_, targets_, target, fields_, stores_, kernels_, 8, threads_);
-    Monitor monitor(nullptr, 0);
-    maker.run(step, monitor);
+    maker.run(step, monitor_);
+    monitor_.check();
 }
 
 template <class Real> void NearBands<Real>::seal(int target) {
@@ -436,7 +456,7 @@ PaddedRows<float> rounded(const PaddedRows<double>& from, const Shape& shape, in
 }  // namespace
 
 Fields<float> float_fields(const Fields<double>& from, const Program& program, const RowKernels<float>& kernels,
-                           int threads) {
+                           int threads, Monitor& monitor) {
     Fields<float> to;
     const bool circular = program.circular();
     const int margin = margin_of(program);
@@ -450,6 +470,7 @@ Fields<float> float_fields(const Fields<double>& from, const Program& program, c
         to.pooled_images.emplace(
             n, rounded(rows, at_level(from.shape, program[n].level), from.shape.channels, circular, margin));
     const auto of_input = [&](int n, const PaddedRows<double>& rows) {
+        monitor.check();
         return rounded(rows, at_level(from.shape, program[program[n].input()].level), 1, circular, margin);
     };
     for (const auto& [n, rows] : from.halves) to.halves.emplace(n, of_input(n, rows));
@@ -459,9 +480,9 @@ Fields<float> float_fields(const Fields<double>& from, const Program& program, c
         const Node& node = program[n];
         const std::size_t source = std::size_t(is_activation(node.op) ? node.input() : n);
         to.maps.emplace(n, map_fields<float>(node, at_level(from.shape, node.level), from.variance[source], from.unit,
-                                             circular, margin));
+                                             circular, margin, monitor));
     }
-    NearBands<float> near(program, to, kernels, threads);
+    NearBands<float> near(program, to, kernels, threads, monitor);
     for (int n = 0; n < program.size(); ++n) {
         if (from.spread.count(n) != 0 && !program.is_image(n))
             to.spread.emplace(n, halved<float>(near.raw(n).e, at_level(from.shape, program[n].level), program));
@@ -470,22 +491,23 @@ Fields<float> float_fields(const Fields<double>& from, const Program& program, c
     return to;
 }
 
-std::int64_t fields_bytes(const Program& program, const Shape& shape, std::size_t real) {
+std::int64_t fields_bytes(const Program& program, const Shape& shape, bool single) {
+    const std::int64_t number = std::int64_t(sizeof(double) + (single ? sizeof(float) : 0)), copies = single ? 2 : 1;
     std::int64_t sum = 0;
     const int margin = margin_of(program);
     const auto rows = [&](const Shape& s, int planes) {
         return PaddedRows<char>::bytes(s, planes, program.circular(), margin);  // of one byte a number
     };
-    sum += rows(shape, shape.channels) * std::int64_t(real + sizeof(double));
+    sum += number * rows(shape, shape.channels);
     for (int n = 0; n < program.size(); ++n) {
         const Node& node = program[n];
         const Shape at = at_level(shape, node.level);
-        sum += 2 * 2 * at.elements() * std::int64_t(sizeof(double));
+        sum += 2 * copies * at.elements() * std::int64_t(sizeof(double));
         const int planes = node.op == Op::conv      ? (program.circular() ? 1 : 2) + (program.is_bare(n) ? 3 : 0)
                            : is_activation(node.op) ? 3
                            : node.changes_level()   ? 1
                                                     : 0;
-        sum += planes * rows(at, 1) * std::int64_t(real + sizeof(double));
+        sum += number * planes * rows(at, 1);
     }
     return sum;
 }

@@ -3,10 +3,12 @@
 
 #include <cstdint>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "band_maker.h"
 #include "fields.h"
+#include "monitor.h"
 
 namespace ntkfast {
 
@@ -17,7 +19,8 @@ std::vector<int> near_reaches(const Program& program, const std::vector<Target>&
 // them, computed by the same pipeline that sweeps all displacements afterwards.
 template <class Real> class NearBands {
 public:
-    NearBands(const Program& program, Fields<Real>& fields, const RowKernels<Real>& kernels, int threads);
+    NearBands(const Program& program, Fields<Real>& fields, const RowKernels<Real>& kernels, int threads,
+              Monitor& monitor);
 
     // The raw field at D = 0 behind an average pool or a bilinear upsampling: A E A^T = 2 v, and A T' A^T.
     struct Raw {
@@ -35,6 +38,7 @@ private:
     Fields<Real>& fields_;
     const RowKernels<Real>& kernels_;
     int threads_;
+    Monitor& monitor_;
     std::vector<Target> targets_;
     Stores<Real> stores_;
     std::vector<int> reach_;  // by target
@@ -44,11 +48,14 @@ private:
 class FieldsBuilder {
 public:
     // image: (batch, height, width, channels), contiguous, finite; nullptr for noise.  single_precision: the pixels are
-    // rounded to float first, as an engine of that type will see them.
+    // rounded to float first, as an engine of that type will see them.  Throws Cancelled when the monitor is stopped; the pairs
+    // near D = 0 are counted to it.
     FieldsBuilder(const Program& program, const Shape& shape, const double* image, bool single_precision,
-                  const RowKernels<double>& kernels, int threads);
+                  const RowKernels<double>& kernels, int threads, Monitor& monitor);
 
     const Fields<double>& fields() const { return fields_; }
+    // The same, handed over.
+    Fields<double> take() { return std::move(fields_); }
 
 private:
     void read_image(const double* image);
@@ -61,6 +68,7 @@ private:
     const Program& program_;
     Shape shape_;
     bool single_precision_;
+    Monitor& monitor_;
     Fields<double> fields_;
 };
 
@@ -68,9 +76,9 @@ private:
 // fields at D = 0.  Features that are alike then cancel in E' = A E A^T - v - v to the last bit, since both sides were rounded
 // in the same way; with v from double precision a rounding error would stay, and the root in the angle would amplify it.
 Fields<float> float_fields(const Fields<double>& from, const Program& program, const RowKernels<float>& kernels,
-                           int threads);
+                           int threads, Monitor& monitor);
 
-// Bytes that building and holding the fields takes; real: of the engine's type.
-std::int64_t fields_bytes(const Program& program, const Shape& shape, std::size_t real);
+// Bytes that building and holding the fields takes; single: in float, made of those in double.
+std::int64_t fields_bytes(const Program& program, const Shape& shape, bool single);
 
 }  // namespace ntkfast

@@ -1,10 +1,13 @@
 // Progress and cancellation of one long call.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <cmath>
 #include <cstdint>
 #include <functional>
+#include <utility>
 
 namespace ntkfast {
 
@@ -20,15 +23,28 @@ public:
 
     bool stopped() const { return stop_.load(std::memory_order_relaxed); }
 
-    // Called by every thread after some work; only the calling thread (`leader`) asks the poll, at most every 50 ms.
+    // Called by every thread after some work; only the calling thread (`leader`) asks the poll.
     void advance(std::int64_t pairs, bool leader) {
         done_.fetch_add(pairs, std::memory_order_relaxed);
-        if (!leader || !poll_) return;
+        if (leader) ask();
+    }
+
+    // By the calling thread, where no pairs are counted: asks the poll, at most every 50 ms.
+    void ask() {
+        if (!poll_) return;
         const auto now = std::chrono::steady_clock::now();
         if (now - last_ < std::chrono::milliseconds(50)) return;
         const double done = double(done_.load(std::memory_order_relaxed));
-        if (!poll_(total_ ? done / double(total_) : 0.0)) stop_.store(true, std::memory_order_relaxed);
+        // Below 1, which finish() says: what follows the last pair, such as adding up, is asked about too.
+        const double fraction = total_ ? std::min(done / double(total_), std::nextafter(1.0, 0.0)) : 0.0;
+        if (!poll_(fraction)) stop_.store(true, std::memory_order_relaxed);
         last_ = std::chrono::steady_clock::now();
+    }
+
+    // The same, outside of parallel regions.
+    void check() {
+        ask();
+        if (stopped()) throw Cancelled();
     }
 
     void finish() {

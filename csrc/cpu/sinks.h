@@ -8,6 +8,7 @@
 
 #include "fields.h"
 #include "geometry.h"
+#include "monitor.h"
 #include "row_kernels.h"
 #include "transpose.h"
 
@@ -184,14 +185,27 @@ void write_lanes(const Block& block, const Real* const* t, int batch, int n, Rea
     }
 }
 
+// For a sink of which a few rows take long: the first ones that are written into a new matrix lie far apart, and the system
+// makes all of its pages for them, 1 GB for 128 x 128 pixels.
+struct Watch {
+    Monitor& monitor;
+    bool leader;
+
+    bool go_on() const {
+        if (leader) monitor.ask();
+        return !monitor.stopped();
+    }
+};
+
 // T(i,j) into a batch of d x d matrices, in the image's units.  With zeros every pair of the half plane has i < j: only the
 // upper triangle is written, and mirror_rows() fills the lower one afterwards.  On the torus both entries are written at once.
 template <class Real> class DenseSink final : public RowSink<Real> {
 public:
-    DenseSink(Real* out, const Shape& shape, bool circular, Real unit)
-        : out_(out), shape_(shape), circular_(circular), unit_(unit) {}
+    DenseSink(Real* out, const Shape& shape, bool circular, Real unit, Watch watch)
+        : out_(out), shape_(shape), circular_(circular), unit_(unit), watch_(watch) {}
 
     void row(const Block& block, int y, const Real* const*, const Real* const* t) override {
+        if (!watch_.go_on()) return;
         const std::int64_t d = shape_.pixels();
         for (int n = 0; n < shape_.batch; ++n) {
             Real* matrix = out_ + n * d * d;
@@ -218,6 +232,7 @@ private:
     Shape shape_;
     bool circular_;
     Real unit_;
+    Watch watch_;
 };
 
 // Copies rows [j0, j0 + 16) of the upper triangle of a d x d matrix to columns of the lower one.  Along these rows the reads
@@ -240,8 +255,8 @@ template <class Real> void mirror_rows(Real* matrix, std::int64_t d, std::int64_
 // Written as the lanes come, each line is fetched and written two or three times: 64 x 64 took 1.4 times as long.
 template <class Real> class DenseBandSink final : public RowSink<Real> {
 public:
-    DenseBandSink(Real* out, const Shape& shape, Real unit)
-        : out_(out), shape_(shape), unit_(unit), squares_(std::size_t(numbers(shape)), Real(0)) {}
+    DenseBandSink(Real* out, const Shape& shape, Real unit, Watch watch)
+        : out_(out), shape_(shape), unit_(unit), watch_(watch), squares_(std::size_t(numbers(shape)), Real(0)) {}
 
     static std::int64_t numbers(const Shape& shape) { return shape.elements() * shape.width; }
 
@@ -253,7 +268,7 @@ public:
     void end_band(int dy) override {
         const std::int64_t d = shape_.pixels(), width = shape_.width;
         for (int n = 0; n < shape_.batch; ++n)
-            for (int y = 0; y + dy < shape_.height; ++y) {
+            for (int y = 0; y + dy < shape_.height && watch_.go_on(); ++y) {
                 Real* matrix = out_ + n * d * d;
                 const std::int64_t i = y * width, j = (y + dy) * width;
                 if (dy == 0)
@@ -291,6 +306,7 @@ private:
     Real* out_;
     Shape shape_;
     Real unit_;
+    Watch watch_;
     AlignedVector<Real> squares_;
 };
 

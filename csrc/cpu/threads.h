@@ -28,6 +28,15 @@ inline int default_threads() {
 #endif
 }
 
+// Ends the threads that wait for the caller's next parallel region, which then makes new ones.  To be called before a fork: the
+// child has the runtime's record of these threads but not the threads, and GCC's runtime would wait for them for ever.
+inline void release_threads() {
+// GCC 9 and later have this call of OpenMP 5.0, though they say 4.5.
+#if defined(_OPENMP) && (_OPENMP >= 201811 || (defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 9))
+    omp_pause_resource_all(omp_pause_soft);
+#endif
+}
+
 // Denormals are treated as zero while an object lives: on nearly flat images the squared differences underflow, and x86
 // takes some hundred cycles for each denormal.
 class FlushDenormals {

@@ -730,20 +730,21 @@ template <class Real> struct Engine<Real>::Impl {
 namespace {
 
 template <class Real>
-Fields<Real> make_fields(const Program& program, const Shape& shape, const double* image, int threads) {
+Fields<Real> make_fields(const Program& program, const Shape& shape, const double* image, int threads, Poll poll) {
     const Isa isa = supported_isas().back();
-    const FieldsBuilder builder(program, shape, image, sizeof(Real) == 4, row_kernels<double>(isa), threads);
+    Monitor monitor(std::move(poll), 0);
+    FieldsBuilder builder(program, shape, image, sizeof(Real) == 4, row_kernels<double>(isa), threads, monitor);
     if constexpr (sizeof(Real) == 4)
-        return float_fields(builder.fields(), program, row_kernels<float>(isa), threads);
+        return float_fields(builder.fields(), program, row_kernels<float>(isa), threads, monitor);
     else
-        return builder.fields();
+        return builder.take();
 }
 
 }  // namespace
 
 template <class Real>
 Engine<Real>::Engine(const Program& program, const Shape& shape, const double* image, int device, int threads,
-                     const Tuning& tuning) {
+                     const Tuning& tuning, Poll poll) {
     program.check();
     if (shape.height < 1 || shape.width < 1 || shape.channels < 1 || shape.batch != 1)
         throw std::invalid_argument("image must not be empty, and there must be one");
@@ -756,8 +757,8 @@ Engine<Real>::Engine(const Program& program, const Shape& shape, const double* i
         throw std::invalid_argument("device must be below " + std::to_string(devices().size()) + ", got " +
                                     std::to_string(device));
     const CurrentDevice current(device);
-    impl_ =
-        std::make_unique<Impl>(program, make_fields<Real>(program, shape, image, std::max(1, threads)), device, tuning);
+    impl_ = std::make_unique<Impl>(
+        program, make_fields<Real>(program, shape, image, std::max(1, threads), std::move(poll)), device, tuning);
 }
 
 // At the end of a process the driver may be gone before the engine: then there is nothing to make current.

@@ -36,7 +36,7 @@ void synchronize(Stream) { refuse(); }
 template <class Real> struct Engine<Real>::Impl {};
 
 template <class Real>
-Engine<Real>::Engine(const Program&, const Shape&, const double*, int, int, const Tuning&) {
+Engine<Real>::Engine(const Program&, const Shape&, const double*, int, int, const Tuning&, Poll) {
     refuse();
 }
 template <class Real> Engine<Real>::~Engine() = default;

@@ -30,9 +30,17 @@ Progress = Callable[[float], None]
 
 ISA_VARIABLE = "NTKFAST_ISA"
 
+# Far more than cores: each thread has its own sums and buffers, and the stacks of 100000 are more than a process gets.
+MOST_THREADS = 1024
+
 # Displacements swept together (bench/lanes.py).  At 256 x 256 the right-hand sides no longer fit in the L2 cache, and
 # 32 lanes read them half as often as 16; 8% at most between 16 and 32, either way.
 LANES = 32
+
+
+# A forked child, as multiprocessing makes them, has none of the engine's threads and would wait for them for ever.
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(before=_core.release_threads)
 
 
 def isa() -> str:
@@ -55,8 +63,11 @@ def isa() -> str:
 def threads(value: Any) -> int:
     """Number of threads: ``value``, or what OpenMP would take (all cores, or OMP_NUM_THREADS)."""
     if value is None:
-        return int(_core.default_threads())
-    return _check.at_least("threads", value, 1)
+        return min(int(_core.default_threads()), MOST_THREADS)
+    number = _check.at_least("threads", value, 1)
+    if number > MOST_THREADS:
+        raise ValueError(f"threads must be at most {MOST_THREADS}, got {number}")
+    return number
 
 
 NodeTuple = tuple[str, list[int], int, list[float]]

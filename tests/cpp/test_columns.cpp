@@ -113,6 +113,7 @@ void check_rows(const Program& program, const Shape& shape, const double* image,
     for (const oracle::Number value : expected.values) largest = std::max(largest, std::abs(double(value)));
 
     Columns columns(program, fields);
+    Monitor monitor(nullptr, 0);
     check(columns.strip() >= 1 && columns.strip() <= shape.height, what + ": strip");
     const int d = int(shape.pixels());
     std::vector<double> out(static_cast<std::size_t>(d));
@@ -123,7 +124,7 @@ void check_rows(const Program& program, const Shape& shape, const double* image,
         const int strip = i % 2 == 0 ? columns.strip() : 1 + i % shape.height;
         std::fill(out.begin(), out.end(), NAN);
         for (int y = 0; y < shape.height; y += strip)
-            columns.rows(i, y, std::min(y + strip, shape.height), &out[std::size_t(y * shape.width)]);
+            columns.rows(i, y, std::min(y + strip, shape.height), &out[std::size_t(y * shape.width)], monitor, true);
         for (int j = 0; j < d; ++j) {
             const double off = std::abs(out[std::size_t(j)] - double(expected(i, j))) / largest;
             error = std::isnan(off) ? INFINITY : std::max(error, off);
@@ -184,8 +185,9 @@ void test_zero_image() {
             const auto nodes = oracle::nodes(program, shape.height, shape.width, shape.channels, image.data());
             const Fields<double> fields = fields_of(program, shape, image.data(), nodes);
             Columns columns(program, fields);
+            Monitor monitor(nullptr, 0);
             std::vector<double> out(32, NAN);
-            columns.rows(13, 0, 4, out.data());
+            columns.rows(13, 0, 4, out.data(), monitor, true);
             check(std::all_of(out.begin(), out.end(), [](double value) { return value == 0; }), "zero image");
         }
 }

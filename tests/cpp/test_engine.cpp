@@ -281,6 +281,8 @@ void check_every_call_can_be_cancelled(const Network& network) {
     const Poll stop = [](double) { return false; };
     std::vector<float> v(32, 1.0f), out(32 * 32);
     const std::int64_t pixel = 3;
+    check(throws<Cancelled>([&] { Engine<float>(c.program, c.shape, c.pixels(), {Isa::baseline, 2, 8}, stop); }),
+          where + "construction");
     check(throws<Cancelled>([&] { engine.product(v.data(), out.data(), 1, stop); }), where + "product");
     check(throws<Cancelled>([&] { engine.dense(out.data(), stop); }), where + "dense");
     check(throws<Cancelled>([&] { engine.columns(&pixel, 1, out.data(), stop); }), where + "columns");
@@ -335,6 +337,50 @@ void test_cancellation_comes_soon() {
                                            std::to_string(threads));
         }
     }
+}
+
+// The first poll, 50 ms after the beginning, stops what takes seconds: the bands near D = 0 of a deep network, the planes of a
+// large image.
+void test_construction_is_cancelled_soon() {
+    const std::pair<Network, int> cases[] = {{networks::unet(3, true), 256}, {networks::vanilla(3, 5), 1024}};
+    for (const auto& [network, side] : cases) {
+        const Shape shape{side, side, 1, 1};
+        const std::vector<double> image = normals(shape.pixels(), 5);
+        const Program program{network.nodes, Padding::zeros, Kernel::ntk};
+        auto asked = std::chrono::steady_clock::now();
+        double seen = -1;
+        const Poll stop = [&](double fraction) {
+            seen = fraction;
+            asked = std::chrono::steady_clock::now();
+            return false;
+        };
+        const auto make = [&] { Engine<float>(program, shape, image.data(), {supported_isas().back(), 2, 8}, stop); };
+        const std::string where = "cancel construction of " + network.name;
+        check(throws<Cancelled>(make), where + ": is stopped");
+        const std::chrono::duration<double> waited = std::chrono::steady_clock::now() - asked;
+        check(waited.count() < 0.25, where + ": took " + std::to_string(waited.count()) + " s");
+        check(seen == 0, where + ": before the end");
+    }
+}
+
+// An engine in float makes the fields in double with the first columns and keeps them; one in double has them.
+void test_columns_keep_their_fields() {
+    const Case c = make_case(networks::unet(2, true), {8, 12, 3, 1}, Padding::zeros, Kernel::ntk);
+    const auto bytes_before_and_after = [&](const auto& engine, auto* out) {
+        const std::int64_t pixel = 17, before = engine.columns_bytes();
+        engine.columns(&pixel, 1, out, nullptr);
+        return std::pair(before, engine.columns_bytes());
+    };
+    std::vector<float> single(96);
+    std::vector<double> wide(96);
+    const auto [first, later] =
+        bytes_before_and_after(Engine<float>(c.program, c.shape, c.pixels(), plain), single.data());
+    const auto [same, again] =
+        bytes_before_and_after(Engine<double>(c.program, c.shape, c.pixels(), plain), wide.data());
+    check(0 < later && later < first, "columns: the fields in double are kept");
+    check(same == again && again == later, "columns: an engine in double has its fields");
+    const Engine<float> threads(c.program, c.shape, c.pixels(), {Isa::baseline, 3, 8});
+    check(threads.columns_bytes() == first + 2 * later, "columns: each thread has its windows");
 }
 
 // Fractions ascend within [0, 1] and end at 1, with coarse bands made on the way and without.
@@ -453,6 +499,8 @@ int main(int count, char** arguments) {
     test_zero_image();
     test_every_call_can_be_cancelled();
     test_cancellation_comes_soon();
+    test_construction_is_cancelled_soon();
+    test_columns_keep_their_fields();
     test_progress();
     test_bad_programs();
     test_bad_arguments();
