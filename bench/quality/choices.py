@@ -115,6 +115,11 @@ def mixture(share: float) -> GuideOf:
     return lambda trial, image: (1 - share) * image + share * trial.pixels
 
 
+def both(weight: float) -> GuideOf:
+    """Channels of the last image and, weighted, of the noisy picture: inner products of the two add up."""
+    return lambda trial, image: np.concatenate([image, weight * trial.pixels], axis=3)
+
+
 def brighter(factor: float) -> GuideOf:
     """The last image with the mean of the channels weighted more than their differences."""
     return lambda _, image: image * np.array([factor] + [1.0] * (image.shape[3] - 1))
@@ -153,6 +158,8 @@ CHOICES: dict[str, dict[str, Choice]] = {
         "first result": Choice(),
         "0.1 of the noisy picture": Choice(guide=mixture(0.1)),
         "0.2 of the noisy picture": Choice(guide=mixture(0.2)),
+        "channels of both": Choice(guide=both(1.0)),
+        "channels of both, noisy times 0.3": Choice(guide=both(0.3)),
         "mean of the channels times 1.5": Choice(guide=brighter(1.5)),
     },
     "colour": {

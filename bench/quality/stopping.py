@@ -96,6 +96,7 @@ def stein_fixed(trial: Trial) -> float:
 
 CHOICES: dict[str, Callable[[Trial], float]] = {
     **{rule: by_rule(rule) for rule in RULES},
+    "sure, sigma estimated": by_rule("sure", estimated=True),
     "calibrated, sigma estimated": by_rule("calibrated", estimated=True),
     "sure, Lanczos of all tiles": by_rule("sure", all_tiles=True),
     "recorrupted, each tile": tile_recorrupted,
