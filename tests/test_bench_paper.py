@@ -2,11 +2,13 @@
 
 import dataclasses
 import json
+import multiprocessing
+import os
 
 import numpy as np
 import pytest
 from bench.paper import __main__ as command
-from bench.paper import data, follow, registry, report, weights
+from bench.paper import data, follow, registry, report, weights, workers
 from bench.paper.architectures import ARCHITECTURES, finite_network
 from bench.paper.experiment import (
     FAILS,
@@ -34,13 +36,19 @@ TINY = SCALES["tiny"]
 NOWHERE = {"machines": [], "commits": [], "days": [], "seconds": 0.0, "units": 0}
 
 
+@pytest.fixture(autouse=True)
+def in_this_process(monkeypatch):
+    """Toys are known in this process alone; the tiny scale, whose fixture lasts longer, runs in several."""
+    monkeypatch.setattr(workers, "default_jobs", lambda device: 1)
+
+
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
     """The command at the tiny scale, all of it, with its folder; the documentation is in docs beside it."""
     folder = tmp_path_factory.mktemp("paper") / "tiny"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(command, "DOCS", folder.parent / "docs")
-        assert command.main(["--scale", "tiny", "--out", str(folder), "--docs"]) == 0
+        assert command.main(["--scale", "tiny", "--out", str(folder), "--docs", "--jobs", "2"]) == 0
     return folder
 
 
@@ -148,6 +156,25 @@ def test_interrupted_run_continues(tmp_path, monkeypatch, capsys):
     assert calls == [0, "again", 1, 2]
     assert "2 units computed, 0 failed" in capsys.readouterr().out
     assert not list(tmp_path.rglob("*.part"))
+
+
+def test_processes_end_with_the_iterator_and_give_the_threads_back(monkeypatch):
+    monkeypatch.setenv(workers.THREADS, "7")
+    tasks = [(weights.EXPERIMENT, unit) for unit in weights.units(TINY)[:6]]
+    outcomes = workers.in_processes(tasks, "cpu", 2)
+    (_, unit), outcome = next(outcomes)
+    assert unit in [task[1] for task in tasks]
+    assert outcome.result is not None
+    assert outcome.error == ""
+    outcomes.close()
+    assert not multiprocessing.active_children()
+    assert os.environ[workers.THREADS] == "7"
+
+
+def test_errors_in_processes_are_told():
+    ((_, outcome),) = workers.in_processes([(weights.EXPERIMENT, Unit("none", {}))], "cpu", 1)
+    assert outcome.result is None
+    assert "KeyError" in outcome.error
 
 
 def test_failed_unit_does_not_stop_the_others(tmp_path, monkeypatch, capsys):

@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
-import traceback
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from pathlib import Path
 
 from tqdm import tqdm
 
 from bench import machine
-from bench.paper import registry, report
+from bench.paper import registry, report, workers
 from bench.paper.experiment import Experiment, Tools
 from bench.paper.scales import SCALES, Scale
 from bench.paper.store import FolderError, Store
@@ -26,8 +25,10 @@ DOCS = machine.ROOT / "docs"
 PAGE = "paper.md"  # there
 
 
-def compute(experiments: Sequence[Experiment], scale: Scale, store: Store, device: str) -> tuple[int, int]:
-    """Run all units that have no result yet; a unit that fails does not stop the others.
+def compute(
+    experiments: Sequence[Experiment], scale: Scale, store: Store, device: str, jobs: int = 1
+) -> tuple[int, int]:
+    """Run all units that have no result yet, ``jobs`` at a time; a unit that fails does not stop the others.
 
     Returns
     -------
@@ -37,22 +38,28 @@ def compute(experiments: Sequence[Experiment], scale: Scale, store: Store, devic
     todo = [(e, unit) for e in experiments for unit in e.units(scale) if store.get(e, unit) is None]
     failed = 0
     bar = tqdm(total=len(todo), file=sys.stderr, disable=not todo, bar_format="{l_bar}{bar}| {n:.1f}/{total} {elapsed}")
-    with bar:
-        for n, (experiment, unit) in enumerate(todo):
-            bar.set_description(experiment.key(unit))
-
-            def progress(fraction: float, done: int = n) -> None:
-                bar.update(done + min(max(fraction, 0.0), 1.0) - bar.n)  # draws at most ten times a second
-
-            start = time.perf_counter()
-            try:
-                result = experiment.run(unit.settings, Tools(device, progress))
-                store.put(experiment, unit, result, time.perf_counter() - start, device)
-            except Exception:
+    outcomes = in_turn(todo, device, bar) if jobs == 1 else workers.in_processes(todo, device, jobs)
+    with bar, closing(outcomes):
+        for done, ((experiment, unit), outcome) in enumerate(outcomes, 1):
+            if outcome.result is None:
                 failed += 1
-                bar.write(f"{experiment.key(unit)} failed:\n{traceback.format_exc()}", file=sys.stderr)
-            progress(1.0)
+                bar.write(f"{experiment.key(unit)} failed:\n{outcome.error}", file=sys.stderr)
+            else:
+                store.put(experiment, unit, outcome.result, outcome.seconds, device)
+            bar.set_description(experiment.key(unit), refresh=False)
+            bar.update(done - bar.n)
     return len(todo) - failed, failed
+
+
+def in_turn(todo: Sequence[workers.Task], device: str, bar: tqdm) -> Generator[tuple[workers.Task, workers.Outcome]]:
+    """Units one after the other in this process; the bar shows how far each is."""
+    for n, (experiment, unit) in enumerate(todo):
+        bar.set_description(experiment.key(unit))
+
+        def progress(fraction: float, done: int = n) -> None:
+            bar.update(done + min(max(fraction, 0.0), 1.0) - bar.n)  # draws at most ten times a second
+
+        yield (experiment, unit), workers.measure(experiment, unit, Tools(device, progress))
 
 
 def collect(experiments: Sequence[Experiment], scale: Scale, store: Store) -> list[report.Part]:
@@ -84,10 +91,17 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, help="folder of results, figures and report (default: build/paper/SCALE)")
     parser.add_argument("--only", nargs="+", choices=names, metavar="NAME", help=f"run these alone: {', '.join(names)}")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="of the finite networks")
+    parser.add_argument(
+        "--jobs", type=int, help="units of work at a time (default: one for each core, at most 4; with cuda one)"
+    )
     parser.add_argument("--docs", action="store_true", help="also write docs/paper.md and its images, if complete")
     args = parser.parse_args(argv)
     if args.out is None:
         args.out = machine.ROOT / "build" / "paper" / args.scale
+    if args.jobs is None:
+        args.jobs = workers.default_jobs(args.device)
+    if args.jobs < 1:
+        parser.error(f"argument --jobs: must be at least 1, got {args.jobs}")
     if args.device == "cuda" and not has_card():
         parser.error("--device cuda: PyTorch sees no card")
     published = report.scale_of(DOCS / PAGE) if args.docs else None
@@ -130,7 +144,7 @@ def run(args: argparse.Namespace, store: Store) -> int:
     """What :func:`main` does in a folder that is its own."""
     scale = SCALES[args.scale]
     chosen = [e for e in registry.EXPERIMENTS if args.only is None or e.name in args.only]
-    done, failed = compute(chosen, scale, store, args.device)
+    done, failed = compute(chosen, scale, store, args.device, args.jobs)
     parts = collect(registry.EXPERIMENTS, scale, store)
     report.write(args.out / "report.md", parts, args.scale, args.out)
     print(f"{done} units computed, {failed} failed; report: {args.out / 'report.md'}")

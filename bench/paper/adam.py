@@ -23,7 +23,7 @@ from bench.paper.data import Problem
 from bench.paper.experiment import Check, Claim, Experiment, Picture, Record, Result, Tools, Unit
 from bench.paper.fits import power_law
 from bench.paper.report import last_allowed, table
-from ntkfast import NTK, gradient_descent
+from ntkfast import NTK
 
 if TYPE_CHECKING:
     from bench.paper.scales import Scale
@@ -255,7 +255,7 @@ class _Trial:
 
     def filter_path(self, kernel: LinearOperator) -> np.ndarray:
         """Gradient descent in closed form with a kernel, at all times: (n, H, W, 3)."""
-        return np.asarray(gradient_descent(kernel, self.problem.noisy, self.times.tolist(), tolerance=1e-3))
+        return analysis.closed_form(kernel, self.problem.noisy, self.times)
 
     def best(self, name: str, path: np.ndarray) -> tuple[dict[str, Any], int]:
         """PSNR and number of steps of the best one of a path, and its place."""

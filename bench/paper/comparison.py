@@ -16,7 +16,7 @@ from bench.paper.data import Problem
 from bench.paper.experiment import Check, Claim, Experiment, Picture, Record, Result, Tools, Unit
 from bench.paper.report import last_allowed, table
 from bench.quality import methods, pictures
-from ntkfast import NTK, gradient_descent, nystrom
+from ntkfast import NTK, nystrom
 
 if TYPE_CHECKING:
     import torch
@@ -116,18 +116,18 @@ def _run_networks(settings: dict[str, Any], tools: Tools, problem: Problem) -> R
     where = architectures.kernel_device(tools.device)
     exact = NTK(network, x, device=where)
     later = analysis.times(settings["any_time_steps"], settings["points"])
-    path = np.asarray(gradient_descent(exact, problem.noisy, [*steps.tolist(), *later.tolist()]))
+    path = analysis.closed_form(exact, problem.noisy, [*steps, *later])
     rough = nystrom(exact, max(1, round(settings["landmarks"] * side * side)), landmarks="random", seed=seed)
     paths = {
         "exact": path[: len(steps)],
         ANY_TIME: path[len(steps) :],
-        "nystrom": np.asarray(gradient_descent(rough, problem.noisy, steps.tolist())),
+        "nystrom": analysis.closed_form(rough, problem.noisy, steps),
     }
     if not noise:
         # The refining pass: the kernel of the first result filters the same noisy image.
         first = paths["exact"][int(np.argmax([problem.psnr(z) for z in paths["exact"]]))]
         second = NTK(network, first, device=where)
-        paths[REFINED] = np.asarray(gradient_descent(second, problem.noisy, steps.tolist()))
+        paths[REFINED] = analysis.closed_form(second, problem.noisy, steps)
     tools.progress(0.2)
 
     def module() -> torch.nn.Module:
@@ -578,7 +578,7 @@ def _beside_the_paper(found: Mapping[tuple[str, ...], Mean]) -> str:
 EXPERIMENT = Experiment(
     name="table",
     title="Trained networks, filters and other denoisers on nine pictures",
-    version=1,
+    version=2,
     units=units,
     run=run,
     figures=figures,
