@@ -1,6 +1,6 @@
 """The paper's claims, measured: gradient descent, Adam, and the kernel that does or does not explain them.
 
-``python -m bench.paper --scale small`` takes about 10 minutes on two cores and leaves results.json, figures and
+``python -m bench.paper --scale small`` takes 10 to 12 minutes on two cores and leaves results.json, figures and
 report.md in build/paper/small.  Stopped and started again it goes on where it was.  With ``--docs`` a complete report
 also becomes docs/paper.md, unless that is of a larger scale.
 """
