@@ -11,7 +11,6 @@ import contextlib
 import json
 import math
 import os
-import platform
 import re
 import shlex
 import shutil
@@ -499,9 +498,6 @@ def _info(args: argparse.Namespace) -> None:
 
     items = {
         **ntkfast.info(),
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "cores": os.cpu_count(),
         "NTKFAST_ISA": os.environ.get("NTKFAST_ISA", "not set"),
     }
     if args.json:

@@ -1,6 +1,6 @@
 """The denoiser as one of the library deepinv (deepinv.github.io), for its plug-and-play optimisers.
 
-Importing this module imports PyTorch and deepinv; nothing else in ntkfast does.
+Importing this module imports PyTorch and deepinv; nothing else in ntkfast imports deepinv.
 """
 
 from __future__ import annotations

@@ -58,7 +58,7 @@ class DenoiseInfo:
     learning_rate : tuple of float
         Step size of each pass, one over the squared units of the image.
     stopping : str
-        The rule that chose the steps, or "given".
+        The rule that chose the steps, "given", or "none" for a picture without noise, where steps is empty.
     refine : int
         Passes after the first.
     seconds : float
@@ -149,7 +149,7 @@ def denoise_ntk(
     dtype : {"float32", "float64"}
         Type of the engine's arithmetic.
     threads : int, optional
-        Threads of the engine; by default all cores.
+        Threads, 1024 at most; by default all cores, or OMP_NUM_THREADS.
     progress : callable, optional
         Called with the fraction done, 0 to 1.
     full_output : bool

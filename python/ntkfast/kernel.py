@@ -440,9 +440,10 @@ class NTK(PixelOperator):
         return np.asarray(self._engine.diagonal()[:, 0], dtype=self.dtype)
 
     def columns(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Some columns of the kernel, at the cost of the window that each pixel sees, not of a sweep.
+        """Some columns of the kernel, at the cost of the window that each pixel sees.
 
-        Always on the CPU, in double precision, whatever the device.
+        Always on the CPU, in double precision, whatever the device; but where many columns make one sweep the faster
+        way, and the matrix takes at most a quarter of the free memory, in the operator's precision from :meth:`dense`.
 
         Parameters
         ----------

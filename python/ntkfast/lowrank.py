@@ -158,7 +158,7 @@ class LowRank(PixelOperator):
         return max(0.0, 1.0 - float(self.eigenvalues.sum()) / self._trace) if self._trace > 0 else 0.0
 
     def estimate_error(self, K: NTK, *, samples: int = 64, seed: int = 0) -> ErrorEstimate:
-        """Compare with columns of the exact kernel at random pixels, without a sweep.
+        """Compare with columns of the exact kernel at random pixels.
 
         With the residual R = Theta - Theta~ and pixels j drawn independently with the probabilities p_j,
 
@@ -293,7 +293,7 @@ def nystrom(
 
     With the columns C = Theta(:, landmarks) and W = Theta(landmarks, landmarks), Theta~ = C W^+ C^T: the landmarks'
     rows and columns are exact, the others follow from how like the landmarks their pixels are.  Columns cost the window
-    that each pixel sees (:meth:`NTK.columns`), and none needs a sweep over all pairs.
+    that each pixel sees (:meth:`NTK.columns`), or that of one sweep where this is less.
 
     Parameters
     ----------
