@@ -1,7 +1,7 @@
 """Units of work, in this process or in several at a time.
 
-The networks of the smaller scales are too small for many threads: of the table's units at scale "small" two one after
-the other, on two threads each, take 1.8 times as long as two at once, on one each.
+The networks of the smaller scales are too small for many threads: a unit of the table at scale "small" is hardly slower
+on one thread than on two (``--jobs 1``), so that two at once end in about half the time.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def in_processes(tasks: Sequence[Task], device: str, jobs: int) -> Generator[tup
 
 
 def _measure(name: str, unit: Unit, device: str) -> Outcome:
-    """In a process of its own, which Ctrl-C is left to the first one to end."""
+    """What a process does, deaf to Ctrl-C, which reaches them all: the first one ends the others."""
     import signal
 
     from bench.paper import registry

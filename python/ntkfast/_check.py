@@ -24,7 +24,8 @@ __all__ = [
     "steps",
 ]
 
-# Larger integers are not all numbers of double precision, in which the powers of gradient descent are computed.
+# Larger integers are not all numbers of double precision, in which the powers of gradient descent are computed, and the
+# grids of steps that trainings record.
 MOST_STEPS = 2**53
 
 

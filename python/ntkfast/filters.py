@@ -124,8 +124,7 @@ def gradient_descent(
     """
     require_operator("K", K)
     times, single = _check.one_or_more("steps", steps, _check.steps)
-    if method not in METHODS:
-        raise ValueError(f"method must be one of {METHODS}, got {method!r}")
+    _check.choice("method", method, METHODS)
     eta = None if learning_rate is None else _check.positive("learning_rate", learning_rate)
 
     def filters(lambda_max: float, _: Solution | None) -> list[Filter]:

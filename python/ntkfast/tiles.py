@@ -75,7 +75,7 @@ def _shifts(rows: int, cols: int, most: int) -> np.ndarray:
     Rows of tiles are moved along the columns, and columns along the rows.  On a grid, what tiles do in their middle,
     where a slope changes its sign, would add up to lines: on a smooth picture the error jumped 1.5 times as far between
     the middle pixels of tiles as elsewhere, and with the shifts by no more than 1.2 times (112 x 112, sigma 5 and 25:
-    ``test_no_lines_on_a_smooth_image``).  Random shifts do the same, but average less evenly: 0.4 dB there.
+    ``test_no_lines_on_a_smooth_image``).  Random shifts would do the same, but leave places where few tiles overlap.
 
     The outermost tiles stay at the borders, and all images have the same shifts.
     """

@@ -154,9 +154,7 @@ def train(
     like = parameter_like(module)
     x_tensor = to_tensor("x", x, like)
     target = to_tensor("y", y, like)
-    steps = _check.at_least("steps", steps, 0)
-    if steps > 2**53:  # the default grid of records is made in float64, and must end at steps
-        raise ValueError(f"steps must be at most 2**53, got {steps}")
+    steps = _check.steps("steps", steps)
     recorded = _recorded(record, steps)
     _check.callback("progress", progress)
     update = _optimizer(
