@@ -6,7 +6,7 @@ import threading
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy import ndimage, sparse
 from scipy.sparse.linalg import LinearOperator, aslinearoperator
@@ -92,12 +92,24 @@ sides = st.tuples(st.integers(1, 9), st.integers(1, 9))
 @given(sides, st.tuples(st.integers(1, 21), st.integers(1, 21)), st.sampled_from(list(BOUNDARIES)), st.integers(0, 999))
 def test_blurring_is_scipys_convolution_with_an_exact_adjoint(shape, size, boundary, seed):
     """Kernels of even sides and larger than the image among them."""
+    # SciPy 1.17 is wrong where a reflected image is read four or more of its sides away, but for a side of one pixel.
+    near = all(side == 1 or length // 2 < 4 * side for side, length in zip(shape, size, strict=True))
+    assume(boundary != "reflect" or near)
     rng = np.random.default_rng(seed)
     kernel, image = rng.standard_normal(size), rng.standard_normal(shape)
     A = nf.blurring(kernel, shape, boundary=boundary)
     wanted = ndimage.convolve(image, kernel, mode=boundary)
     np.testing.assert_allclose((A @ image.ravel()).reshape(shape), wanted, atol=1e-12 * np.abs(kernel).sum())
     assert_adjoint(A, seed)
+
+
+def test_blurring_far_beyond_a_reflected_image():
+    kernel, image = np.random.default_rng(0).standard_normal((2, 17))[..., None]
+    image = image[:2]
+    A = nf.blurring(kernel, (2, 1))
+    wanted = np.convolve(np.pad(image[:, 0], 8, mode="symmetric"), kernel[:, 0], mode="valid")
+    np.testing.assert_allclose(A @ image.ravel(), wanted, atol=1e-12 * np.abs(kernel).sum())
+    assert_adjoint(A, 0)
 
 
 @settings(max_examples=30, deadline=None)

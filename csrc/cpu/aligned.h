@@ -2,7 +2,10 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
+#include <cstdlib>
 #include <new>
+#include <utility>
 #include <vector>
 
 namespace ntkfast {
@@ -34,5 +37,32 @@ template <class T> struct RawLineAllocator : LineAllocator<T> {
 
 // RawVector(n) is not filled: zeros for 3.2 GB took one thread 1.8 s before the others could begin.
 template <class T> using RawVector = std::vector<T, RawLineAllocator<T>>;
+
+// Memory that the system hands out zeroed, page by page as it is touched.
+template <class T> struct ZeroedLineAllocator : LineAllocator<T> {
+    template <class Other> struct rebind {
+        using other = ZeroedLineAllocator<Other>;
+    };
+    ZeroedLineAllocator() = default;
+    template <class Other> ZeroedLineAllocator(const ZeroedLineAllocator<Other>&) {}
+    T* allocate(std::size_t n) {
+        void* block =
+            n > (SIZE_MAX - 2 * cache_line) / sizeof(T) ? nullptr : std::calloc(n * sizeof(T) + cache_line, 1);
+        if (!block) throw std::bad_alloc();
+        // calloc's addresses are multiples of 16: before a line's start there is always room for the block's own.
+        char* start = static_cast<char*>(block) + cache_line - reinterpret_cast<std::uintptr_t>(block) % cache_line;
+        reinterpret_cast<void**>(start)[-1] = block;
+        return reinterpret_cast<T*>(start);
+    }
+    void deallocate(T* p, std::size_t) { std::free(reinterpret_cast<void**>(p)[-1]); }
+    template <class Other> void construct(Other* p) { ::new (static_cast<void*>(p)) Other; }
+    template <class Other, class... From> void construct(Other* p, From&&... from) {
+        ::new (static_cast<void*>(p)) Other(std::forward<From>(from)...);
+    }
+};
+
+// ZeroedVector(n) is n zeros that no one has written; it must not grow or shrink.  With AlignedVector a product of 64 columns
+// at 700 x 700 filled 750 MB before its first pair, for 0.4 s in which Ctrl-C waited.
+template <class T> using ZeroedVector = std::vector<T, ZeroedLineAllocator<T>>;
 
 }  // namespace ntkfast

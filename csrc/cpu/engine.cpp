@@ -217,17 +217,18 @@ void Engine<Real>::product(const Real* v, Real* out, int columns, Poll poll) con
     Monitor monitor(std::move(poll), sweep_pairs(plane));
     const PaddedRows<Real> rows = padded_columns(v, fields_.shape, columns, circular, monitor);
     std::vector<std::unique_ptr<ProductSink<Real>>> sinks(std::size_t(options_.threads));
+    const auto watch = [&](int thread) { return Watch{monitor, thread == 0}; };
     const auto sink_of = [&](int thread) -> RowSink<Real>& {
         // Made by its thread, so that its memory is near.
         return made_once(sinks[std::size_t(thread)], [&] {
-            return std::make_unique<ProductSink<Real>>(kernels_, rows, fields_.shape, columns, circular, !stored());
+            return std::make_unique<ProductSink<Real>>(kernels_, rows, fields_.shape, columns, circular, !stored(),
+                                                       watch(thread));
         });
     };
     sweep(plane, Deal::blocks_in_turn, sink_of, monitor);
-    for (const auto& sink : sinks) {
-        monitor.check();
-        if (sink) sink->flush();
-    }
+    for (const auto& sink : sinks)
+        if (sink) sink->flush(watch(0));
+    monitor.check();
     combine(fields_, fields_.diagonal(program_), sinks, v, out, columns, monitor);
     monitor.finish();
 }

@@ -25,7 +25,7 @@ public:
         : height_(shape.height), planes_(planes), circular_(circular), margin_(circular ? 0 : margin),
           left_(left_of(shape, margin_)),
           plane_stride_(left_ + round_up(std::ptrdiff_t(circular ? 2 : 1) * shape.width * shape.batch) + left_ + chunk),
-          data_(std::size_t((height_ + 2 * margin_) * planes * plane_stride_ + 2 * chunk), Real(0)) {}
+          data_(std::size_t((height_ + 2 * margin_) * planes * plane_stride_ + 2 * chunk)) {}
 
     // Pointer to column 0 of plane 0.
     Real* row(int y) { return data_.data() + offset(y); }
@@ -38,7 +38,11 @@ public:
                 for (std::ptrdiff_t l = -left_; l < plane_stride_ - left_; ++l)
                     row(y)[c * plane_stride_ + l] = Real(from.row(y)[c * plane_stride_ + l]);
     }
-    void clear() { std::fill(data_.begin(), data_.end(), Real(0)); }
+    // All planes of a row, with the slack around them.
+    void clear_row(int y) {
+        Real* begin = row(y) - left_;
+        std::fill(begin, begin + planes_ * plane_stride_, Real(0));
+    }
 
     static std::int64_t bytes(const Shape& shape, int planes, bool circular, int margin) {
         const std::ptrdiff_t left = left_of(shape, circular ? 0 : margin);
@@ -61,7 +65,7 @@ private:
     bool circular_ = false;
     int margin_ = 0;
     std::ptrdiff_t left_ = 0, plane_stride_ = 0;
-    AlignedVector<Real> data_;
+    ZeroedVector<Real> data_;
 };
 
 using Plane = std::vector<double>;  // (height, width, batch) of a node's level

@@ -6,6 +6,7 @@
 #include <limits>
 #include <vector>
 
+#include "aligned.h"
 #include "fields.h"
 #include "geometry.h"
 #include "monitor.h"
@@ -25,6 +26,18 @@ template <class Real> struct RowSink {
     virtual void end_band(int /*dy*/) {}  // where all blocks of a band go to one sink
 };
 
+// For a sink of which a few rows take long: the first ones that are written into new memory lie far apart, and the system
+// makes all of its pages for them, 1 GB for a matrix over 128 x 128 pixels.
+struct Watch {
+    Monitor& monitor;
+    bool leader;
+
+    bool go_on() const {
+        if (leader) monitor.ask();
+        return !monitor.stopped();
+    }
+};
+
 // out(i) += T v(j) and, by symmetry, out(j) += T v(i).
 template <class Real> class ProductSink final : public RowSink<Real> {
 public:
@@ -34,9 +47,9 @@ public:
 
     // slack: rows are computed, and have slack around
     ProductSink(const RowKernels<Real>& kernels, const PaddedRows<Real>& v, const Shape& shape, int columns,
-                bool circular, bool slack)
-        : kernels_(kernels), v_(v), shape_(shape), columns_(columns), circular_(circular), slack_(slack),
-          sums_(shape, columns, circular, 0), totals_(std::size_t(shape.elements() * columns), 0.0) {}
+                bool circular, bool slack, Watch watch)
+        : kernels_(kernels), v_(v), shape_(shape), columns_(columns), circular_(circular), slack_(slack), watch_(watch),
+          sums_(shape, columns, circular, 0), totals_(std::size_t(shape.elements() * columns)) {}
 
     static std::int64_t bytes(const Shape& shape, int columns, bool circular) {
         return PaddedRows<Real>::bytes(shape, columns, circular, 0) +
@@ -69,13 +82,13 @@ public:
 
     void end_block(const Block& block) override {
         pending_ += block.lanes;
-        if (pending_ >= displacements_per_flush) flush();
+        if (pending_ >= displacements_per_flush) flush(watch_);
     }
 
-    void flush() {
+    void flush(const Watch& watch) {
         const std::ptrdiff_t batch = shape_.batch, width = shape_.width * batch;
         double* total = totals_.data();
-        for (int y = 0; y < shape_.height; ++y) {
+        for (int y = 0; y < shape_.height && watch.go_on(); ++y) {
             for (int c = 0; c < columns_; ++c) {
                 const Real* from = sums_.row(y) + c * sums_.plane_stride();
                 for (std::ptrdiff_t l = 0; l < width; ++l) total[l] += double(from[l]);
@@ -83,13 +96,13 @@ public:
                     for (std::ptrdiff_t l = 0; l < width; ++l) total[l] += double(from[l + width]);
                 total += width;
             }
+            sums_.clear_row(y);
         }
-        sums_.clear();
         pending_ = 0;
     }
 
     // (height, columns, width, batch)
-    const std::vector<double>& totals() const { return totals_; }
+    const ZeroedVector<double>& totals() const { return totals_; }
 
 private:
     const RowKernels<Real>& kernels_;
@@ -97,8 +110,9 @@ private:
     Shape shape_;
     int columns_;
     bool circular_, slack_;
+    Watch watch_;
     PaddedRows<Real> sums_;
-    std::vector<double> totals_;
+    ZeroedVector<double> totals_;
     int pending_ = 0;
     Lanes lanes_{}, paired_{};  // of the block under way; paired_ leaves out the self-paired
 };
@@ -184,18 +198,6 @@ void write_lanes(const Block& block, const Real* const* t, int batch, int n, Rea
         for (int x = std::max({last, first, start}); x < end; ++x) write(x);
     }
 }
-
-// For a sink of which a few rows take long: the first ones that are written into a new matrix lie far apart, and the system
-// makes all of its pages for them, 1 GB for 128 x 128 pixels.
-struct Watch {
-    Monitor& monitor;
-    bool leader;
-
-    bool go_on() const {
-        if (leader) monitor.ask();
-        return !monitor.stopped();
-    }
-};
 
 // T(i,j) into a batch of d x d matrices, in the image's units.  With zeros every pair of the half plane has i < j: only the
 // upper triangle is written, and mirror_rows() fills the lower one afterwards.  On the torus both entries are written at once.
