@@ -354,12 +354,21 @@ def test_the_fit_stands_beside_the_losses(tmp_path, capsys, monkeypatch):
         assert rows[n, "fitted"]["tuning"]["worst"] == pytest.approx(0, abs=5e-3)
 
 
-@pytest.mark.parametrize("kind", [choices.ByVariance, choices.WholeMean, choices._windowed(np.square)])
+@pytest.mark.parametrize("kind", [choices.ByVariance, choices.WholeMean, choices.OnGrid, choices._windowed(np.square)])
 def test_ways_to_blend_are_alike_for_one_tile(kind):
     trial = small_trial(8, 8)
     (want,) = trial.filter(trial.pixels).path([20], oracle.ignore)
     (found,) = trial.filter(trial.pixels, kind=kind).path([20], oracle.ignore)
     np.testing.assert_allclose(found, want, atol=1e-3 * np.abs(want).max())
+
+
+def test_tiles_on_the_grid():
+    trial = small_trial(24, 24)
+    places = {kind: trial.filter(trial.pixels, kind=kind)._tiling.places for kind in (TileFilter, choices.OnGrid)}
+    corners = [0, 4, 8, 12, 16]
+    assert places[choices.OnGrid] == [(0, y, x) for y in corners for x in corners]
+    assert len(places[TileFilter]) == 25
+    assert places[TileFilter] != places[choices.OnGrid]
 
 
 def test_blending_by_the_variance_left():

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -76,6 +77,15 @@ class WholeMean(TileFilter):
             for total, part in zip(sums, self._descend(which, tiles, None, steps), strict=True):
                 self._tiling.add(total, part, which)
         return [Tiling.blend(total) + self._mean for total in sums]
+
+
+class OnGrid(TileFilter):
+    """Tiles that stay on their grid."""
+
+    def __init__(self, setting: Setting, tiling: Tiling, guide: np.ndarray, target: np.ndarray) -> None:
+        with mock.patch("ntkfast.tiles._shifts", lambda rows, cols, most: np.zeros((rows, cols, 2), dtype=int)):
+            on_grid = Tiling(tiling.shape, setting.size, setting.overlap)
+        super().__init__(setting, on_grid, guide, target)
 
 
 class NNGP(TileFilter):
@@ -148,6 +158,7 @@ CHOICES: dict[str, dict[str, Choice]] = {
             for stride in (4, 6, 8)
             if (size, size - stride) != (DEFAULT.size, DEFAULT.overlap)
         },
+        "on the grid": Choice(kind=OnGrid),
         "window squared": Choice(kind=_windowed(np.square)),
         "window flat": Choice(kind=_windowed(np.ones_like)),
         "window over sum f^2": Choice(kind=ByVariance),
