@@ -8,6 +8,7 @@ from skimage import data, restoration
 
 import ntkfast as nf
 from images import IMAGES
+from ntkfast import tile_filter
 from ntkfast.denoise import LEAST_LEVEL, METHODS, TILE_OVERLAP, TILE_SIZE, mixing
 from ntkfast.reference import kernel_matrix
 from ntkfast.stopping import RULES, STEPS
@@ -156,8 +157,11 @@ def descent(K, y, steps, rate):
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("chroma_time", [1 / 3, 4])
-@pytest.mark.parametrize("method", ["tiles", "exact"])
-def test_two_weighted_passes_match_the_dense_formula(method, chroma_time, channels):
+@pytest.mark.parametrize(
+    ("method", "tolerance"),
+    [("tiles", 2e-3), ("exact", 2e-3), ("eigenvectors", 1e-9)],  # 1e-3 is the tolerance of Lanczos, in each pass
+)
+def test_two_weighted_passes_match_the_dense_formula(method, tolerance, chroma_time, channels, monkeypatch):
     """z_t = W^-1/2 f_t(W^1/2 Theta W^1/2) W^1/2 y for one tile, the differences of the channels for another time.
 
     W = level^2/sigma^2 with 1/level^2 the mean of 1/sigma^2, y less its weighted mean, eta = 1/trace(W Theta), and
@@ -166,9 +170,10 @@ def test_two_weighted_passes_match_the_dense_formula(method, chroma_time, channe
     y = IMAGES["natural"](12, 10, channels, 0) + 0.1 * IMAGES["noise"](12, 10, channels, 0)
     sigma = np.random.default_rng(1).uniform(0.05, 0.3, (12, 10))
     steps = (20, 30)
+    monkeypatch.setattr(tile_filter, "EIGENVECTORS_FROM", 0 if method == "eigenvectors" else np.inf)
     out, info = nf.denoise_ntk(
-        y, sigma, channel_axis=-1, steps=steps, method=method, chroma_time=chroma_time, full_output=True,
-        dtype="float64", tile_size=14,
+        y, sigma, channel_axis=-1, steps=steps, method="exact" if method == "exact" else "tiles",
+        chroma_time=chroma_time, full_output=True, dtype="float64", tile_size=14,
     )  # fmt: skip
     level = np.mean(1 / sigma**2) ** -0.5
     w = (level / sigma.reshape(-1, 1)) ** 2
@@ -179,12 +184,12 @@ def test_two_weighted_passes_match_the_dense_formula(method, chroma_time, channe
     for t, rate in zip(steps, info.learning_rate, strict=True):
         Theta = kernel_matrix(info.network, guide - guide.mean(axis=(0, 1)))
         K = root * Theta * root.T
-        assert rate == pytest.approx(1 / np.trace(K), rel=1e-6 if guide is y else 1e-3)  # Lanczos stops at 1e-3
+        assert rate == pytest.approx(1 / np.trace(K), rel=1e-6 if guide is y else tolerance)
         common = columns.mean(axis=1, keepdims=True)
         z = descent(K, common, t, rate) + descent(K, columns - common, round(chroma_time * t), rate)
         guide = (z / root + mean).reshape(y.shape)
     assert info.sigma == pytest.approx(level)
-    assert np.linalg.norm(out - guide) < 2e-3 * np.linalg.norm(y - mean)  # in two passes
+    assert np.linalg.norm(out - guide) < tolerance * np.linalg.norm(y - mean)
 
 
 @pytest.mark.parametrize(("shape", "network"), [((16, 13, 3), None), ((14, 16), None), ((12, 15), nf.unet(1))])
@@ -287,6 +292,19 @@ def test_mixing_is_orthonormal_takes_the_mean_first_and_leaves_the_kernel(channe
     network = nf.vanilla_cnn(1, 3)
     expected = kernel_matrix(network, x)
     np.testing.assert_allclose(kernel_matrix(network, x @ M.T), expected, atol=1e-12 * expected.max())
+
+
+def test_many_channels_use_eigenvectors(monkeypatch):
+    rng = np.random.default_rng(0)
+    y = rng.standard_normal((20, 18, 24))
+    results, calls = [], []
+    step = tile_filter.BlockLanczos.step
+    monkeypatch.setattr(tile_filter.BlockLanczos, "step", lambda self: calls.append(1) or step(self))
+    for least in (tile_filter.EIGENVECTORS_FROM, np.inf):  # 24 is more than 256/11
+        monkeypatch.setattr(tile_filter, "EIGENVECTORS_FROM", least)
+        results.append(nf.denoise_ntk(y, 1.0, channel_axis=-1, steps=(100, 300)))
+        assert bool(calls) == (least == np.inf)
+    np.testing.assert_allclose(*results, atol=2e-3 * np.abs(results[0]).max())
 
 
 @pytest.mark.parametrize("channels", [2, 5, 8])

@@ -39,6 +39,9 @@ MAX_PRODUCTS = 40
 WHOLE_MAX_PRODUCTS = 200
 MAX_STEPS = 10**9  # eigenvalues below 1e-9 of the trace are rounding errors: more steps fit nothing but these
 BATCHES_AHEAD = 2  # of each worker, begun or done before the oldest is blended
+# Channels a pixel of a tile from which all of its eigenvectors cost less than Lanczos, whose basis comes near all of
+# its pixels: 24 channels for tiles of 16 (python -m bench.quality.channels).
+EIGENVECTORS_FROM = 1 / 11
 TILES_CHECKED = 8  # of a batch, for convergence; the eigenvalue problems of all would take longer than the products
 
 
@@ -76,6 +79,7 @@ class Setting:
 
 Result = TypeVar("Result")
 Advance = Callable[[int], None]  # told how many tiles are done
+Path = Callable[[Sequence[int]], np.ndarray]  # numbers of steps -> what a batch is after each, (times, count, d, C)
 
 
 class ImageFilter(ABC):
@@ -198,10 +202,40 @@ class TileFilter(ImageFilter):
     def _descend(self, which: slice, tiles: np.ndarray, weights: np.ndarray | None, steps: Sequence[int]) -> np.ndarray:
         """z_t of a batch of tiles (count, h, w, C) for each t: (times, count, h, w, C)."""
         count, h, w, channels = tiles.shape
-        engine, card = self._engine(which), self._setting.card
+        root = None if weights is None else np.sqrt(weights).reshape(count, h * w, 1).astype(self._setting.dtype)
+        start = tiles.reshape(count, h * w, channels)
+        if root is not None:
+            start = root * start
+        of_differences = self._steps_of_differences(steps)
+        engine = self._engine(which)
+        if self._setting.card is None and channels >= EIGENVECTORS_FROM * h * w:
+            after = self._by_eigenvectors(engine, start, root)
+        else:
+            after = self._by_lanczos(engine, start, root, max(*steps, *of_differences))
+        z = after(steps)
+        if channels > 1:
+            z[..., 1:] = after(of_differences)[..., 1:]
+        return (z if root is None else z / root).reshape(len(steps), count, h, w, channels)
+
+    def _by_eigenvectors(self, engine: Any, start: np.ndarray, root: np.ndarray | None) -> Path:
+        """f_t(W^1/2 Theta W^1/2) of the columns of ``start`` (count, d, C) from all eigenvectors of each tile."""
+        theta = engine.dense().astype(np.float64)  # (count, d, d)
+        if root is not None:
+            theta *= root * np.swapaxes(root, 1, 2)
+        values, vectors = np.linalg.eigh(theta)
+        coordinates = np.swapaxes(vectors, 1, 2) @ start
+
+        def after(times: Sequence[int]) -> np.ndarray:
+            gains = [gradient_descent_filter(t, self.learning_rate).value(np.maximum(values, 0.0)) for t in times]
+            return np.stack([vectors @ (gain[..., None] * coordinates) for gain in gains])
+
+        return after
+
+    def _by_lanczos(self, engine: Any, start: np.ndarray, root: np.ndarray | None, most: int) -> Path:
+        """The same by block Lanczos, for up to ``most`` steps."""
+        card = self._setting.card
         engine.store()
         arrays = NUMPY if card is None else cupy_arrays(card)
-        root = None if weights is None else np.sqrt(weights).reshape(count, h * w, 1).astype(self._setting.dtype)
         on_device = None if root is None else arrays.asarray(root, self._setting.dtype)
 
         def theta(v: Any) -> Any:
@@ -213,17 +247,13 @@ class TileFilter(ImageFilter):
         def product(v: Any) -> Any:
             return theta(v) if on_device is None else on_device * theta(on_device * v)
 
-        start = tiles.reshape(count, h * w, channels)
-        lanczos = BlockLanczos(
-            product, arrays.asarray(start if root is None else root * start, self._setting.dtype), arrays
-        )
+        lanczos = BlockLanczos(product, arrays.asarray(start, self._setting.dtype), arrays)
         if lanczos.exhausted:
-            return np.zeros((len(steps), *tiles.shape))
-        most = max(*steps, *self._steps_of_differences(steps))
+            return lambda times: np.zeros((len(times), *start.shape))
         hardest = [gradient_descent_filter(most, self.learning_rate)]  # the bound grows with the steps
         while not lanczos.exhausted and lanczos.products < MAX_PRODUCTS:
             lanczos.step()
-            some = slice(0, None, max(1, count // TILES_CHECKED))  # spread: neighbours converge alike
+            some = slice(0, None, max(1, len(start) // TILES_CHECKED))  # spread: neighbours converge alike
             if lanczos.products % 4 == 0 and lanczos.solve(some).error(hardest) <= TOLERANCE:
                 break
         solution = lanczos.solve()
@@ -232,10 +262,7 @@ class TileFilter(ImageFilter):
             filters = [gradient_descent_filter(t, self.learning_rate) for t in times]
             return np.asarray(arrays.to_host(lanczos.assemble(solution, filters)))
 
-        z = after(steps)
-        if channels > 1:
-            z[..., 1:] = after(self._steps_of_differences(steps))[..., 1:]
-        return (z if root is None else z / root).reshape(len(steps), count, h, w, channels)
+        return after
 
 
 class WholeFilter(ImageFilter):
