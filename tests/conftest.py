@@ -1,9 +1,15 @@
 """Fixtures of all tests."""
 
+import os
 import signal
 from collections.abc import Iterator
 
 import pytest
+
+# Before OpenMP is loaded.  With pytest -n the threads of several processes share the cores, and those that spin while they
+# wait would hold up the others.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
 @pytest.fixture(scope="session", autouse=True)
