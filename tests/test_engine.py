@@ -411,7 +411,7 @@ def test_levels_agree(net, padding, dtype, monkeypatch):
 @each_padding
 def test_progress_of_short_sweeps_over_many_images_stays_in_range(padding, call):
     # Displacements that are their own opposites on the torus (here 3 of 3) meet each pair twice.
-    images = np.random.default_rng(0).standard_normal((200_000, 2, 2, 1))
+    images = np.random.default_rng(0).standard_normal((100_000, 2, 2, 1))
     net = vanilla_cnn(3, 1, padding=padding)
     engine = _engine.make(net, images, kernel="ntk", dtype=np.dtype("float64"), threads=1)
     seen = []

@@ -306,20 +306,34 @@ void test_every_call_can_be_cancelled() {
     check_every_call_can_be_cancelled(networks::unet(2, true));
 }
 
+// Calls `call` with a poll that stops it at the `count`-th time, until the call ends soon after: a loaded machine may add to
+// the wait, but never take from it.  Returns the fractions that the last poll saw.
+std::vector<double> check_stops_soon(const std::function<void(const Poll&)>& call, std::size_t count,
+                                     const std::string& where) {
+    std::vector<double> seen;
+    std::chrono::duration<double> waited{};
+    for (int attempt = 0; attempt < 3; ++attempt) {
+        seen.clear();
+        auto asked = std::chrono::steady_clock::now();
+        const Poll poll = [&](double fraction) {
+            seen.push_back(fraction);
+            asked = std::chrono::steady_clock::now();
+            return seen.size() < count;
+        };
+        check(throws<Cancelled>([&] { call(poll); }), where + ": is stopped");
+        waited = std::chrono::steady_clock::now() - asked;
+        if (waited.count() < 0.25) break;
+    }
+    check(waited.count() < 0.25, where + ": took " + std::to_string(waited.count()) + " s");
+    return seen;
+}
+
 // The third poll stops a product that would take longer by far, on small images too.
 void check_cancellation(const Engine<float>& engine, const std::string& where) {
     const std::size_t pixels = std::size_t(engine.shape().pixels());
     std::vector<float> v(pixels, 1.0f), out(pixels);
-    std::vector<double> seen;
-    auto asked = std::chrono::steady_clock::now();
-    const Poll poll = [&](double fraction) {
-        seen.push_back(fraction);
-        asked = std::chrono::steady_clock::now();
-        return seen.size() < 3;
-    };
-    check(throws<Cancelled>([&] { engine.product(v.data(), out.data(), 1, poll); }), where + ": is stopped");
-    const std::chrono::duration<double> waited = std::chrono::steady_clock::now() - asked;
-    check(waited.count() < 0.25, where + ": took " + std::to_string(waited.count()) + " s");
+    const auto product = [&](const Poll& poll) { engine.product(v.data(), out.data(), 1, poll); };
+    const std::vector<double> seen = check_stops_soon(product, 3, where);
     check(seen.size() == 3 && 0 < seen[0] && seen[0] < seen[1] && seen[1] < seen[2] && seen[2] < 1,
           where + ": fractions done");
 }
@@ -347,19 +361,11 @@ void test_construction_is_cancelled_soon() {
         const Shape shape{side, side, 1, 1};
         const std::vector<double> image = normals(shape.pixels(), 5);
         const Program program{network.nodes, Padding::zeros, Kernel::ntk};
-        auto asked = std::chrono::steady_clock::now();
-        double seen = -1;
-        const Poll stop = [&](double fraction) {
-            seen = fraction;
-            asked = std::chrono::steady_clock::now();
-            return false;
+        const auto make = [&](const Poll& poll) {
+            Engine<float>(program, shape, image.data(), {supported_isas().back(), 2, 8}, poll);
         };
-        const auto make = [&] { Engine<float>(program, shape, image.data(), {supported_isas().back(), 2, 8}, stop); };
         const std::string where = "cancel construction of " + network.name;
-        check(throws<Cancelled>(make), where + ": is stopped");
-        const std::chrono::duration<double> waited = std::chrono::steady_clock::now() - asked;
-        check(waited.count() < 0.25, where + ": took " + std::to_string(waited.count()) + " s");
-        check(seen == 0, where + ": before the end");
+        check(check_stops_soon(make, 1, where).front() == 0, where + ": before the end");
     }
 }
 
@@ -385,7 +391,7 @@ void test_columns_keep_their_fields() {
 
 // Fractions ascend within [0, 1] and end at 1, with coarse bands made on the way and without.
 void test_progress() {
-    const Shape shape{96, 96, 1, 1};
+    const Shape shape{64, 64, 1, 1};
     const std::vector<double> image = normals(shape.pixels(), 5);
     std::vector<float> v(std::size_t(shape.pixels()), 1.0f), out(v.size());
     for (const Padding padding : {Padding::zeros, Padding::circular}) {
