@@ -9,7 +9,8 @@ from skimage import data, restoration
 import ntkfast as nf
 from images import IMAGES
 from ntkfast import tile_filter
-from ntkfast.denoise import LEAST_LEVEL, METHODS, TILE_OVERLAP, TILE_SIZE, mixing
+from ntkfast._choices import METHODS
+from ntkfast.denoise import LEAST_LEVEL, TILE_OVERLAP, TILE_SIZE, mixing
 from ntkfast.reference import kernel_matrix
 from ntkfast.stopping import RULES, STEPS
 from ntkfast.tiles import Tiling
@@ -54,6 +55,11 @@ def held_out_crop():
 
 # Decibels, against the best time.
 LOSS = {"calibrated": 0.3, "recorrupted": 0.1, "sure": 0.1, "held_out": 0.8}
+
+
+def test_rules_have_their_names():
+    """Names and functions stand in two modules."""
+    assert [rule.__name__ for rule in RULES.values()] == list(RULES)
 
 
 @pytest.mark.parametrize("rule", RULES)

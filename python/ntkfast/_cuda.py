@@ -10,6 +10,7 @@ import numpy as np
 
 from . import _core, _engine
 from ._arrays import Arrays
+from ._choices import DEVICE
 from .network import Network
 
 DEVICES = "'auto', 'cpu', 'cuda' or 'cuda:N'"
@@ -95,12 +96,12 @@ def choose(
     """
     if not isinstance(device, str):
         raise TypeError(f"device must be {DEVICES}, got {device!r}")
-    match = re.fullmatch(r"cuda(?::(\d+))?", device)
-    if device not in ("auto", "cpu") and match is None:
+    match = re.fullmatch(DEVICE, device)
+    if match is None:
         raise ValueError(f"device must be {DEVICES}, got {device!r}")
     if device == "cpu":
         return None
-    if match is None:
+    if device == "auto":
         return _worthwhile(network, shape, kernel, dtype) if image_device is None else image_device
     cards = devices()
     if not cards:
