@@ -20,8 +20,8 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from bench import machine
+from bench.psnr import psnr
 from bench.quality import pictures
-from bench.quality.__main__ import psnr
 from ntkfast.denoise import CHROMA_TIME, NETWORK, REFINE, TILE_OVERLAP, TILE_SIZE, TILES_PER_BATCH, _Problem
 from ntkfast.spectral import gradient_descent_filter
 from ntkfast.stopping import STEPS, Crops
