@@ -67,7 +67,9 @@ def _prepare_nlm(sigma: float, options: Options) -> Call:
 
 def _prepare_ours(sigma: float, options: Options) -> Call:
     """The denoiser as it is called by default: it estimates sigma."""
-    import skimage.restoration  # noqa: F401 - the denoiser imports it late, and imports are not timed
+    # The denoiser imports both late, and imports are not timed.  skimage.restoration alone would import nothing yet.
+    import pywt  # noqa: F401
+    from skimage.restoration import estimate_sigma  # noqa: F401
 
     from ntkfast import denoise_ntk
 
