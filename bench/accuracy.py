@@ -18,7 +18,8 @@ import numpy as np
 from bench import machine
 from bench.networks import stack, table
 from ntkfast import NTK, Conv, LeakyReLU, Network, ReLU, Upsample, _core, _engine, autoencoder, unet, vanilla_cnn
-from ntkfast.network import GELU, PADDINGS, Activation, Erf, Sin
+from ntkfast._choices import PADDINGS
+from ntkfast.network import GELU, Activation, Erf, Sin
 from ntkfast.reference import kernel_matrix
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))

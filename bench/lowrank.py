@@ -24,6 +24,7 @@ import numpy as np
 
 from bench import machine
 from bench.networks import picture, table
+from bench.psnr import psnr
 from ntkfast import NTK, LowRank, Network, autoencoder, gradient_descent, nystrom, randomized, unet, vanilla_cnn
 from ntkfast.lowrank import OVERSAMPLING
 
@@ -45,11 +46,6 @@ STEPS = np.unique(np.round(np.geomspace(1, 2000, 30)).astype(int)).tolist()
 SAMPLES = 64  # columns of the Frobenius estimate
 
 
-def psnr(z: np.ndarray, clean: np.ndarray) -> float:
-    """Of images with values from 0 to 1, in dB."""
-    return float(-10 * np.log10(np.mean((z - clean) ** 2)))
-
-
 def timed(call: Callable[[], Any]) -> tuple[Any, float, float]:
     """The result, seconds, and seconds of the processors: as many times more as threads were at work."""
     start, busy = time.perf_counter(), time.process_time()
@@ -66,7 +62,7 @@ def measure(name: str, size: int, counts: list[int], sketches: list[int]) -> lis
     K = NTK(NETWORKS[name], y, storage="stream", device="cpu")
     _, product, product_busy = timed(lambda: K.apply(y))
     (path, info), seconds, busy = timed(lambda: gradient_descent(K, y, STEPS, full_output=True))
-    quality = [psnr(z + mean, clean) for z in path]
+    quality = [psnr(clean, z + mean, peak=1) for z in path]
     best = int(np.argmax(quality))
     common = {"network": name, "size": size, "threads": K.threads}
     exact = {
@@ -85,7 +81,7 @@ def measure(name: str, size: int, counts: list[int], sketches: list[int]) -> lis
             low, seconds, busy = timed(lambda make=make, k=k: make(K, k))
             error = low.estimate_error(K, samples=SAMPLES)
             approximate, *filtered = timed(lambda low=low: gradient_descent(low, y, STEPS, info.learning_rate))
-            quality = [psnr(z + mean, clean) for z in approximate]
+            quality = [psnr(clean, z + mean, peak=1) for z in approximate]
             found = {
                 "method": method,
                 "columns": k,

@@ -15,6 +15,7 @@ import argparse
 import numpy as np
 import skimage.data
 import torch
+from skimage.metrics import peak_signal_noise_ratio
 
 import ntkfast as nf
 from ntkfast.finite import empirical_ntk, to_torch, train
@@ -46,7 +47,7 @@ def main() -> None:
         module, y, y, steps=args.steps, learning_rate=info.learning_rate, record=record, clean=clean, data_range=1
     )
 
-    psnr = -10 * np.log10(((limit - clean) ** 2).mean(axis=(1, 2)))
+    psnr = [peak_signal_noise_ratio(clean, z, data_range=1) for z in limit]
     norm = np.linalg.norm(y)
     print(f"width {args.width}, {args.size} x {args.size} pixels, learning rate {info.learning_rate:.3g}")
     print("step   loss      PSNR (dB)  closed form   distance   to that of its own kernel")

@@ -1,8 +1,10 @@
 """The benchmark of quality: pictures, arithmetic of the tables, resumption; one tiny picture, no download."""
 
+import importlib.util
 import json
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -78,6 +80,15 @@ def test_figures_are_those_of_the_methods_called_directly(one_run):
         assert 0 < kept[method]["ssim"] < 1
     assert kept["noisy"]["seconds"] is None
     assert all(kept[method]["seconds"] > 0 for method in ("nlm", "ours"))
+
+
+def test_the_example_has_the_same_non_local_means():
+    path = Path(__file__).resolve().parent.parent / "examples" / "denoise_photo.py"
+    spec = importlib.util.spec_from_file_location("denoise_photo", path)
+    example = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(example)
+    noisy = pictures.add_noise(pictures.TEST[NAME].crop(SIZE), NAME, SIGMA)
+    np.testing.assert_array_equal(example.non_local_means(noisy, SIGMA), methods.non_local_means(noisy, SIGMA))
 
 
 def test_nothing_is_run_twice(one_run, monkeypatch, capsys):

@@ -7,6 +7,7 @@ run the real one in a process of its own.
 from __future__ import annotations
 
 import contextlib
+import inspect
 import json
 import os
 import re
@@ -27,12 +28,11 @@ import pytest
 import tifffile
 
 import ntkfast
-from ntkfast import cli, figures
+from ntkfast import cli, figures, report
 from ntkfast.cli import main
-from ntkfast.denoise import METHODS
+from ntkfast.denoise import denoise_ntk
 from ntkfast.image_files import ImageFile, read_image, write_image
 from ntkfast.network import Network, vanilla_cnn
-from ntkfast.stopping import RULES
 
 # ------------------------------------------------------------------------------------------------------------- helpers
 
@@ -73,7 +73,7 @@ class FakeKernel:
     calls: list[tuple[Network, np.ndarray, dict[str, Any]]]
 
     def __init__(self, network: Network, image: np.ndarray, **options: Any) -> None:
-        self.shape = image.shape[:2]
+        self.shape, self.kernel = image.shape[:2], options.get("kernel", "ntk")
         FakeKernel.calls.append((network, image, options))
 
     def affinity(self, row: int, col: int) -> np.ndarray:
@@ -178,9 +178,13 @@ def test_options_given_reach_the_denoiser(here: Path, denoiser: FakeDenoiser) ->
     }  # fmt: skip
 
 
-def test_choices_are_those_of_the_denoiser() -> None:
-    assert cli.METHODS == METHODS
-    assert tuple(RULES) == cli.STOPPING
+def test_help_names_the_defaults_of_the_denoiser() -> None:
+    parameters = inspect.signature(denoise_ntk).parameters
+    assert parameters.keys() >= set(cli.DENOISE_OPTIONS)
+    assert f"{parameters['method'].default} (the default)" in cli.METHOD_HELP
+    assert f"Default: {parameters['stopping'].default}" in cli.STOPPING_HELP
+    assert f"default: {parameters['device'].default}," in cli.DEVICE_HELP
+    assert f"up to {len(report.PATH_FACTORS) - 1} more" in cli.CLEAN_HELP
 
 
 @pytest.mark.parametrize(("name", "dtype"), [("map.tif", "float32"), ("map.png", "uint8"), ("map.png", "uint16")])
@@ -783,7 +787,7 @@ def shell(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
 def test_heavy_modules_are_not_imported_by_the_parser() -> None:
     code = (
         "import sys; from ntkfast.cli import main; main(['denoise', '--help']); "
-        "heavy = {'imagecodecs', 'tifffile', 'tqdm', 'matplotlib'} & set(sys.modules); "
+        "heavy = {'scipy', 'skimage', 'imagecodecs', 'tifffile', 'tqdm', 'matplotlib'} & set(sys.modules); "
         "sys.exit(str(heavy) if heavy else 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)

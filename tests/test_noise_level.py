@@ -7,7 +7,7 @@ import pytest
 from skimage import data
 from skimage.restoration import estimate_sigma
 
-from ntkfast.noise_level import noise_level
+from ntkfast.noise_level import _by_patches, noise_level
 
 PICTURES = {name: getattr(data, name)()[:400, :400].astype(np.float64) for name in ("astronaut", "chelsea", "coffee")}
 
@@ -30,6 +30,15 @@ def test_colour_pictures(sigma, bar):
 def test_gray_pictures_by_wavelets():
     image = noisy(PICTURES["chelsea"].mean(axis=2), 20)
     assert noise_level(image[:, :, None]) == estimate_sigma(image)
+
+
+def test_gray_patches_would_err_more():
+    """Textures of one channel fill all directions of a patch; of three channels alike they do not."""
+    images = [noisy(picture.mean(axis=2), 5)[:, :, None] for picture in PICTURES.values()]
+    wavelets, patches = (
+        np.abs([estimate(image) / 5 - 1 for image in images]).mean() for estimate in (noise_level, _by_patches)
+    )
+    assert patches > 1.5 * wavelets
 
 
 def test_small_crops():

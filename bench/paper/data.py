@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bench.psnr import psnr
 from bench.quality import pictures
 
 SIGMA = 25.0  # standard deviation of the noise, of 255
@@ -28,13 +29,8 @@ class Problem:
     sigma: float
 
     def psnr(self, image: np.ndarray) -> float:
-        """10 log10(1 / mean((image - clean)^2)), dB."""
-        return psnr(self.clean, image)
-
-
-def psnr(clean: np.ndarray, image: np.ndarray) -> float:
-    """10 log10(1 / mean((image - clean)^2)), dB; white is 1, and nothing is clipped."""
-    return float(-10 * np.log10(np.mean(np.square(np.asarray(image, dtype=np.float64) - clean))))
+        """In dB; white is 1."""
+        return psnr(self.clean, image, peak=1)
 
 
 def problem(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import sys
 import time
 from collections.abc import Sequence
 from fractions import Fraction
@@ -28,9 +30,15 @@ TOLERANCE = {"float32": 1e-3, "float64": 1e-6}
 OUR_ROUNDS, OUR_LEAST_SECONDS, OUR_SECONDS = 10, 5.0, 20.0
 
 
-def make_environment(folder: Path, python: str) -> Path:
+def add_environment(parser: argparse.ArgumentParser) -> None:
+    """The options that ``interpreter_of`` reads."""
+    parser.add_argument("--environment", type=Path, default=ENVIRONMENT, help="folder of the peer's environment")
+    parser.add_argument("--python", default=sys.executable, help="interpreter to make it with, 3.9 to 3.12")
+
+
+def interpreter_of(args: argparse.Namespace) -> Path:
     """Interpreter of the peer's environment, which is made if it is not there or holds something else."""
-    return environments.make_environment(folder, python, REQUIREMENTS)
+    return environments.make_environment(args.environment.resolve(), args.python, REQUIREMENTS)
 
 
 def run_peer(

@@ -15,7 +15,7 @@ from typing import Any
 
 from bench import machine
 from bench.networks import NETWORKS, table
-from bench.peers._neural_tangents import ENVIRONMENT, PADDINGS, TOLERANCE, make_environment, measure
+from bench.peers._neural_tangents import PADDINGS, TOLERANCE, add_environment, interpreter_of, measure
 from bench.resident import mb
 
 TIMES_FASTER = {("three3x3", 64): 300.0, ("conv11", 64): 1000.0}  # targets, for the plain call in float32
@@ -62,15 +62,14 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--padding", choices=list(PADDINGS), default="zeros")
     parser.add_argument("--dtype", choices=list(TOLERANCE), default="float32", help="of both")
     parser.add_argument("--repeats", type=int, default=2, help="warm calls of the peer; the best counts")
-    parser.add_argument("--environment", type=Path, default=ENVIRONMENT, help="folder of the peer's environment")
-    parser.add_argument("--python", default=sys.executable, help="interpreter to make it with, 3.9 to 3.12")
+    add_environment(parser)
     parser.add_argument("--json", type=Path, help="write the results here")
     return parser.parse_args()
 
 
 def main() -> int:
     args = arguments()
-    interpreter = make_environment(args.environment.resolve(), args.python)
+    interpreter = interpreter_of(args)
     results = []
     for name in args.networks:
         for mode in args.modes:

@@ -38,7 +38,7 @@ import numpy as np
 
 import ntkfast as nf
 from bench import machine
-from bench.peers._neural_tangents import ENVIRONMENT, PADDINGS, make_environment, run_peer, translate
+from bench.peers._neural_tangents import PADDINGS, add_environment, interpreter_of, run_peer, translate
 
 WORKER = Path(__file__).with_name("_neural_tangents_conventions_worker.py")
 TABLE = machine.ROOT / "tests" / "data" / "neural_tangents.json"
@@ -123,11 +123,10 @@ def write(path: Path, image: np.ndarray, result: dict[str, Any]) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--environment", type=Path, default=ENVIRONMENT, help="folder of the peer's environment")
-    parser.add_argument("--python", default=sys.executable, help="interpreter to make it with, 3.9 to 3.12")
+    add_environment(parser)
     parser.add_argument("--output", type=Path, default=TABLE)
     args = parser.parse_args()
-    interpreter = make_environment(args.environment.resolve(), args.python)
+    interpreter = interpreter_of(args)
     image = np.random.default_rng(0).standard_normal(SHAPE).round(3)
     job = {
         "dtype": "float64",

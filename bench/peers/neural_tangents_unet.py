@@ -18,7 +18,7 @@ import psutil
 
 from bench import machine
 from bench.networks import table
-from bench.peers._neural_tangents import ENVIRONMENT, make_environment, measure
+from bench.peers._neural_tangents import add_environment, interpreter_of, measure
 from bench.peers.environments import PeerError
 from bench.resident import mb
 from ntkfast import unet
@@ -65,8 +65,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--levels", type=int, default=2, help="halvings of the U-Net")
     parser.add_argument("--memory-gb", type=float, help="of the peer (10^9 bytes); default: 0.9 of what is free")
     parser.add_argument("--seconds", type=float, default=600, help="of one evaluation of the peer")
-    parser.add_argument("--environment", type=Path, default=ENVIRONMENT, help="folder of the peer's environment")
-    parser.add_argument("--python", default=sys.executable, help="interpreter to make it with, 3.9 to 3.12")
+    add_environment(parser)
     parser.add_argument("--json", type=Path, help="write the results here")
     args = parser.parse_args()
     if sorted(set(args.sizes)) != args.sizes or any(size % 2**args.levels for size in args.sizes):
@@ -76,7 +75,7 @@ def arguments() -> argparse.Namespace:
 
 def main() -> int:
     args = arguments()
-    interpreter = make_environment(args.environment.resolve(), args.python)
+    interpreter = interpreter_of(args)
     network = unet(args.levels)
     results: list[dict[str, Any]] = []
     for size in args.sizes:

@@ -18,15 +18,10 @@ from typing import Any
 import numpy as np
 
 from bench import machine
+from bench.psnr import psnr
 from bench.quality import methods, pictures, tables
 
 DIP_SIZE = 256  # side of the crops where the deep image prior is among the methods
-
-
-def psnr(clean: np.ndarray, picture: np.ndarray) -> float:
-    """10 log10(255^2 / mean((picture - clean)^2)), dB, over all channels; nothing is clipped or rounded."""
-    mse = np.mean(np.square(picture.astype(np.float64) - clean))
-    return float(10 * np.log10(255.0**2 / mse))
 
 
 def ssim(clean: np.ndarray, picture: np.ndarray) -> float:

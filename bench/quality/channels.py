@@ -17,8 +17,8 @@ import numpy as np
 
 from bench import machine
 from bench.networks import table
+from bench.psnr import psnr
 from bench.quality import pictures
-from bench.quality.__main__ import psnr
 from ntkfast import denoise_ntk, tile_filter
 
 NAME = "astronaut"

@@ -20,8 +20,9 @@ from threadpoolctl import threadpool_limits
 
 from bench.networks import table
 from bench.quality import oracle, pictures
-from bench.quality.oracle import DEFAULT, REFINE, Spectra, Trial
+from bench.quality.oracle import DEFAULT, Spectra, Trial
 from ntkfast import Network, _engine, autoencoder, unet, vanilla_cnn
+from ntkfast.denoise import REFINE
 from ntkfast.tile_filter import Advance, Setting, TileFilter
 from ntkfast.tiles import Tiling
 

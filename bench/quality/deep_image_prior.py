@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from bench.psnr import decibels
+
 LEVELS, CHANNELS, SKIP_CHANNELS = 5, 128, 4
 INPUT_CHANNELS, INPUT_SCALE = 32, 0.1  # of the fixed input, uniform in 0 to 0.1
 PERTURBATION = 1 / 30  # standard deviation of what is added to it at each step
@@ -126,7 +128,7 @@ def restore(
         best = min(best, (float(np.mean((prior.picture() - clean) ** 2)), step))
     return prior.picture(), {
         "steps": steps,
-        "best_psnr": float(10 * np.log10(255.0**2 / best[0])),
+        "best_psnr": decibels(best[0]),
         "best_step": best[1],
         "seconds_a_step": float(np.median(seconds)),
         "network": {"levels": LEVELS, "channels": CHANNELS, "skip_channels": SKIP_CHANNELS},

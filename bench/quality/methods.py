@@ -50,20 +50,26 @@ class Outcome:
 Call = Callable[[np.ndarray, Callable[[], np.ndarray]], tuple[np.ndarray, dict[str, Any]]]
 
 
-def _prepare_nlm(sigma: float, options: Options) -> Call:
-    """scikit-image's fast non-local means, which is told sigma."""
+def non_local_means(noisy: np.ndarray, sigma: float) -> np.ndarray:
+    """scikit-image's fast non-local means of a picture (H, W, C)."""
     from skimage.restoration import denoise_nl_means
 
-    def call(noisy: np.ndarray, clean: Callable[[], np.ndarray]) -> tuple[np.ndarray, dict[str, Any]]:
-        setting = {"patch_size": 5, "patch_distance": 7, "h": 0.6 * sigma, "sigma": sigma}
-        return denoise_nl_means(noisy, **setting, fast_mode=True, channel_axis=-1), {}
+    setting = {"patch_size": 5, "patch_distance": 7, "h": 0.6 * sigma, "sigma": sigma}
+    return denoise_nl_means(noisy, **setting, fast_mode=True, channel_axis=-1)
 
-    return call
+
+def _prepare_nlm(sigma: float, options: Options) -> Call:
+    """Non-local means, which is told sigma."""
+    from skimage.restoration import denoise_nl_means  # noqa: F401 - imports are not timed
+
+    return lambda noisy, clean: (non_local_means(noisy, sigma), {})
 
 
 def _prepare_ours(sigma: float, options: Options) -> Call:
     """The denoiser as it is called by default: it estimates sigma."""
-    import skimage.restoration  # noqa: F401 - the denoiser imports it late, and imports are not timed
+    # The denoiser imports both late, and imports are not timed.  skimage.restoration alone would import nothing yet.
+    import pywt  # noqa: F401
+    from skimage.restoration import estimate_sigma  # noqa: F401
 
     from ntkfast import denoise_ntk
 

@@ -20,10 +20,9 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from bench import machine
+from bench.psnr import psnr
 from bench.quality import pictures
-from bench.quality.__main__ import psnr
-from ntkfast import vanilla_cnn
-from ntkfast.denoise import CHROMA_TIME, TILE_OVERLAP, TILE_SIZE, TILES_PER_BATCH, _Problem
+from ntkfast.denoise import CHROMA_TIME, NETWORK, REFINE, TILE_OVERLAP, TILE_SIZE, TILES_PER_BATCH, _Problem
 from ntkfast.spectral import gradient_descent_filter
 from ntkfast.stopping import STEPS, Crops
 from ntkfast.tile_filter import Setting, TileFilter, _centred
@@ -31,7 +30,7 @@ from ntkfast.tiles import Tiling
 
 # The denoiser's defaults, on one thread of the processor: the small crops here would gain little by more.
 DEFAULT = Setting(
-    network=vanilla_cnn(1, 5),
+    network=NETWORK,
     size=TILE_SIZE,
     overlap=TILE_OVERLAP,
     dtype=np.dtype(np.float32),
@@ -40,7 +39,6 @@ DEFAULT = Setting(
     tiles_at_once=TILES_PER_BATCH,
     chroma_time=CHROMA_TIME,
 )
-REFINE = 1  # the denoiser's default
 GUIDES = (-4, -2, 0, 2, 4)  # guides of pass 2 that `best` tries: so many times away from the best in STEPS
 
 

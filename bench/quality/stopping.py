@@ -19,11 +19,11 @@ from scipy.interpolate import CubicSpline
 from threadpoolctl import threadpool_limits
 
 from bench.networks import table
+from bench.psnr import psnr
 from bench.quality import oracle, pictures
-from bench.quality.__main__ import psnr
-from bench.quality.oracle import REFINE, Spectra, Trial, blend, tiles_after
+from bench.quality.oracle import Spectra, Trial, blend, tiles_after
 from ntkfast import denoise_ntk, tile_filter
-from ntkfast.denoise import TILES_PER_BATCH
+from ntkfast.denoise import REFINE, TILES_PER_BATCH
 from ntkfast.stopping import KAPPA, POWER, RECORRUPTION, RULES, STEPS, Crops, calibrated_time
 
 Row = dict[str, Any]

@@ -8,36 +8,21 @@ blurred or coarse data.  See README.md and docs/.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+# What type checkers see: a star stands for the module's own __all__.
 if TYPE_CHECKING:
     from ._info import __version__, info
-    from .convert import from_torch as from_torch
-    from .denoise import DenoiseInfo, denoise_ntk
-    from .filters import FilterInfo, gradient_descent, gradient_flow, ridge
-    from .inputs import NoiseInput
-    from .inverse import RestoreInfo, restore
-    from .kernel import NTK
-    from .lowrank import ErrorEstimate, LowRank, nystrom, randomized
-    from .network import (
-        GELU,
-        Abs,
-        AvgPool,
-        Conv,
-        Cos,
-        Erf,
-        Identity,
-        LeakyReLU,
-        Network,
-        ReLU,
-        Sin,
-        Skip,
-        Upsample,
-        autoencoder,
-        unet,
-        vanilla_cnn,
-    )
+    from .convert import *
+    from .denoise import *
+    from .filters import *
+    from .inputs import *
+    from .inverse import *
+    from .kernel import *
+    from .lowrank import *
+    from .network import *
     from .operators import blurring, downsampling, inpainting
-    from .stabilize import PoissonGaussian
+    from .stabilize import *
 
+# Spelt out for type checkers.  from_torch is left out, so that ``from ntkfast import *`` does not need torch.
 __all__ = [
     "GELU",
     "NTK",
@@ -79,37 +64,23 @@ __all__ = [
 
 # Everything is imported at first use.  scipy.sparse.linalg and torch take longer to import than all the rest together;
 # and while the command line imports even NumPy, it must be able to say that Ctrl-C interrupted it (_entry.py).
-# from_torch is not in __all__, so that ``from ntkfast import *`` does not need torch.
-_LAZY = {
-    "PoissonGaussian": "stabilize",
-    "NTK": "kernel",
-    "DenoiseInfo": "denoise",
-    "ErrorEstimate": "lowrank",
-    "FilterInfo": "filters",
-    "LowRank": "lowrank",
-    "RestoreInfo": "inverse",
-    "blurring": "operators",
-    "denoise_ntk": "denoise",
-    "downsampling": "operators",
-    "from_torch": "convert",
-    "gradient_descent": "filters",
-    "gradient_flow": "filters",
-    "nystrom": "lowrank",
-    "randomized": "lowrank",
-    "inpainting": "operators",
-    "restore": "inverse",
-    "ridge": "filters",
-    "NoiseInput": "inputs",
-    "__version__": "_info",
-    "info": "_info",
-    **dict.fromkeys(
-        (
-            "GELU", "Abs", "AvgPool", "Conv", "Cos", "Erf", "Identity", "LeakyReLU", "Network", "ReLU", "Sin", "Skip",
-            "Upsample", "autoencoder", "unet", "vanilla_cnn",
-        ),
-        "network",
+_MODULES = {
+    "_info": ("__version__", "info"),
+    "convert": ("from_torch",),
+    "denoise": ("DenoiseInfo", "denoise_ntk"),
+    "filters": ("FilterInfo", "gradient_descent", "gradient_flow", "ridge"),
+    "inputs": ("NoiseInput",),
+    "inverse": ("RestoreInfo", "restore"),
+    "kernel": ("NTK",),
+    "lowrank": ("ErrorEstimate", "LowRank", "nystrom", "randomized"),
+    "network": (
+        "GELU", "Abs", "AvgPool", "Conv", "Cos", "Erf", "Identity", "LeakyReLU", "Network", "ReLU", "Sin", "Skip",
+        "Upsample", "autoencoder", "unet", "vanilla_cnn",
     ),
+    "operators": ("blurring", "downsampling", "inpainting"),
+    "stabilize": ("PoissonGaussian",),
 }  # fmt: skip
+_LAZY = {name: module for module, names in _MODULES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
@@ -121,4 +92,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__, *_LAZY})
+    return sorted({*globals(), *_LAZY})

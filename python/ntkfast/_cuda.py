@@ -10,6 +10,7 @@ import numpy as np
 
 from . import _core, _engine
 from ._arrays import Arrays
+from ._choices import DEVICE
 from .network import Network
 
 DEVICES = "'auto', 'cpu', 'cuda' or 'cuda:N'"
@@ -95,12 +96,12 @@ def choose(
     """
     if not isinstance(device, str):
         raise TypeError(f"device must be {DEVICES}, got {device!r}")
-    match = re.fullmatch(r"cuda(?::(\d+))?", device)
-    if device not in ("auto", "cpu") and match is None:
+    match = re.fullmatch(DEVICE, device)
+    if match is None:
         raise ValueError(f"device must be {DEVICES}, got {device!r}")
     if device == "cpu":
         return None
-    if match is None:
+    if device == "auto":
         return _worthwhile(network, shape, kernel, dtype) if image_device is None else image_device
     cards = devices()
     if not cards:
@@ -139,9 +140,7 @@ def make(
     """Compiled engine on a card for one image, float64 of shape (1, H, W, C); of noise only the shape is read."""
     engine = _core.CudaEngineFloat32 if dtype == np.float32 else _core.CudaEngineFloat64
     return engine(
-        _engine.nodes(network),
-        network.padding == "circular",
-        kernel == "nngp",
+        *_engine.problem(network, kernel),
         np.ascontiguousarray(image, dtype=np.float64),
         noise,
         device=device,
@@ -160,8 +159,7 @@ def estimate(
 ) -> dict[str, int]:
     """Bytes of a card's memory, by part, as ``_engine.estimate``."""
     function = _core.cuda_estimate_float32 if dtype == np.float32 else _core.cuda_estimate_float64
-    circular, nngp = network.padding == "circular", kernel == "nngp"
-    return _engine.named_parts(function(_engine.nodes(network), circular, nngp, shape, columns, device))
+    return _engine.named_parts(function(*_engine.problem(network, kernel), shape, columns, device))
 
 
 def available_memory(device: int) -> int:

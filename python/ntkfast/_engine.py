@@ -98,15 +98,18 @@ def _operation(layer: Any) -> tuple[str, list[float]]:
 OPERATIONS = {Input: "input", Erf: "erf", GELU: "gelu", Sin: "sin", Cos: "cos", AvgPool: "avg_pool", Add: "add"}
 
 
+def problem(network: Network, kernel: str) -> tuple[list[NodeTuple], bool, bool]:
+    """The first arguments of all engines and estimates: nodes, whether the padding is circular, whether it is NNGP."""
+    return nodes(network), network.padding == "circular", kernel == "nngp"
+
+
 def make(
     network: Network, images: np.ndarray, *, noise: bool = False, kernel: str, dtype: np.dtype[Any], threads: int
 ) -> Any:
     """Compiled engine for ``images``, float64 of shape (batch, H, W, C); of noise only the shape is read."""
     engine = _core.EngineFloat32 if dtype == np.float32 else _core.EngineFloat64
     return engine(
-        nodes(network),
-        network.padding == "circular",
-        kernel == "nngp",
+        *problem(network, kernel),
         np.ascontiguousarray(images, dtype=np.float64),
         noise,
         isa=isa(),
@@ -131,8 +134,7 @@ def estimate(
 ) -> dict[str, int]:
     """Bytes for images of ``shape`` (batch, H, W, C), by part: see MemoryEstimate in csrc/cpu/engine.h."""
     function = _core.estimate_float32 if dtype == np.float32 else _core.estimate_float64
-    circular, nngp = network.padding == "circular", kernel == "nngp"
-    return named_parts(function(nodes(network), circular, nngp, shape, columns, threads, _lanes(shape)))
+    return named_parts(function(*problem(network, kernel), shape, columns, threads, _lanes(shape)))
 
 
 def named_parts(parts: list[int]) -> dict[str, int]:

@@ -23,7 +23,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from . import figures, image_files
+from . import _choices, figures, image_files
 from ._entry import INTERRUPTED
 
 __all__ = ["build_parser", "main"]
@@ -58,8 +58,6 @@ minutes for a large one; nystrom: the same with a low-rank kernel"""
 STOPPING_HELP = """\
 rule that chooses the steps: sure (Stein's risk estimate), recorrupted (noise is added), held_out (hidden pixels are
 predicted) or calibrated (times known beforehand, for photographs; no trial).  Default: sure"""
-
-METHODS, STOPPING = ("tiles", "exact", "nystrom"), ("calibrated", "recorrupted", "sure", "held_out")
 
 DEVICE_HELP = """\
 auto, cpu, cuda or cuda:N (default: auto, a GPU for tiles large enough to gain, if there is one)"""
@@ -179,10 +177,10 @@ def _add_denoise_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sigma", metavar="S", type=_positive, help=SIGMA_HELP)
     parser.add_argument("--sigma-map", metavar="FILE", help=SIGMA_MAP_HELP)
     parser.add_argument("--gain", metavar="G", type=_positive, help=GAIN_HELP)
-    parser.add_argument("--method", choices=METHODS, help=METHOD_HELP)
+    parser.add_argument("--method", choices=_choices.METHODS, help=METHOD_HELP)
     parser.add_argument("--landmarks", metavar="N", type=_at_least(1), help="pixels on which --method nystrom rests")
     parser.add_argument("--steps", metavar="N", type=_at_least(1), help="gradient descent steps (default: chosen)")
-    parser.add_argument("--stopping", choices=STOPPING, help=STOPPING_HELP)
+    parser.add_argument("--stopping", choices=_choices.RULES, help=STOPPING_HELP)
     parser.add_argument("--tile-size", metavar="N", type=_at_least(1), help="side of the tiles in pixels")
     parser.add_argument("--tile-overlap", metavar="N", type=_at_least(0), help="overlap of the tiles in pixels")
     parser.add_argument(
@@ -208,8 +206,8 @@ def _add_affinity_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--kernel-size", metavar="K", type=_odd, help="side of the network's kernels in pixels, odd")
     parser.add_argument("--depth", metavar="N", type=_at_least(1), help="number of hidden layers")
-    parser.add_argument("--padding", choices=("zeros", "circular"), help="what the network sees outside the picture")
-    parser.add_argument("--kernel", choices=("ntk", "nngp"), help="neural tangent kernel, or Gaussian process kernel")
+    parser.add_argument("--padding", choices=_choices.PADDINGS, help="what the network sees outside the picture")
+    parser.add_argument("--kernel", choices=_choices.KERNELS, help="neural tangent kernel, or Gaussian process kernel")
     parser.add_argument("--force", action="store_true", help="overwrite OUT")
 
 
@@ -258,7 +256,7 @@ def _row_col(text: str) -> tuple[int, int]:
 
 
 def _device(text: str) -> str:
-    if re.fullmatch(r"auto|cpu|cuda(:\d+)?", text):
+    if re.fullmatch(_choices.DEVICE, text):
         return text
     raise argparse.ArgumentTypeError(f"must be auto, cpu, cuda or cuda:N, got {text!r}")
 
@@ -487,7 +485,7 @@ def _affinity(args: argparse.Namespace) -> None:
         col,
         value_range=(0.0, 255.0) if image.dtype == np.uint8 else None,
         patch=network.receptive_field,
-        title=f"{(args.kernel or 'ntk').upper()} of {network!r}",
+        title=f"{kernel.kernel.upper()} of {network!r}",
     )
     form = figures.FIGURE_FORMATS[os.path.splitext(args.output)[1].lower()]
     image_files.write_atomically(args.output, figures.render(figure, form), overwrite=args.force)

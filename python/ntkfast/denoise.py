@@ -12,6 +12,7 @@ from scipy.fft import dct
 from threadpoolctl import threadpool_limits
 
 from . import _check, _cuda, _engine
+from ._choices import METHODS
 from .kernel import LARGEST, require_magnitude
 from .network import Network, as_network, vanilla_cnn
 from .noise_level import noise_level
@@ -22,10 +23,11 @@ from .tiles import Tiling
 
 __all__ = ["DenoiseInfo", "denoise_ntk"]
 
-METHODS = ("tiles", "exact", "nystrom")
 TILE_SIZE, TILE_OVERLAP = 16, 10
 LANDMARKS = 256
+REFINE = 1
 CHROMA_TIME = 1 / 3
+NETWORK = vanilla_cnn(1, 5)
 
 # Tiles that go through the engine together, interleaved: long rows, and few calls from Python.
 TILES_PER_BATCH = 64
@@ -89,7 +91,7 @@ def denoise_ntk(
     stopping: str = "sure",
     tile_size: int = TILE_SIZE,
     tile_overlap: int = TILE_OVERLAP,
-    refine: int = 1,
+    refine: int = REFINE,
     landmarks: int = LANDMARKS,
     chroma_time: float = CHROMA_TIME,
     gain: float | None = None,
@@ -190,7 +192,7 @@ def denoise_ntk(
     real = _check.float_dtype(dtype)
     pixels, restore = _as_stack(image, channel_axis, real)
     passes = 1 + _check.at_least("refine", refine, 0)
-    net = vanilla_cnn(1, 5) if network is None else as_network(network, trainable=True)
+    net = as_network(NETWORK if network is None else network, trainable=True)
     _check.choice("method", method, METHODS)
     _check.at_least("tile_size", tile_size, 1)
     landmarks = _check.at_least("landmarks", landmarks, 1)

@@ -167,9 +167,7 @@ def gradient_flow(
     ndarray
         Of the shape of y, with a leading axis if ``t`` is a sequence; and a :class:`FilterInfo` if asked for.
     """
-    times, single = _check.one_or_more("t", t, _check.real)
-    if min(times) < 0:
-        raise ValueError(f"t must be >= 0, got {min(times)}")
+    times, single = _check.one_or_more("t", t, _check.not_negative)
     filters = [gradient_flow_filter(time) for time in times]
     return _apply(K, y, filters, single, tolerance, max_products, full_output)
 
@@ -197,9 +195,7 @@ def ridge(
     ndarray
         Of the shape of y, with a leading axis if ``noise_var`` is a sequence; and a :class:`FilterInfo` if asked for.
     """
-    variances, single = _check.one_or_more("noise_var", noise_var, _check.real)
-    if min(variances) <= 0:
-        raise ValueError(f"noise_var must be positive, got {min(variances)}")
+    variances, single = _check.one_or_more("noise_var", noise_var, _check.positive)
     filters = [ridge_filter(variance) for variance in variances]
     return _apply(K, y, filters, single, tolerance, max_products, full_output)
 

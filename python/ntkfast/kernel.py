@@ -11,12 +11,12 @@ from scipy.sparse.linalg import LinearOperator
 
 from . import _check, _cuda, _engine
 from ._arrays import NUMPY, Arrays, cupy_arrays, namespace, to_host
+from ._choices import KERNELS
 from .inputs import NoiseInput
 from .network import Network, as_network
 
 __all__ = ["NTK"]
 
-KERNELS = ("ntk", "nngp")
 STORAGES = ("auto", "stream", "coarse", "dense")
 
 # storage="auto" keeps what takes at most this share of the memory that is free: a filter needs 15 to 30 products, and

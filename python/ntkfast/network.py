@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from . import _check
+from ._choices import PADDINGS
 
 __all__ = [
     "GELU",
@@ -32,7 +33,6 @@ __all__ = [
     "vanilla_cnn",
 ]
 
-PADDINGS = ("zeros", "circular")
 MODES = ("bilinear", "nearest")
 MERGES = ("concat", "add")
 

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
+from . import _choices
 from .tile_filter import Advance, ImageFilter
 
 __all__ = ["RULES", "Crops", "calibrated_time"]
@@ -192,4 +193,4 @@ def _lowest(log_steps: np.ndarray, risk: np.ndarray) -> tuple[int, float]:
     return n, float(np.exp(vertex[0].real if len(vertex) else log_steps[n]))
 
 
-RULES: dict[str, Rule] = {"calibrated": calibrated, "recorrupted": recorrupted, "sure": sure, "held_out": held_out}
+RULES: dict[str, Rule] = dict(zip(_choices.RULES, (calibrated, recorrupted, sure, held_out), strict=True))
