@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-# Before OpenMP is loaded.  With pytest -n the threads of several processes share the cores, and those that spin while they
-# wait would hold up the others.
+# Before OpenMP is loaded.  With pytest -n the threads of several processes share the cores, and those that spin while
+# they wait would hold up the others.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
