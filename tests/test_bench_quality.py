@@ -324,6 +324,21 @@ def test_fit_of_the_calibrated_times():
     assert curves[0].loss(math.e * kappa, power) == pytest.approx(1, abs=0.02)
 
 
+@pytest.mark.parametrize("rule", [*stopping.RISKS, "calibrated"])
+def test_a_rule_for_each_tile_is_the_rule_where_there_is_one_tile(rule):
+    trial = oracle.Trial(NAME, pictures.TEST[NAME].crop(16), SIGMA)
+    found, want = stopping.CHOICES[f"{rule}, each tile"](trial), stopping.CHOICES[rule](trial)
+    assert found == pytest.approx(want, abs=0.15)  # the rule's time may lie between two that are tried
+
+
+@pytest.mark.parametrize("rule", stopping.RISKS)
+def test_tiles_stop_by_themselves_on_pictures_of_any_size(rule, monkeypatch):
+    monkeypatch.setattr("ntkfast.denoise.RULE_CROPS", 1)
+    trial = oracle.Trial(NAME, pictures.TEST[NAME].crop(64)[:49], SIGMA)
+    assert trial.crops.pixels.shape != trial.pixels.shape  # the rule itself would look at a part
+    assert stopping.CHOICES[f"{rule}, each tile"](trial) > trial.psnr(trial.pixels) + 3
+
+
 def test_losses_of_the_stopping_rules(tmp_path, capsys, monkeypatch):
     path = tmp_path / "stopping.json"
     options = ["--pictures", NAME, "--size", "24", "--sigmas", "25", "--json", str(path)]

@@ -11,6 +11,7 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from bench.quality import oracle, pictures
 from bench.quality.oracle import Spectra, Trial, blend, tiles_after
 from ntkfast import denoise_ntk, tile_filter
 from ntkfast.denoise import REFINE, TILES_PER_BATCH
-from ntkfast.stopping import KAPPA, POWER, RECORRUPTION, RULES, STEPS, Crops, calibrated_time
+from ntkfast.stopping import KAPPA, POWER, RISKS, RULES, STEPS, Crops, calibrated_time
 
 Row = dict[str, Any]
 FIT_POWERS = np.arange(-25, 26) / 20
@@ -52,20 +53,41 @@ def chosen(values: np.ndarray, choice: np.ndarray) -> np.ndarray:
     return values[choice, np.arange(values.shape[1])]
 
 
-def tile_recorrupted(trial: Trial) -> float:
-    """Each tile stopped at its own least recorrupted risk, for the two signs of one draw of the noise."""
-    noise = trial.sigma * np.random.default_rng(0).standard_normal(trial.pixels.shape)
-    noise = np.concatenate([noise, -noise])
-    seen, unseen = trial.pixels + RECORRUPTION * noise, trial.pixels - noise / RECORRUPTION
-    guide, guide_seen = trial.pixels, seen
-    for _ in range(1 + REFINE):
-        own, pair = trial.filter(guide), trial.filter(guide_seen, seen)
-        results = tiles_after(pair, STEPS)
-        risk = ((results - pair._tiling.extract(unseen)) ** 2).mean(axis=(2, 3, 4))
-        choice = np.argmin(risk.reshape(len(STEPS), 2, -1).mean(axis=1), axis=0)
-        guide_seen = blend(pair._tiling, chosen(results, np.tile(choice, 2)))
-        same_times = [own.steps(t * pair.learning_rate) for t in STEPS]
-        guide = blend(own._tiling, chosen(tiles_after(own, same_times), choice))
+def each_tile(rule: str) -> Callable[[Trial], float]:
+    """Each tile stopped at its own least risk of a rule of the package."""
+
+    def run(trial: Trial) -> float:
+        sigma = np.full((*trial.pixels.shape[:3], 1), trial.sigma)
+        risk = RISKS[rule](replace(trial.crops, pixels=trial.pixels, sigma=sigma))  # not crops: all of the picture
+        copies = len(risk.seen) // len(trial.pixels)
+        guide, guide_seen = trial.pixels, risk.seen
+        for _ in range(1 + REFINE):
+            own, pair = trial.filter(guide), trial.filter(guide_seen, risk.seen)
+            results = tiles_after(pair, STEPS)
+            parts = [(pair if len(part) == len(risk.seen) else own)._tiling.extract(part) for part in risk.parts]
+            value = np.stack([risk.value(tiles, *parts) for tiles in results])
+            value = value.reshape(len(STEPS), -1, own._tiling.count, *value.shape[2:])
+            choice = np.argmin(value.mean(axis=(1, 3, 4, 5)), axis=0)
+            guide_seen = blend(pair._tiling, chosen(results, np.tile(choice, copies)))
+            same_times = [own.steps(t * pair.learning_rate) for t in STEPS]
+            guide = blend(own._tiling, chosen(tiles_after(own, same_times), choice))
+        return trial.psnr(guide)
+
+    return run
+
+
+def tile_calibrated(trial: Trial) -> float:
+    """Each tile for the calibrated time of its own contrast, the nearest of those tried."""
+    guide = trial.pixels
+    for kappa, power in zip(KAPPA, POWER, strict=True):
+        run = trial.filter(guide)
+        # The variance of a channel, as `Crops.contrast` is, of the noisy tile less that of the noise.
+        variance = run._tiling.extract(trial.pixels).var(axis=(1, 2)).mean(axis=1) - trial.sigma**2
+        contrast = np.sqrt(np.maximum(variance, 0.0))
+        times = [float(calibrated_time(replace(trial.crops, contrast=c), kappa, power)) for c in contrast]
+        steps = np.log([run.steps(time) for time in times])
+        choice = np.abs(steps[:, None] - np.log(STEPS)).argmin(axis=1)
+        guide = blend(run._tiling, chosen(tiles_after(run, STEPS), choice))
     return trial.psnr(guide)
 
 
@@ -99,7 +121,8 @@ CHOICES: dict[str, Callable[[Trial], float]] = {
     "sure, sigma estimated": by_rule("sure", estimated=True),
     "calibrated, sigma estimated": by_rule("calibrated", estimated=True),
     "sure, Lanczos of all tiles": by_rule("sure", all_tiles=True),
-    "recorrupted, each tile": tile_recorrupted,
+    **{f"{rule}, each tile": each_tile(rule) for rule in RISKS},
+    "calibrated, each tile": tile_calibrated,
     "Stein, Theta fixed": stein_fixed,
     "Stein, Theta fixed, each tile": tile_stein_fixed,
 }

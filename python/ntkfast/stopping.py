@@ -21,7 +21,7 @@ from scipy import ndimage
 from . import _choices
 from .tile_filter import Advance, ImageFilter
 
-__all__ = ["RULES", "Crops", "calibrated_time"]
+__all__ = ["RISKS", "RULES", "Crops", "Risk", "calibrated_time"]
 
 # Grid of steps that the rules try.
 STEPS = sorted({round(1.5**n) for n in range(26)})  # 1 to 25000
@@ -76,7 +76,27 @@ class Crops:
     share: float
 
 
-Rule = Callable[[Crops, int, Advance], list[float]]
+@dataclass(frozen=True)
+class Risk:
+    """A risk without the clean image, as the mean over pixels of the filtered crops.
+
+    Attributes
+    ----------
+    seen : ndarray, shape (k n, h, w, C)
+        What is filtered: k pictures of each of the n crops.
+    parts : tuple of ndarray, shape (k n or n, h, w, C or 1)
+        What ``value`` reads beside the results, cut into the same parts as they are, for the risk of a part.
+    value : callable
+        (results, *parts) -> risk of each pixel and channel.
+    """
+
+    seen: np.ndarray
+    parts: tuple[np.ndarray, ...]
+    value: Callable[..., np.ndarray]
+
+    def of(self, images: np.ndarray) -> float:
+        """The mean over all of ``images``, like ``seen``."""
+        return float(np.mean(self.value(images, *self.parts)))
 
 
 def calibrated_time(crops: Crops, kappa: Any, power: float) -> np.ndarray:
@@ -96,7 +116,7 @@ def calibrated(crops: Crops, passes: int, advance: Advance) -> list[float]:
     return (known + [known[-1]] * passes)[:passes]
 
 
-def recorrupted(crops: Crops, passes: int, advance: Advance) -> list[float]:
+def recorrupted(crops: Crops) -> Risk:
     """Recorrupted pairs: y + a n and y - n/a have independent noise.
 
     The pair is taken with +n and with -n: what is linear in n, nearly all of the criterion's spread, then cancels.
@@ -104,16 +124,15 @@ def recorrupted(crops: Crops, passes: int, advance: Advance) -> list[float]:
     noise = crops.sigma * np.random.default_rng(crops.seed).standard_normal(crops.pixels.shape)
     noise = np.concatenate([noise, -noise])
     both = np.concatenate([crops.pixels, crops.pixels])
-    seen, unseen = both + RECORRUPTION * noise, both - noise / RECORRUPTION
     weights = np.concatenate([crops.level / crops.sigma] * 2) ** 2
 
-    def risk(images: np.ndarray) -> float:
-        return float(np.mean(weights * (images - unseen) ** 2))
+    def value(images: np.ndarray, unseen: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        return np.asarray(weights * (images - unseen) ** 2)
 
-    return _by_risk(crops, seen, passes, risk, advance)
+    return Risk(both + RECORRUPTION * noise, (both - noise / RECORRUPTION, weights), value)
 
 
-def held_out(crops: Crops, passes: int, advance: Advance) -> list[float]:
+def held_out(crops: Crops) -> Risk:
     """Held-out pixels: on a grid they are replaced by the mean of their neighbours, and predicted."""
     masks = np.zeros((len(HELD_OUT_PHASES), *crops.pixels.shape[1:3]), dtype=bool)
     for mask, (y, x) in zip(masks, HELD_OUT_PHASES, strict=True):
@@ -126,44 +145,49 @@ def held_out(crops: Crops, passes: int, advance: Advance) -> list[float]:
     weights = np.broadcast_to(place * (crops.level / crops.sigma) ** 2, shape).reshape(seen.shape)
     truth = np.broadcast_to(crops.pixels, shape).reshape(seen.shape)
 
-    def risk(images: np.ndarray) -> float:
-        return float((weights * (images - truth) ** 2).sum())
+    def value(images: np.ndarray, truth: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        return np.asarray(weights * (images - truth) ** 2)
 
-    return _by_risk(crops, seen, passes, risk, advance)
+    return Risk(seen, (truth, weights), value)
 
 
-def sure(crops: Crops, passes: int, advance: Advance) -> list[float]:
+def sure(crops: Crops) -> Risk:
     """Stein's unbiased risk estimate of the whole pipeline, its divergence by one random direction b:
 
     div F(y) ~ b . (F(y + e b) - F(y - e b)) / (2 e).
     """
     direction = np.random.default_rng(crops.seed).choice([-1.0, 1.0], size=crops.pixels.shape)
     shift = PROBE * crops.sigma * direction
+
+    def value(images: np.ndarray, pixels: np.ndarray, sigma: np.ndarray, direction: np.ndarray) -> np.ndarray:
+        plus, minus = np.split(images, 2)
+        misfit = ((plus + minus) / 2 - pixels) * (crops.level / sigma)
+        divergence = direction * (plus - minus) / (2 * PROBE * sigma)
+        return np.asarray(misfit**2 + 2 * crops.level**2 * divergence)
+
     seen = np.concatenate([crops.pixels + shift, crops.pixels - shift])
-    n, relative = len(crops.pixels), crops.level / crops.sigma
-
-    def risk(images: np.ndarray) -> float:
-        plus, minus = images[:n], images[n:]
-        misfit = ((plus + minus) / 2 - crops.pixels) * relative
-        divergence = direction * (plus - minus) / (2 * PROBE * crops.sigma)
-        return float(np.mean(misfit**2 + 2 * crops.level**2 * divergence))
-
-    return _by_risk(crops, seen, passes, risk, advance)
+    return Risk(seen, (crops.pixels, crops.sigma, direction), value)
 
 
-def _by_risk(
-    crops: Crops, seen: np.ndarray, passes: int, risk: Callable[[np.ndarray], float], advance: Advance
-) -> list[float]:
+Rule = Callable[[Crops, int, Advance], list[float]]
+
+
+def _by_risk(make_risk: Callable[[Crops], Risk]) -> Rule:
     """Times of least risk, pass by pass; each pass is guided by the best image of the one before."""
-    times, guide = [], seen
-    for n in range(passes):
-        image_filter = crops.make(guide, seen)
-        steps, guide, beyond = _least_risk(image_filter, risk, advance)
-        time = steps * image_filter.learning_rate
-        if beyond:
-            time = max(time, calibrated(crops, passes, advance)[n])
-        times.append(time)
-    return times
+
+    def rule(crops: Crops, passes: int, advance: Advance) -> list[float]:
+        risk = make_risk(crops)
+        times, guide = [], risk.seen
+        for n in range(passes):
+            image_filter = crops.make(guide, risk.seen)
+            steps, guide, beyond = _least_risk(image_filter, risk.of, advance)
+            time = steps * image_filter.learning_rate
+            if beyond:
+                time = max(time, calibrated(crops, passes, advance)[n])
+            times.append(time)
+        return times
+
+    return rule
 
 
 def _least_risk(
@@ -193,4 +217,5 @@ def _lowest(log_steps: np.ndarray, risk: np.ndarray) -> tuple[int, float]:
     return n, float(np.exp(vertex[0].real if len(vertex) else log_steps[n]))
 
 
-RULES: dict[str, Rule] = dict(zip(_choices.RULES, (calibrated, recorrupted, sure, held_out), strict=True))
+RISKS: dict[str, Callable[[Crops], Risk]] = {risk.__name__: risk for risk in (recorrupted, sure, held_out)}
+RULES: dict[str, Rule] = {name: _by_risk(RISKS[name]) if name in RISKS else calibrated for name in _choices.RULES}
