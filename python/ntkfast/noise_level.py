@@ -16,6 +16,7 @@ import warnings
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
+from threadpoolctl import threadpool_limits
 
 __all__ = ["noise_level"]
 
@@ -80,7 +81,9 @@ def _by_patches(planes: np.ndarray) -> float | None:
     windows = sliding_window_view(planes, (PATCH, PATCH), axis=(0, 1))[::stride, ::stride]
     patches = windows.reshape(-1, numbers)
     patches = patches - patches.mean(axis=0)
-    values = np.linalg.eigvalsh(patches.T @ patches / len(patches))[::-1]
+    # On a busy machine the product took 2 s on two BLAS threads, which wait for each other, and 0.01 s on one.
+    with threadpool_limits(1, user_api="blas"):
+        values = np.linalg.eigvalsh(patches.T @ patches / len(patches))[::-1]
     for n in range(len(values)):
         mean = float(values[n:].mean())
         if np.median(values[n:]) >= mean:
