@@ -1,8 +1,5 @@
 #include "bands.h"
 
-#include <algorithm>
-#include <cstdlib>
-
 namespace ntkfast {
 
 template <class Real>

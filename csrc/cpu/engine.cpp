@@ -2,8 +2,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cstdlib>
-#include <map>
 #include <memory>
 #include <stdexcept>
 
@@ -12,7 +10,8 @@
 #include "dispatch.h"
 #include "fields_builder.h"
 #include "groups.h"
-#include "pipeline.h"
+#include "schedule.h"
+#include "sinks.h"
 #include "threads.h"
 
 namespace ntkfast {

@@ -6,13 +6,12 @@
 #include <vector>
 
 #include "../program.h"
+#include "aligned.h"
 #include "fields.h"
 #include "geometry.h"
 #include "monitor.h"
 #include "pipeline.h"
 #include "row_kernels.h"
-#include "schedule.h"
-#include "sinks.h"
 
 namespace ntkfast {
 

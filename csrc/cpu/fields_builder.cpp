@@ -2,8 +2,12 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
+#include <memory>
 
 #include "../activations.h"
+#include "band_maker.h"
+#include "upsampled_rows.h"
 
 namespace ntkfast {
 namespace {

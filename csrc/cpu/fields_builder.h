@@ -2,13 +2,13 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
 #include <utility>
 #include <vector>
 
-#include "band_maker.h"
 #include "fields.h"
 #include "monitor.h"
+#include "pipeline.h"
+#include "row_kernels.h"
 
 namespace ntkfast {
 

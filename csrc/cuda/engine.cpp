@@ -6,6 +6,7 @@
 #include <mutex>
 #include <stdexcept>
 
+#include "../cpu/band_maker.h"
 #include "../cpu/dispatch.h"
 #include "../cpu/fields_builder.h"
 #include "../cpu/groups.h"

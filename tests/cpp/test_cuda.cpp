@@ -4,8 +4,6 @@
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
-#include <functional>
-#include <random>
 #include <stdexcept>
 #include <string>
 #include <vector>
