@@ -34,7 +34,7 @@ public:
     int count() const { return int(lanes_.size()); }
     bool has_tangent() const { return tangent_; }
 
-    static std::int64_t bytes(const Shape& shape, bool circular, int dy, bool tangent);
+    static std::int64_t bytes(const Shape& shape, bool circular, int dy, int reach, bool tangent);
 
 private:
     int lane_of(int dx) const {

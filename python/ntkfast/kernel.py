@@ -256,8 +256,9 @@ class NTK(PixelOperator):
 
     def _require_host_fields(self) -> None:
         """Refuse what will not fit on the host, where the fields of a card's engine are computed, in double."""
-        fields = self._parts("cpu", 1, self.dtype)["fields"]
-        _engine.require_memory("the engine's fields, on the host", fields, "use a smaller image")
+        parts = self._parts("cpu", 1, self.dtype)
+        needed = parts["fields"] + parts["building"]
+        _engine.require_memory("the engine's fields, on the host", needed, "use a smaller image")
 
     def _choose_storage(self, storage: str, needed: dict[str, int]) -> str:
         if storage == "coarse" and self.network.levels == 0:
@@ -276,7 +277,7 @@ class NTK(PixelOperator):
         return storage
 
     def memory_estimate(self, columns: int = 3, device: str | None = None) -> dict[str, int]:
-        """Bytes taken beyond the input and the result, predicted from the sizes.
+        """Bytes taken beyond the input and the result, the operator's construction included, predicted from the sizes.
 
         Parameters
         ----------
@@ -288,12 +289,9 @@ class NTK(PixelOperator):
         Returns
         -------
         dict
-            "stream", "coarse" and "dense": the peak during a product with each storage.
+            "stream", "coarse" and "dense": the peak with each storage.
         """
-        parts = self._parts(self.device if device is None else device, columns, self.dtype)
-        always = parts["fields"] + parts["product"]
-        stream = always + parts["bands"]
-        return {"stream": stream, "coarse": always + parts["coarse"], "dense": stream + parts["store"]}
+        return _engine.peaks(self._parts(self.device if device is None else device, columns, self.dtype))
 
     def _parts(self, device: str, columns: int, dtype: np.dtype[Any]) -> dict[str, int]:
         shape = (1, *self.image_shape, self.channels)
