@@ -346,11 +346,11 @@ template <class Real> void bind_cuda_engine(py::module_& module, const char* nam
              py::arg("progress") = py::none());
 }
 
-using Estimate = std::array<std::int64_t, 5>;
+using Estimate = std::array<std::int64_t, 6>;
 
-// Bytes of (fields, product, bands, coarse, store); see MemoryEstimate.
+// Bytes of (fields, building, product, bands, coarse, store); see MemoryEstimate.
 Estimate parts(const MemoryEstimate& bytes) {
-    return {bytes.fields, bytes.product, bytes.bands, bytes.coarse, bytes.store};
+    return {bytes.fields, bytes.building, bytes.product, bytes.bands, bytes.coarse, bytes.store};
 }
 
 template <class Real>

@@ -12,6 +12,7 @@ from scipy.sparse.linalg import LinearOperator, aslinearoperator
 import ntkfast as nf
 from images import IMAGES
 from ntkfast import _engine
+from ntkfast.filters import iteration_bytes
 from ntkfast.reference import kernel_matrix
 from ntkfast.spectral import BlockLanczos, lanczos_bytes, ridge_filter
 
@@ -187,6 +188,45 @@ def test_a_basis_that_does_not_fit_is_refused_before_work(monkeypatch):
     monkeypatch.setattr(_engine, "available_memory", lambda: needed[31])
     with pytest.warns(RuntimeWarning, match="after 31 products .* there is no memory for more"):
         nf.gradient_descent(K, y, 10**6, **options)
+
+
+def test_many_results_that_do_not_fit_are_refused_with_fewer_as_the_option(monkeypatch):
+    K = nf.NTK(nf.vanilla_cnn(1, 3), IMAGES["noise"](40, 40, 1, 0), storage="stream", threads=1)
+    y = IMAGES["noise"](40, 40, 3, 1)
+    monkeypatch.setattr(K, "matmat", lambda V: pytest.fail("work was begun"))
+    fewer = K.working_bytes(1) + lanczos_bytes(1600, 3, 30, 3, 4)
+    monkeypatch.setattr(_engine, "available_memory", lambda: fewer)
+    with pytest.raises(MemoryError, match=r"30 products with 3 columns, and 90 results, needs .* fewer steps, times"):
+        nf.ridge(K, y, list(range(1, 91)))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("steps", [[50], list(range(1, 11))])
+@pytest.mark.parametrize("of_y", ["float32", "float64"])
+def test_the_iteration_takes_what_is_counted(dtype, steps, of_y):
+    K = nf.NTK(nf.vanilla_cnn(1, 3), IMAGES["noise"](40, 40, 1, 0), dtype=dtype, storage="stream", threads=1)
+    y = np.random.default_rng(1).standard_normal((1600, 3)).astype(of_y)
+    K.lambda_max = 100.0
+    taken = peak_of(lambda: nf.gradient_descent(K, y, steps, 1e-3, method="iteration"))
+    counted = iteration_bytes(1600, 3, len(steps), K.dtype.itemsize)
+    assert 0.5 * counted <= taken <= counted
+
+
+@pytest.mark.parametrize(
+    ("channels", "steps", "what", "hint"),
+    [
+        (3, list(range(50)), "50 images with 3 columns", "fewer steps"),
+        (3, 7, "1 image with 3 columns", "fewer columns of y"),
+        (1, 7, "1 image with 1 column", "use a smaller image"),
+    ],
+)
+def test_an_iteration_that_does_not_fit_is_refused_before_work(channels, steps, what, hint, monkeypatch):
+    K = nf.NTK(nf.vanilla_cnn(1, 3), IMAGES["noise"](40, 40, 1, 0), storage="stream", threads=1)
+    monkeypatch.setattr(K, "matmat", lambda V: pytest.fail("work was begun"))
+    needed = K.working_bytes(1) + iteration_bytes(1600, channels, np.size(steps), 4)
+    monkeypatch.setattr(_engine, "available_memory", lambda: needed - 1)
+    with pytest.raises(MemoryError, match=rf"a path of {what} needs .*\({needed} bytes\), but only .*: .*{hint}"):
+        nf.gradient_descent(K, IMAGES["noise"](40, 40, channels, 1), steps, method="iteration")
 
 
 # --- Bad input ----------------------------------------------------------------------------------------------------

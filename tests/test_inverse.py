@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from scipy.sparse.linalg import LinearOperator, aslinearoperator
 
 import ntkfast as nf
 from images import IMAGES
+from ntkfast import _engine, inverse
 from ntkfast.filters import random_direction
 from ntkfast.inverse import GUESS_WEIGHTS, MAX_STEPS, NOISELESS_MISFIT, first_guess
 from ntkfast.operators import BOUNDARIES
@@ -492,6 +494,65 @@ def test_bad_arguments(change, error, message):
     arguments = {"y": np.arange(30.0), "A": nf.downsampling(SHAPE, 2)} | change
     with pytest.raises(error, match=message):
         nf.restore(**arguments)
+
+
+# --- Memory -------------------------------------------------------------------------------------------------------
+
+
+def wide_problem(channels):
+    """An operator, data and options for an image whose vectors are larger than what does not grow with it."""
+    rng = np.random.default_rng(0)
+    A = nf.inpainting(known((48, 48)))
+    image = rng.standard_normal((48, 48, channels))
+    return A, image, {"guide": image, "channel_axis": -1, "storage": "stream", "threads": 1}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("method", inverse.METHODS)
+def test_results_take_what_is_counted(method, dtype, monkeypatch):
+    A, y, options = wide_problem(3)
+    asked = []
+    monkeypatch.setattr(_engine, "peaks", lambda parts: {"stream": 0})  # the engine's arrays are not NumPy's
+    monkeypatch.setattr(_engine, "require_memory", lambda what, needed, hint, **where: asked.append((what, needed)))
+    options |= {"steps": list(range(1, 31)), "method": method, "dtype": dtype}
+    nf.restore(y, A, **options)
+    tracemalloc.start()
+    nf.restore(y, A, **options)
+    taken = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    (counted,) = {needed for what, needed in asked if what.startswith("restoring")}
+    assert 0.4 * counted <= taken <= counted
+
+
+@pytest.mark.parametrize(
+    ("channels", "steps", "hint"),
+    [
+        (3, list(range(200)), "ask for fewer steps at once"),
+        (3, 7, "restore one channel at a time"),
+        (1, None, "use a smaller image"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_work(channels, steps, hint, monkeypatch):
+    A, y, options = wide_problem(channels)
+    options |= {"steps": steps, "guide": None}
+    monkeypatch.setattr(inverse, "first_guess", lambda *_: pytest.fail("work was begun"))
+    looks = []
+    monkeypatch.setattr(_engine, "available_memory", lambda: looks.append(1) or 0)
+    with pytest.raises(MemoryError, match=r"restoring .* needs") as error:
+        nf.restore(y, A, **options)
+    assert len(looks) == 1
+    needed = int(str(error.value).split("(")[1].split()[0])
+    monkeypatch.setattr(_engine, "available_memory", lambda: needed - 1)
+    count = f"{np.size(steps)} images" if np.size(steps) > 1 else "1 image"
+    with pytest.raises(MemoryError, match=rf"restoring {count} of 48 x 48 x {channels} numbers needs .*: {hint}"):
+        nf.restore(y, A, **options)
+
+
+def test_products_with_the_data_count_what_the_kernel_takes():
+    A, y, _ = wide_problem(1)
+    K = nf.NTK(NETWORK, y, storage="stream", threads=1)
+    misfit = inverse._Misfit(A, K, (48, 48), inverse._Report(None, 1))
+    assert misfit.working_bytes(2) == K.working_bytes(2) + 8 * inverse.PRODUCT_VECTORS * 48**2 * 2
 
 
 @settings(max_examples=40, deadline=None)

@@ -278,6 +278,8 @@ def test_columns_refuse_what_does_not_fit(monkeypatch):
     monkeypatch.setattr(_engine, "available_memory", lambda: 10 * 72 * 8 - 1)
     with pytest.raises(MemoryError, match=r"10 columns needs .* bytes.*fewer columns"):
         K.columns(range(10))
+    with pytest.raises(MemoryError, match=r"a column needs .* bytes.*use fewer threads, or a smaller image"):
+        K.affinity(3, 4)
 
 
 def product_bytes(K, count, at_once):

@@ -565,9 +565,12 @@ LOW = nf.LowRank([1.0], np.eye(D)[:, :1], image_shape=SHAPE, trace=2.0)
 
 
 @pytest.mark.parametrize("what", CALLS)
-def test_refuses_what_does_not_fit_and_names_what_would(what, monkeypatch):
-    K, _ = problem()
-    call = CALLS[what]
+@each_dtype
+def test_refuses_what_does_not_fit_and_names_what_would(what, dtype, monkeypatch):
+    def kernel():  # with columns and stored products a later call takes less
+        return nf.NTK(NETS["vanilla"], IMAGES["centred"](*SHAPE, 3, 0), dtype=dtype, storage="stream", threads=1)
+
+    K, call = kernel(), CALLS[what]
     monkeypatch.setattr(_engine, "available_memory", lambda: 100)
     with pytest.raises(MemoryError, match=rf"^{re.escape(what)} = 110 needs .*use a smaller image") as error:
         call(K, 110)
@@ -578,10 +581,23 @@ def test_refuses_what_does_not_fit_and_names_what_would(what, monkeypatch):
     fits = int(re.search(r"= (\d+) would fit", str(error.value))[1])
     assert 80 <= fits < 110
     call(K, fits)
+    K = kernel()
     monkeypatch.setattr(K, "columns", lambda pixels: pytest.fail("work was begun"))
     monkeypatch.setattr(K, "matmat", lambda V: pytest.fail("work was begun"))
     with pytest.raises(MemoryError, match=rf"{fits} would fit"):
         call(K, fits + 1)
+
+
+def test_results_of_a_low_rank_kernel_that_do_not_fit(monkeypatch):
+    monkeypatch.setattr(LOW, "spectral_filter", lambda functions, y: pytest.fail("work was begun"))
+    needed = 8 * D * 2 * (50 + 2)
+    monkeypatch.setattr(_engine, "available_memory", lambda: needed - 1)
+    with pytest.raises(MemoryError, match=rf"50 results with 2 columns needs .*\({needed} bytes\).*: .*fewer steps"):
+        nf.gradient_descent(LOW, np.ones((D, 2)), list(range(50)))
+    needed = 16 * D * 90
+    monkeypatch.setattr(_engine, "available_memory", lambda: needed - 1)
+    with pytest.raises(MemoryError, match=rf"90 columns needs .*\({needed} bytes\).*: ask for fewer columns"):
+        LOW.columns(range(90))
 
 
 @pytest.mark.parametrize("what", CALLS)
@@ -593,7 +609,8 @@ def test_memory_is_what_it_takes(what, dtype, monkeypatch):
     call = CALLS[what] if what != "samples" else lambda K, k: low.estimate_error(K, samples=k)
     asked = []
     monkeypatch.setattr(_engine, "require_memory", lambda what, needed, hint, **options: asked.append(needed))
-    call(K, 100)  # imports and caches
+    call(K, 100)  # imports, caches and what the engine keeps
+    asked.clear()
     tracemalloc.start()
     call(K, 100)
     peak = tracemalloc.get_traced_memory()[1]

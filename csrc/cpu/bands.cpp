@@ -1,19 +1,27 @@
 #include "bands.h"
 
-#include <algorithm>
-#include <cstdlib>
-
 namespace ntkfast {
+namespace {
+
+// Displacements of a band: all dx with |dx| <= reach, each once.
+struct Span {
+    int first, count;
+};
+Span span_of(const Shape& shape, bool circular, int reach) {
+    if (circular && 2 * reach + 1 >= shape.width) return {0, shape.width};
+    if (!circular && reach >= shape.width) return {1 - shape.width, 2 * shape.width - 1};
+    return {-reach, 2 * reach + 1};
+}
+
+}  // namespace
 
 template <class Real>
 Band<Real>::Band(const Shape& shape, bool circular, int dy, int reach, bool tangent)
     : shape_(shape), circular_(circular), tangent_(tangent), rows_(Block::of_rows(shape, circular, dy)) {
-    int count = 2 * reach + 1;
-    first_dx_ = -reach;
-    if (circular && count >= shape.width) first_dx_ = 0, count = shape.width;
-    if (!circular && reach >= shape.width) first_dx_ = 1 - shape.width, count = 2 * shape.width - 1;
+    const Span span = span_of(shape, circular, reach);
+    first_dx_ = span.first;
     std::ptrdiff_t end = 0;
-    for (int n = 0; n < count; ++n) {
+    for (int n = 0; n < span.count; ++n) {
         const std::ptrdiff_t row_stride = tangent_offset(shape, circular, first_dx_ + n) * (tangent ? 2 : 1);
         lanes_.push_back({end, row_stride});
         end += rows_.rows * row_stride;
@@ -22,9 +30,10 @@ Band<Real>::Band(const Shape& shape, bool circular, int dy, int reach, bool tang
 }
 
 template <class Real>
-std::int64_t Band<Real>::bytes(const Shape& shape, bool circular, int dy, bool tangent) {
+std::int64_t Band<Real>::bytes(const Shape& shape, bool circular, int dy, int reach, bool tangent) {
+    const Span span = span_of(shape, circular, reach);
     std::int64_t row = 0;
-    for (int dx = circular ? 0 : 1 - shape.width; dx < shape.width; ++dx) row += tangent_offset(shape, circular, dx);
+    for (int dx = span.first; dx < span.first + span.count; ++dx) row += tangent_offset(shape, circular, dx);
     return row * Block::of_rows(shape, circular, dy).rows * (tangent ? 2 : 1) * std::int64_t(sizeof(Real));
 }
 

@@ -19,7 +19,6 @@ template <class Real> class Band {
 public:
     Band(const Shape& shape, bool circular, int dy, int reach, bool tangent);
 
-    const Block& rows() const { return rows_; }
     // Column 0 of the lane, which is that of pixel i = (y, col0); y counts from the image's top, dx any number of turns on the
     // torus.
     Real* e(int y, int dx) { return data_.data() + offset(y, dx); }
@@ -35,7 +34,7 @@ public:
     int count() const { return int(lanes_.size()); }
     bool has_tangent() const { return tangent_; }
 
-    static std::int64_t bytes(const Shape& shape, bool circular, int dy, bool tangent);
+    static std::int64_t bytes(const Shape& shape, bool circular, int dy, int reach, bool tangent);
 
 private:
     int lane_of(int dx) const {
@@ -65,7 +64,6 @@ public:
         : shape_(shape), circular_(circular), reach_(reach), tangent_(tangent) {}
 
     const Shape& shape() const { return shape_; }
-    int reach() const { return reach_; }
     bool tangent() const { return tangent_; }
     // Whether there are pairs with this displacement among those that are kept.
     bool exists(int dy) const {

@@ -1,7 +1,6 @@
 #include "columns.h"
 
 #include <algorithm>
-#include <cmath>
 #include <utility>
 
 #include "../pair_math.h"

@@ -2,8 +2,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cstdlib>
-#include <map>
 #include <memory>
 #include <stdexcept>
 
@@ -12,7 +10,8 @@
 #include "dispatch.h"
 #include "fields_builder.h"
 #include "groups.h"
-#include "pipeline.h"
+#include "schedule.h"
+#include "sinks.h"
 #include "threads.h"
 
 namespace ntkfast {
@@ -346,8 +345,10 @@ void Engine<Real>::columns(const std::int64_t* pixels, std::int64_t count, Real*
 
 template <class Real> std::int64_t Engine<Real>::columns_bytes() const {
     const bool there = sizeof(Real) == sizeof(double) || std::atomic_load(&exact_) != nullptr;
-    return options_.threads * Columns::bytes(program_, fields_.shape) +
-           (there ? 0 : fields_bytes(program_, fields_.shape, false));
+    const std::int64_t windows = options_.threads * Columns::bytes(program_, fields_.shape);
+    if (there) return windows;
+    return fields_bytes(program_, fields_.shape, false) +
+           std::max(windows, building_bytes(program_, fields_.shape, false, options_.threads));
 }
 
 template <class Real>
@@ -359,6 +360,7 @@ MemoryEstimate Engine<Real>::estimate(const Program& program, const Shape& shape
     constexpr bool single = sizeof(Real) == 4;
     bytes.fields = fields_bytes(program, shape, single);
     if (single) bytes.fields += shape.elements() * shape.channels * std::int64_t(sizeof(double));  // kept for columns()
+    bytes.building = building_bytes(program, shape, single, options.threads);
     std::int64_t pipelines = 0;
     for (int t = 0; t < int(targets.size()); ++t)
         pipelines += Pipeline<Real>::bytes(Plan(program, targets, t, shape, false), options.lanes);
@@ -366,7 +368,7 @@ MemoryEstimate Engine<Real>::estimate(const Program& program, const Shape& shape
                     options.threads * (ProductSink<Real>::bytes(shape, columns, circular) + pipelines);
     const HalfPlane plane(shape, program.padding, options.lanes);
     const auto band_bytes = [&](const Target& target, const Shape& at, int dy) {
-        return Band<Real>::bytes(at, circular, dy, program.has_tangent(target.node));
+        return Band<Real>::bytes(at, circular, dy, at.width, program.has_tangent(target.node));
     };
     bytes.bands = most_band_bytes(program, targets, plane, shape, false, band_bytes);
     bytes.coarse = most_band_bytes(program, targets, plane, shape, true, band_bytes);

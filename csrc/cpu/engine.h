@@ -6,13 +6,12 @@
 #include <vector>
 
 #include "../program.h"
+#include "aligned.h"
 #include "fields.h"
 #include "geometry.h"
 #include "monitor.h"
 #include "pipeline.h"
 #include "row_kernels.h"
-#include "schedule.h"
-#include "sinks.h"
 
 namespace ntkfast {
 
@@ -24,11 +23,12 @@ struct EngineOptions {
 
 // Bytes of each part, predicted from the sizes alone.
 struct MemoryEstimate {
-    std::int64_t fields;   // held from construction on
-    std::int64_t product;  // during a product, beyond its input and output, without `bands`
-    std::int64_t bands;    // during a sweep: coarse bands, at their most, if they are not kept
-    std::int64_t coarse;   // held after keep_coarse()
-    std::int64_t store;    // held after store()
+    std::int64_t fields;    // held from construction on
+    std::int64_t building;  // during construction, beyond `fields`
+    std::int64_t product;   // during a product, beyond its input and output, without `bands`
+    std::int64_t bands;     // during a sweep: coarse bands, at their most, if they are not kept
+    std::int64_t coarse;    // held after keep_coarse()
+    std::int64_t store;     // held after store()
 };
 
 template <class Real> class Engine {

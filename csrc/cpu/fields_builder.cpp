@@ -2,8 +2,12 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
+#include <memory>
 
 #include "../activations.h"
+#include "band_maker.h"
+#include "upsampled_rows.h"
 
 namespace ntkfast {
 namespace {
@@ -143,6 +147,11 @@ MapFields<Real> map_fields(const Node& node, const Shape& shape, const Plane& s,
 
 // Rows and columns that any row loop may read beyond the image.
 int margin_of(const Program& program) { return std::max(1, program.max_radius()); }
+
+// The last displacement of a target, along either axis, that its bands near D = 0 have; shape: of its level.
+int last_near(const Program& program, const Shape& shape, int reach) {
+    return program.circular() ? reach : std::min(reach, shape.height - 1);
+}
 
 // v from 2 v
 template <class Real> PaddedRows<Real> halved(Plane raw, const Shape& shape, const Program& program) {
@@ -376,6 +385,21 @@ std::vector<int> near_reaches(const Program& program, const std::vector<Target>&
     return reaches;
 }
 
+template <class Real> std::int64_t NearBands<Real>::bytes(const Program& program, const Shape& shape, int threads) {
+    const std::vector<Target> targets = targets_of(program);
+    const std::vector<int> reaches = near_reaches(program, targets);
+    std::int64_t sum = 0, lines = 0;
+    for (std::size_t t = 0; t < targets.size(); ++t) {
+        if (reaches[t] < 0) continue;
+        const Shape at = at_level(shape, targets[t].level);
+        const int most = last_near(program, at, reaches[t]);
+        for (int dy = -most; dy <= most; ++dy)
+            sum += Band<Real>::bytes(at, program.circular(), dy, reaches[t], program.has_tangent(targets[t].node));
+        lines = std::max(lines, Pipeline<Real>::bytes(Plan(program, targets, int(t), shape, false), lanes));
+    }
+    return sum + threads * lines;
+}
+
 template <class Real> void NearBands<Real>::make(int target) {
     const int reach = reach_[std::size_t(target)];
     if (reach < 0) return;
@@ -384,12 +408,12 @@ template <class Real> void NearBands<Real>::make(int target) {
     stores_[std::size_t(target)] =
         std::make_unique<BandStore<Real>>(shape, program_.circular(), reach, program_.has_tangent(made.node));
     const int fine_rows = at_level(fields_.shape, made.sweep_level()).height;
-    const int most = program_.circular() ? reach : std::min(reach, shape.height - 1);
+    const int most = last_near(program_, shape, reach);
     MakeBands step{target, -most, most, {}};
     const int far = made.last_sweep(most);
     for (int dy = -far; dy <= far; dy += made.sweep_step())
         if (program_.circular() || std::abs(dy) < fine_rows) step.sweep.push_back(dy);
-    BandMaker<Real> maker(program_, targets_, target, fields_, stores_, kernels_, 8, threads_);
+    BandMaker<Real> maker(program_, targets_, target, fields_, stores_, kernels_, lanes, threads_);
     maker.run(step, monitor_);
     monitor_.check();
 }
@@ -510,6 +534,14 @@ std::int64_t fields_bytes(const Program& program, const Shape& shape, bool singl
         sum += number * planes * rows(at, 1);
     }
     return sum;
+}
+
+std::int64_t building_bytes(const Program& program, const Shape& shape, bool single, int threads) {
+    const std::int64_t wide = NearBands<double>::bytes(program, shape, threads);
+    if (!single) return wide;
+    // First the fields in double and their bands, then both fields and the bands in float.
+    const std::int64_t in_float = fields_bytes(program, shape, true) - fields_bytes(program, shape, false);
+    return std::max(wide - in_float, NearBands<float>::bytes(program, shape, threads));
 }
 
 }  // namespace ntkfast

@@ -2,13 +2,13 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
 #include <utility>
 #include <vector>
 
-#include "band_maker.h"
 #include "fields.h"
 #include "monitor.h"
+#include "pipeline.h"
+#include "row_kernels.h"
 
 namespace ntkfast {
 
@@ -30,7 +30,12 @@ public:
     // To be called for every node, in order, when its diagonals are known (those of an average: its spread too).
     void finish(int node);
 
+    // Of all bands, which are held to the end, and of the lines of the segment that takes most.
+    static std::int64_t bytes(const Program& program, const Shape& shape, int threads);
+
 private:
+    static constexpr int lanes = 8;  // most bands are a few displacements wide
+
     void make(int target);
     void seal(int target);
 
@@ -80,5 +85,7 @@ Fields<float> float_fields(const Fields<double>& from, const Program& program, c
 
 // Bytes that building and holding the fields takes; single: in float, made of those in double.
 std::int64_t fields_bytes(const Program& program, const Shape& shape, bool single);
+// What building them takes beyond these at its most: the bands around D = 0.
+std::int64_t building_bytes(const Program& program, const Shape& shape, bool single, int threads);
 
 }  // namespace ntkfast

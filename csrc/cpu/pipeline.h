@@ -58,7 +58,6 @@ private:
     void join_last();
     int first_row(const Box& box) const { return -(program_.circular() ? box.reach + box.radius() : box.radius()); }
     std::ptrdiff_t halo(const Box& box) const { return std::ptrdiff_t(box.radius()) * plan_.shape.batch; }
-    bool in_image(int y) const { return program_.circular() || (y >= 0 && y < block_->rows); }
 
     void step(std::size_t v, int y);
     void compute(std::size_t v, int y, Rows out);

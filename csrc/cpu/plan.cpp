@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "row_kernels.h"
+
 namespace ntkfast {
 namespace {
 

@@ -9,7 +9,6 @@
 
 #include "../program.h"
 #include "geometry.h"
-#include "row_kernels.h"
 
 namespace ntkfast {
 

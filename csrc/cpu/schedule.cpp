@@ -1,6 +1,7 @@
 #include "schedule.h"
 
 #include <algorithm>
+#include <cstdint>
 #include <limits>
 
 #include "upsampled_rows.h"

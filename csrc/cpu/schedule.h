@@ -1,7 +1,6 @@
 // In which order the bands of all targets are made and dropped while the output is swept from dy = 0 on.
 #pragma once
 
-#include <cstdint>
 #include <vector>
 
 #include "../program.h"

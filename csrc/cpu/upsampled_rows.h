@@ -2,8 +2,8 @@
 #pragma once
 
 #include <algorithm>
-#include <vector>
 
+#include "aligned.h"
 #include "bands.h"
 #include "fields.h"
 #include "geometry.h"

@@ -6,6 +6,7 @@
 #include <mutex>
 #include <stdexcept>
 
+#include "../cpu/band_maker.h"
 #include "../cpu/dispatch.h"
 #include "../cpu/fields_builder.h"
 #include "../cpu/groups.h"
@@ -116,10 +117,15 @@ struct Tiles {
     }
 };
 
-std::int64_t band_elements(const Program& program, const Target& target, const Shape& at, int dy) {
+// Of one dy; with a reach of the displacements dx up to it.
+std::int64_t band_elements(const Program& program, const Target& target, const Shape& at, int dy, int reach) {
     const std::int64_t rows = Block::of_rows(at, program.circular(), dy).rows;
-    return rows * (program.has_tangent(target.node) ? 2 : 1) * at.width * at.width;
+    const int columns = reach == Bands<float>::no_reach ? at.width : 2 * reach + 1;
+    return rows * (program.has_tangent(target.node) ? 2 : 1) * at.width * columns;
 }
+
+// Bands that reach all displacements along a row have no reach.
+int reach_of(const Shape& at, int reach) { return 2 * reach + 1 < at.width ? reach : Bands<float>::no_reach; }
 
 // Values of dy for which the table of a target has a place: below zero at most one height, and on the torus a few turns above.
 int first_key(const Shape& at) { return -at.height - 8; }
@@ -135,7 +141,7 @@ public:
     // Of those up to a reach along either axis.
     DeviceBands(const Program& program, const Target& target, const Shape& shape, int reach)
         : program_(program), target_(target), shape_(at_level(shape, target.level)), first_key_(-reach),
-          reach_(2 * reach + 1 < shape_.width ? reach : Bands<Real>::no_reach), table_(2 * reach + 1) {}
+          reach_(reach_of(shape_, reach)), table_(2 * reach + 1) {}
 
     Bands<Real> view() const {
         Bands<Real> out{};
@@ -250,6 +256,24 @@ template <class Real> struct Engine<Real>::Impl {
             sum += Array<Real>::bytes(at.pixels() * (program.has_tangent(target.node) ? 2 : 1));
         }
         return sum;
+    }
+
+    // What choose_spreads() takes and gives back.
+    static std::int64_t building_bytes(const Program& program, const Shape& shape, const Plans& plans) {
+        const std::vector<int> reaches = near_reaches(program, plans.targets);
+        const auto bands = [&](const Target& target, int reach) {
+            const Shape at = at_level(shape, target.level);
+            const int most = program.circular() ? reach : std::min(reach, at.height - 1);
+            std::int64_t sum = Array<Real*>::bytes(2 * reach + 1);
+            for (int dy = -most; dy <= most; ++dy)
+                sum += Array<Real>::bytes(band_elements(program, target, at, dy, reach_of(at, reach)));
+            return sum;
+        };
+        std::int64_t near = 0, raw = 0;
+        for (std::size_t t = 0; t < plans.targets.size(); ++t)
+            if (reaches[t] >= 0) near += bands(plans.targets[t], reaches[t]);
+        for (const Plans::Raw& of : plans.raws) raw = std::max(raw, bands(of.targets.back(), 0));
+        return near + raw;
     }
 
     // --- Stages -------------------------------------------------------------------------------------------------------
@@ -853,10 +877,11 @@ MemoryEstimate Engine<Real>::estimate(const Program& program, const Shape& shape
     const Tiles sizes(plans, shape, columns, device, tuning, sizeof(Real));
     MemoryEstimate bytes{};
     bytes.fields = Impl::held_bytes(program, shape, plans);
+    bytes.building = Impl::building_bytes(program, shape, plans);
     bytes.product = Impl::product_bytes(program, shape, plans, sizes);
     const HalfPlane plane(shape, program.padding, max_lanes);
     const auto band_bytes = [&](const Target& target, const Shape& at, int dy) {
-        return Array<Real>::bytes(band_elements(program, target, at, dy));
+        return Array<Real>::bytes(band_elements(program, target, at, dy, Bands<Real>::no_reach));
     };
     bytes.bands = most_band_bytes(program, plans.targets, plane, shape, false, band_bytes);
     bytes.coarse = most_band_bytes(program, plans.targets, plane, shape, true, band_bytes);

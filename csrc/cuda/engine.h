@@ -1,7 +1,6 @@
 // The CUDA engine: the exact kernel of one network on one image.
 #pragma once
 
-#include <cstdint>
 #include <memory>
 
 #include "../cpu/engine.h"

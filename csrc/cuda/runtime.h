@@ -2,12 +2,9 @@
 // runtime_emulation.cpp on the host.
 #pragma once
 
-#include <cstddef>
 #include <cstdint>
 #include <utility>
 #include <vector>
-
-#include "device.h"
 
 namespace ntkfast::cuda {
 

@@ -7,6 +7,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "device.h"
 #include "runtime.h"
 
 // The architectures compiled in, as CMAKE_CUDA_ARCHITECTURES has them.

@@ -1,7 +1,5 @@
 // The runtime of the emulation: the host's memory, and kernels as plain C++ in a shuffled order.
 #include <algorithm>
-#include <cmath>
-#include <cstdlib>
 #include <cstring>
 #include <limits>
 #include <map>

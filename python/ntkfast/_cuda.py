@@ -124,7 +124,7 @@ def _worthwhile(network: Network, shape: tuple[int, int, int, int], kernel: str,
     if not cards:
         return None
     parts = estimate(network, shape, kernel=kernel, columns=3, dtype=dtype, device=0)
-    return 0 if parts["fields"] + parts["product"] + parts["bands"] <= cards[0].free_bytes else None
+    return 0 if _engine.peaks(parts)["stream"] <= cards[0].free_bytes else None
 
 
 def make(
@@ -201,7 +201,8 @@ class TileEngines:
         MemoryError
             If not one does.
         """
-        one = sum(estimate(network, (1, *shape), kernel="ntk", columns=columns, dtype=dtype, device=device).values())
+        parts = estimate(network, (1, *shape), kernel="ntk", columns=columns, dtype=dtype, device=device)
+        one = _engine.peaks(parts)["dense"]
         free = available_memory(device)
         hint = "use a smaller tile_size, or device='cpu'"
         _engine.require_memory("one tile", one, hint, available=free, where=f" on cuda:{device}")

@@ -139,7 +139,17 @@ def estimate(
 
 def named_parts(parts: list[int]) -> dict[str, int]:
     """What the compiled estimates return, by name: see MemoryEstimate in csrc/cpu/engine.h."""
-    return dict(zip(("fields", "product", "bands", "coarse", "store"), parts, strict=True))
+    return dict(zip(("fields", "building", "product", "bands", "coarse", "store"), parts, strict=True))
+
+
+def peaks(parts: dict[str, int]) -> dict[str, int]:
+    """The most bytes that construction and products take with each storage, from the parts of an estimate."""
+    during = {
+        "stream": parts["product"] + parts["bands"],
+        "coarse": parts["product"] + parts["coarse"],
+        "dense": parts["product"] + parts["bands"] + parts["store"],
+    }
+    return {storage: parts["fields"] + max(parts["building"], most) for storage, most in during.items()}
 
 
 # Of control groups, version 2 and 1: their folder, the files with their limit and what they have taken, and the line of

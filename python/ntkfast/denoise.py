@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,8 +18,17 @@ from .kernel import LARGEST, require_magnitude
 from .network import Network, as_network, vanilla_cnn
 from .noise_level import noise_level
 from .stabilize import PoissonGaussian
-from .stopping import RULES, Crops
-from .tile_filter import Advance, ImageFilter, Setting, TileFilter, WholeFilter
+from .stopping import MOST_TIMES, RULES, Crops
+from .tile_filter import (
+    Advance,
+    ImageFilter,
+    Setting,
+    TileFilter,
+    WholeFilter,
+    array_bytes,
+    batch_bytes,
+    whole_bytes,
+)
 from .tiles import Tiling
 
 __all__ = ["DenoiseInfo", "denoise_ntk"]
@@ -170,7 +180,8 @@ def denoise_ntk(
     RuntimeError
         If device is "cuda" and there is no card, or no CUDA in this build: with what is missing.
     MemoryError
-        If a tile does not fit on the card, or the kernel of the whole image in memory.
+        Before any work, if a tile, or the filter of the whole image, does not fit: with the bytes needed and the option
+        that would fit.  Where memory is short, fewer tiles go through the engine at a time, and fewer threads work.
 
     Notes
     -----
@@ -220,7 +231,9 @@ def denoise_ntk(
     level, levels, estimated = _noise_level(sigma, pixels, real)
     problem = _Problem(pixels, level, levels, setting, method)
     by_rule = given is None and level > 0
-    report = _Report(progress, problem.tiling, problem.rule_tiling() if by_rule else None, rule, passes)
+    trials = problem.rule_tiling() if by_rule and rule != "calibrated" else None
+    problem.fit_memory(trials)
+    report = _Report(progress, problem.tiling, trials, passes)
     # The eigenproblems of tiles are small, 36 x 36 or so: on a busy machine BLAS threads make them many times slower.
     with threadpool_limits(1, user_api="blas"):
         times = RULES[rule](problem.crops(random), passes, report.add) if by_rule else []
@@ -295,6 +308,53 @@ class _Problem:
         self._levels = None if levels is None else _pad(levels, setting)
         self.tiling = Tiling(self.pixels.shape[:3], setting.size, setting.overlap)
 
+    def fit_memory(self, trials: Tiling | None) -> None:
+        """Refuse what does not fit; where memory is short, fewer tiles at a time and fewer threads.
+
+        ``trials``: tiles of what a rule filters, if it does.  The number of tiles at a time, on which the last digits
+        of the result depend, does not depend on the number of threads.
+        """
+        setting, channels = self._setting, self.pixels.shape[3]
+        phases = [(self.tiling, 1)] if trials is None else [(self.tiling, 1), (trials, MOST_TIMES)]
+        arrays = max(array_bytes((*tiling.shape, channels), times) for tiling, times in phases)
+        arrays += array_bytes(self.pixels.shape, 0)
+        if self._method != "tiles":
+            self._require_whole(phases, arrays)
+            return
+
+        def needed(count: int) -> int:
+            return max(
+                batch_bytes(setting, (*tiling.tile_shape, channels), min(count, tiling.count), times)
+                for tiling, times in phases
+            )
+
+        most = setting.tiles_at_once if setting.card is None else 1  # those of a card fit there
+        free = _engine.available_memory() - arrays
+        fit = bisect_right(range(1, most + 1), free, key=needed)
+        if not fit:
+            hint = "use a smaller tile_size" if needed(1) > arrays else "use a smaller image"
+            what = f"a tile of {' x '.join(map(str, self.tiling.tile_shape))} pixels, with the image,"
+            _engine.require_memory(what, arrays + needed(1), hint, available=free + arrays)
+        if setting.card is None:
+            threads = min(setting.threads, max(1, free // needed(fit)))
+            self._setting = replace(setting, tiles_at_once=fit, threads=threads)
+
+    def _require_whole(self, phases: list[tuple[Tiling, int]], arrays: int) -> None:
+        """Refuse a filter of the whole image that does not fit beside ``arrays``."""
+        channels = self.pixels.shape[3]
+
+        def needed(landmarks: int | None) -> int:
+            setting = replace(self._setting, landmarks=landmarks)
+            return arrays + max(whole_bytes(setting, (*tiling.shape, channels), times) for tiling, times in phases)
+
+        landmarks, free = self._setting.landmarks, _engine.available_memory()
+        hint = "use method='tiles', or method='nystrom'"
+        if landmarks is not None:
+            fit = bisect_right(range(1, landmarks + 1), free, key=needed)
+            hint = f"landmarks = {fit} would fit" if fit else "use method='tiles'"
+        what = f"method={self._method!r} on {' x '.join(map(str, self.pixels.shape[1:3]))} pixels"
+        _engine.require_memory(what, needed(landmarks), hint, available=free)
+
     def filter(self, guide: np.ndarray) -> ImageFilter:
         """The filter of the whole picture with Theta from ``guide``."""
         return self._filter(self.tiling, guide, self.pixels, self._levels)
@@ -367,12 +427,9 @@ def _pad(pixels: np.ndarray, setting: Setting) -> np.ndarray:
 class _Report:
     """Fraction of the tiles done, over the stopping rule and the passes."""
 
-    def __init__(
-        self, progress: _engine.Progress | None, tiling: Tiling, trials: Tiling | None, rule: str, passes: int
-    ) -> None:
+    def __init__(self, progress: _engine.Progress | None, tiling: Tiling, trials: Tiling | None, passes: int) -> None:
         self._progress = _check.callback("progress", progress)
-        tried = trials.count if trials is not None and rule != "calibrated" else 0
-        self._total = passes * (tiling.count + tried)
+        self._total = passes * (tiling.count + (trials.count if trials is not None else 0))
         self._done = 0
 
     def add(self, tiles: int) -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import warnings
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -47,6 +47,10 @@ MAX_PRODUCTS = 300
 
 # Products that filters usually take, 15 to 30: for so many there must be memory before any work.
 USUAL_PRODUCTS = 30
+
+# Vectors in double precision that a step of the plain iteration holds for each column beside its path: y, the zeros it
+# began with, and what becomes of a product.
+ITERATION_VECTORS = 5
 
 
 @dataclass(frozen=True)
@@ -119,29 +123,37 @@ def gradient_descent(
         If an argument is of the wrong kind or out of range, or learning_rate >= 2/lambda_max, where the iteration
         diverges.
     MemoryError
-        Before any work, if the vectors of 30 products, or of max_products if that is less, do not fit; the message has
-        the bytes and the option that would.
+        Before any work, if the vectors of 30 products, or of max_products if that is less, do not fit, or with
+        "iteration" the images of all steps asked for; the message has the bytes and the option that would.
     """
     require_operator("K", K)
     times, single = _check.one_or_more("steps", steps, _check.steps)
     _check.choice("method", method, METHODS)
     eta = None if learning_rate is None else _check.positive("learning_rate", learning_rate)
-
-    def filters(lambda_max: float, _: Solution | None) -> list[Filter]:
-        rate = stable_learning_rate(eta, lambda_max)
-        return [gradient_descent_filter(t, rate) for t in times]
-
     columns, shape = as_columns(K, "y", y)
     settings = Settings(_tolerance(K, tolerance), _check.at_least("max_products", max_products, 1))
     if method == "lanczos":
-        z, info = _filtered(K, columns, filters, settings, with_lambda_max=True)
-        info = FilterInfo(info.products, info.error, info.lambda_max, stable_learning_rate(eta, info.lambda_max))
+        z, info = descend(K, columns, times, eta, settings)
     else:
+        _require_iteration(K, filter_arrays(K, namespace(columns)), columns.shape[1], len(times))
         lambda_max = largest_eigenvalue(K, namespace(columns), settings)
         rate = stable_learning_rate(eta, lambda_max)
         z = _iterate(K, columns, times, rate)
         info = FilterInfo(max(times), float("nan"), lambda_max, rate)
     return _result(z, shape, single, info, full_output)
+
+
+def descend(
+    K: LinearOperator, y: Any, times: Sequence[int], eta: float | None, settings: Settings
+) -> tuple[Any, FilterInfo]:
+    """:func:`gradient_descent` of columns (d, n) by Lanczos: z after each number of steps, (times, d, n)."""
+
+    def filters(lambda_max: float, _: Solution | None) -> list[Filter]:
+        rate = stable_learning_rate(eta, lambda_max)
+        return [gradient_descent_filter(t, rate) for t in times]
+
+    z, info = _filtered(K, y, filters, settings, with_lambda_max=True)
+    return z, replace(info, learning_rate=stable_learning_rate(eta, info.lambda_max))
 
 
 def gradient_flow(
@@ -202,10 +214,14 @@ def ridge(
 
 @dataclass(frozen=True)
 class Settings:
-    """When Lanczos stops: at this bound on the relative error, or after so many products."""
+    """When Lanczos stops: at this bound on the relative error, or after so many products.
+
+    ``hint`` is the option of a caller that has no max_products, for where the vectors do not fit.
+    """
 
     tolerance: float
     max_products: int
+    hint: str | None = None
 
 
 def _apply(
@@ -236,7 +252,12 @@ def _filtered(
     eigenpairs = getattr(K, "spectral_filter", None)
     if eigenpairs is None:
         return run_lanczos(K, y, filters, settings, with_lambda_max=with_lambda_max)
-    return eigenpairs([f.value for f in filters(K.lambda_max, None)], y), FilterInfo(0, 0.0, K.lambda_max)
+    functions = [f.value for f in filters(K.lambda_max, None)]
+    count, n = len(functions), y.shape[1]
+    needed = np.dtype(K.dtype).itemsize * K.shape[0] * n * (count + 2)  # beside the results y and a multiple of it
+    what = f"a filter's {_counted(count, 'result')} with {_counted(n, 'column')}"
+    _engine.require_memory(what, needed, settings.hint or _smaller(count > 1, n))
+    return eigenpairs(functions, y), FilterInfo(0, 0.0, K.lambda_max)
 
 
 def run_lanczos(
@@ -259,7 +280,7 @@ def run_lanczos(
     known = getattr(K, "lambda_max", None)
     probe = with_lambda_max and known is None
     count = len(filters(0.0, None))
-    most = _products_that_fit(K, arrays, n, n + probe, count, settings.max_products)
+    most = _products_that_fit(K, arrays, n, n + probe, count, settings)
     start = arrays.asarray(y, dtype)
     if probe:
         # One random direction beside y, at the cost of one more column: y alone may be orthogonal to the top
@@ -300,28 +321,63 @@ def run_lanczos(
 
 
 def _products_that_fit(
-    K: LinearOperator, arrays: Arrays, columns: int, with_probe: int, filters: int, max_products: int
+    K: LinearOperator, arrays: Arrays, columns: int, with_probe: int, filters: int, settings: Settings
 ) -> int:
     """Products, up to ``max_products``, whose vectors fit where ``arrays`` are; refuses less than the usual number."""
     d, dtype = K.shape[0], np.dtype(K.dtype)
-    beside = getattr(K, "working_bytes", lambda columns: 0)
-    product = beside(1) if getattr(K, "_card", None) == arrays.device else 0
+    product = _product_bytes(K, arrays)
 
-    def needed(products: int) -> int:
-        return product + lanczos_bytes(d, with_probe, products, filters * columns, dtype.itemsize)
+    def needed(products: int, results: int = filters * columns) -> int:
+        return product + lanczos_bytes(d, with_probe, products, results, dtype.itemsize)
 
-    if arrays.device is None:
-        free, where = _engine.available_memory(), ""
-    else:
-        free, where = _cuda.available_memory(arrays.device) + arrays.reusable(), f" on cuda:{arrays.device}"
-    most = min(max_products, d + 1)  # each adds a dimension at least
+    free, where = _free_memory(arrays)
+    most = min(settings.max_products, d + 1)  # each adds a dimension at least
     fit = bisect_right(range(1, most + 1), free, key=needed)
     if fit < min(most, USUAL_PRODUCTS):
         least = min(most, USUAL_PRODUCTS)
-        hint = f"max_products={fit} would fit" if fit else "filter fewer columns of y at a time, or a smaller image"
-        what = f"a filter's vectors of {least} products with {with_probe} column{'s' * (with_probe != 1)}"
+        fewer = filters > 1 and needed(least, columns) <= free
+        hint = settings.hint or (f"max_products={fit} would fit" if fit and not fewer else _smaller(fewer, columns))
+        what = f"a filter's vectors of {least} products with {_counted(with_probe, 'column')}"
+        what += f", and {_counted(filters, 'result')}," * (filters > 1)
         _engine.require_memory(what, needed(least), hint, available=free, where=where)
-    return max_products if fit == most else fit
+    return settings.max_products if fit == most else fit
+
+
+def _require_iteration(K: LinearOperator, arrays: Arrays, columns: int, times: int) -> None:
+    """Refuse a path of the plain iteration that does not fit where ``arrays`` are."""
+    needed = _product_bytes(K, arrays) + iteration_bytes(K.shape[0], columns, times, np.dtype(K.dtype).itemsize)
+    free, where = _free_memory(arrays)
+    what = f"a path of {_counted(times, 'image')} with {_counted(columns, 'column')}"
+    _engine.require_memory(what, needed, _smaller(times > 1, columns), available=free, where=where)
+
+
+def iteration_bytes(d: int, n: int, times: int, itemsize: int) -> int:
+    """Bytes that the plain iteration with n columns takes beside its products."""
+    # At the end the path is there once more as one array, in double precision and in the operator's.
+    return d * n * (8 * (times + max(ITERATION_VECTORS, times + 2)) + itemsize * (times + 2))
+
+
+def _product_bytes(K: LinearOperator, arrays: Arrays) -> int:
+    """What a product with one column takes beside its vectors, where these are."""
+    beside = getattr(K, "working_bytes", lambda columns: 0)
+    return int(beside(1)) if getattr(K, "_card", None) == arrays.device else 0
+
+
+def _free_memory(arrays: Arrays) -> tuple[int, str]:
+    """Free bytes where ``arrays`` are, and the place in words."""
+    if arrays.device is None:
+        return _engine.available_memory(), ""
+    return _cuda.available_memory(arrays.device) + arrays.reusable(), f" on cuda:{arrays.device}"
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'s' * (count != 1)}"
+
+
+def _smaller(fewer_times: bool, columns: int) -> str:
+    if fewer_times:
+        return "ask for fewer steps, times or noise levels at once"
+    return "filter fewer columns of y at a time, or a smaller image" if columns > 1 else "use a smaller image"
 
 
 def random_direction(d: int) -> np.ndarray:

@@ -21,11 +21,12 @@ import numpy as np
 from scipy import sparse
 from scipy.sparse.linalg import LinearOperator, aslinearoperator, cg, splu
 
-from . import _check, _engine
+from . import _check, _cuda, _engine
 from ._arrays import NUMPY, to_host
 from .filters import (
     MAX_PRODUCTS,
     METHODS,
+    USUAL_PRODUCTS,
     Settings,
     largest_eigenvalue,
     random_direction,
@@ -35,7 +36,7 @@ from .filters import (
 from .kernel import NTK, as_image, without_mean
 from .network import Network, as_network, autoencoder, vanilla_cnn
 from .operators import ImageOperator, as_image_shape
-from .spectral import Filter, Solution, landweber_filter
+from .spectral import Filter, Solution, lanczos_bytes, landweber_filter
 
 __all__ = ["RestoreInfo", "restore"]
 
@@ -50,6 +51,10 @@ ROUNDING = 1e-12
 # The first guess: weights of the smoothness term, relative to the largest eigenvalue of A^T A, from smooth to rough.
 GUESS_WEIGHTS = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
 GUESS_ITERATIONS, GUESS_TOLERANCE = 100, 1e-4
+
+# Vectors over the pixels, in double precision, that become of one column in a product with A Theta A^T; and of one
+# channel of a result, which comes from such a product.
+PRODUCT_VECTORS, RESULT_VECTORS = 4, 5
 
 # Products of a pass after which its progress bar stands at 1 - 1/e; how many there will be is not known beforehand.
 TYPICAL_PRODUCTS = 40
@@ -175,7 +180,10 @@ def restore(
     TypeError, ValueError
         If an argument is of the wrong kind or out of range, or learning_rate >= 2/lambda_max, where the iteration
         diverges; the message names it.
-    MemoryError, RuntimeError
+    MemoryError
+        Before any work, if the kernel, the vectors of 30 products, or of max_products if that is less, and the images
+        of all steps do not fit: with the bytes needed and the option that would fit.
+    RuntimeError
         As for :class:`NTK`.
 
     Notes
@@ -208,7 +216,18 @@ def restore(
     times, single = (None, True) if steps is None else _check.one_or_more("steps", steps, _check.steps)
     passes = 1 + _check.at_least("refine", refine, 0)
     _check.choice("method", method, METHODS)
+    products = _check.at_least("max_products", max_products, 1)
     report = _Report(progress, passes)
+    pixels = (*(-(-n // net.multiple) * net.multiple for n in image_shape), data.shape[1])
+    shape_of_guide = (1, *pixels[:2], pixels[2] if picture is None else picture.shape[2])
+    card = _cuda.choose(device, net, shape_of_guide, kernel="ntk", dtype=real, image_device=None)
+    engine = 0
+    if card is None:
+        parts = _engine.estimate(
+            net, shape_of_guide, kernel="ntk", columns=pixels[2] + 1, dtype=real, threads=_engine.threads(threads)
+        )
+        engine = _engine.peaks(parts)["stream"]
+    _require_memory(engine, data.shape, pixels, 1 if times is None else len(times), products, real)
 
     # The constant image that explains the data best: m = <A 1, y>/|A 1|^2.
     ones = operator.matvec(np.ones(operator.shape[1]))[:, None]
@@ -224,7 +243,7 @@ def restore(
         goal=max(goal, ROUNDING**2 * float((data**2).sum())),  # what is left of constant data is no picture
         noisy=level > 0,
         learning_rate=None if learning_rate is None else _check.positive("learning_rate", learning_rate),
-        settings=Settings(_check.positive("tolerance", tolerance), _check.at_least("max_products", max_products, 1)),
+        settings=Settings(_check.positive("tolerance", tolerance), products),
         method=method,
     )
 
@@ -340,6 +359,34 @@ def _squared_norm(A: LinearOperator) -> float:
     return size
 
 
+def _require_memory(
+    engine: int,
+    data: tuple[int, ...],
+    pixels: tuple[int, ...],
+    times: int,
+    max_products: int,
+    dtype: np.dtype[Any],
+) -> None:
+    """Refuse what will not fit beside the engine: data (n, C), pixels (H, W, C), ``times`` images of the result."""
+    (n, channels), d = data, pixels[0] * pixels[1]
+
+    def needed(images: int, columns: int) -> int:
+        basis = lanczos_bytes(
+            n, columns + 1, min(max_products, USUAL_PRODUCTS, n + 1), images * columns, dtype.itemsize
+        )
+        products = 8 * PRODUCT_VECTORS * d * (columns + 1)
+        return engine + max(basis + products, 8 * RESULT_VECTORS * d * images * columns)
+
+    free = _engine.available_memory()
+    hint = "use a smaller image"
+    if times > 1 and needed(1, channels) <= free:
+        hint = "ask for fewer steps at once"
+    elif channels > 1 and needed(times, 1) <= free:
+        hint = "restore one channel at a time"
+    what = f"restoring {times} image{'s' * (times != 1)} of {' x '.join(map(str, pixels))} numbers"
+    _engine.require_memory(what, needed(times, channels), hint, available=free)
+
+
 class _Report:
     """A guess of the fraction done, and the products counted."""
 
@@ -380,6 +427,11 @@ class _Misfit(LinearOperator):  # type: ignore[misc]
         self.A, self._K, self._image_shape, self._report = A, K, shape, report
         self.lambda_max: float | None = None
         super().__init__(K.dtype, (A.shape[0], A.shape[0]))
+
+    def working_bytes(self, columns: int) -> int:
+        """Bytes that a product takes in the host's memory beside its input and result."""
+        kernel = self._K.working_bytes(columns) if self._K.device == "cpu" else 0
+        return kernel + 8 * PRODUCT_VECTORS * int(self._K.shape[0]) * columns
 
     def forward(self, z: np.ndarray) -> np.ndarray:
         """A z."""

@@ -256,8 +256,9 @@ class NTK(PixelOperator):
 
     def _require_host_fields(self) -> None:
         """Refuse what will not fit on the host, where the fields of a card's engine are computed, in double."""
-        fields = self._parts("cpu", 1, self.dtype)["fields"]
-        _engine.require_memory("the engine's fields, on the host", fields, "use a smaller image")
+        parts = self._parts("cpu", 1, self.dtype)
+        needed = parts["fields"] + parts["building"]
+        _engine.require_memory("the engine's fields, on the host", needed, "use a smaller image")
 
     def _choose_storage(self, storage: str, needed: dict[str, int]) -> str:
         if storage == "coarse" and self.network.levels == 0:
@@ -276,7 +277,7 @@ class NTK(PixelOperator):
         return storage
 
     def memory_estimate(self, columns: int = 3, device: str | None = None) -> dict[str, int]:
-        """Bytes taken beyond the input and the result, predicted from the sizes.
+        """Bytes taken beyond the input and the result, the operator's construction included, predicted from the sizes.
 
         Parameters
         ----------
@@ -288,12 +289,9 @@ class NTK(PixelOperator):
         Returns
         -------
         dict
-            "stream", "coarse" and "dense": the peak during a product with each storage.
+            "stream", "coarse" and "dense": the peak with each storage.
         """
-        parts = self._parts(self.device if device is None else device, columns, self.dtype)
-        always = parts["fields"] + parts["product"]
-        stream = always + parts["bands"]
-        return {"stream": stream, "coarse": always + parts["coarse"], "dense": stream + parts["store"]}
+        return _engine.peaks(self._parts(self.device if device is None else device, columns, self.dtype))
 
     def _parts(self, device: str, columns: int, dtype: np.dtype[Any]) -> dict[str, int]:
         shape = (1, *self.image_shape, self.channels)
@@ -455,22 +453,24 @@ class NTK(PixelOperator):
         ndarray, shape (d, m)
         """
         pixels = as_pixels("indices", indices, self.shape[0])
-        self._require_columns(pixels.size, 0)
+        rows = 2 * pixels.size * self.shape[0] * self.dtype.itemsize  # as the engine gives them, and turned over
+        hint = "ask for fewer columns at a time" if pixels.size > 1 else "use fewer threads, or a smaller image"
+        what = f"{pixels.size} columns" if pixels.size != 1 else "a column"
+        _engine.require_memory(what, rows, hint)  # before an engine is made for them
+        _engine.require_memory(what, rows + self.columns_bytes(pixels.size), hint)
         if self._columns_by_sweep(pixels.size):
             return np.ascontiguousarray(self.dense()[:, pixels])
-        engine = self._cpu_engine()
-        self._require_columns(pixels.size, engine.columns_bytes)
-        return np.ascontiguousarray(engine.columns(pixels, self._progress).T)
+        return np.ascontiguousarray(self._cpu_engine().columns(pixels, self._progress).T)
 
-    def _require_columns(self, count: int, beyond: int) -> None:
-        """Refuse columns that will not fit: as rows, turned over, and ``beyond`` these."""
-        needed = 2 * count * self.shape[0] * self.dtype.itemsize + beyond
-        hint = "ask for fewer columns at a time" if count > 1 else "use fewer threads, or a smaller image"
-        _engine.require_memory(f"{count} columns" if count != 1 else "a column", needed, hint)
+    def columns_bytes(self, count: int) -> int:
+        """Bytes that so many columns take beside themselves: the whole matrix, or the engine's windows and fields."""
+        return self._dense_bytes() if self._columns_by_sweep(count) else int(self._cpu_engine().columns_bytes)
 
     def _columns_by_sweep(self, count: int) -> bool:
         """Whether ``count`` columns are taken from the whole matrix, as the faster way, if that takes little memory."""
-        return self._card is None and count * self._column_cost() > self._sweep_cost() and self._dense_fits()
+        if self._card is not None or count * self._column_cost() <= self._sweep_cost():
+            return False
+        return self._dense_bytes() <= AUTO_SHARE * _engine.available_memory()
 
     def _cpu_engine(self) -> Any:
         """For the columns: the operator's own, or beside that of a card one that is made when it is first wanted."""
@@ -478,6 +478,7 @@ class NTK(PixelOperator):
             return self._engine
         with self._lock:
             if self._image is not None:
+                self._require_host_fields()
                 self._beside, self._image = self._make_engine(self._image, None), None
         return self._beside
 
@@ -488,9 +489,8 @@ class NTK(PixelOperator):
     def _sweep_cost(self) -> int:
         return len(self.network.convs) * int(self.shape[0]) ** 2 // 2
 
-    def _dense_fits(self) -> bool:
-        needed = int(self.shape[0]) ** 2 * int(self.dtype.itemsize)
-        return needed <= AUTO_SHARE * _engine.available_memory()
+    def _dense_bytes(self) -> int:
+        return int(self.shape[0]) ** 2 * int(self.dtype.itemsize)
 
     def dense(self) -> np.ndarray:
         """The whole matrix, a NumPy array of shape (d, d).
@@ -500,10 +500,7 @@ class NTK(PixelOperator):
         MemoryError
             Before any work, if d*d numbers do not fit.
         """
-        needed, hint = (
-            self.shape[0] ** 2 * self.dtype.itemsize,
-            "use products (K @ v) or columns(), which never store it",
-        )
+        needed, hint = self._dense_bytes(), "use products (K @ v) or columns(), which never store it"
         _engine.require_memory("the dense matrix", needed, hint)
         if self._card is not None:
             self._require_memory("the dense matrix", needed, hint)

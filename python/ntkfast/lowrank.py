@@ -15,9 +15,9 @@ there, its eigenvalues lie below those of Theta, and the trace of the residual i
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import isqrt
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ import scipy.linalg
 
 from . import _check, _engine
 from ._arrays import namespace
-from .kernel import COLUMNS_PER_SWEEP, NTK, PixelOperator, as_pixels, require_device
+from .kernel import NTK, PixelOperator, as_pixels, require_device
 from .spectral import Function
 
 __all__ = ["ErrorEstimate", "LowRank", "nystrom", "randomized"]
@@ -272,7 +272,10 @@ class LowRank(PixelOperator):
 
     def columns(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         """Some columns of Theta~, shape (d, m), for m pixels ``row*W + col``; computed in double precision."""
-        return np.ascontiguousarray(self._columns(as_pixels("indices", indices, self.shape[0])), dtype=self.dtype)
+        pixels = as_pixels("indices", indices, self.shape[0])
+        needed = (8 + self.dtype.itemsize) * self.shape[0] * pixels.size
+        _engine.require_memory(f"{pixels.size} columns", needed, "ask for fewer columns at a time")
+        return np.ascontiguousarray(self._columns(pixels), dtype=self.dtype)
 
     def _columns(self, pixels: np.ndarray) -> np.ndarray:
         return _product(self.eigenvectors, self.eigenvalues[:, None] * self.eigenvectors[pixels].T)
@@ -336,8 +339,12 @@ def nystrom(
     """
     _require_ntk(K)
     rng = np.random.default_rng(_check.at_least("seed", seed, 0))
-    pixels = _landmarks(landmarks, m, K.image_shape, rng)
-    _require_memory("m", len(pixels), K)
+    return from_landmarks(K, _landmarks(landmarks, m, K.image_shape, rng), "m")
+
+
+def from_landmarks(K: NTK, pixels: np.ndarray, name: str) -> LowRank:
+    """:func:`nystrom` from the columns at ``pixels``; ``name`` is the caller's argument that says how many they are."""
+    _require_memory(name, len(pixels), K)
     columns = K.columns(pixels)
     values, vectors = _eigenpairs(columns, columns[pixels], K.dtype)
     return _low_rank(K, values, vectors, pixels)
@@ -520,23 +527,30 @@ def _low_rank(K: NTK, values: np.ndarray, vectors: np.ndarray, landmarks: np.nda
 
 
 def _peak_bytes(d: int, k: int, itemsize: int, doubles: int) -> int:
-    """Columns or products and a copy of them, ``doubles`` matrices like them in double precision, and small ones."""
-    return (2 * itemsize + 8 * doubles) * d * k + 8 * SMALL_MATRICES * k**2
+    """Columns or products and a copy of them, ``doubles`` matrices like them in double precision, and small ones.
+
+    Beside these some rows in double precision, and what becomes of them in a product.
+    """
+    return (2 * itemsize + 8 * doubles) * d * k + 2 * 8 * min(BLOCK_NUMBERS, d * k) + 8 * SMALL_MATRICES * k**2
+
+
+def landmark_bytes(d: int, m: int, itemsize: int) -> int:
+    """Bytes that :func:`nystrom` takes from the m columns on, and its eigenvectors."""
+    return _peak_bytes(d, m, itemsize, 1) + itemsize * d * m
 
 
 def _require_memory(what: str, k: int, K: NTK, *, doubles: int = 1, products: bool = False) -> None:
     """Refuse k columns or vectors that will not fit, with how many would."""
     d, item = K.shape[0], K.dtype.itemsize
-    if products:
-        fixed = K.memory_estimate(min(k, COLUMNS_PER_SWEEP), device="cpu")["stream"]
-    else:
-        fixed = item * d**2 if K._columns_by_sweep(k) else 0
-    free = max(0, _engine.available_memory() - fixed)
-    # The largest k with linear k + square k^2 <= free.
-    square, linear = 8 * SMALL_MATRICES, _peak_bytes(d, 1, item, doubles) - 8 * SMALL_MATRICES
-    fits = (isqrt(linear**2 + 4 * square * free) - linear) // (2 * square)
+    fixed = (K.working_bytes(1) if K.device == "cpu" else 0) if products else K.columns_bytes(k)
+
+    def needed(n: int) -> int:
+        return fixed + _peak_bytes(d, n, item, doubles)
+
+    free = _engine.available_memory()
+    fits = bisect_right(range(1, k + 1), free, key=needed)
     hint = f"{what} = {fits} would fit" if fits else "use a smaller image"
-    _engine.require_memory(f"{what} = {k}", fixed + _peak_bytes(d, k, item, doubles), hint)
+    _engine.require_memory(f"{what} = {k}", needed(k), hint, available=free)
 
 
 def _require_ntk(K: Any) -> None:

@@ -21,7 +21,7 @@ from scipy import ndimage
 from . import _choices
 from .tile_filter import Advance, ImageFilter
 
-__all__ = ["RISKS", "RULES", "Crops", "Risk", "calibrated_time"]
+__all__ = ["MOST_TIMES", "RISKS", "RULES", "Crops", "Risk", "calibrated_time"]
 
 # Grid of steps that the rules try.
 STEPS = sorted({round(1.5**n) for n in range(26)})  # 1 to 25000
@@ -29,6 +29,8 @@ STEPS = sorted({round(1.5**n) for n in range(26)})  # 1 to 25000
 # And on from its end, where the least risk lies there: hardly any noise, or one tile so bright that the step size,
 # which is one for all, is small for the others.
 LATER_STEPS = [round(1.5**n) for n in range(25, 52)]  # 25000 to 10^9
+
+MOST_TIMES = max(len(STEPS), len(LATER_STEPS))  # tried at once
 
 RECORRUPTION = 0.3  # strength a of the added noise
 PROBE = 0.1  # strength of what `sure` adds, in noise levels

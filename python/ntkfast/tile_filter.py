@@ -24,24 +24,25 @@ from scipy.sparse.linalg import LinearOperator
 
 from . import _cuda, _engine
 from ._arrays import NUMPY, cupy_arrays
-from .filters import gradient_descent
+from .filters import USUAL_PRODUCTS, Settings, descend
 from .kernel import NTK, without_mean
-from .lowrank import nystrom
+from .lowrank import LowRank, from_landmarks, landmark_bytes, lattice
 from .network import Network
-from .spectral import BlockLanczos, gradient_descent_filter
+from .spectral import BlockLanczos, gradient_descent_filter, lanczos_bytes
 from .tiles import Tiling
 
-__all__ = ["ImageFilter", "Setting", "TileFilter", "WholeFilter"]
+__all__ = ["ImageFilter", "Setting", "TileFilter", "WholeFilter", "array_bytes", "batch_bytes", "whole_bytes"]
 
 # Lanczos: this error is far below the noise that is left (one gray level of 256 is 4e-3 of the range).
 TOLERANCE = 1e-3
 MAX_PRODUCTS = 40
-WHOLE_MAX_PRODUCTS = 200
+LANCZOS = Settings(TOLERANCE, 200, hint="use method='tiles', or method='nystrom'")  # of whole images
 MAX_STEPS = 10**9  # eigenvalues below 1e-9 of the trace are rounding errors: more steps fit nothing but these
 BATCHES_AHEAD = 2  # of each worker, begun or done before the oldest is blended
 # Channels a pixel of a tile from which all of its eigenvectors cost less than Lanczos, whose basis comes near all of
 # its pixels: 24 channels for tiles of 16 (python -m bench.quality.channels).
 EIGENVECTORS_FROM = 1 / 11
+IMAGE_COPIES = 6  # of the images of a pass: the guide, the target, both less their means, and what becomes of them
 TILES_CHECKED = 8  # of a batch, for convergence; the eigenvalue problems of all would take longer than the products
 
 
@@ -75,6 +76,41 @@ class Setting:
     tiles_at_once: int
     chroma_time: float
     landmarks: int | None = None
+
+
+def array_bytes(shape: tuple[int, ...], times: int) -> int:
+    """Bytes of the images (n, H, W, C) of a pass that keeps ``times`` of them: sums of tiles and their quotients."""
+    pixels, channels = int(np.prod(shape[:3])), shape[3]
+    return 8 * pixels * ((2 * channels + 1) * times + IMAGE_COPIES * channels)
+
+
+def batch_bytes(setting: Setting, shape: tuple[int, int, int], count: int, times: int) -> int:
+    """Bytes that ``count`` tiles (h, w, C) take at their most, ``times`` results of them included."""
+    height, width, channels = shape
+    parts = _engine.estimate(
+        setting.network, (count, *shape), kernel="ntk", columns=channels, dtype=setting.dtype, threads=1
+    )
+    d = height * width
+    basis = lanczos_bytes(d, channels, min(MAX_PRODUCTS, d), times * channels, setting.dtype.itemsize)
+    waiting = 8 * (1 + BATCHES_AHEAD) * times * channels * d
+    return _engine.peaks(parts)["dense"] + count * (basis + waiting)
+
+
+def whole_bytes(setting: Setting, shape: tuple[int, ...], times: int) -> int:
+    """Bytes that the filter of whole images (n, H, W, C) takes in the host's memory beside the images."""
+    count, height, width, channels = shape
+    d, n, item = height * width, channels + 1, setting.dtype.itemsize  # with the direction that finds lambda_max
+    results = channels * times * (2 if channels > 1 else 1)
+    work = 0
+    if setting.card is None:
+        one = (1, height, width, channels)
+        parts = _engine.estimate(
+            setting.network, one, kernel="ntk", columns=n, dtype=setting.dtype, threads=setting.threads
+        )
+        work = (count - 1) * parts["fields"] + _engine.peaks(parts)["stream"]
+    if setting.landmarks is None:
+        return work + lanczos_bytes(d, n, min(USUAL_PRODUCTS, d + 1), results, item)
+    return work + landmark_bytes(d, min(setting.landmarks, d), item) + item * d * (results + 2)
 
 
 Result = TypeVar("Result")
@@ -285,10 +321,13 @@ class WholeFilter(ImageFilter):
         target, means = _centred(self._target, self._weights)
         out = np.empty((len(steps), *target.shape))
         for n, K in enumerate(self._operators):
-            operator = K if self._setting.landmarks is None else nystrom(K, min(self._setting.landmarks, K.shape[0]))
+            operator = K if self._setting.landmarks is None else self._low_rank(K, self._setting.landmarks)
             out[:, n] = self._descend(operator, target[n], None if self._weights is None else self._weights[n], steps)
             advance(1)
         return list(out + means)
+
+    def _low_rank(self, K: NTK, landmarks: int) -> LowRank:
+        return from_landmarks(K, lattice(K.image_shape, min(landmarks, K.shape[0])), "landmarks")
 
     def _descend(self, operator: Any, y: np.ndarray, weights: np.ndarray | None, steps: Sequence[int]) -> np.ndarray:
         """z_t of one image (H, W, C): (times, H, W, C)."""
@@ -299,9 +338,7 @@ class WholeFilter(ImageFilter):
 
         # Both parts of the columns share the run: times for the differences beside those for the mean.
         wanted = sorted({*steps, *self._steps_of_differences(steps)})
-        path = gradient_descent(
-            operator, columns, wanted, self.learning_rate, tolerance=TOLERANCE, max_products=WHOLE_MAX_PRODUCTS
-        )
+        path, _ = descend(operator, columns, wanted, self.learning_rate, LANCZOS)
         z = np.stack([path[wanted.index(t)] for t in steps])
         if y.shape[2] > 1:
             z[..., 1:] = np.stack([path[wanted.index(t)] for t in self._steps_of_differences(steps)])[..., 1:]

@@ -4,8 +4,6 @@
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
-#include <functional>
-#include <random>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -350,8 +348,13 @@ void test_estimate() {
                     cuda::Engine<float>::estimate(program, shape, 3, device, tunings()[tuning]);
                 const std::int64_t before = cuda::allocated();
                 const std::vector<double> image = normals(shape.pixels() * 3, 5);
+                cuda::reset_most_allocated();
                 cuda::Engine<float> engine(program, shape, image.data(), 0, 1, tunings()[tuning]);
                 check(cuda::allocated() - before == bytes.fields, where + ": fields");
+                const std::int64_t most = cuda::most_allocated() - before;
+                check(most <= bytes.fields + bytes.building && most >= bytes.fields + bytes.building * 3 / 4,
+                      where + ": building");
+                check((bytes.building > 0) == (program.levels() > 0), where + ": bands near D = 0");
                 const std::vector<float> v = right_sides<float>(shape, 3);
                 const Array<float> from(v, 0), to(std::int64_t(v.size()));
                 const std::int64_t held = cuda::allocated();

@@ -5,7 +5,6 @@
 #include <cstdint>
 #include <cstdio>
 #include <functional>
-#include <random>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -238,7 +237,7 @@ void test_estimate() {
         const Program chain{networks::vanilla(2, 3).nodes, padding, Kernel::ntk};
         const MemoryEstimate flat = Engine<float>::estimate(chain, shape, 3, options);
         check(flat.fields > 0 && flat.product > 0, "estimate: fields, product");
-        check(flat.bands == 0 && flat.coarse == 0, "estimate: one resolution has no bands");
+        check(flat.bands == 0 && flat.coarse == 0 && flat.building == 0, "estimate: one resolution has no bands");
         const std::int64_t half = shape.pixels() * shape.pixels() / 2 * 4;
         check(flat.store >= half - shape.pixels() * 2 && flat.store < half * 5 / 4, "estimate: store");
         const EngineOptions more{Isa::baseline, 4, 8};
@@ -248,6 +247,7 @@ void test_estimate() {
         const Program deep{networks::unet(2, true).nodes, padding, Kernel::ntk};
         const MemoryEstimate bytes = Engine<float>::estimate(deep, shape, 3, options);
         check(0 < bytes.bands && bytes.bands < bytes.coarse, "estimate: bands");
+        check(0 < bytes.building && bytes.building < bytes.bands, "estimate: bands near D = 0");
         check(Engine<double>::estimate(deep, shape, 3, options).bands == 2 * bytes.bands, "estimate: doubles");
         // E and T' of the pairs at level 1, half of all: 1/16 of the pairs of the image.
         check(bytes.coarse >= 2 * half / 16, "estimate: coarse");
