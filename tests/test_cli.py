@@ -784,6 +784,18 @@ def shell(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, **options)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX shells")
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&-"])
+def test_closed_streams(here: Path, closed: str) -> None:
+    """As under some daemons: nothing can be said, but the work is done."""
+    command = f'"{sys.executable}" -m ntkfast denoise in.png out.png --sigma 25 --steps 2 {closed}'
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done
+    assert names() == ["in.png", "out.png"]
+    assert "Traceback" not in done.stderr + done.stdout
+    assert "NoneType" not in done.stderr + done.stdout
+
+
 def test_heavy_modules_are_not_imported_by_the_parser() -> None:
     code = (
         "import sys; from ntkfast.cli import main; main(['denoise', '--help']); "

@@ -320,13 +320,22 @@ def test_any_symmetric_operator_will_do():
     assert_close(z, apply(matrix, lambda x: 1 - (1 - info.learning_rate * x) ** 40, y), 1e-8)
 
 
-def test_diverging_rate_names_the_bound(problem):
-    K, matrix, y = problem
+@pytest.mark.parametrize("method", ["lanczos", "iteration"])
+@pytest.mark.parametrize("factor", [1.01, 10, 1000, 1e9])
+@pytest.mark.parametrize("target", ["image", "noise", "pixel", "zeros"])
+def test_diverging_rate_names_the_bound(problem, target, factor, method):
+    K, matrix, image = problem
+    K = nf.NTK(K.network, image, dtype=K.dtype)  # knows no lambda_max from another call
+    y = {
+        "image": image.reshape(len(matrix), -1),
+        "noise": np.random.default_rng(3).standard_normal(len(matrix)),
+        "pixel": np.eye(len(matrix))[5],
+        "zeros": np.zeros(len(matrix)),
+    }[target]
     bound = 2 / np.linalg.eigvalsh(matrix)[-1]
-    for method in ("lanczos", "iteration"):
-        with pytest.raises(ValueError, match=r"learning_rate must be below 2/lambda_max = [0-9.e-]+") as error:
-            nf.gradient_descent(K, y, 10, 1.01 * bound, method=method)
-        assert float(str(error.value).split("= ")[1].split(",")[0]) == pytest.approx(bound, rel=1e-3)
+    with pytest.raises(ValueError, match=r"learning_rate must be below 2/lambda_max = [0-9.e-]+") as error:
+        nf.gradient_descent(K, y, 10, factor * bound, method=method)
+    assert float(str(error.value).split("= ")[1].split(",")[0]) == pytest.approx(bound, rel=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ from .filters import USUAL_PRODUCTS, Settings, descend
 from .kernel import NTK, without_mean
 from .lowrank import LowRank, from_landmarks, landmark_bytes, lattice
 from .network import Network
-from .spectral import BlockLanczos, gradient_descent_filter, lanczos_bytes
+from .spectral import RESULT_COPIES, BlockLanczos, gradient_descent_filter, lanczos_bytes
 from .tiles import Tiling
 
 __all__ = ["ImageFilter", "Setting", "TileFilter", "WholeFilter", "array_bytes", "batch_bytes", "whole_bytes"]
@@ -42,6 +42,7 @@ BATCHES_AHEAD = 2  # of each worker, begun or done before the oldest is blended
 # Channels a pixel of a tile from which all of its eigenvectors cost less than Lanczos, whose basis comes near all of
 # its pixels: 24 channels for tiles of 16 (python -m bench.quality.channels).
 EIGENVECTORS_FROM = 1 / 11
+EIGEN_MATRICES = 3  # a tile: Theta in double, its eigenvectors, and a copy on the way
 IMAGE_COPIES = 6  # of the images of a pass: the guide, the target, both less their means, and what becomes of them
 TILES_CHECKED = 8  # of a batch, for convergence; the eigenvalue problems of all would take longer than the products
 
@@ -91,9 +92,19 @@ def batch_bytes(setting: Setting, shape: tuple[int, int, int], count: int, times
         setting.network, (count, *shape), kernel="ntk", columns=channels, dtype=setting.dtype, threads=1
     )
     d = height * width
-    basis = lanczos_bytes(d, channels, min(MAX_PRODUCTS, d), times * channels, setting.dtype.itemsize)
+    if _by_eigenvectors(setting, shape):
+        # Theta as the engine gives it and in double, eigenvectors and LAPACK's work; coordinates, filtered.
+        basis = (setting.dtype.itemsize + 8 * EIGEN_MATRICES) * d**2 + 8 * (1 + RESULT_COPIES * times) * channels * d
+    else:
+        basis = lanczos_bytes(d, channels, min(MAX_PRODUCTS, d), times * channels, setting.dtype.itemsize)
     waiting = 8 * (1 + BATCHES_AHEAD) * times * channels * d
     return _engine.peaks(parts)["dense"] + count * (basis + waiting)
+
+
+def _by_eigenvectors(setting: Setting, shape: tuple[int, int, int]) -> bool:
+    """Whether tiles (h, w, C) are filtered by all of their eigenvectors."""
+    height, width, channels = shape
+    return setting.card is None and channels >= EIGENVECTORS_FROM * height * width
 
 
 def whole_bytes(setting: Setting, shape: tuple[int, ...], times: int) -> int:
@@ -244,7 +255,7 @@ class TileFilter(ImageFilter):
             start = root * start
         of_differences = self._steps_of_differences(steps)
         engine = self._engine(which)
-        if self._setting.card is None and channels >= EIGENVECTORS_FROM * h * w:
+        if _by_eigenvectors(self._setting, (h, w, channels)):
             after = self._by_eigenvectors(engine, start, root)
         else:
             after = self._by_lanczos(engine, start, root, max(*steps, *of_differences))
