@@ -426,6 +426,23 @@ def test_memory_estimate_is_what_a_product_takes(size, dtype, storage):
     assert 0.75 * predicted <= taken <= 1.25 * predicted
 
 
+def test_images_too_large_are_refused_before_they_are_copied():
+    image = np.broadcast_to(np.uint8(7), (1_000_000, 1_000_000))
+    for call in (lambda: NTK(vanilla_cnn(1, 3), image), lambda: ntkfast.denoise_ntk(image, 1.0)):
+        start = time.perf_counter()
+        with pytest.raises(MemoryError, match=r"needs .*, but only .* are available: use a smaller image"):
+            call()
+        assert time.perf_counter() - start < 5  # one look at 10^12 bytes would take minutes
+
+
+def test_masked_arrays_are_refused_if_they_mask_anything():
+    image = np.ma.masked_array(noise(6, 5, 1, 0)[..., 0], mask=np.eye(6, 5))
+    for call in (lambda x: NTK(vanilla_cnn(1, 3), x), lambda x: ntkfast.denoise_ntk(x, 1.0)):
+        with pytest.raises(TypeError, match="image must not be a masked array: fill"):
+            call(image)
+        call(np.ma.masked_array(image.data))
+
+
 def test_memory_in_words():
     assert _engine.readable(1023) == "1023 bytes"
     assert _engine.readable(3 * 2**29) == "1.5 GiB (1610612736 bytes)"

@@ -120,18 +120,28 @@ def float_dtype(value: Any) -> np.dtype[Any]:
     return dtype
 
 
-def real_array(name: str, value: Any) -> np.ndarray:
-    """``value`` as a finite real array of float32 or float64."""
+def real_numbers(name: str, value: Any) -> np.ndarray:
+    """``value`` as a real array that is not empty, without a copy if it is one."""
+    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+        raise TypeError(
+            f"{name} must not be a masked array: fill what is masked, or see ntkfast.restore for inpainting"
+        )
     try:
         array = np.asarray(value)
     except ValueError as error:  # rows of unequal length
         raise ValueError(f"{name} must be a real numeric array: {error}") from error
     if array.dtype.kind not in "fiub":
         raise TypeError(f"{name} must be a real numeric array, got dtype {array.dtype}")
-    if array.dtype.kind != "f" or array.dtype.itemsize not in (4, 8):
-        array = array.astype(np.float64)
     if array.size == 0:
         raise ValueError(f"{name} must not be empty, got shape {array.shape}")
+    return array
+
+
+def real_array(name: str, value: Any) -> np.ndarray:
+    """``value`` as a finite real array of float32 or float64."""
+    array = real_numbers(name, value)
+    if array.dtype.kind != "f" or array.dtype.itemsize not in (4, 8):
+        array = array.astype(np.float64)
     if not np.isfinite(array).all():
         count = int(array.size - np.isfinite(array).sum())
         raise ValueError(f"{name} must be finite, got {count} NaN or infinite values")

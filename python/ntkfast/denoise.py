@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_limits
 
 from . import _check, _cuda, _engine
 from ._choices import METHODS
-from .kernel import LARGEST, require_magnitude
+from .kernel import LARGEST, require_conversion, require_magnitude
 from .network import Network, as_network, vanilla_cnn
 from .noise_level import noise_level
 from .stabilize import PoissonGaussian
@@ -473,6 +473,8 @@ def _require_level(level: float, dtype: np.dtype[Any]) -> None:
 
 def _as_stack(image: Any, channel_axis: int | None, dtype: np.dtype[Any]) -> tuple[np.ndarray, Any]:
     """The image as float64 (1, H, W, C), and the function that gives such a stack the shape and type of the image."""
+    _check.real_numbers("image", image)
+    require_conversion("image", image)
     array = _check.real_array("image", image)
     given = np.asarray(image).dtype
     single = given.kind == "f" and given.itemsize <= 4  # in either byte order

@@ -208,22 +208,23 @@ class NTK(PixelOperator):
         real = _check.float_dtype(dtype)
         noise = isinstance(image, NoiseInput)
         image_device = None if noise else namespace(image).device
-        pixels = np.zeros((*image.shape, 1)) if noise else as_image("image", to_host(image), channel_axis, real)
-        network.check_size(*pixels.shape[:2])
+        # Sizes first: the copies and checks of an image that will not fit took 15 s at 20000 x 10000.
+        shape = (*image.shape, 1) if noise else _image_shape("image", image, channel_axis)
+        network.check_size(*shape[:2])
         self._card = _cuda.choose(
-            device, network, (1, *pixels.shape), kernel=self.kernel, dtype=real, image_device=image_device
+            device, network, (1, *shape), kernel=self.kernel, dtype=real, image_device=image_device
         )
 
         self.network = network
         self.device = "cpu" if self._card is None else f"cuda:{self._card}"
-        self.image_shape: tuple[int, int] = pixels.shape[:2]
-        self.channels = int(pixels.shape[2])
+        self.image_shape: tuple[int, int] = shape[:2]
+        self.channels = shape[2]
         self.threads = _engine.threads(threads)
         self.lambda_max: float | None = None  # largest eigenvalue, once a filter has found it
         self._progress = progress
         self._lock = Lock()
         self._product_parts: dict[int, dict[str, int]] = {}  # by columns: estimates of small products take as long
-        d = pixels.shape[0] * pixels.shape[1]
+        d = shape[0] * shape[1]
         super().__init__(real, (d, d))
 
         self._noise = noise
@@ -232,6 +233,7 @@ class NTK(PixelOperator):
             self._require_host_fields()
         self._require_memory("the engine's fields and one product", bytes_needed["stream"], self._smaller())
         self.storage = self._choose_storage(_check.choice("storage", storage, STORAGES), bytes_needed)
+        pixels = np.zeros(shape) if noise else as_image("image", to_host(image), channel_axis, real)
         self._engine = self._make_engine(pixels[None], self._card)
         self._image = None if self._card is None else pixels[None]  # for _cpu_engine
         self._spectrum: np.ndarray | None = None
@@ -540,22 +542,37 @@ def fourier_bytes(network: Network, shape: tuple[int, int]) -> int:
     return 16 * network.multiple**2 * shape[0] * shape[1]
 
 
+def _image_shape(name: str, value: Any, channel_axis: int | None) -> tuple[int, int, int]:
+    """(H, W, C) of an image, of which nothing is copied."""
+    shape = _check.real_numbers(name, value).shape if namespace(value) is NUMPY else tuple(value.shape)
+    axis = _check.integer("channel_axis", -1 if channel_axis is None else channel_axis)
+    if len(shape) == 2:
+        return (*shape, 1)
+    if len(shape) != 3:
+        raise ValueError(f"{name} must have shape (H, W) or, with a channel axis, 3 dimensions, got shape {shape}")
+    if not -3 <= axis < 3:
+        raise ValueError(f"channel_axis must lie between -3 and 2, got {axis}")
+    sides = list(shape)
+    channels = sides.pop(axis)
+    return sides[0], sides[1], channels
+
+
 def as_image(name: str, value: Any, channel_axis: int | None, dtype: np.dtype[Any]) -> np.ndarray:
     """``value`` as float64 of shape (H, W, C)."""
+    _image_shape(name, value, channel_axis)
+    require_conversion(name, value)
     array = _check.real_array(name, value)
-    axis = _check.integer("channel_axis", -1 if channel_axis is None else channel_axis)
-    if array.ndim == 2:
-        array = array[:, :, None]
-    elif array.ndim == 3:
-        if not -3 <= axis < 3:
-            raise ValueError(f"channel_axis must lie between -3 and 2, got {axis}")
-        array = np.moveaxis(array, axis, -1)
-    else:
-        raise ValueError(
-            f"{name} must have shape (H, W) or, with a channel axis, 3 dimensions, got shape {array.shape}"
-        )
+    array = (
+        array[:, :, None] if array.ndim == 2 else np.moveaxis(array, -1 if channel_axis is None else channel_axis, -1)
+    )
     require_magnitude(name, float(np.abs(array).max()), dtype)
     return array.astype(np.float64)
+
+
+def require_conversion(name: str, value: Any) -> None:
+    """Refuse an image whose copies in double precision will not fit."""
+    copies = 2 * 8 + 1  # as float64, magnitudes, and which numbers are finite
+    _engine.require_memory(f"{name} in double precision", copies * np.size(value), "use a smaller image")
 
 
 def require_magnitude(name: str, largest: float, dtype: np.dtype[Any], *, vector: bool = False) -> None:
