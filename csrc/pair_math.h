@@ -25,8 +25,8 @@ namespace ntkfast {
 //           different brightness exact.  A few ulps.
 //   doubt:  where N (or 2A - N) is below this share of both E and A the rounding of E may move T by more than 1e-6 of its
 //           maximum, unless E or A is ...
-//   slight: ... below this share of max p^2.  Such pairs of the first stage are done again with E in double
-//           (Pipeline::refine); in double precision there are none.
+//   slight: ... below this share of max p^2.  Such pairs are done again with E in double (Pipeline::refine);
+//           in double precision there are none.
 template <class Real> struct Resolution;
 template <> struct Resolution<float> {
     static constexpr double snap = 4e-7, doubt = 1e-4, slight = 1e-3;

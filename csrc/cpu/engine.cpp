@@ -363,7 +363,7 @@ MemoryEstimate Engine<Real>::estimate(const Program& program, const Shape& shape
     bytes.building = building_bytes(program, shape, single, options.threads);
     std::int64_t pipelines = 0;
     for (int t = 0; t < int(targets.size()); ++t)
-        pipelines += Pipeline<Real>::bytes(Plan(program, targets, t, shape, false), options.lanes);
+        pipelines += Pipeline<Real>::bytes(program, Plan(program, targets, t, shape, false), options.lanes);
     bytes.product = PaddedRows<Real>::bytes(shape, columns, circular, 0) +
                     options.threads * (ProductSink<Real>::bytes(shape, columns, circular) + pipelines);
     const HalfPlane plane(shape, program.padding, options.lanes);

@@ -395,7 +395,7 @@ template <class Real> std::int64_t NearBands<Real>::bytes(const Program& program
         const int most = last_near(program, at, reaches[t]);
         for (int dy = -most; dy <= most; ++dy)
             sum += Band<Real>::bytes(at, program.circular(), dy, reaches[t], program.has_tangent(targets[t].node));
-        lines = std::max(lines, Pipeline<Real>::bytes(Plan(program, targets, int(t), shape, false), lanes));
+        lines = std::max(lines, Pipeline<Real>::bytes(program, Plan(program, targets, int(t), shape, false), lanes));
     }
     return sum + threads * lines;
 }

@@ -26,6 +26,14 @@ inline Shape at_level(const Shape& shape, int level) {
 inline int floor_half(int n) { return (n - (n & 1)) / 2; }
 inline int wrap(int n, int period) { return ((n % period) + period) % period; }
 
+// Positions l < 0 and l >= length of a row that repeats with period `length`.
+template <class Real> void wrap_columns(Real* row, std::ptrdiff_t length, std::ptrdiff_t halo) {
+    for (std::ptrdiff_t l = 0; l < halo; ++l) {
+        row[-1 - l] = row[length - 1 - l % length];
+        row[length + l] = row[l % length];
+    }
+}
+
 // One displacement of a block: the pixels i of its rows are the columns [col0, col0 + cols), those of j lie dx further.
 struct Displacement {
     int dx;  // on the torus any number of turns

@@ -9,21 +9,13 @@ namespace {
 
 constexpr int E = 0, T = 1;
 
-// Positions l < 0 and l >= length of a row that repeats with period `length`.
-template <class Real> void wrap_columns(Real* row, std::ptrdiff_t length, std::ptrdiff_t halo) {
-    for (std::ptrdiff_t l = 0; l < halo; ++l) {
-        row[-1 - l] = row[length - 1 - l % length];
-        row[length + l] = row[l % length];
-    }
-}
-
 }  // namespace
 
 template <class Real>
 Pipeline<Real>::Pipeline(const Program& program, const Plan& plan, const Fields<Real>& fields,
                          const Stores<Real>& stores, const RowKernels<Real>& kernels, int lanes)
     : program_(program), plan_(plan), fields_(fields), stores_(stores), kernels_(kernels), maps_(plan.values.size()),
-      upsampled_(plan.values.size()) {
+      upsampled_(plan.values.size()), exact_rows_(program, plan, fields, kernels, lanes) {
     for (std::size_t v = 0; v < plan.values.size(); ++v) {
         const Value& value = plan.values[v];
         if (value.kind == ValueKind::map) maps_[v] = make_map(value);
@@ -37,12 +29,11 @@ Pipeline<Real>::Pipeline(const Program& program, const Plan& plan, const Fields<
     // Zeros, so that chunks that run past a row's end compute on numbers, never on what memory happened to hold.
     buffers_.assign(std::size_t(lanes * plan.lane_stride), Real(0));
     scratch_.assign(std::size_t(2 * plan.row_stride), Real(0));
-    exact_.assign(std::size_t(plan.row_stride), 0.0);
 }
 
-template <class Real> std::int64_t Pipeline<Real>::bytes(const Plan& plan, int lanes) {
+template <class Real> std::int64_t Pipeline<Real>::bytes(const Program& program, const Plan& plan, int lanes) {
     std::int64_t sum = (lanes * plan.lane_stride + 2 * plan.row_stride) * std::int64_t(sizeof(Real)) +
-                       plan.row_stride * std::int64_t(sizeof(double));
+                       ExactRows<Real>::bytes(program, plan, lanes);
     for (const Value& value : plan.values)
         if (value.kind == ValueKind::upsampled) sum += UpsampledRows<Real>::bytes(plan.shape, lanes);
     return sum;
@@ -54,7 +45,11 @@ template <class Real> typename Pipeline<Real>::Map Pipeline<Real>::make_map(cons
     const MapChoice<Real> choice = choose_map(program_, plan_, fields_, value);
     map.fields = &fields_.maps.at(value.node);
     map.flow = choice.flow;
-    map.refined = choice.refined;
+    const Box& box = plan_.boxes[std::size_t(value.box)];
+    const bool rectifier = program_[value.node].op == Op::rectifier;
+    // Rows that hold N in place of E (Form::angle) have no doubtful pairs.
+    map.refined = choice.refined ||
+                  (rectifier && sizeof(Real) == 4 && !box.angles && ExactRows<Real>::reaches(program_, plan_, box));
     map.always_refined = choice.always_refined;
     map.args.constants = choice.constants;
     map.args.smooth = choice.smooth;
@@ -87,6 +82,7 @@ template <class Real>
 void Pipeline<Real>::run(const Block& block, RowSink<Real>& sink, Monitor& monitor, bool leader) {
     block_ = &block;
     lanes_ = block.row_lanes(plan_.shape, program_.circular(), plan_.lane_stride);
+    exact_rows_.begin(block, lanes_);
     int begin = 0, end = 0;
     for (const Value& value : plan_.values) {
         int low = program_.circular() ? -value.reach : 0;
@@ -291,27 +287,19 @@ template <class Real> void Pipeline<Real>::map(const Value& value, const Map& ma
     if (map.refined && chosen != 0) refine(value, map, args, rows, chosen, y);
 }
 
-// Does row y of a first rectifier again for some lanes, with E summed in double from the image: where patches of different
-// brightness are nearly parallel, or nearly opposite, the rounding of E would show.  Rare in natural images, so that the plain
-// sum over the window's rows will do.
+// Does row y of a rectifier again for some lanes, with E in double: where patches of different brightness are nearly parallel,
+// or nearly opposite, the rounding of E would show.  Rare in natural images, so that it need not be fast: an image of two flat
+// halves, where all pairs are doubtful, takes several times as long.
 template <class Real>
 void Pipeline<Real>::refine(const Value& value, const Map& map, const MapArgs<Real>& args, int rows,
                             std::uint32_t lanes, int y) {
     const Box& box = plan_.boxes[std::size_t(value.box)];
-    const PaddedRows<Real>& image = fields_.image_of(plan_.values[std::size_t(box.value)].node);
-    const std::ptrdiff_t beyond = program_.circular() ? 0 : halo(box);
-    double* sums = exact_.data() + plan_.left;
     const auto& exact = map.last < 0 ? kernels_.activation_exact[int(program_[value.node].op) - int(Op::rectifier)]
                                      : kernels_.rectifier_output_exact;
     for (int b = 0; b < block_->lanes; ++b) {
         if ((lanes >> b & 1) == 0) continue;
-        std::fill(sums - beyond, sums + lanes_.length[b] + beyond, 0.0);
-        for (int n = y - box.radius(); n <= y + box.radius(); ++n)
-            kernels_.input_exact(sums - beyond, image.row(n + block_->row0) + lanes_.at_i[b] - beyond,
-                                 image.row(n + block_->row0 + block_->dy) + lanes_.at_j[b] - beyond,
-                                 image.plane_stride(), fields_.shape.channels, lanes_.length[b] + 2 * beyond);
-        if (program_.circular()) wrap_columns(sums, lanes_.length[b], halo(box));
-        exact[program_.kernel == Kernel::ntk](lanes_, b, args, rows, sums, box.slots, plan_.shape.batch,
+        exact[program_.kernel == Kernel::ntk](lanes_, b, args, rows, map.flow == Flow::tangent,
+                                              exact_rows_.column_sums(box, b, y), box.slots, plan_.shape.batch,
                                               program_[box.node].scale());
     }
 }

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "bands.h"
+#include "exact_rows.h"
 #include "fields.h"
 #include "geometry.h"
 #include "monitor.h"
@@ -29,7 +30,7 @@ public:
     // Runs one block; returns early when the monitor has stopped.  Every row of the block goes to the sink, from the top.
     void run(const Block& block, RowSink<Real>& sink, Monitor& monitor, bool leader);
 
-    static std::int64_t bytes(const Plan& plan, int lanes);
+    static std::int64_t bytes(const Program& program, const Plan& plan, int lanes);
 
 private:
     // Rows of E and T' in lane 0.
@@ -41,9 +42,9 @@ private:
         const MapFields<Real>* fields;
         MapArgs<Real> args;  // all but the rows
         Flow flow;
-        bool refined, always_refined;
-        int last = -1;      // the segment's end, where this map does the last convolution as well
-        bool done = false;  // by the map before
+        bool refined, always_refined;  // doubtful pairs, or all, are done again with E in double
+        int last = -1;                 // the segment's end, where this map does the last convolution as well
+        bool done = false;             // by the map before
     };
 
     Real* at(std::ptrdiff_t offset) { return buffers_.data() + offset + plan_.left; }
@@ -79,7 +80,7 @@ private:
     const Block* block_ = nullptr;                                 // under way
     Lanes lanes_{};
     AlignedVector<Real> buffers_, scratch_;
-    AlignedVector<double> exact_;  // one row of column sums
+    ExactRows<Real> exact_rows_;
 };
 
 }  // namespace ntkfast

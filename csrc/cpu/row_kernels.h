@@ -33,8 +33,7 @@ struct Lanes {
 };
 
 // What travels through a map: the covariance alone; or T as well, which is [trainable] S where no T' comes in, and
-// [trainable] S + sum T' elsewhere.  The first_ ones serve where no T' comes in, as behind the image, whose E can be had again:
-// there rectifiers also report the lanes with doubtful pairs.
+// [trainable] S + sum T' elsewhere.  The first_ ones serve where no T' comes in, as behind the image.
 enum class Flow { covariance, tangent, first_covariance, first_tangent };
 constexpr int flows = 4;
 constexpr bool has_tangent(Flow flow) { return flow == Flow::tangent || flow == Flow::first_tangent; }
@@ -90,15 +89,18 @@ template <class Real> struct RowKernels {
     // sums[l] += sum_c (x_c(i) - x_c(j))^2 in double, n elements of one lane
     void (*input_exact)(double* sums, const Real* x_i, const Real* x_j, std::ptrdiff_t plane, int channels,
                         std::ptrdiff_t n);
-    // One lane of the first convolution's activation again, from column sums of E in double: E[l] is `scale` times the sum of
+    // One lane of an activation again, from column sums of E in double: E[l] is `scale` times the sum of
     // columns[l + (n - k/2)*shift], n < k.  A rectifier writes doubtful pairs only, and reads the `rows` rows of args.e that it
-    // summed; the others write all.
-    void (*activation_exact[activation_kinds][2])(const Lanes&, int lane, const MapArgs<Real>&, int rows,
+    // summed, and with `entering` those of args.t; the others, of a first layer, write all.
+    void (*activation_exact[activation_kinds][2])(const Lanes&, int lane, const MapArgs<Real>&, int rows, bool entering,
                                                   const double* columns, int k, std::ptrdiff_t shift,
                                                   double scale);  // by has_tangent
-    // The same for rectifier_output
-    void (*rectifier_output_exact[2])(const Lanes&, int lane, const MapArgs<Real>&, int rows, const double* columns,
-                                      int k, std::ptrdiff_t shift, double scale);
+    // E of a rectifier in double, without a scale: n pairs from column sums as above, p_i and p_j, for max(x, slope x)
+    void (*rectifier_distance)(double* out, const double* columns, int k, std::ptrdiff_t shift, double scale,
+                               const double* p_i, const double* p_j, double slope, std::ptrdiff_t n);
+    // As activation_exact, for rectifier_output
+    void (*rectifier_output_exact[2])(const Lanes&, int lane, const MapArgs<Real>&, int rows, bool entering,
+                                      const double* columns, int k, std::ptrdiff_t shift, double scale);
     // out = c_a a + c_b b; without b, c_a a
     void (*combine)(const Lanes&, Real* out, const Real* a, Real c_a, const Real* b, Real c_b);
     // The rest work on one row; n is the number of elements (of the coarser row), to whole chunks in `weighted` and `finish`.

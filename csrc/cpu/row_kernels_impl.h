@@ -250,7 +250,7 @@ std::uint32_t rectify(const Lanes& lanes, const MapArgs<Real>& args) {
                 a.e_out[l] = out.e;
                 if (has_tangent(flow)) a.t_out[l] = out.t;
             }
-            if (is_first(flow)) doubt |= bits_of(certainty(e, i, j, k));
+            if (sizeof(Real) == 4) doubt |= bits_of(certainty(e, i, j, k));
         }
         if (last) clear_slack(a.t_out, lanes.length[b]);
         doubts |= std::uint32_t(doubt < 0) << b;
@@ -311,24 +311,28 @@ void input_exact(double* __restrict sums, const Real* x_i, const Real* x_j, std:
 
 // Only doubtful pairs are written, so that the bits of a pair do not depend on its neighbours.
 template <class Real, bool with_tangent, bool last>
-void rectifier_exact(const Lanes& lanes, int lane, const MapArgs<Real>& args, int rows, const double* columns,
-                     int kernel_size, std::ptrdiff_t shift, double scale) {
+void rectifier_exact(const Lanes& lanes, int lane, const MapArgs<Real>& args, int rows, bool entering,
+                     const double* columns, int kernel_size, std::ptrdiff_t shift, double scale) {
     const ActivationConstants<Real> k = args.constants;
     const LaneOperands<Real, 1> a(lanes, args, lane);
     const Real *last_i = last ? args.last_i + lanes.at_i[lane] : nullptr,
                *last_j = last ? args.last_j + lanes.at_j[lane] : nullptr;
-    const Real* from[max_direct_rows];
+    const Real *from[max_direct_rows], *from_t[max_direct_rows];
     for (int m = 0; m < rows; ++m) from[m] = args.e[m] + lane * lanes.stride;
+    const int rows_t = entering ? rows : 0;
+    for (int m = 0; m < rows_t; ++m) from_t[m] = args.t[m] + lane * lanes.stride;
     const double* first = columns - (kernel_size / 2) * shift;
     NTKFAST_VECTOR_LOOP
     for (std::ptrdiff_t l = 0; l < a.n; ++l) {
         Real rounded = from[0][l];
         for (int m = 1; m < rows; ++m) rounded += from[m][l];
+        Real t_in = 0;
+        for (int m = 0; m < rows_t; ++m) t_in += from_t[m][l];
         double e = first[l];
         for (int m = 1; m < kernel_size; ++m) e += first[l + m * shift];
         const Root<Real> i = root_at<Real>(a.i, l), j = root_at<Real>(a.j, l);
         const bool doubt = certainty(rounded, i, j, k) < 0;
-        const Pair<Real> out = activate_exact<with_tangent>(scale * e, Real(0), i, j, k);
+        const Pair<Real> out = activate_exact<with_tangent>(scale * e, t_in, i, j, k);
         if (last) {
             const Real t = last_conv(out, last_i[l], last_j[l], args.last_trainable);
             a.t_out[l] = doubt ? t : a.t_out[l];
@@ -340,10 +344,25 @@ void rectifier_exact(const Lanes& lanes, int lane, const MapArgs<Real>& args, in
     if (last) clear_slack(a.t_out, lanes.length[lane]);
 }
 
+inline void rectifier_distance(double* __restrict out, const double* columns, int kernel_size, std::ptrdiff_t shift,
+                               double scale, const double* p_i, const double* p_j, double slope, std::ptrdiff_t n) {
+    const auto k = ActivationConstants<double>::make(slope, 1.0, false, 1.0, false);
+    const double* first = columns - (kernel_size / 2) * shift;
+    NTKFAST_VECTOR_LOOP
+    for (std::ptrdiff_t l = 0; l < n; ++l) {
+        double e = first[l];
+        for (int m = 1; m < kernel_size; ++m) e += first[l + m * shift];
+        const double area = p_i[l] * p_j[l];
+        const double inverse = area > 0 ? 1 / area : 0.0;
+        out[l] =
+            activate<false>(scale * e, 0.0, Root<double>{p_i[l], inverse, 0.0}, Root<double>{p_j[l], 1.0, 0.0}, k).e;
+    }
+}
+
 // All pairs of one lane, with E and the activation in double.
 template <template <class> class Activation, class Real, bool with_tangent>
-void smooth_exact(const Lanes& lanes, int lane, const MapArgs<Real>& args, int, const double* columns, int kernel_size,
-                  std::ptrdiff_t shift, double scale) {
+void smooth_exact(const Lanes& lanes, int lane, const MapArgs<Real>& args, int, bool, const double* columns,
+                  int kernel_size, std::ptrdiff_t shift, double scale) {
     const SmoothConstants<double> k{args.smooth.unit, args.smooth.distance, args.smooth.derivative,
                                     args.smooth.covariance};
     const LaneOperands<Real, 1> a(lanes, args, lane);
@@ -593,6 +612,7 @@ constexpr RowKernels<Real> table = {
      {smooth_exact<GeluActivation, Real, false>, smooth_exact<GeluActivation, Real, true>},
      {smooth_exact<SinActivation, Real, false>, smooth_exact<SinActivation, Real, true>},
      {smooth_exact<CosActivation, Real, false>, smooth_exact<CosActivation, Real, true>}},
+    rectifier_distance,
     {rectifier_exact<Real, false, true>, rectifier_exact<Real, true, true>},
     combine<Real>,
     weighted<Real>,
