@@ -83,7 +83,7 @@ template <class Real> struct ActivationConstants {
 template <class Real, int Terms> NTKFAST_HD Real polynomial(const Real (&c)[Terms], Real m) {
     Real sum = c[Terms - 1];
 #if defined(__GNUC__) && !defined(__clang__) && !defined(__CUDACC__)
-#pragma GCC unroll 32  // unrolled late, the loop around it is not vectorised (18 terms, double: 24 instead of 7 ns)
+#pragma GCC unroll 32  // unrolled late, the loop around it is not vectorised
 #endif
     for (int n = Terms - 2; n >= 0; --n) sum = sum * m + c[n];
     return sum;

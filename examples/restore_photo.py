@@ -1,6 +1,6 @@
 """Damage a photograph in four ways, repair it, and say how well that went.
 
-    python examples/restore_photo.py [--size N] [--out DIR]
+    python examples/restore_photo.py [--size N] [--network NETWORK] [--out DIR]
 
 Pixels that are missing, text and scratches, blur with noise, and half the resolution, each beside a simple method of
 scikit-image.  Writes ``missing.png``, ``scratched.png``, ``blurred.png`` and ``coarse.png`` (damaged, simple method,
@@ -44,6 +44,13 @@ SCRATCHES = 6
 BLUR, NOISE = 2.0, 5.0  # standard deviations: of the Gaussian blur in pixels, of the noise in gray levels of 255
 RICHARDSON_LUCY_STEPS = 10
 FACTOR = 2
+NETWORKS = {
+    "vanilla_cnn(1, 5)": nf.vanilla_cnn(1, 5),
+    "vanilla_cnn(1, 11)": nf.vanilla_cnn(1, 11),
+    "vanilla_cnn(3, 5)": nf.vanilla_cnn(3, 5),
+    "autoencoder(1)": nf.autoencoder(1),
+    "autoencoder(2)": nf.autoencoder(2),
+}
 
 
 @dataclass(frozen=True)
@@ -178,7 +185,7 @@ def main() -> int:
         started = time.perf_counter()
         simple = {name: method() for name, method in problem.simple.items()}
         simple_seconds = time.perf_counter() - started
-        restored, info = restore(problem)
+        restored, info = restore(problem, args.network)
         results = {**simple, "first guess": info.guide, "ntkfast": restored}
         decibels = {name: peak_signal_noise_ratio(clean, clip(z), data_range=255) for name, z in results.items()}
         best = max(simple, key=lambda name: decibels[name])
@@ -192,14 +199,15 @@ def main() -> int:
     return 0
 
 
-def restore(problem: Problem) -> tuple[np.ndarray, nf.RestoreInfo]:
-    """Repair with defaults, behind a progress bar where there is a terminal to show it."""
+def restore(problem: Problem, network: str | None) -> tuple[np.ndarray, nf.RestoreInfo]:
+    """Repair, with one of ``NETWORKS`` or the default, behind a progress bar where there is a terminal to show it."""
     with tqdm(total=1.0, desc=problem.name, disable=None, leave=False, bar_format="{desc} |{bar}| {elapsed}") as bar:
         restored, info = nf.restore(
             problem.data,
             problem.operator,
             problem.sigma,
             channel_axis=-1,
+            network=None if network is None else NETWORKS[network],
             progress=lambda done: bar.update(done - bar.n),
             full_output=True,
         )
@@ -240,6 +248,7 @@ def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description="Damage a photograph in four ways and repair it with ntkfast.")
     parser.add_argument("--size", type=int, default=128, help="side of the crop in pixels, even (default: 128)")
+    parser.add_argument("--network", choices=NETWORKS, help="for all problems (default: that of ntkfast for each)")
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder to write to (default: out)")
     args = parser.parse_args()
     if not 32 <= args.size <= FULL_SIZE or args.size % FACTOR:

@@ -60,9 +60,10 @@ def test_training_next_to_the_closed_form_refuses_a_bad_size():
     assert "argument --size: must divide 512, got 24" in done.stderr
 
 
-def test_restore_photo_writes_its_figures_and_beats_the_damage(tmp_path):
+@pytest.mark.parametrize("options", [[], ["--network", "vanilla_cnn(1, 5)"]], ids=["default", "network"])
+def test_restore_photo_writes_its_figures_and_beats_the_damage(options, tmp_path):
     pytest.importorskip("matplotlib")
-    done = run("restore_photo.py", "--size", "32", "--out", str(tmp_path))
+    done = run("restore_photo.py", "--size", "32", *options, "--out", str(tmp_path))
     assert done.returncode == 0, done.stderr
     for name in ("missing", "scratched", "blurred", "coarse"):
         picture = imagecodecs.png_decode((tmp_path / f"{name}.png").read_bytes())

@@ -35,7 +35,7 @@ template <class T> struct RawLineAllocator : LineAllocator<T> {
     template <class Other> void construct(Other* p) { ::new (static_cast<void*>(p)) Other; }
 };
 
-// RawVector(n) is not filled: zeros for 3.2 GB took one thread 1.8 s before the others could begin.
+// RawVector(n) is not filled: one thread would write zeros into gigabytes before the others could begin.
 template <class T> using RawVector = std::vector<T, RawLineAllocator<T>>;
 
 // Memory that the system hands out zeroed, page by page as it is touched.
@@ -61,8 +61,8 @@ template <class T> struct ZeroedLineAllocator : LineAllocator<T> {
     }
 };
 
-// ZeroedVector(n) is n zeros that no one has written; it must not grow or shrink.  With AlignedVector a product of 64 columns
-// at 700 x 700 filled 750 MB before its first pair, for 0.4 s in which Ctrl-C waited.
+// ZeroedVector(n) is n zeros that no one has written; it must not grow or shrink.  With AlignedVector a product with many
+// columns would fill its sums before the first pair, and Ctrl-C would wait for that.
 template <class T> using ZeroedVector = std::vector<T, ZeroedLineAllocator<T>>;
 
 }  // namespace ntkfast

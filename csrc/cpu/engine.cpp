@@ -296,8 +296,9 @@ template <class Real> void Engine<Real>::dense(Real* out, Poll poll) const {
     monitor.finish();
 }
 
-// For an engine in float they are made when first wanted, 8.9 s for unet(3) at 256 x 256, and kept.  Threads that want them at
-// once may each make them, with the same bits: a lock would be held while the poll runs a caller's code.
+// For an engine in float they are made when first wanted, and kept: with several resolutions they take as long as the
+// engine's own.  Threads that want them at once may each make them, with the same bits: a lock would be held while the poll
+// runs a caller's code.
 template <class Real> const Fields<double>& Engine<Real>::exact_fields(const Poll& poll) const {
     if constexpr (sizeof(Real) == sizeof(double)) {
         (void)poll;

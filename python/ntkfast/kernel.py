@@ -27,9 +27,9 @@ AUTO_SHARE = 0.25
 # Right-hand sides that go through one sweep; more than these and the accumulators leave the cache.
 COLUMNS_PER_SWEEP = 64
 
-# What a pair costs in a column against one in a sweep, where all later layers see a full window: 1.9 to 2.8 times as
-# much, in CPU seconds of vanilla_cnn(3, 5), vanilla_cnn(5, 11), unet(1) to unet(3) and autoencoder(3) for the pixel in
-# the middle of 128 x 128.
+# What a pair costs in a column against one in a sweep, were all windows as large as the first: the middle of what
+# ``python -m bench.columns`` prints by instruction set, from hardly more than a pair of a sweep (baseline) to some 4 of
+# them (AVX-512, which columns do without).
 COLUMN_PAIR = 2.2
 
 # Largest magnitude of an image, and smallest of one that is not zero: its squares, times the gain of a network, must

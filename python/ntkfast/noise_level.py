@@ -23,7 +23,7 @@ __all__ = ["noise_level"]
 PATCH = 5  # side: larger ones need larger pictures, smaller ones tell texture from noise less well
 MOST_NUMBERS = 200  # of a patch, all channels
 PATCHES_EACH = 16  # at least so many patches for each number of one: with fewer the least eigenvalues fall
-MOST_PATCHES = 60_000  # a 512 x 512 picture gives one in four: 0.1 s, twice as long as its wavelets
+MOST_PATCHES = 60_000  # a 512 x 512 picture gives one in four
 
 # Copies of one channel, and channels interpolated from each other, have noise in some directions only.  The wavelets
 # see each channel by itself, and err by less than this factor.
@@ -54,7 +54,7 @@ def noise_level(planes: np.ndarray) -> float:
 
 def _by_wavelets(planes: np.ndarray) -> float:
     """Mean over the channels of the median magnitude of the finest wavelet coefficients, scaled to that of noise."""
-    from skimage.restoration import estimate_sigma  # 0.5 s to import: only when it is needed
+    from skimage.restoration import estimate_sigma  # takes long to import: only when it is needed
 
     channels = np.moveaxis(planes, -1, 0)
     if 1 in channels.shape[1:]:  # one row or column: along an axis of one pixel all wavelets are 0

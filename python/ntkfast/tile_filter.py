@@ -175,9 +175,9 @@ def _centred(values: np.ndarray, weights: np.ndarray | None) -> tuple[np.ndarray
 class TileFilter(ImageFilter):
     """The filter of all tiles, batch by batch: O(tile) memory beyond the images.
 
-    Batches are dealt to Python threads, each with a single-threaded engine: half of the time is NumPy's small matrices,
-    which release the GIL but take one core, so that both cores were busy for only part of the time otherwise.  Results
-    are blended in the order of the batches, and do not depend on the number of threads.
+    Batches are dealt to Python threads, each with a single-threaded engine: much of the time goes into NumPy's small
+    matrices, which release the GIL but take one core, while the others would wait for them otherwise.  Results are
+    blended in the order of the batches, and do not depend on the number of threads.
 
     Each tile loses its mean, channel by channel, on both sides; one step size serves all tiles, since a flat tile,
     whose kernel is small, would with one of its own follow its noise.

@@ -73,9 +73,10 @@ def _shifts(rows: int, cols: int, most: int) -> np.ndarray:
     """By how much each tile is moved off the grid, up to ``most`` pixels along both axes: integers (rows, cols, 2).
 
     Rows of tiles are moved along the columns, and columns along the rows.  On a grid, what tiles do in their middle,
-    where a slope changes its sign, would add up to lines: on a smooth picture the error jumped 1.5 times as far between
-    the middle pixels of tiles as elsewhere, and with the shifts by no more than 1.2 times (112 x 112, sigma 5 and 25:
-    ``test_no_lines_on_a_smooth_image``).  Random shifts would do the same, but leave places where few tiles overlap.
+    where a slope changes its sign, would add up to lines: on a smooth picture the error could jump 1.5 times as far
+    between the middle pixels of tiles as elsewhere (``test_a_plain_grid_would_leave_lines``), and with the shifts by no
+    more than 1.25 times (``test_no_lines_on_a_smooth_image``).  Random shifts would do the same, but leave places where
+    few tiles overlap.
 
     The outermost tiles stay at the borders, and all images have the same shifts.
     """
