@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import ntkfast as nf
-from bench.paper import follow
+from bench.paper import analysis, follow
 from bench.paper.architectures import ARCHITECTURES, COLOURS, LABELS, MARKERS, adam_steps, finite_network
 from bench.paper.experiment import Check, Claim, Experiment, Picture, Record, Result, Tools, Unit
 from bench.paper.fits import PowerLaw, power_law
@@ -134,12 +134,13 @@ def run(settings: dict[str, Any], tools: Tools) -> Result:
 def closed_form(architecture: str, side: int, rate: float, most_steps: int) -> tuple[float, int]:
     """lambda_max of the exact kernel, and the step at which the closed form reaches the loss at rate/lambda_max."""
     image = follow.crop(side)
-    K = nf.NTK(ARCHITECTURES[architecture], image.noisy, dtype="float64")
-    lambda_max = nf.gradient_descent(K, image.noisy, steps=1, full_output=True)[1].lambda_max
-    path = nf.gradient_descent(K, image.noisy, steps=range(most_steps + 1), learning_rate=rate / lambda_max)
-    loss = 0.5 * np.square(path - image.noisy).sum(axis=(1, 2))
+    y = image.noisy.reshape(-1, 1)
+    spectrum = analysis.Spectrum(nf.NTK(ARCHITECTURES[architecture], image.noisy, dtype="float64").dense())
+    # z_t of all steps by the eigenpairs: |z_t - y|^2 = sum of ((1 - rate lambda/lambda_max)^t v^T y)^2
+    left = (1 - rate * spectrum.values / spectrum.values[-1]) ** np.arange(most_steps + 1)[:, None]
+    loss = 0.5 * np.square(left * (spectrum.vectors.T @ y)[:, 0]).sum(axis=1)
     reached = crossing(loss, 0.5 * image.noisy.size * image.sigma**2)
-    return float(lambda_max), most_steps if reached is None else max(1, round(reached))
+    return float(spectrum.values[-1]), most_steps if reached is None else max(1, round(reached))
 
 
 def kinds(names: Sequence[str]) -> dict[str, list[str]]:
@@ -433,4 +434,4 @@ def layer_law(records: Sequence[Record], norm: str, layer: str) -> PowerLaw | No
     return power_law([r.settings["width"] for r in records], changes)
 
 
-EXPERIMENT = Experiment("weights", "How far the weights move, over the width", 4, units, run, figures, claims, text)
+EXPERIMENT = Experiment("weights", "How far the weights move, over the width", 5, units, run, figures, claims, text)
