@@ -85,8 +85,8 @@ def test_report_holds_every_claim_and_its_figures(tiny):
     assert [len(part.claims) for part in parts] == [4, 5, 4, 6, 5]
     for number, part in enumerate(parts, 1):
         for n, claim in enumerate(part.claims, 1):
-            assert f"| {number}.{n} | {claim.statement} | **{claim.verdict}** |" in text
-            assert f"**Claim {number}.{n}.**" in text
+            assert f"| {number}.{n} | {claim.statement} | {claim.source} | **{claim.verdict}** |" in text
+            assert f"**Claim {number}.{n}** ({claim.source})." in text
             for check in claim.checks:
                 assert check.measured in text
         for picture in part.pictures:
@@ -371,6 +371,18 @@ def test_claims_without_results_are_not_run(experiment):
     assert isinstance(experiment.text([]), str)
 
 
+def test_sources_of_the_claims():
+    """What the paper says: that the filter is followed, the orders, the inputs, Adam, and the figures on House."""
+    found = [[claim.source for claim in experiment.claims([])] for experiment in registry.EXPERIMENTS]
+    assert found == [
+        ["paper", "ours", "ours", "ours"],
+        ["paper"] * 5,
+        ["paper", "paper", "ours", "ours"],
+        ["ours", "paper", "paper", "ours", "ours", "ours"],
+        ["paper", "paper", "ours", "ours", "paper"],
+    ]
+
+
 @pytest.mark.parametrize("experiment", registry.EXPERIMENTS, ids=lambda e: e.name)
 @pytest.mark.parametrize("scale", SCALES.values(), ids=lambda s: s.name)
 def test_units_have_keys_and_settings_of_their_own(experiment, scale):
@@ -393,7 +405,7 @@ def test_report_for_the_documentation_links_its_images(tmp_path):
     assert (tmp_path / "images" / "paper" / "line.png").exists()
     for line in (
         "![line](images/paper/line.png)",
-        r"| 1.1 | First \| claim. | **holds** |",
+        r"| 1.1 | First \| claim. | ours | **holds** |",
         "## 1. A toy",
         "Words.",
         "A remark.",
@@ -407,9 +419,9 @@ def test_verdicts_of_a_part_of_the_results_say_so(units, mark):
     claims = [Claim("One.", [Check("1", True)]), Claim("Two.", [])]
     part = report.Part(toy(counting([])), claims, [], "", {**NOWHERE, "units": units, "days": ["today"]}, 3)
     text = report.markdown([part], "tiny", "")
-    assert f"| 1.1 | One. | **holds{mark}** |" in text
+    assert f"| 1.1 | One. | ours | **holds{mark}** |" in text
     assert f"- verdict: **holds{mark}**, the check agrees" in text
-    assert f"| 1.2 | Two. | **{NOT_RUN}** |" in text
+    assert f"| 1.2 | Two. | ours | **{NOT_RUN}** |" in text
     first, second = report.summary([part]).splitlines()
     assert first.split("  ")[1] == f"holds{mark}"
     assert first.index("One.") == second.index("Two.")

@@ -1,4 +1,4 @@
-"""The paper's claims, measured: gradient descent, Adam, and the kernel that does or does not explain them.
+"""What the paper claims and what else was asked, measured: gradient descent, Adam, and the kernel behind both.
 
 ``python -m bench.paper --scale small`` takes 10 to 12 minutes on two cores and leaves results.json, figures and
 report.md in build/paper/small.  Stopped and started again it goes on where it was.  With ``--docs`` a complete report

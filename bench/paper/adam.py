@@ -20,7 +20,7 @@ from scipy.sparse.linalg import LinearOperator
 from bench.paper import analysis, architectures, data, inputs
 from bench.paper.architectures import BLUE, GRAY, GREEN, INPUT_LABELS, INPUTS, LABELS, ORANGE, PURPLE
 from bench.paper.data import Problem
-from bench.paper.experiment import Check, Claim, Experiment, Picture, Record, Result, Tools, Unit
+from bench.paper.experiment import PAPER, Check, Claim, Experiment, Picture, Record, Result, Tools, Unit
 from bench.paper.fits import power_law
 from bench.paper.report import last_allowed, table
 from ntkfast import NTK
@@ -386,11 +386,13 @@ def claims(records: list[Record]) -> list[Claim]:
             "adam_change",
         ),
         Claim(
-            "Under Adam, with a learning rate of one over the width, it does not: until the same loss it changes "
-            f"more than under gradient descent, with an exponent of at least {STAYS:g}.",
+            "Under Adam, with a learning rate of one over the width, the kernel adapts while the network trains: until "
+            f"the same loss it changes more than under gradient descent, with an exponent of at least {STAYS:g} (the "
+            "exponent is ours).",
             stays,
             "adam_change",
             "" if all(check.passed for check in stays) else FEWER_STEPS,
+            PAPER,
         ),
         Claim(
             f"A fixed kernel does not explain Adam: its best output is at least {FURTHER:g} times as far from the "
@@ -399,6 +401,7 @@ def claims(records: list[Record]) -> list[Claim]:
             unexplained,
             "adam_pictures",
             NARROW if far_descent else "",
+            PAPER,
         ),
         Claim(
             "Adam turns the kernel towards the picture: more of the clean picture lies in the span of its leading "

@@ -13,6 +13,7 @@ import numpy as np
 from bench.paper import analysis, architectures, data
 from bench.paper.architectures import ARCHITECTURES, BLUE, GREEN, INPUT_LABELS, INPUTS, LABELS, ORANGE, PURPLE
 from bench.paper.data import Problem
+from bench.paper.experiment import PAPER as SAID
 from bench.paper.experiment import Check, Claim, Experiment, Picture, Record, Result, Tools, Unit
 from bench.paper.report import last_allowed, table
 from bench.quality import methods, pictures
@@ -288,12 +289,14 @@ def claims(records: list[Record]) -> list[Claim]:
             by_input,
             "table_psnr",
             _input_remark(records) if not all(check.passed for check in by_input) else "",
+            SAID,
         ),
         Claim(
             "With an autoencoder Adam gives a higher PSNR than gradient descent.",
             adam,
             "table_psnr",
             _adam_remark(records) if adam else "",
+            SAID,
         ),
         Claim(
             f"Gradient descent gives the PSNR of the exact kernel, within {SAME:g} dB in the mean, each at its best "
@@ -315,6 +318,7 @@ def claims(records: list[Record]) -> list[Claim]:
             order,
             "table_psnr",
             OTHER if not all(check.passed for check in order) else "",
+            SAID,
         ),
     ]
 

@@ -22,7 +22,7 @@ import ntkfast as nf
 from bench.paper import analysis
 from bench.paper.architectures import ARCHITECTURES, COLOURS, DESCRIPTION, LABELS, MARKERS, finite_network
 from bench.paper.data import SIGMA, Problem, problem
-from bench.paper.experiment import Check, Claim, Experiment, Picture, Record, Result, Tools, Unit
+from bench.paper.experiment import PAPER, Check, Claim, Experiment, Picture, Record, Result, Tools, Unit
 from bench.paper.fits import PowerLaw, power_law
 from bench.paper.report import table
 
@@ -240,10 +240,11 @@ def claims(records: list[Record]) -> list[Claim]:
     return [
         Claim(
             "Gradient descent follows the filter: the relative distance of the trained network to the closed form at "
-            "the best step falls as one over the square root of the width "
+            "the best step falls with the width, here tested as one over its square root "
             f"(fitted slope between {SLOPES[0]} and {SLOPES[1]}).",
             slopes,
             "follow_distance",
+            source=PAPER,
         ),
         Claim(
             f"At width {WIDTH}, or the largest that was run, the distance is at most {100 * DISTANCE:.0f} %.",

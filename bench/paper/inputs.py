@@ -13,7 +13,7 @@ import numpy as np
 
 from bench.paper import analysis, architectures, data
 from bench.paper.architectures import ARCHITECTURES, INPUT_COLOURS, INPUT_LABELS, INPUTS, LABELS
-from bench.paper.experiment import Check, Claim, Experiment, Picture, Record, Result, Tools, Unit
+from bench.paper.experiment import PAPER, Check, Claim, Experiment, Picture, Record, Result, Tools, Unit
 from bench.paper.report import table
 from ntkfast import NTK
 
@@ -176,6 +176,7 @@ def claims(records: list[Record]) -> list[Claim]:
             non_local,
             "inputs_affinity",
             BOTTLENECK if _failed(non_local, "autoencoder") else "",
+            PAPER,
         ),
         Claim(
             f"With iid noise as input the filter is a plain low-pass: a convolution up to {STATIONARY:.0%} of its "
@@ -188,6 +189,7 @@ def claims(records: list[Record]) -> list[Claim]:
                 for name, remark in (("vanilla", FULL_RESOLUTION), ("autoencoder", GRID))
                 if _failed(low_pass, name)
             ),
+            PAPER,
         ),
         Claim(
             "With the noisy image as input the gain is no function of the frequency alone: at least "

@@ -28,6 +28,7 @@ import numpy as np
 import ntkfast as nf
 from bench.paper import analysis, follow
 from bench.paper.architectures import ARCHITECTURES, COLOURS, LABELS, MARKERS, adam_steps, finite_network
+from bench.paper.experiment import PAPER as SAID
 from bench.paper.experiment import Check, Claim, Experiment, Picture, Record, Result, Tools, Unit
 from bench.paper.fits import PowerLaw, power_law
 from bench.paper.report import table
@@ -218,6 +219,7 @@ def claims(records: list[Record]) -> list[Claim]:
                     checks,
                     "weights_hidden",
                     remark(records, optimizer, norm),
+                    SAID,
                 )
             )
     checks = []
@@ -235,6 +237,7 @@ def claims(records: list[Record]) -> list[Claim]:
             "width).",
             checks,
             "weights_hidden",
+            source=SAID,
         )
     )
     return found
