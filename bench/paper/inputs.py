@@ -245,7 +245,7 @@ def _affinity(pairs: list[tuple[str, Record, Record]]) -> Picture:
             for m, (source, record) in enumerate(zip(INPUTS, (image, noise), strict=True)):
                 axes = row[1 + 2 * n + m]
                 colours = draw_weights(axes, clean, arrays[source]["weights"][n], arrays[source]["pixels"][n])
-                axes.set_xlabel(f"{record.values['beyond']:.1%} beyond the square", fontsize=10)
+                axes.set_xlabel(f"whole filter: {record.values['beyond']:.1%} beyond", fontsize=9)
                 if place == 0:
                     axes.set_title(f"pixel {'AB'[n]}, input: {INPUT_LABELS[source]}", fontsize=11)
     grid[0][0].set_title("clean picture", fontsize=11)
@@ -258,9 +258,8 @@ def _affinity(pairs: list[tuple[str, Record, Record]]) -> Picture:
         "inputs_affinity",
         figure,
         "Weights of the exact filter at its best time, for two pixels (crosses), over the faint picture; the square "
-        "is the neighbourhood, below it the share of the whole filter's energy beyond such squares. With the noisy "
-        "image as input a pixel learns from pixels that look alike, wherever they are; with iid noise from its "
-        "neighbours alone.",
+        "is the neighbourhood. The figure under a panel is of the whole filter, not of the pixel shown: the share of "
+        "its energy beyond such squares around all pixels. What it says of the claims stands in 3.1 and 3.2.",
     )
 
 
@@ -317,8 +316,8 @@ def _transfer(pairs: list[tuple[str, Record, Record]]) -> Picture:
         "inputs_transfer",
         figure,
         "Gain of the exact filter at its best time over the spatial frequency, for every pixel by its own weights. "
-        "With iid noise all pixels have the same gain, which is the transfer function of a low-pass. With the noisy "
-        "image the pixels differ: the gain is no function of the frequency alone.",
+        "The line is the median over the pixels, the band has 10% to 90% of them: where the filter is a convolution "
+        "there is no band, and the line is its transfer function. Whether it is that of a low-pass, claim 3.2 says.",
     )
 
 
@@ -357,11 +356,19 @@ def _denoised(pairs: list[tuple[str, Record, Record]]) -> Picture:
     low, high = first["clean"].min(), first["clean"].max()
     figure = Figure(figsize=(2.1 * (len(pairs) + 1), 4.9), layout="constrained")
     grid = figure.subplots(2, len(pairs) + 1, squeeze=False)
-    shown = [[(first["clean"], "clean"), (first["noisy"], f"noisy, {pairs[0][1].values['noisy_psnr']:.1f} dB")]]
+    shown = [
+        [
+            (first["clean"], "clean picture\n"),
+            (first["noisy"], f"noisy picture\n{pairs[0][1].values['noisy_psnr']:.1f} dB"),
+        ]
+    ]
     for name, image, noise in pairs:
         shown.append(
             [
-                (record.load()["denoised"], f"{LABELS[name]}\n{INPUT_LABELS[source]}: {record.values['psnr']:.1f} dB")
+                (
+                    record.load()["denoised"],
+                    f"{LABELS[name]}\ninput {INPUT_LABELS[source]}\nresult {record.values['psnr']:.1f} dB",
+                )
                 for source, record in (("image", image), ("noise", noise))
             ]
         )
