@@ -108,6 +108,17 @@ def test_documentation_is_the_report_with_images_of_its_own(tiny):
 
 
 @pytest.mark.parametrize("experiment", registry.EXPERIMENTS, ids=lambda e: e.name)
+def test_claims_and_text_need_no_arrays(tiny, experiment):
+    def lost():
+        raise AssertionError("arrays are not kept with results.json")
+
+    whole = Store(tiny).records(experiment, experiment.units(TINY))
+    bare = [dataclasses.replace(record, load=lost) for record in whole]
+    assert experiment.claims(bare) == experiment.claims(whole)
+    assert experiment.text(bare) == experiment.text(whole)
+
+
+@pytest.mark.parametrize("experiment", registry.EXPERIMENTS, ids=lambda e: e.name)
 def test_any_part_of_the_records_will_do(tiny, experiment):
     kept = Store(tiny).records(experiment, experiment.units(TINY))
     assert "|---" in experiment.text(kept)
@@ -134,6 +145,7 @@ def test_results_say_where_they_are_from(tiny):
         assert entry["commit"]
         assert entry["date"]
         assert kept["machines"][entry["machine"]]["device"] == "cpu"
+        assert kept["machines"][entry["machine"]]["versions"]["torch"].startswith(torch.__version__.split("+")[0])
 
 
 # --- Resumption ---------------------------------------------------------------------------------------------------

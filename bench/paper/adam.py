@@ -124,7 +124,8 @@ def _fixed_kernels(trial: _Trial) -> Part:
     # The filters have found the eigenvalues; that of a narrow network may be well above the limit's.
     trial.rate = 1.0 / max(float(exact.lambda_max), float(trial.start.lambda_max))
     trial.tools.progress(0.2)
-    return values | found, {"start_output": trial.start_path[best]}
+    trial.start_output = trial.start_path[best]
+    return values | found, {"start_output": trial.start_output}
 
 
 def _trainings(trial: _Trial) -> Part:
@@ -179,6 +180,9 @@ def _adapted_kernels(trial: _Trial) -> Part:
             filter_values, place = trial.best(optimizer, filtered)
             values |= found | filter_values
             arrays |= kept | {f"{optimizer}_filter_output": filtered[place]}
+            trained = path.outputs[int(np.argmax(path.psnr))]
+            for kernel, output in (("filter", filtered[place]), ("start_filter", trial.start_output)):
+                values[f"{optimizer}_distance_to_{kernel}"] = analysis.relative_distance(output, trained)
         trial.tools.progress(0.5 + 0.5 * n / len(trial.trainings))
     return values, arrays
 
@@ -214,8 +218,10 @@ class _Trial:
         self.start = empirical(self.module(), x)
         # Changes over the width are measured with the noisy image as input.
         self.optimizers = (*OPTIMIZERS, FAST) if settings["input"] == "image" else OPTIMIZERS
-        # Found on the way: the filters of the kernel at the start, the rate of gradient descent, the trainings.
+        # Found on the way: the filters of the kernel at the start and their best output, the rate of gradient descent,
+        # the trainings.
         self.start_path: np.ndarray
+        self.start_output: np.ndarray
         self.rate: float
         self.trainings: dict[str, Training] = {}
 
@@ -366,7 +372,7 @@ def claims(records: list[Record]) -> list[Claim]:
                 abs(closed - trained) <= EXPLAINED and abs(closed - trained) <= abs(fixed - trained),
             )
         )
-        near, far = _output_distances(group)
+        near, far = (_mean(group, f"adam_distance_to_{kernel}") for kernel in ("filter", "start_filter"))
         measured = (
             f"{title}: the adapted kernel's output is {near:.1%} from Adam's, that of the start's kernel {far:.1%}"
         )
@@ -426,16 +432,6 @@ def claims(records: list[Record]) -> list[Claim]:
             _counterpart_remark(_cases(records), counterpart),
         ),
     ]
-
-
-def _output_distances(group: Sequence[Record]) -> tuple[float, float]:
-    """Relative distances to Adam's output from the filter of the adapted kernel, and of that of the start."""
-    arrays = [record.load() for record in group]
-    near, far = (
-        float(np.mean([analysis.relative_distance(a[f"{kernel}_output"], a["adam_output"]) for a in arrays]))
-        for kernel in ("adam_filter", "start")
-    )
-    return near, far
 
 
 def _alignment_check(title: str, group: Sequence[Record], key: str) -> Check:
@@ -760,7 +756,7 @@ def text(records: list[Record]) -> str:
 EXPERIMENT = Experiment(
     name="adam",
     title="Adam, and the kernel that adapts",
-    version=2,
+    version=3,
     units=units,
     run=run,
     figures=figures,

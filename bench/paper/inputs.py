@@ -97,6 +97,13 @@ def run(settings: dict[str, Any], tools: Tools) -> Result:
         "degrees_of_freedom": float(np.trace(filter_matrix)),
     }
     frequencies = analysis.radial_profile(np.zeros(shape), settings["bins"])[0]
+    mean, percentiles = gains.mean(axis=0), np.percentile(gains, settings["percentiles"], axis=0)
+    inside = np.isfinite(mean)  # rings without a frequency have no gain
+    values |= {
+        "frequencies": frequencies[inside].tolist(),
+        "gain": mean[inside].tolist(),
+        "gain_percentiles": percentiles[:, inside].tolist(),
+    }
     arrays = {
         "steps": steps,
         "path_psnr": quality,
@@ -105,9 +112,6 @@ def run(settings: dict[str, Any], tools: Tools) -> Result:
         "noisy": problem.noisy,
         "pixels": np.array(pixels),
         "weights": np.stack([filter_matrix[row * side + col].reshape(shape) for row, col in pixels]),
-        "frequencies": frequencies,
-        "gain": gains.mean(axis=0),
-        "gain_percentiles": np.percentile(gains, settings["percentiles"], axis=0),
     }
     return Result(values, arrays, device="cpu")
 
@@ -139,9 +143,7 @@ def claims(records: list[Record]) -> list[Claim]:
     ]
     low_pass, adaptive = [], []
     for name, image, noise in pairs:
-        arrays = noise.load()
-        inside = np.isfinite(arrays["gain"])
-        gain, frequency = arrays["gain"][inside], arrays["frequencies"][inside]
+        gain, frequency = (np.array(noise.values[key]) for key in ("gain", "frequencies"))
         at_low = float(gain[(frequency > 0) & (frequency <= LOW)].mean())
         stationary = noise.values["not_stationary"]
         low_pass.append(
@@ -212,9 +214,9 @@ def _failed(checks: list[Check], name: str) -> bool:
 
 def _spread(record: Record) -> tuple[float, float]:
     """10th and 90th percentile of the pixels' gains at the frequency 1/4."""
-    arrays = record.load()
-    ring = int(np.argmin(np.abs(arrays["frequencies"] - 0.25)))
-    return float(arrays["gain_percentiles"][0, ring]), float(arrays["gain_percentiles"][-1, ring])
+    ring = int(np.argmin(np.abs(np.array(record.values["frequencies"]) - 0.25)))
+    percentiles = record.values["gain_percentiles"]
+    return float(percentiles[0][ring]), float(percentiles[-1][ring])
 
 
 def figures(records: list[Record]) -> list[Picture]:
@@ -298,9 +300,7 @@ def _transfer(pairs: list[tuple[str, Record, Record]]) -> Picture:
     figure = Figure(figsize=(4 * len(pairs), 3.8), layout="constrained")
     for axes, (name, *both) in zip(figure.subplots(1, len(pairs), squeeze=False, sharey=True)[0], pairs, strict=True):
         for source, record in zip(INPUTS, both, strict=True):
-            arrays = record.load()
-            inside = np.isfinite(arrays["gain"])
-            frequency, (low, middle, high) = arrays["frequencies"][inside], arrays["gain_percentiles"][:, inside]
+            frequency, (low, middle, high) = record.values["frequencies"], record.values["gain_percentiles"]
             colour = INPUT_COLOURS[source]
             axes.fill_between(frequency, low, high, color=colour, alpha=0.25, linewidth=0)
             axes.plot(frequency, middle, color=colour, marker="os"[source == "noise"], markersize=4)
@@ -417,7 +417,7 @@ def text(records: list[Record]) -> str:
 EXPERIMENT = Experiment(
     name="inputs",
     title="The noisy image or iid noise as input",
-    version=1,
+    version=2,
     units=units,
     run=run,
     figures=figures,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import hashlib
+import importlib.metadata
 import json
 import zipfile
 from collections.abc import Callable, Iterator
@@ -96,6 +97,7 @@ class Store:
         description = machine.description()
         commit = description.pop("commit")
         del description["date"]
+        description["versions"]["torch"] = importlib.metadata.version("torch")
         description["device"] = device_name(device if result.device is None else result.device)
         name = hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()[:8]
         self._kept["machines"][name] = description
