@@ -222,7 +222,9 @@ def claims(records: list[Record]) -> list[Claim]:
         own = of(records, name)
         fitted = law(own)
         if fitted is not None:
-            slopes.append(Check(f"{label}: slope {fitted}", SLOPES[0] <= fitted.slope <= SLOPES[1]))
+            ends = fitted.interval()
+            between = "" if ends is None else f", 95 % interval {ends[0]:.2f} to {ends[1]:.2f}"
+            slopes.append(Check(f"{label}: slope {fitted}{between}", SLOPES[0] <= fitted.slope <= SLOPES[1]))
         if not own:
             continue
         width = judged_width(own)
