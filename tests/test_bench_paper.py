@@ -494,6 +494,8 @@ def test_power_law_error_is_that_of_linear_regression():
     law = power_law(widths.tolist(), values.tolist())
     assert (law.slope, law.error) == pytest.approx((want.slope, want.stderr), rel=1e-10)
     assert abs(law.slope + 1.5) < 3 * law.error
+    half = 2.1009 * law.error  # Student's quantile of 0.975 with 18 degrees of freedom
+    assert law.interval() == pytest.approx((law.slope - half, law.slope + half), rel=1e-4)
 
 
 def test_power_law_of_few_points():
@@ -502,6 +504,7 @@ def test_power_law_of_few_points():
     law = power_law([16, 64], [1.0, 0.5])
     assert law.slope == pytest.approx(-0.5)
     assert str(law) == "-0.50"
+    assert law.interval() is None
 
 
 # --- Gradient descent follows the filter --------------------------------------------------------------------------
@@ -783,6 +786,8 @@ def test_every_convolution_has_its_slopes():
     assert "| U-Net, 4 of 4 (last) | -0.50 ± 0.00 | -1.50 ± 0.00 | 0.00 ± 0.00 | -1.00 ± 0.00 |" in text
     assert text.count("(hidden)") == 6
     assert text in weights.text(records)
+    assert weights.text(records).count("| Adam, U-Net | 16 |") == 1
+    assert "after 16 and after 64 steps, and at the same loss" in weights.claims(records)[2].statement
 
 
 # --- Pictures -----------------------------------------------------------------------------------------------------

@@ -202,10 +202,11 @@ def claims(records: list[Record]) -> list[Claim]:
             expected = PAPER[optimizer, norm]
             order = "constant" if expected == 0 else f"of the order c^{expected:g}"
             checks = []
-            conventions = CONVENTIONS
+            conventions, compared = CONVENTIONS, "after the same number of steps"
             if optimizer == "adam":
                 conventions = {str(EARLIER[-1]): f"after {EARLIER[-1]} steps", "steps": f"after {STEPS_ADAM} steps"}
                 conventions["loss"] = CONVENTIONS["loss"]
+                compared = f"after {EARLIER[-1]} and after {STEPS_ADAM} steps"
             for convention, when in conventions.items():
                 for name, label in LABELS.items():
                     fitted = law(records, name, optimizer, convention, norm, "hidden")
@@ -215,7 +216,7 @@ def claims(records: list[Record]) -> list[Claim]:
             found.append(
                 Claim(
                     f"Under {by} the change of the hidden weights in {word} is {order} (fitted slope within "
-                    f"{TOLERANCE} of {expected:g}; after the same number of steps, and at the same loss).",
+                    f"{TOLERANCE} of {expected:g}; {compared}, and at the same loss).",
                     checks,
                     "weights_hidden",
                     remark(records, optimizer, norm),
@@ -372,8 +373,9 @@ def text(records: list[Record]) -> str:
         f"trained by gradient descent with {RATE_GD:g}/lambda_max of the exact kernel, the same for all widths c, and "
         f"by Adam (0.9, 0.999) with steps of {adam_steps(RATE_ADAM)}. Effective weights are those of the standard "
         "parametrisation, `sqrt(w/(c k^2)) W`. Their change is taken after the same number of steps (with "
-        f"gradient descent that at which the closed form reaches the loss, with Adam {STEPS_ADAM}), and at the same "
-        "loss, the energy of the noise: 1/2 sum (z - y)^2 = 1/2 d sigma^2, linearly between two steps. Slopes are "
+        f"gradient descent that at which the closed form reaches the loss, with Adam {STEPS_ADAM}, and "
+        f"{EARLIER[-1]}, about when wide networks reach it), and at the same loss, the energy of the noise: "
+        "1/2 sum (z - y)^2 = 1/2 d sigma^2, linearly between two steps. Slopes are "
         "fitted to all networks, with the standard error of the regression."
     )
     if not records:
@@ -386,14 +388,17 @@ def text(records: list[Record]) -> str:
             f"only for the same number of steps: {', '.join(sorted(names))}."
         )
     parts = [words]
-    for convention, when in CONVENTIONS.items():
+    for convention, when in (CONVENTIONS | {str(EARLIER[-1]): f"after {EARLIER[-1]} steps of Adam"}).items():
         rows = []
         for optimizer, by in OPTIMIZERS.items():
+            if convention not in CONVENTIONS and optimizer != "adam":
+                continue
             for name, label in LABELS.items():
                 own = chosen(records, name, optimizer, convention)
                 if not own:
                     continue
-                taken = [r.values["common_steps" if convention == "steps" else "reached"] for r in own]
+                known = {"steps": "common_steps", "loss": "reached"}
+                taken = [r.values[known[convention]] if convention in known else EARLIER[-1] for r in own]
                 steps = f"{min(taken):.0f}" if min(taken) == max(taken) else f"{min(taken):.1f} to {max(taken):.1f}"
                 laws = [law(records, name, optimizer, convention, norm, kind) for norm in NORMS for kind in KINDS]
                 cells = ["" if fitted is None else str(fitted) for fitted in laws]
