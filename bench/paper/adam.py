@@ -23,6 +23,7 @@ from bench.paper.data import Problem
 from bench.paper.experiment import PAPER, Check, Claim, Experiment, Picture, Record, Result, Tools, Unit
 from bench.paper.fits import power_law
 from bench.paper.report import last_allowed, table
+from bench.paper.weights import crossing
 from ntkfast import NTK
 
 if TYPE_CHECKING:
@@ -153,14 +154,15 @@ def _trainings(trial: _Trial) -> Part:
 def _adapted_kernels(trial: _Trial) -> Part:
     """How the kernel changes, and what it is at the best times.  Needs the trainings.
 
-    The kernel is looked at in a second training, which ends where the first one says.  Changes over the width are
-    compared where the loss is the energy of the noise, 1/2 sum (z - y)^2 = 1/2 n sigma^2 for n numbers, or else the
-    lowest that all trainings reach; between recorded steps they are taken as linear.
+    The kernel is looked at in a second training, which ends where the first one says: late enough for the best step and
+    for the energy of the noise, 1/2 sum (z - y)^2 = 1/2 n sigma^2 for n numbers, or the lowest loss that all trainings
+    of this network reach.  Changes are compared over the width where the loss is the same for all networks, which needs
+    their losses: :func:`_changes`.
     """
     main = trial.settings["main"]
     noise_energy = trial.problem.noisy.size * trial.problem.sigma**2 / 2
     level = max(noise_energy, *(float(path.loss.min()) for path in trial.trainings.values()))
-    values: dict[str, Any] = {"relative_loss": level / float(trial.trainings["gd"].loss[0])}
+    values: dict[str, Any] = {"noise_energy": noise_energy}
     arrays: dict[str, np.ndarray] = {}
     if main:
         values, arrays = (a | b for a, b in zip((values, arrays), trial.look("start", trial.start), strict=True))
@@ -169,8 +171,8 @@ def _adapted_kernels(trial: _Trial) -> Part:
         again, module = trial.train(optimizer, stop=max(1, best, equal), probe=True)
         changes = analysis.relative_changes(again.kernel_action)
         values[f"{optimizer}_change"] = float(np.interp(best, again.steps, changes))
-        values[f"{optimizer}_change_at_loss"] = float(np.interp(equal, again.steps, changes))
-        arrays |= {f"{optimizer}_change_steps": np.array(again.steps), f"{optimizer}_changes": changes}
+        values[f"{optimizer}_losses"] = {"steps": list(path.steps), "loss": path.loss.tolist()}
+        values[f"{optimizer}_changes"] = {"steps": list(again.steps), "change": changes.tolist()}
         if main and optimizer in OPTIMIZERS:
             if best < again.steps[-1]:
                 module = trial.train(optimizer, stop=max(1, best))[1]
@@ -316,11 +318,40 @@ def _by_width(records: list[Record]) -> dict[tuple[tuple[str, str], int], list[R
     return found
 
 
+def _on_the_image(records: list[Record], name: str) -> list[Record]:
+    """The records of a network on the noisy image, all widths and seeds."""
+    return [r for r in records if r.settings["network"] == name and r.settings["input"] == "image"]
+
+
 def _over_width(records: list[Record], name: str, key: str) -> tuple[np.ndarray, np.ndarray]:
-    """Widths and values of a network on the noisy image, all seeds; without those where nothing was learnt."""
-    chosen = [r for r in records if r.settings["network"] == name and r.settings["input"] == "image"]
-    chosen = [r for r in chosen if r.values[key] > 0]
+    """Widths and values of a network on the noisy image, all seeds."""
+    chosen = _on_the_image(records, name)
     return np.array([r.settings["width"] for r in chosen], float), np.array([r.values[key] for r in chosen], float)
+
+
+def _level(records: list[Record], name: str) -> float:
+    """Loss at which the networks of an architecture are compared: the noise's energy, or the lowest that all reach."""
+    chosen = _on_the_image(records, name)
+    lowest = [min(r.values[f"{optimizer}_losses"]["loss"]) for r in chosen for optimizer in (*OPTIMIZERS, FAST)]
+    return float(max(*(r.values["noise_energy"] for r in chosen), *lowest))
+
+
+def _changes(records: list[Record], name: str, optimizer: str) -> tuple[np.ndarray, np.ndarray]:
+    """Widths, and the kernel's relative change until the loss is that of :func:`_level`, linear between recorded steps.
+
+    Without those where nothing was learnt.
+    """
+    widths, found = [], []
+    for record in _on_the_image(records, name):
+        losses, changes = (record.values[f"{optimizer}_{key}"] for key in ("losses", "changes"))
+        place = crossing(losses["loss"], _level(records, name))
+        assert place is not None  # the level is one that all networks reach
+        step = np.interp(place, np.arange(len(losses["steps"])), losses["steps"])
+        change = float(np.interp(step, changes["steps"], changes["change"]))
+        if change > 0:
+            widths.append(record.settings["width"])
+            found.append(change)
+    return np.array(widths, float), np.array(found)
 
 
 def _mean(records: Sequence[Record], key: str) -> float:
@@ -336,7 +367,7 @@ def claims(records: list[Record]) -> list[Claim]:
     settles, stays, unexplained = [], [], []
     far_descent = False
     for name in TRAINED:
-        widths, by_descent = _over_width(records, name, "gd_change_at_loss")
+        widths, by_descent = _changes(records, name, "gd")
         if len(set(widths)) < 2:
             continue
         widest = widths == widths.max()
@@ -348,15 +379,19 @@ def claims(records: list[Record]) -> list[Claim]:
             Check(f"{LABELS[name]}: exponent {law}, {end:.1%} at width {widths.max():.0f}", law.slope <= SETTLES)
         )
         for optimizer, rate in RATES.items():
-            others, change = _over_width(records, name, f"{optimizer}_change_at_loss")
+            others, change = _changes(records, name, optimizer)
             if not np.array_equal(widths, others):
                 continue
             law = power_law(widths, change)
             measured = f"{LABELS[name]}, {rate:g}/width: exponent {law}, {change[widest].mean():.1%} at width "
             measured += f"{widths.max():.0f} (gradient descent: {end:.1%})"
             stays.append(Check(measured, law.slope >= STAYS and change[widest].mean() > end))
-            far = float(_over_width(records, name, f"{optimizer}_distance")[1][widest].mean())
-            measured = f"{where}: Adam with {rate:g}/width {far:.1%}, gradient descent {near:.1%}"
+            (far, quality), (near_quality,) = (
+                [float(_over_width(records, name, key)[1][widest].mean()) for key in keys]
+                for keys in ((f"{optimizer}_distance", f"{optimizer}_psnr"), ("gd_psnr",))
+            )
+            measured = f"{where}: Adam with {rate:g}/width {far:.1%} ({quality:.2f} dB at its best), gradient descent "
+            measured += f"{near:.1%} ({near_quality:.2f} dB)"
             unexplained.append(Check(measured, far >= FURTHER * near))
     aligned, adapted, counterpart = [], [], []
     for case, group in _cases(records).items():
@@ -402,9 +437,8 @@ def claims(records: list[Record]) -> list[Claim]:
             "filters of the kernel at the start, at any time, as that of gradient descent (relative distance, "
             "largest width, noisy image as input).",
             unexplained,
-            "adam_pictures",
-            NARROW if far_descent else "",
-            PAPER,
+            remark=NARROW if far_descent else "",
+            source=PAPER,
         ),
         Claim(
             "Adam turns the kernel towards the picture: for every seed more of the clean picture lies in the span of "
@@ -509,7 +543,7 @@ def _change(records: list[Record]) -> Picture:
         axes.set_title(LABELS[name])
         axes.set_xlabel("width (channels of the hidden layers)")
         for optimizer, marker in zip((*OPTIMIZERS, FAST), "os^", strict=True):
-            widths, changes = _over_width(records, name, f"{optimizer}_change_at_loss")
+            widths, changes = _changes(records, name, optimizer)
             if not len(widths):
                 continue
             colour = OPTIMIZER_COLOURS[optimizer]
@@ -533,9 +567,9 @@ def _change(records: list[Record]) -> Picture:
     return Picture(
         "adam_change",
         figure,
-        "Relative change of the empirical kernel (Frobenius norm) from the start until the loss is the energy of the "
-        "noise, or else the lowest that all trainings reach, over the width; noisy image as input, a point for "
-        "each seed, lines through geometric means.",
+        "Relative change of the empirical kernel (Frobenius norm) from the start until the loss is the same for all "
+        "networks of an architecture: the energy of the noise, or else the lowest that all their trainings reach. Over "
+        "the width; noisy image as input, a point for each seed, lines through geometric means.",
     )
 
 
@@ -692,7 +726,8 @@ def text(records: list[Record]) -> str:
         "told by the clean picture: for training among the steps that were taken, for closed forms among many more. "
         "*Alignment* is the share of the energy of the clean picture, in gray and less its mean, in the span of the "
         "leading eigenvectors; *kernel-target alignment* is x^T Theta x / (|x|^2 |Theta|_F). Norms of kernels are "
-        "estimated from products with random vectors.\n\n"
+        "estimated from products with random vectors. Changes of the kernel over the width are taken where the loss is "
+        "the same for all networks of an architecture, linearly between recorded steps.\n\n"
         f"{architectures.DESCRIPTION}"
     )
     cases = _cases(records)

@@ -22,7 +22,7 @@ here beside what was measured. Its source is *paper* if the paper says it or rep
 is what else was asked. Also in claims of the paper all bounds are ours, but for the exponents of part 2, and so are the
 networks, pictures and sizes. The verdict is computed from the figures: *holds* if all checks agree, *holds in part* if
 some do, *does not hold* if none does. Verdicts use the figures as they are. After ± stands one standard error, over
-draws of the networks' weights with one picture and one draw of its noise, unless the text says that it is of pictures."""
+draws of the networks' weights with one picture and one draw of its noise, unless the text says otherwise."""
 COMMAND = "python -m bench.paper --scale"
 
 

@@ -155,7 +155,10 @@ def combined(changes: Sequence[float], norm: str) -> float:
 
 
 def crossing(loss: Sequence[float], level: float) -> float | None:
-    """Step at which the loss first falls to ``level``, linearly between two steps; None if it does not."""
+    """Place at which the loss first falls to ``level``, linearly between two; None if it does not.
+
+    With the loss of every step that is the step.
+    """
     loss = np.asarray(loss)
     below = np.flatnonzero(loss <= level)
     if not len(below):
@@ -375,8 +378,8 @@ def text(records: list[Record]) -> str:
         "parametrisation, `sqrt(w/(c k^2)) W`. Their change is taken after the same number of steps (with "
         f"gradient descent that at which the closed form reaches the loss, with Adam {STEPS_ADAM}, and "
         f"{EARLIER[-1]}, about when wide networks reach it), and at the same loss, the energy of the noise: "
-        "1/2 sum (z - y)^2 = 1/2 d sigma^2, linearly between two steps. Slopes are "
-        "fitted to all networks, with the standard error of the regression."
+        "1/2 sum (z - y)^2 = 1/2 d sigma^2, linearly between two steps. Slopes are fitted to all networks, "
+        "with the standard error of the regression."
     )
     if not records:
         return words
