@@ -8,9 +8,11 @@ also becomes docs/paper.md, unless that is of a larger scale.
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
-from collections.abc import Generator, Sequence
-from contextlib import closing
+import threading
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from tqdm import tqdm
@@ -130,7 +132,7 @@ def main(argv: list[str] | None = None) -> int:
     args = arguments(argv)
     try:
         store = Store(args.out)
-        with store.locked():
+        with store.locked(), terminated_like_interrupted():
             return run(args, store)
     except FolderError as error:
         print(error, file=sys.stderr)
@@ -138,6 +140,23 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"stopped; the same command goes on from {args.out}", file=sys.stderr)
         return 130
+
+
+@contextmanager
+def terminated_like_interrupted() -> Iterator[None]:
+    """SIGTERM acts as Ctrl-C does: worker processes are ended and what is done is kept."""
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():  # which alone may set it
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def run(args: argparse.Namespace, store: Store) -> int:
