@@ -4,9 +4,15 @@ import dataclasses
 import json
 import multiprocessing
 import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
+from bench import machine
 from bench.paper import __main__ as command
 from bench.paper import data, follow, registry, report, weights, workers
 from bench.paper.architectures import ARCHITECTURES, finite_network
@@ -26,7 +32,7 @@ from bench.paper.experiment import (
 )
 from bench.paper.fits import power_law
 from bench.paper.scales import SCALES, WeightsSizes
-from bench.paper.store import Store
+from bench.paper.store import FolderError, Store
 
 from ntkfast.reference import kernel_matrix
 
@@ -189,6 +195,49 @@ def test_errors_in_processes_are_told():
     assert "KeyError" in outcome.error
 
 
+def children(pid):
+    """Processes that a process has started, but for those that only clean up after it."""
+    try:
+        found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        return [n for n in found if "spawn_main" in Path(f"/proc/{n}/cmdline").read_text()]
+    except OSError:
+        return []
+
+
+def alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def until(condition, seconds):
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.05)
+    return condition()
+
+
+@pytest.mark.skipif(not Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").exists(), reason="needs Linux's /proc")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["SIGTERM", "SIGKILL"])
+def test_a_run_that_is_ended_leaves_no_processes_and_what_is_done(tmp_path, number):
+    argv = [sys.executable, "-m", "bench.paper", "--scale", "tiny", "--jobs", "2", "--out", str(tmp_path)]
+    command_line = subprocess.Popen(argv, cwd=machine.ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        assert until((tmp_path / "results.json").exists, 120)
+        workers_of = children(command_line.pid)
+        assert len(workers_of) == 2
+        command_line.send_signal(number)
+        errors = command_line.communicate(timeout=60)[1]
+        assert until(lambda: not any(alive(n) for n in workers_of), 30)
+    finally:
+        command_line.kill()
+    if number == signal.SIGTERM:
+        assert command_line.returncode == 130
+        assert f"the same command goes on from {tmp_path}" in errors
+    assert Store(tmp_path).records(registry.EXPERIMENTS[0], registry.EXPERIMENTS[0].units(TINY))
+
+
 def test_failed_unit_does_not_stop_the_others(tmp_path, monkeypatch, capsys):
     calls = []
     monkeypatch.setattr(registry, "EXPERIMENTS", (toy(counting(calls, fails_at=1)),))
@@ -221,8 +270,53 @@ def test_results_must_be_finite(tmp_path):
     assert not (tmp_path / "results.json").exists()
 
 
+WHOLE = {
+    "fingerprint": "0",
+    "settings": {},
+    "values": {},
+    "arrays": None,
+    "seconds": 1.0,
+    "machine": "m",
+    "commit": "c",
+    "date": "2026-01-01",
+}
+
+
 @pytest.mark.parametrize(
-    "content", ["", "{", "[]", "{}", '{"machines": {}, "results": {"a": {}}}', '{"machines": {}, "results": []}', "\0"]
+    ("changed", "named"),
+    [
+        ({"values": []}, "values of a/b"),
+        ({"settings": None}, "settings of a/b"),
+        ({"seconds": "1"}, "seconds of a/b"),
+        ({"seconds": True}, "seconds of a/b"),
+        ({"arrays": 3}, "arrays of a/b"),
+        ({"machine": "other"}, "machine of a/b is not among"),
+        ({"date": 2026}, "date of a/b"),
+    ],
+)
+def test_entries_of_another_kind_are_named(tmp_path, changed, named):
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps({"machines": {"m": {}}, "results": {"a/b": WHOLE}}))
+    Store(tmp_path)
+    path.write_text(json.dumps({"machines": {"m": {}}, "results": {"a/b": WHOLE | changed}}))
+    with pytest.raises(FolderError, match=named):
+        Store(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '{"results": {}}',
+        '{"machines": [], "results": {}}',
+        "null",
+        "",
+        "{",
+        "[]",
+        "{}",
+        '{"machines": {}, "results": {"a": {}}}',
+        '{"machines": {}, "results": []}',
+        "\0",
+    ],
 )
 def test_damaged_results_are_named_and_kept(tmp_path, monkeypatch, capsys, content):
     path = tmp_path / "results.json"

@@ -23,7 +23,17 @@ class FolderError(ValueError):
     """A folder of results cannot be used; the message says why and what to do."""
 
 
-ENTRY = {"fingerprint", "settings", "values", "arrays", "seconds", "machine", "commit", "date"}
+# What each entry of a result is, in JSON.
+ENTRY: dict[str, tuple[type, ...]] = {
+    "fingerprint": (str,),
+    "settings": (dict,),
+    "values": (dict,),
+    "arrays": (str, type(None)),
+    "seconds": (int, float),
+    "machine": (str,),
+    "commit": (str,),
+    "date": (str,),
+}
 
 
 class Store:
@@ -131,14 +141,28 @@ def _read(path: Path) -> dict[str, Any]:
     """The content of results.json."""
     try:
         kept = json.loads(path.read_text())
-        whole = all(
-            entry.keys() >= ENTRY and entry["machine"] in kept["machines"] for entry in kept["results"].values()
-        )
-    except (ValueError, KeyError, TypeError, AttributeError):  # no JSON, or none of this form
-        whole = False
-    if not whole:
-        raise FolderError(f"{path} is damaged or no file of results; move it away to start anew")
+    except ValueError as error:  # no JSON, or no text
+        raise FolderError(f"{path} is damaged ({error}); move it away to start anew") from None
+    wrong = _wrong(kept)
+    if wrong:
+        raise FolderError(f"{path} is damaged or no file of results ({wrong}); move it away to start anew")
     return dict(kept)
+
+
+def _wrong(kept: Any) -> str:
+    """What is not as :meth:`Store.put` leaves it, by name; empty if nothing is."""
+    for name in ("machines", "results"):
+        if not isinstance(kept, dict) or not isinstance(kept.get(name), dict):
+            return f"it has no {name}"
+        if not all(isinstance(entry, dict) for entry in kept[name].values()):
+            return f"an entry of {name} is of another kind"
+    for key, entry in kept["results"].items():
+        for name, types in ENTRY.items():
+            if name not in entry or not isinstance(entry[name], types) or isinstance(entry[name], bool):
+                return f"{name} of {key} is missing or of another kind"
+        if entry["machine"] not in kept["machines"]:
+            return f"the machine of {key} is not among those described"
+    return ""
 
 
 def device_name(device: str) -> str:
