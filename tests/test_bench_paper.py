@@ -727,6 +727,11 @@ def test_unstable_step_size_is_halved(monkeypatch):
     assert halved["distance"] < 1
 
 
+def test_ticks_are_plain_decimals():
+    numbers = (5e-5, 0.02, 1.0, 200.0, 1e-9)
+    assert [follow.decimal(n) for n in numbers] == ["0.00005", "0.02", "1", "200", "1e-09"]
+
+
 def test_largest_eigenvalue_of_a_finite_network():
     from ntkfast.finite import empirical_ntk
 

@@ -255,8 +255,9 @@ def claims(records: list[Record]) -> list[Claim]:
             f"By the fitted laws, the distance at width {WIDTH} would be: {', '.join(expected)}." if expected else "",
         ),
         Claim(
-            "What is left is random: the mean of the outputs of n networks is nearer than single ones by 1/sqrt(n), "
-            f"as for independent errors, to {MEAN_EXCESS:g} above it, at every width that has several networks.",
+            "What is left is random: the distance of the mean of the outputs of n networks is 1/sqrt(n) of that of "
+            f"single ones, as for independent errors, or at most {MEAN_EXCESS:g} above that, at every width that has "
+            "several networks.",
             means,
             "follow_distance",
         ),
@@ -363,10 +364,17 @@ def logarithmic(axes: Any, widths: Sequence[int]) -> None:
     axes.set_xticks(widths, [str(width) for width in widths])
     axes.xaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: decimal(value)))
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("width c (channels of each hidden layer)")
     axes.grid(alpha=0.25)
+
+
+def decimal(value: float) -> str:
+    """A power of ten times 1, 2 or 5 in plain decimals, as in ``0.00005``; far from 1 with an exponent."""
+    if not 1e-6 <= abs(value) < 1e6:
+        return f"{value:.0e}"
+    return f"{value:.6f}".rstrip("0").rstrip(".")
 
 
 def psnr_figure(records: Sequence[Record]) -> Figure:
