@@ -536,9 +536,9 @@ def figures(records: list[Record]) -> list[Picture]:
 
 def _change(records: list[Record]) -> Picture:
     from matplotlib.figure import Figure
-    from matplotlib.ticker import NullFormatter, ScalarFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, ScalarFormatter
 
-    figure = Figure(figsize=(4.6 * len(TRAINED), 3.8), layout="constrained")
+    figure = Figure(figsize=(5.0 * len(TRAINED), 3.8), layout="constrained")
     for axes, name in zip(figure.subplots(1, len(TRAINED), squeeze=False)[0], TRAINED, strict=True):
         axes.set_title(LABELS[name])
         axes.set_xlabel("width (channels of the hidden layers)")
@@ -550,10 +550,11 @@ def _change(records: list[Record]) -> Picture:
             axes.plot(widths, changes, marker, color=colour, alpha=0.5, markersize=5)
             distinct = np.unique(widths)
             mean = [analysis.geometric_mean(changes[widths == width]) for width in distinct]
-            label = OPTIMIZER_TITLES[optimizer]
-            if len(distinct) > 1:
-                label += f", exponent {power_law(widths, changes)}"
-            axes.plot(distinct, mean, color=colour, label=label)
+            axes.plot(distinct, mean, color=colour)
+            # The line is no fit: exponents stand in the claims.
+            rate = f"{RATES[optimizer]:g}/width" if optimizer in RATES else r"$1/\lambda_{max}$"
+            label = f"{'Adam' if optimizer in RATES else OPTIMIZER_TITLES[optimizer]}, rate {rate}"
+            axes.plot([], [], color=colour, marker=marker, markersize=5, label=label)
             axes.set_xticks(distinct)
         axes.set_xscale("log")
         axes.set_yscale("log")
@@ -562,8 +563,11 @@ def _change(records: list[Record]) -> Picture:
         if axes.lines:
             axes.set_xticks(distinct)
             axes.legend(fontsize=9)
-        axes.grid(alpha=0.3, which="both")
-    figure.axes[0].set_ylabel("relative change of the empirical kernel\nuntil the same loss")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g}%"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
+        axes.grid(alpha=0.3)
+        axes.set_ylabel("relative change of the empirical kernel\nuntil the same loss")
     return Picture(
         "adam_change",
         figure,
@@ -620,28 +624,34 @@ KERNELS = {"start": "at the start", "gd": "after gradient descent", "adam": "aft
 def _weights(cases: dict[tuple[str, str], list[Record]]) -> Picture:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(2.5 * (len(KERNELS) + 1) + 1, 2.35 * len(cases) + 0.4), layout="compressed")
-    grid = figure.subplots(len(cases), len(KERNELS) + 1, squeeze=False)
+    figure = Figure(figsize=(2.5 * (len(KERNELS) + 2) + 1, 2.45 * len(cases) + 0.4), layout="compressed")
+    grid = figure.subplots(len(cases), len(KERNELS) + 2, squeeze=False)
     for row, (case, group) in zip(grid, cases.items(), strict=True):
         arrays = group[0].load()
         clean = inputs.display(arrays["clean"])
         row[0].imshow(clean)
         row[0].plot(arrays["pixel"][1], arrays["pixel"][0], "+", color="black", markersize=9, markeredgewidth=1.5)
         row[0].set_ylabel(_case_title(case).replace(", ", "\n"), fontsize=10)
-        for axes, name in zip(row[1:], KERNELS, strict=True):
+        for axes, name in zip(row[1:-1], KERNELS, strict=True):
             shown = inputs.draw_weights(axes, clean, arrays[f"{name}_weights"], arrays["pixel"], saturation=1.0)
+        before, after = arrays["start_weights"], arrays["adam_weights"]
+        inputs.draw_weights(row[-1], clean, after - before, arrays["pixel"], saturation=1.0)
+        size = np.abs(after - before).max() / np.abs(before).max()
+        row[-1].set_xlabel(f"1 = {size:.1%} of the largest\nat the start", fontsize=9)
     grid[0][0].set_title("clean picture", fontsize=10)
-    for axes, title in zip(grid[0][1:], KERNELS.values(), strict=True):
+    for axes, title in zip(grid[0][1:-1], KERNELS.values(), strict=True):
         axes.set_title(f"kernel {title}", fontsize=10)
+    grid[0][-1].set_title("after Adam - at the start", fontsize=10)
     for axes in grid.flat:
         axes.set_xticks([])
         axes.set_yticks([])
-    figure.colorbar(shown, ax=grid, shrink=0.7, pad=0.01).set_label("weight / largest weight")
+    figure.colorbar(shown, ax=grid, shrink=0.7, pad=0.01).set_label("weight / largest weight of the panel")
     return Picture(
         "adam_affinity",
         figure,
         "Row of the empirical kernel that belongs to one pixel (cross), over the faint picture: what it learns from "
-        "each pixel in one step, before training and at the best times.",
+        "each pixel in one step, before training and at the best times. Each panel is over its largest weight; "
+        "the last column is the difference, over its own largest, which the line below it compares with the start's.",
     )
 
 
