@@ -134,6 +134,22 @@ def test_any_part_of_the_records_will_do(tiny, experiment):
         experiment.text(part)
 
 
+def test_claims_of_a_file_alone_are_those_of_the_report(tiny, tmp_path, capsys, monkeypatch):
+    path = tmp_path / "kept.json"
+    path.write_text((tiny / "results.json").read_text())
+    monkeypatch.setattr(follow, "PICTURE", "another")  # settings may depend on the machine, as those with CBM3D do
+    assert command.main(["--scale", "tiny", "--claims", str(path)]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    own = (tiny / "report.md").read_text().splitlines()
+    assert [line for line in own if line.startswith(("|", "- "))] == [
+        line for line in shown if line.startswith(("|", "- "))
+    ]
+    assert "**Claim 1.1**" in "\n".join(shown)
+    assert list(tmp_path.iterdir()) == [path]
+    with pytest.raises(SystemExit):
+        command.main(["--claims", str(tmp_path / "none.json")])
+
+
 def test_second_run_computes_nothing(tiny, capsys, monkeypatch):
     before = (tiny / "results.json").read_bytes()
     monkeypatch.setattr(report, "write", lambda *arguments: None)  # the same figures take as long again

@@ -64,7 +64,9 @@ def in_turn(todo: Sequence[workers.Task], device: str, bar: tqdm) -> Generator[t
         yield (experiment, unit), workers.measure(experiment, unit, Tools(device, progress))
 
 
-def collect(experiments: Sequence[Experiment], scale: Scale, store: Store) -> list[report.Part]:
+def collect(
+    experiments: Sequence[Experiment], scale: Scale, store: Store, *, figures: bool = True
+) -> list[report.Part]:
     """Claims, figures and texts from the results kept."""
     parts = []
     for experiment in experiments:
@@ -74,7 +76,7 @@ def collect(experiments: Sequence[Experiment], scale: Scale, store: Store) -> li
             report.Part(
                 experiment,
                 experiment.claims(records),
-                experiment.figures(records),
+                experiment.figures(records) if figures else [],
                 experiment.text(records),
                 store.origin(experiment, units),
                 len(units),
@@ -96,6 +98,12 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--jobs", type=int, help="units of work at a time (default: one for each core, at most 4; with cuda one)"
     )
+    parser.add_argument(
+        "--claims",
+        type=Path,
+        metavar="FILE",
+        help="compute nothing and print the report without figures of a results.json of this scale, which may be alone",
+    )
     parser.add_argument("--docs", action="store_true", help="also write docs/paper.md and its images, if complete")
     args = parser.parse_args(argv)
     if args.out is None:
@@ -106,6 +114,8 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
         parser.error(f"argument --jobs: must be at least 1, got {args.jobs}")
     if args.device == "cuda" and not has_card():
         parser.error("--device cuda: PyTorch sees no card")
+    if args.claims is not None and not args.claims.is_file():
+        parser.error(f"argument --claims: {args.claims} is no file")
     published = report.scale_of(DOCS / PAGE) if args.docs else None
     sizes = list(SCALES)  # ascending
     if published in SCALES and sizes.index(published) > sizes.index(args.scale):
@@ -131,6 +141,11 @@ def main(argv: list[str] | None = None) -> int:
     """
     args = arguments(argv)
     try:
+        if args.claims is not None:
+            alone = Store(args.claims.parent, args.claims.name, arrays=False)
+            parts = collect(registry.EXPERIMENTS, SCALES[args.scale], alone, figures=False)
+            print(report.markdown(parts, args.scale, ""), end="")
+            return 0
         store = Store(args.out)
         with store.locked(), terminated_like_interrupted():
             return run(args, store)

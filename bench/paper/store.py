@@ -43,6 +43,11 @@ class Store:
     ----------
     folder : Path
         Holds results.json and arrays/.
+    name : str
+        Of the file of results, if it is another.
+    arrays : bool
+        Whether results count only with their arrays and the settings that this machine would give them; a file alone,
+        from wherever it is, does for claims and tables, not for figures.
 
     Raises
     ------
@@ -50,9 +55,10 @@ class Store:
         If results.json is there and cannot be read; the message names it.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, name: str = "results.json", *, arrays: bool = True) -> None:
         self.folder = folder
-        self._path = folder / "results.json"
+        self._path = folder / name
+        self._with_arrays = arrays
         self._kept: dict[str, Any] = {"machines": {}, "results": {}}
         if self._path.exists():
             self._kept = _read(self._path)
@@ -84,9 +90,11 @@ class Store:
     def get(self, experiment: Experiment, unit: Unit) -> Record | None:
         """The result kept of the unit, if it is of the same settings and version."""
         entry = self._kept["results"].get(experiment.key(unit))
+        if entry is not None and not self._with_arrays:
+            unit = Unit(unit.key, entry["settings"])
         if entry is None or entry["fingerprint"] != experiment.fingerprint(unit):
             return None
-        file = entry["arrays"]
+        file = entry["arrays"] if self._with_arrays else None
         if file is not None and not zipfile.is_zipfile(self.folder / file):
             return None  # results.json alone was copied, or the file is cut off
         load = dict if file is None else partial(_load, self.folder / file)
