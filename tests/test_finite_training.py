@@ -359,6 +359,7 @@ def test_progress_rises_to_one_and_can_stop():
 
     with pytest.raises(KeyboardInterrupt):
         train(module, x, y, steps=4, learning_rate=0.01, progress=stop)
+    assert all(p.grad is None for p in module.parameters())
 
 
 # --- What is refused ----------------------------------------------------------------------------------------------
@@ -369,6 +370,15 @@ def test_divergence_is_an_error_that_names_the_rate():
     eta = 4 / np.linalg.eigvalsh(K.dense())[-1]
     with refused(RuntimeError, "training diverged", "at step", f"learning_rate must be smaller than {eta!r}"):
         train(module, x, y, steps=5000, learning_rate=eta)
+    assert all(p.grad is None for p in module.parameters())
+
+
+@pytest.mark.parametrize("record", [[0], [1]])
+def test_divergence_after_the_last_record_is_an_error_too(record):
+    module, x, y, K = linear()
+    eta = 1e200 / np.linalg.eigvalsh(K.dense())[-1]
+    with refused(RuntimeError, "training diverged", "at step 31"):
+        train(module, x, y, steps=31, learning_rate=eta, record=record)
 
 
 @pytest.mark.parametrize(

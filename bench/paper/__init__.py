@@ -12,7 +12,8 @@ field of :class:`~bench.paper.scales.Scale`.
   PyTorch, ``tools.progress(fraction)`` moves the bar.
 - ``figures(records)`` -> list of :class:`~bench.paper.experiment.Picture`: matplotlib figures with names and captions.
 - ``claims(records)`` -> list of :class:`~bench.paper.experiment.Claim`: always all of them, in the same order, which
-  numbers them; one without checks counts as not run.  A verdict is computed from the checks alone.
+  numbers them; one without checks counts as not run.  A verdict is computed from the checks alone, and these from
+  settings and values: the arrays are for the figures.
 - ``text(records)`` -> Markdown: the settings in words, and tables.
 
 ``records`` are the :class:`~bench.paper.experiment.Record` of the experiment's units at this scale that have a result,

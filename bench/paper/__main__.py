@@ -1,4 +1,4 @@
-"""The paper's claims, measured: gradient descent, Adam, and the kernel that does or does not explain them.
+"""What the paper claims and what else was asked, measured: gradient descent, Adam, and the kernel behind both.
 
 ``python -m bench.paper --scale small`` takes 10 to 12 minutes on two cores and leaves results.json, figures and
 report.md in build/paper/small.  Stopped and started again it goes on where it was.  With ``--docs`` a complete report
@@ -8,9 +8,11 @@ also becomes docs/paper.md, unless that is of a larger scale.
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
-from collections.abc import Generator, Sequence
-from contextlib import closing
+import threading
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from tqdm import tqdm
@@ -62,7 +64,9 @@ def in_turn(todo: Sequence[workers.Task], device: str, bar: tqdm) -> Generator[t
         yield (experiment, unit), workers.measure(experiment, unit, Tools(device, progress))
 
 
-def collect(experiments: Sequence[Experiment], scale: Scale, store: Store) -> list[report.Part]:
+def collect(
+    experiments: Sequence[Experiment], scale: Scale, store: Store, *, figures: bool = True
+) -> list[report.Part]:
     """Claims, figures and texts from the results kept."""
     parts = []
     for experiment in experiments:
@@ -72,7 +76,7 @@ def collect(experiments: Sequence[Experiment], scale: Scale, store: Store) -> li
             report.Part(
                 experiment,
                 experiment.claims(records),
-                experiment.figures(records),
+                experiment.figures(records) if figures else [],
                 experiment.text(records),
                 store.origin(experiment, units),
                 len(units),
@@ -94,6 +98,12 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--jobs", type=int, help="units of work at a time (default: one for each core, at most 4; with cuda one)"
     )
+    parser.add_argument(
+        "--claims",
+        type=Path,
+        metavar="FILE",
+        help="compute nothing and print the report without figures of a results.json of this scale, which may be alone",
+    )
     parser.add_argument("--docs", action="store_true", help="also write docs/paper.md and its images, if complete")
     args = parser.parse_args(argv)
     if args.out is None:
@@ -104,6 +114,8 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
         parser.error(f"argument --jobs: must be at least 1, got {args.jobs}")
     if args.device == "cuda" and not has_card():
         parser.error("--device cuda: PyTorch sees no card")
+    if args.claims is not None and not args.claims.is_file():
+        parser.error(f"argument --claims: {args.claims} is no file")
     published = report.scale_of(DOCS / PAGE) if args.docs else None
     sizes = list(SCALES)  # ascending
     if published in SCALES and sizes.index(published) > sizes.index(args.scale):
@@ -129,8 +141,13 @@ def main(argv: list[str] | None = None) -> int:
     """
     args = arguments(argv)
     try:
+        if args.claims is not None:
+            alone = Store(args.claims.parent, args.claims.name, arrays=False)
+            parts = collect(registry.EXPERIMENTS, SCALES[args.scale], alone, figures=False)
+            print(report.markdown(parts, args.scale, ""), end="")
+            return 0
         store = Store(args.out)
-        with store.locked():
+        with store.locked(), terminated_like_interrupted():
             return run(args, store)
     except FolderError as error:
         print(error, file=sys.stderr)
@@ -138,6 +155,23 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"stopped; the same command goes on from {args.out}", file=sys.stderr)
         return 130
+
+
+@contextmanager
+def terminated_like_interrupted() -> Iterator[None]:
+    """SIGTERM acts as Ctrl-C does: worker processes are ended and what is done is kept."""
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():  # which alone may set it
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def run(args: argparse.Namespace, store: Store) -> int:

@@ -20,9 +20,10 @@ from scipy.sparse.linalg import LinearOperator
 from bench.paper import analysis, architectures, data, inputs
 from bench.paper.architectures import BLUE, GRAY, GREEN, INPUT_LABELS, INPUTS, LABELS, ORANGE, PURPLE
 from bench.paper.data import Problem
-from bench.paper.experiment import Check, Claim, Experiment, Picture, Record, Result, Tools, Unit
+from bench.paper.experiment import PAPER, Check, Claim, Experiment, Picture, Record, Result, Tools, Unit
 from bench.paper.fits import power_law
 from bench.paper.report import last_allowed, table
+from bench.paper.weights import crossing
 from ntkfast import NTK
 
 if TYPE_CHECKING:
@@ -124,7 +125,8 @@ def _fixed_kernels(trial: _Trial) -> Part:
     # The filters have found the eigenvalues; that of a narrow network may be well above the limit's.
     trial.rate = 1.0 / max(float(exact.lambda_max), float(trial.start.lambda_max))
     trial.tools.progress(0.2)
-    return values | found, {"start_output": trial.start_path[best]}
+    trial.start_output = trial.start_path[best]
+    return values | found, {"start_output": trial.start_output}
 
 
 def _trainings(trial: _Trial) -> Part:
@@ -152,14 +154,15 @@ def _trainings(trial: _Trial) -> Part:
 def _adapted_kernels(trial: _Trial) -> Part:
     """How the kernel changes, and what it is at the best times.  Needs the trainings.
 
-    The kernel is looked at in a second training, which ends where the first one says.  Changes over the width are
-    compared where the loss is the energy of the noise, 1/2 sum (z - y)^2 = 1/2 n sigma^2 for n numbers, or else the
-    lowest that all trainings reach; between recorded steps they are taken as linear.
+    The kernel is looked at in a second training, which ends where the first one says: late enough for the best step and
+    for the energy of the noise, 1/2 sum (z - y)^2 = 1/2 n sigma^2 for n numbers, or the lowest loss that all trainings
+    of this network reach.  Changes are compared over the width where the loss is the same for all networks, which needs
+    their losses: :func:`_changes`.
     """
     main = trial.settings["main"]
     noise_energy = trial.problem.noisy.size * trial.problem.sigma**2 / 2
     level = max(noise_energy, *(float(path.loss.min()) for path in trial.trainings.values()))
-    values: dict[str, Any] = {"relative_loss": level / float(trial.trainings["gd"].loss[0])}
+    values: dict[str, Any] = {"noise_energy": noise_energy}
     arrays: dict[str, np.ndarray] = {}
     if main:
         values, arrays = (a | b for a, b in zip((values, arrays), trial.look("start", trial.start), strict=True))
@@ -168,8 +171,8 @@ def _adapted_kernels(trial: _Trial) -> Part:
         again, module = trial.train(optimizer, stop=max(1, best, equal), probe=True)
         changes = analysis.relative_changes(again.kernel_action)
         values[f"{optimizer}_change"] = float(np.interp(best, again.steps, changes))
-        values[f"{optimizer}_change_at_loss"] = float(np.interp(equal, again.steps, changes))
-        arrays |= {f"{optimizer}_change_steps": np.array(again.steps), f"{optimizer}_changes": changes}
+        values[f"{optimizer}_losses"] = {"steps": list(path.steps), "loss": path.loss.tolist()}
+        values[f"{optimizer}_changes"] = {"steps": list(again.steps), "change": changes.tolist()}
         if main and optimizer in OPTIMIZERS:
             if best < again.steps[-1]:
                 module = trial.train(optimizer, stop=max(1, best))[1]
@@ -179,6 +182,9 @@ def _adapted_kernels(trial: _Trial) -> Part:
             filter_values, place = trial.best(optimizer, filtered)
             values |= found | filter_values
             arrays |= kept | {f"{optimizer}_filter_output": filtered[place]}
+            trained = path.outputs[int(np.argmax(path.psnr))]
+            for kernel, output in (("filter", filtered[place]), ("start_filter", trial.start_output)):
+                values[f"{optimizer}_distance_to_{kernel}"] = analysis.relative_distance(output, trained)
         trial.tools.progress(0.5 + 0.5 * n / len(trial.trainings))
     return values, arrays
 
@@ -214,8 +220,10 @@ class _Trial:
         self.start = empirical(self.module(), x)
         # Changes over the width are measured with the noisy image as input.
         self.optimizers = (*OPTIMIZERS, FAST) if settings["input"] == "image" else OPTIMIZERS
-        # Found on the way: the filters of the kernel at the start, the rate of gradient descent, the trainings.
+        # Found on the way: the filters of the kernel at the start and their best output, the rate of gradient descent,
+        # the trainings.
         self.start_path: np.ndarray
+        self.start_output: np.ndarray
         self.rate: float
         self.trainings: dict[str, Training] = {}
 
@@ -310,11 +318,40 @@ def _by_width(records: list[Record]) -> dict[tuple[tuple[str, str], int], list[R
     return found
 
 
+def _on_the_image(records: list[Record], name: str) -> list[Record]:
+    """The records of a network on the noisy image, all widths and seeds."""
+    return [r for r in records if r.settings["network"] == name and r.settings["input"] == "image"]
+
+
 def _over_width(records: list[Record], name: str, key: str) -> tuple[np.ndarray, np.ndarray]:
-    """Widths and values of a network on the noisy image, all seeds; without those where nothing was learnt."""
-    chosen = [r for r in records if r.settings["network"] == name and r.settings["input"] == "image"]
-    chosen = [r for r in chosen if r.values[key] > 0]
+    """Widths and values of a network on the noisy image, all seeds."""
+    chosen = _on_the_image(records, name)
     return np.array([r.settings["width"] for r in chosen], float), np.array([r.values[key] for r in chosen], float)
+
+
+def _level(records: list[Record], name: str) -> float:
+    """Loss at which the networks of an architecture are compared: the noise's energy, or the lowest that all reach."""
+    chosen = _on_the_image(records, name)
+    lowest = [min(r.values[f"{optimizer}_losses"]["loss"]) for r in chosen for optimizer in (*OPTIMIZERS, FAST)]
+    return float(max(*(r.values["noise_energy"] for r in chosen), *lowest))
+
+
+def _changes(records: list[Record], name: str, optimizer: str) -> tuple[np.ndarray, np.ndarray]:
+    """Widths, and the kernel's relative change until the loss is that of :func:`_level`, linear between recorded steps.
+
+    Without those where nothing was learnt.
+    """
+    widths, found = [], []
+    for record in _on_the_image(records, name):
+        losses, changes = (record.values[f"{optimizer}_{key}"] for key in ("losses", "changes"))
+        place = crossing(losses["loss"], _level(records, name))
+        assert place is not None  # the level is one that all networks reach
+        step = np.interp(place, np.arange(len(losses["steps"])), losses["steps"])
+        change = float(np.interp(step, changes["steps"], changes["change"]))
+        if change > 0:
+            widths.append(record.settings["width"])
+            found.append(change)
+    return np.array(widths, float), np.array(found)
 
 
 def _mean(records: Sequence[Record], key: str) -> float:
@@ -330,7 +367,7 @@ def claims(records: list[Record]) -> list[Claim]:
     settles, stays, unexplained = [], [], []
     far_descent = False
     for name in TRAINED:
-        widths, by_descent = _over_width(records, name, "gd_change_at_loss")
+        widths, by_descent = _changes(records, name, "gd")
         if len(set(widths)) < 2:
             continue
         widest = widths == widths.max()
@@ -342,26 +379,27 @@ def claims(records: list[Record]) -> list[Claim]:
             Check(f"{LABELS[name]}: exponent {law}, {end:.1%} at width {widths.max():.0f}", law.slope <= SETTLES)
         )
         for optimizer, rate in RATES.items():
-            others, change = _over_width(records, name, f"{optimizer}_change_at_loss")
+            others, change = _changes(records, name, optimizer)
             if not np.array_equal(widths, others):
                 continue
             law = power_law(widths, change)
             measured = f"{LABELS[name]}, {rate:g}/width: exponent {law}, {change[widest].mean():.1%} at width "
             measured += f"{widths.max():.0f} (gradient descent: {end:.1%})"
             stays.append(Check(measured, law.slope >= STAYS and change[widest].mean() > end))
-            far = float(_over_width(records, name, f"{optimizer}_distance")[1][widest].mean())
-            measured = f"{where}: Adam with {rate:g}/width {far:.1%}, gradient descent {near:.1%}"
+            (far, quality), (near_quality,) = (
+                [float(_over_width(records, name, key)[1][widest].mean()) for key in keys]
+                for keys in ((f"{optimizer}_distance", f"{optimizer}_psnr"), ("gd_psnr",))
+            )
+            measured = f"{where}: Adam with {rate:g}/width {far:.1%} ({quality:.2f} dB at its best), gradient descent "
+            measured += f"{near:.1%} ({near_quality:.2f} dB)"
             unexplained.append(Check(measured, far >= FURTHER * near))
     aligned, adapted, counterpart = [], [], []
     for case, group in _cases(records).items():
         title = _case_title(case)
-        before, descent, after = (_mean(group, f"{kernel}_alignment") for kernel in ("start", "gd", "adam"))
-        aligned.append(
-            Check(
-                f"{title}: {before:.3f} at the start, {after:.3f} after Adam ({descent:.3f} after gradient descent)",
-                after > before and after > descent,
-            )
-        )
+        aligned += [
+            _alignment_check(f"{title}, {words}", group, key)
+            for key, words in (("alignment", "span"), ("kernel_alignment", "kernel-target"))
+        ]
         trained, closed, fixed = (_mean(group, f"{k}_psnr") for k in ("adam", "adam_filter", "start_filter"))
         adapted.append(
             Check(
@@ -369,7 +407,7 @@ def claims(records: list[Record]) -> list[Claim]:
                 abs(closed - trained) <= EXPLAINED and abs(closed - trained) <= abs(fixed - trained),
             )
         )
-        near, far = _output_distances(group)
+        near, far = (_mean(group, f"adam_distance_to_{kernel}") for kernel in ("filter", "start_filter"))
         measured = (
             f"{title}: the adapted kernel's output is {near:.1%} from Adam's, that of the start's kernel {far:.1%}"
         )
@@ -386,26 +424,29 @@ def claims(records: list[Record]) -> list[Claim]:
             "adam_change",
         ),
         Claim(
-            "Under Adam, with a learning rate of one over the width, it does not: until the same loss it changes "
-            f"more than under gradient descent, with an exponent of at least {STAYS:g}.",
+            "Under Adam, with a learning rate of one over the width, the kernel adapts while the network trains: until "
+            f"the same loss it changes more than under gradient descent, with an exponent of at least {STAYS:g} (the "
+            "exponent is ours).",
             stays,
             "adam_change",
             "" if all(check.passed for check in stays) else FEWER_STEPS,
+            PAPER,
         ),
         Claim(
             f"A fixed kernel does not explain Adam: its best output is at least {FURTHER:g} times as far from the "
             "filters of the kernel at the start, at any time, as that of gradient descent (relative distance, "
             "largest width, noisy image as input).",
             unexplained,
-            "adam_pictures",
-            NARROW if far_descent else "",
+            remark=NARROW if far_descent else "",
+            source=PAPER,
         ),
         Claim(
-            "Adam turns the kernel towards the picture: more of the clean picture lies in the span of its leading "
-            "eigenvectors than at the start and than after gradient descent.",
+            "Adam turns the kernel towards the picture: for every seed more of the clean picture lies in the span of "
+            "its leading eigenvectors than at the start and than after gradient descent, and the kernel-target "
+            "alignment is higher.",
             aligned,
             "adam_eigenvectors",
-            _aligned_remark(_cases(records), aligned),
+            _aligned_remark(_cases(records)),
         ),
         Claim(
             "The adapted kernel explains Adam: in closed form, from zero, it denoises as well as the network that "
@@ -427,30 +468,32 @@ def claims(records: list[Record]) -> list[Claim]:
     ]
 
 
-def _output_distances(group: Sequence[Record]) -> tuple[float, float]:
-    """Relative distances to Adam's output from the filter of the adapted kernel, and of that of the start."""
-    arrays = [record.load() for record in group]
-    near, far = (
-        float(np.mean([analysis.relative_distance(a[f"{kernel}_output"], a["adam_output"]) for a in arrays]))
-        for kernel in ("adam_filter", "start")
+def _alignment_check(title: str, group: Sequence[Record], key: str) -> Check:
+    """One measure of the kernel's alignment with the picture after Adam against the others', seed by seed."""
+    before, descent, after = ([r.values[f"{kernel}_{key}"] for r in group] for kernel in ("start", "gd", "adam"))
+    least = [min(a - b for a, b in zip(after, other, strict=True)) for other in (before, descent)]
+    return Check(
+        f"{title}: {np.mean(before):.3f} at the start, {np.mean(after):.3f} after Adam, {np.mean(descent):.3f} after "
+        f"gradient descent; Adam less the start at least {least[0]:+.4f}, less gradient descent {least[1]:+.4f} "
+        f"({len(group)} seed{'s' if len(group) > 1 else ''})",
+        min(least) > 0,
     )
-    return near, far
 
 
-def _aligned_remark(cases: dict[tuple[str, str], list[Record]], checks: Sequence[Check]) -> str:
-    """How far the kernels have moved where the leading eigenvectors have not turned to the picture."""
-    if all(check.passed for check in checks):
-        return ""
+def _aligned_remark(cases: dict[tuple[str, str], list[Record]]) -> str:
+    """How far the kernels have moved, which bounds how far their eigenvectors turn; and what the measures differ in."""
     moved = "; ".join(
-        f"{_case_title(case)} {_mean(group, 'adam_change'):.1%} (gradient descent {_mean(group, 'gd_change'):.1%}), "
-        f"kernel-target alignment {_mean(group, 'start_kernel_alignment'):.3f} before and "
-        f"{_mean(group, 'adam_kernel_alignment'):.3f} after"
+        f"{_case_title(case)} {_mean(group, 'adam_change'):.1%} (gradient descent {_mean(group, 'gd_change'):.1%})"
         for case, group in cases.items()
     )
+    if not moved:
+        return ""
     return (
-        "With small steps Adam's network is at its best after few of them, and the span of the leading eigenvectors "
-        f"turns only as far as the kernel has changed by then: {moved}. The kernel-target alignment, which weighs the "
-        "eigenvectors with their eigenvalues, sees changes within that span too."
+        "The kernel turns only as far as it has changed by the best step of each training, and the two trainings stop "
+        f"at different steps: {moved}. The share in the span depends on the number of eigenvectors taken, and where "
+        "two eigenvalues near that place are close, on small changes of the kernel; the kernel-target alignment weighs "
+        "all eigenvectors with their eigenvalues. An order that all of a few seeds have is weak evidence: by chance "
+        "two seeds agree on the sign of a difference every second time."
     )
 
 
@@ -493,24 +536,25 @@ def figures(records: list[Record]) -> list[Picture]:
 
 def _change(records: list[Record]) -> Picture:
     from matplotlib.figure import Figure
-    from matplotlib.ticker import NullFormatter, ScalarFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, ScalarFormatter
 
-    figure = Figure(figsize=(4.6 * len(TRAINED), 3.8), layout="constrained")
+    figure = Figure(figsize=(5.0 * len(TRAINED), 3.8), layout="constrained")
     for axes, name in zip(figure.subplots(1, len(TRAINED), squeeze=False)[0], TRAINED, strict=True):
         axes.set_title(LABELS[name])
         axes.set_xlabel("width (channels of the hidden layers)")
         for optimizer, marker in zip((*OPTIMIZERS, FAST), "os^", strict=True):
-            widths, changes = _over_width(records, name, f"{optimizer}_change_at_loss")
+            widths, changes = _changes(records, name, optimizer)
             if not len(widths):
                 continue
             colour = OPTIMIZER_COLOURS[optimizer]
             axes.plot(widths, changes, marker, color=colour, alpha=0.5, markersize=5)
             distinct = np.unique(widths)
             mean = [analysis.geometric_mean(changes[widths == width]) for width in distinct]
-            label = OPTIMIZER_TITLES[optimizer]
-            if len(distinct) > 1:
-                label += f", exponent {power_law(widths, changes)}"
-            axes.plot(distinct, mean, color=colour, label=label)
+            axes.plot(distinct, mean, color=colour)
+            # The line is no fit: exponents stand in the claims.
+            rate = f"{RATES[optimizer]:g}/width" if optimizer in RATES else r"$1/\lambda_{max}$"
+            label = f"{'Adam' if optimizer in RATES else OPTIMIZER_TITLES[optimizer]}, rate {rate}"
+            axes.plot([], [], color=colour, marker=marker, markersize=5, label=label)
             axes.set_xticks(distinct)
         axes.set_xscale("log")
         axes.set_yscale("log")
@@ -519,14 +563,17 @@ def _change(records: list[Record]) -> Picture:
         if axes.lines:
             axes.set_xticks(distinct)
             axes.legend(fontsize=9)
-        axes.grid(alpha=0.3, which="both")
-    figure.axes[0].set_ylabel("relative change of the empirical kernel\nuntil the same loss")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g}%"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
+        axes.grid(alpha=0.3)
+        axes.set_ylabel("relative change of the empirical kernel\nuntil the same loss")
     return Picture(
         "adam_change",
         figure,
-        "Relative change of the empirical kernel (Frobenius norm) from the start until the loss is the energy of the "
-        "noise, or else the lowest that all trainings reach, over the width; noisy image as input, a point for "
-        "each seed, lines through geometric means.",
+        "Relative change of the empirical kernel (Frobenius norm) from the start until the loss is the same for all "
+        "networks of an architecture: the energy of the noise, or else the lowest that all their trainings reach. Over "
+        "the width; noisy image as input, a point for each seed, lines through geometric means.",
     )
 
 
@@ -577,28 +624,34 @@ KERNELS = {"start": "at the start", "gd": "after gradient descent", "adam": "aft
 def _weights(cases: dict[tuple[str, str], list[Record]]) -> Picture:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(2.5 * (len(KERNELS) + 1) + 1, 2.35 * len(cases) + 0.4), layout="compressed")
-    grid = figure.subplots(len(cases), len(KERNELS) + 1, squeeze=False)
+    figure = Figure(figsize=(2.5 * (len(KERNELS) + 2) + 1, 2.45 * len(cases) + 0.4), layout="compressed")
+    grid = figure.subplots(len(cases), len(KERNELS) + 2, squeeze=False)
     for row, (case, group) in zip(grid, cases.items(), strict=True):
         arrays = group[0].load()
         clean = inputs.display(arrays["clean"])
         row[0].imshow(clean)
         row[0].plot(arrays["pixel"][1], arrays["pixel"][0], "+", color="black", markersize=9, markeredgewidth=1.5)
         row[0].set_ylabel(_case_title(case).replace(", ", "\n"), fontsize=10)
-        for axes, name in zip(row[1:], KERNELS, strict=True):
+        for axes, name in zip(row[1:-1], KERNELS, strict=True):
             shown = inputs.draw_weights(axes, clean, arrays[f"{name}_weights"], arrays["pixel"], saturation=1.0)
+        before, after = arrays["start_weights"], arrays["adam_weights"]
+        inputs.draw_weights(row[-1], clean, after - before, arrays["pixel"], saturation=1.0)
+        size = np.abs(after - before).max() / np.abs(before).max()
+        row[-1].set_xlabel(f"1 = {size:.1%} of the largest\nat the start", fontsize=9)
     grid[0][0].set_title("clean picture", fontsize=10)
-    for axes, title in zip(grid[0][1:], KERNELS.values(), strict=True):
+    for axes, title in zip(grid[0][1:-1], KERNELS.values(), strict=True):
         axes.set_title(f"kernel {title}", fontsize=10)
+    grid[0][-1].set_title("after Adam - at the start", fontsize=10)
     for axes in grid.flat:
         axes.set_xticks([])
         axes.set_yticks([])
-    figure.colorbar(shown, ax=grid, shrink=0.7, pad=0.01).set_label("weight / largest weight")
+    figure.colorbar(shown, ax=grid, shrink=0.7, pad=0.01).set_label("weight / largest weight of the panel")
     return Picture(
         "adam_affinity",
         figure,
         "Row of the empirical kernel that belongs to one pixel (cross), over the faint picture: what it learns from "
-        "each pixel in one step, before training and at the best times.",
+        "each pixel in one step, before training and at the best times. Each panel is over its largest weight; "
+        "the last column is the difference, over its own largest, which the line below it compares with the start's.",
     )
 
 
@@ -683,7 +736,8 @@ def text(records: list[Record]) -> str:
         "told by the clean picture: for training among the steps that were taken, for closed forms among many more. "
         "*Alignment* is the share of the energy of the clean picture, in gray and less its mean, in the span of the "
         "leading eigenvectors; *kernel-target alignment* is x^T Theta x / (|x|^2 |Theta|_F). Norms of kernels are "
-        "estimated from products with random vectors.\n\n"
+        "estimated from products with random vectors. Changes of the kernel over the width are taken where the loss is "
+        "the same for all networks of an architecture, linearly between recorded steps.\n\n"
         f"{architectures.DESCRIPTION}"
     )
     cases = _cases(records)
@@ -747,7 +801,7 @@ def text(records: list[Record]) -> str:
 EXPERIMENT = Experiment(
     name="adam",
     title="Adam, and the kernel that adapts",
-    version=2,
+    version=3,
     units=units,
     run=run,
     figures=figures,

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from bench.paper.scales import Scale
 
+PAPER, OURS = "paper", "ours"
 HOLDS, IN_PART, FAILS, NOT_RUN = "holds", "holds in part", "does not hold", "not run at this scale"
 
 
@@ -113,12 +114,15 @@ class Claim:
         Name of the picture that shows it.
     remark : str
         Why it comes out as it does, where that is known.
+    source : str
+        Who claims it: :data:`PAPER`, where the paper says or reports it, or :data:`OURS`, what was asked besides.
     """
 
     statement: str
     checks: Sequence[Check]
     figure: str | None = None
     remark: str = ""
+    source: str = OURS
 
     @property
     def verdict(self) -> str:

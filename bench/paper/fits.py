@@ -18,15 +18,30 @@ class PowerLaw:
         The exponent and its standard error; nan where two points leave no residuals.
     level : float
         Value at width 1.
+    points : int
+        From which it is fitted.
     """
 
     slope: float
     error: float
     level: float
+    points: int
 
     def at(self, width: float) -> float:
         """The law's value."""
         return float(self.level * width**self.slope)
+
+    def interval(self, confidence: float = 0.95) -> tuple[float, float] | None:
+        """Ends between which the exponent lies with this confidence, for normal residuals; None without any.
+
+        slope +- t error, t the quantile of Student's distribution with (points - 2) degrees of freedom.
+        """
+        if np.isnan(self.error):
+            return None
+        from scipy.stats import t
+
+        half = float(t.ppf((1 + confidence) / 2, self.points - 2)) * self.error
+        return self.slope - half, self.slope + half
 
     def __str__(self) -> str:
         return f"{self.slope:.2f}" if np.isnan(self.error) else f"{self.slope:.2f} ± {self.error:.2f}"
@@ -48,4 +63,4 @@ def power_law(widths: Sequence[float], values: Sequence[float]) -> PowerLaw | No
     residuals = y - intercept - slope * x
     # error^2 = (sum residuals^2 / (n - 2)) / sum (x - mean)^2
     error = float(np.sqrt(residuals @ residuals / (len(x) - 2) / spread)) if len(x) > 2 else float("nan")
-    return PowerLaw(slope, error, float(np.exp(intercept)))
+    return PowerLaw(slope, error, float(np.exp(intercept)), len(x))

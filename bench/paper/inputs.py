@@ -13,7 +13,7 @@ import numpy as np
 
 from bench.paper import analysis, architectures, data
 from bench.paper.architectures import ARCHITECTURES, INPUT_COLOURS, INPUT_LABELS, INPUTS, LABELS
-from bench.paper.experiment import Check, Claim, Experiment, Picture, Record, Result, Tools, Unit
+from bench.paper.experiment import PAPER, Check, Claim, Experiment, Picture, Record, Result, Tools, Unit
 from bench.paper.report import table
 from ntkfast import NTK
 
@@ -97,6 +97,13 @@ def run(settings: dict[str, Any], tools: Tools) -> Result:
         "degrees_of_freedom": float(np.trace(filter_matrix)),
     }
     frequencies = analysis.radial_profile(np.zeros(shape), settings["bins"])[0]
+    mean, percentiles = gains.mean(axis=0), np.percentile(gains, settings["percentiles"], axis=0)
+    inside = np.isfinite(mean)  # rings without a frequency have no gain
+    values |= {
+        "frequencies": frequencies[inside].tolist(),
+        "gain": mean[inside].tolist(),
+        "gain_percentiles": percentiles[:, inside].tolist(),
+    }
     arrays = {
         "steps": steps,
         "path_psnr": quality,
@@ -105,9 +112,6 @@ def run(settings: dict[str, Any], tools: Tools) -> Result:
         "noisy": problem.noisy,
         "pixels": np.array(pixels),
         "weights": np.stack([filter_matrix[row * side + col].reshape(shape) for row, col in pixels]),
-        "frequencies": frequencies,
-        "gain": gains.mean(axis=0),
-        "gain_percentiles": np.percentile(gains, settings["percentiles"], axis=0),
     }
     return Result(values, arrays, device="cpu")
 
@@ -139,9 +143,7 @@ def claims(records: list[Record]) -> list[Claim]:
     ]
     low_pass, adaptive = [], []
     for name, image, noise in pairs:
-        arrays = noise.load()
-        inside = np.isfinite(arrays["gain"])
-        gain, frequency = arrays["gain"][inside], arrays["frequencies"][inside]
+        gain, frequency = (np.array(noise.values[key]) for key in ("gain", "frequencies"))
         at_low = float(gain[(frequency > 0) & (frequency <= LOW)].mean())
         stationary = noise.values["not_stationary"]
         low_pass.append(
@@ -176,6 +178,7 @@ def claims(records: list[Record]) -> list[Claim]:
             non_local,
             "inputs_affinity",
             BOTTLENECK if _failed(non_local, "autoencoder") else "",
+            PAPER,
         ),
         Claim(
             f"With iid noise as input the filter is a plain low-pass: a convolution up to {STATIONARY:.0%} of its "
@@ -188,6 +191,7 @@ def claims(records: list[Record]) -> list[Claim]:
                 for name, remark in (("vanilla", FULL_RESOLUTION), ("autoencoder", GRID))
                 if _failed(low_pass, name)
             ),
+            PAPER,
         ),
         Claim(
             "With the noisy image as input the gain is no function of the frequency alone: at least "
@@ -210,9 +214,9 @@ def _failed(checks: list[Check], name: str) -> bool:
 
 def _spread(record: Record) -> tuple[float, float]:
     """10th and 90th percentile of the pixels' gains at the frequency 1/4."""
-    arrays = record.load()
-    ring = int(np.argmin(np.abs(arrays["frequencies"] - 0.25)))
-    return float(arrays["gain_percentiles"][0, ring]), float(arrays["gain_percentiles"][-1, ring])
+    ring = int(np.argmin(np.abs(np.array(record.values["frequencies"]) - 0.25)))
+    percentiles = record.values["gain_percentiles"]
+    return float(percentiles[0][ring]), float(percentiles[-1][ring])
 
 
 def figures(records: list[Record]) -> list[Picture]:
@@ -243,7 +247,7 @@ def _affinity(pairs: list[tuple[str, Record, Record]]) -> Picture:
             for m, (source, record) in enumerate(zip(INPUTS, (image, noise), strict=True)):
                 axes = row[1 + 2 * n + m]
                 colours = draw_weights(axes, clean, arrays[source]["weights"][n], arrays[source]["pixels"][n])
-                axes.set_xlabel(f"{record.values['beyond']:.1%} beyond the square", fontsize=10)
+                axes.set_xlabel(f"whole filter: {record.values['beyond']:.1%} beyond", fontsize=9)
                 if place == 0:
                     axes.set_title(f"pixel {'AB'[n]}, input: {INPUT_LABELS[source]}", fontsize=11)
     grid[0][0].set_title("clean picture", fontsize=11)
@@ -256,9 +260,8 @@ def _affinity(pairs: list[tuple[str, Record, Record]]) -> Picture:
         "inputs_affinity",
         figure,
         "Weights of the exact filter at its best time, for two pixels (crosses), over the faint picture; the square "
-        "is the neighbourhood, below it the share of the whole filter's energy beyond such squares. With the noisy "
-        "image as input a pixel learns from pixels that look alike, wherever they are; with iid noise from its "
-        "neighbours alone.",
+        "is the neighbourhood. The figure under a panel is of the whole filter, not of the pixel shown: the share of "
+        "its energy beyond such squares around all pixels. What it says of the claims stands in 3.1 and 3.2.",
     )
 
 
@@ -297,9 +300,7 @@ def _transfer(pairs: list[tuple[str, Record, Record]]) -> Picture:
     figure = Figure(figsize=(4 * len(pairs), 3.8), layout="constrained")
     for axes, (name, *both) in zip(figure.subplots(1, len(pairs), squeeze=False, sharey=True)[0], pairs, strict=True):
         for source, record in zip(INPUTS, both, strict=True):
-            arrays = record.load()
-            inside = np.isfinite(arrays["gain"])
-            frequency, (low, middle, high) = arrays["frequencies"][inside], arrays["gain_percentiles"][:, inside]
+            frequency, (low, middle, high) = record.values["frequencies"], record.values["gain_percentiles"]
             colour = INPUT_COLOURS[source]
             axes.fill_between(frequency, low, high, color=colour, alpha=0.25, linewidth=0)
             axes.plot(frequency, middle, color=colour, marker="os"[source == "noise"], markersize=4)
@@ -315,8 +316,8 @@ def _transfer(pairs: list[tuple[str, Record, Record]]) -> Picture:
         "inputs_transfer",
         figure,
         "Gain of the exact filter at its best time over the spatial frequency, for every pixel by its own weights. "
-        "With iid noise all pixels have the same gain, which is the transfer function of a low-pass. With the noisy "
-        "image the pixels differ: the gain is no function of the frequency alone.",
+        "The line is the median over the pixels, the band has 10% to 90% of them: where the filter is a convolution "
+        "there is no band, and the line is its transfer function. Whether it is that of a low-pass, claim 3.2 says.",
     )
 
 
@@ -355,11 +356,19 @@ def _denoised(pairs: list[tuple[str, Record, Record]]) -> Picture:
     low, high = first["clean"].min(), first["clean"].max()
     figure = Figure(figsize=(2.1 * (len(pairs) + 1), 4.9), layout="constrained")
     grid = figure.subplots(2, len(pairs) + 1, squeeze=False)
-    shown = [[(first["clean"], "clean"), (first["noisy"], f"noisy, {pairs[0][1].values['noisy_psnr']:.1f} dB")]]
+    shown = [
+        [
+            (first["clean"], "clean picture\n"),
+            (first["noisy"], f"noisy picture\n{pairs[0][1].values['noisy_psnr']:.1f} dB"),
+        ]
+    ]
     for name, image, noise in pairs:
         shown.append(
             [
-                (record.load()["denoised"], f"{LABELS[name]}\n{INPUT_LABELS[source]}: {record.values['psnr']:.1f} dB")
+                (
+                    record.load()["denoised"],
+                    f"{LABELS[name]}\ninput {INPUT_LABELS[source]}\nresult {record.values['psnr']:.1f} dB",
+                )
                 for source, record in (("image", image), ("noise", noise))
             ]
         )
@@ -408,7 +417,7 @@ def text(records: list[Record]) -> str:
 EXPERIMENT = Experiment(
     name="inputs",
     title="The noisy image or iid noise as input",
-    version=1,
+    version=2,
     units=units,
     run=run,
     figures=figures,

@@ -12,13 +12,17 @@ from typing import Any
 
 from bench.paper.experiment import FAILS, HOLDS, IN_PART, NOT_RUN, Claim, Experiment, Picture
 
+TITLE = "# What the paper claims and what else was asked, measured"
 INTRODUCTION = """\
 The paper is J. Tachella, J. Tang, M. Davies, *The Neural Tangent Link Between CNN Denoisers and Non-Local Filters*,
 CVPR 2021 ([arXiv 2006.02379](https://arxiv.org/abs/2006.02379)). It says that a convolutional network trained by
 gradient descent on one noisy image acts as a fixed filter given by its neural tangent kernel, that this filter is
 non-local if the noisy image is the input and a low-pass if noise is, and that Adam departs from it. Each claim stands
-here beside what was measured, and the verdict is computed from the figures: *holds* if all checks agree, *holds in
-part* if some do, *does not hold* if none does. The bounds of the checks are ours unless a claim says otherwise."""
+here beside what was measured. Its source is *paper* if the paper says it or reports figures that do, and *ours* if it
+is what else was asked. Also in claims of the paper all bounds are ours, but for the exponents of part 2, and so are the
+networks, pictures and sizes. The verdict is computed from the figures: *holds* if all checks agree, *holds in part* if
+some do, *does not hold* if none does. Verdicts use the figures as they are. After ± stands one standard error, over
+draws of the networks' weights with one picture and one draw of its noise, unless the text says otherwise."""
 COMMAND = "python -m bench.paper --scale"
 
 
@@ -58,12 +62,12 @@ def markdown(parts: Sequence[Part], scale: str, images: str) -> str:
     images : str
         Where the figures lie, relative to the page: "" or a folder with a slash at the end.
     """
-    lines = ["# The paper's claims, measured", "", INTRODUCTION, ""]
+    lines = [TITLE, "", INTRODUCTION, ""]
     lines += [f"Made by `{COMMAND} {scale}`. {_origins(parts)}", ""]
-    lines += ["| claim | | verdict |", "|---|---|---|"]
+    lines += ["| claim | | source | verdict |", "|---|---|---|---|"]
     for number, part in enumerate(parts, 1):
         lines += [
-            f"| {number}.{n} | {_cell(claim.statement)} | **{part.verdict(claim)}** |"
+            f"| {number}.{n} | {_cell(claim.statement)} | {claim.source} | **{part.verdict(claim)}** |"
             for n, claim in enumerate(part.claims, 1)
         ]
     for number, part in enumerate(parts, 1):
@@ -82,10 +86,10 @@ def markdown(parts: Sequence[Part], scale: str, images: str) -> str:
 
 
 def summary(parts: Sequence[Part]) -> str:
-    """Number, verdict and statement of every claim, one a line."""
+    """Number, verdict, source and statement of every claim, one a line."""
     width = max(len(text) for text in (NOT_RUN, *(verdict + INCOMPLETE for verdict in (HOLDS, IN_PART, FAILS))))
     return "\n".join(
-        f"{number}.{n}  {part.verdict(claim):<{width}}  {claim.statement}"
+        f"{number}.{n}  {part.verdict(claim):<{width}}  {claim.source:<5}  {claim.statement}"
         for number, part in enumerate(parts, 1)
         for n, claim in enumerate(part.claims, 1)
     )
@@ -149,7 +153,7 @@ def last_allowed(cases: Mapping[str, Sequence[bool]]) -> str:
 
 def _claim(number: str, claim: Claim, part: Part) -> list[str]:
     shown = f" (figure `{claim.figure}`)" if claim.figure in {picture.name for picture in part.pictures} else ""
-    lines = [f"**Claim {number}.** {claim.statement}{shown}", ""]
+    lines = [f"**Claim {number}** ({claim.source}). {claim.statement}{shown}", ""]
     lines += [f"- {'agrees' if check.passed else 'does not agree'}: {check.measured}" for check in claim.checks]
     lines += [f"- verdict: **{part.verdict(claim)}**, {_short_reason(claim)}"]
     return [*lines, "", claim.remark] if claim.remark else lines

@@ -187,7 +187,7 @@ SCALES: dict[str, Scale] = {
             name="small",
             follow=FollowSizes(
                 side=16,
-                networks=((16, 4), (32, 4), (64, 4), (128, 4), (256, 2), (1024, 1)),
+                networks=((16, 4), (32, 4), (64, 4), (128, 4), (256, 2), (1024, 2)),
                 widest_curve=256,
                 most_steps=200,
             ),

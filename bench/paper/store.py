@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import hashlib
+import importlib.metadata
 import json
 import zipfile
 from collections.abc import Callable, Iterator
@@ -22,7 +23,17 @@ class FolderError(ValueError):
     """A folder of results cannot be used; the message says why and what to do."""
 
 
-ENTRY = {"fingerprint", "settings", "values", "arrays", "seconds", "machine", "commit", "date"}
+# What each entry of a result is, in JSON.
+ENTRY: dict[str, tuple[type, ...]] = {
+    "fingerprint": (str,),
+    "settings": (dict,),
+    "values": (dict,),
+    "arrays": (str, type(None)),
+    "seconds": (int, float),
+    "machine": (str,),
+    "commit": (str,),
+    "date": (str,),
+}
 
 
 class Store:
@@ -32,6 +43,11 @@ class Store:
     ----------
     folder : Path
         Holds results.json and arrays/.
+    name : str
+        Of the file of results, if it is another.
+    arrays : bool
+        Whether results count only with their arrays and the settings that this machine would give them; a file alone,
+        from wherever it is, does for claims and tables, not for figures.
 
     Raises
     ------
@@ -39,9 +55,10 @@ class Store:
         If results.json is there and cannot be read; the message names it.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, name: str = "results.json", *, arrays: bool = True) -> None:
         self.folder = folder
-        self._path = folder / "results.json"
+        self._path = folder / name
+        self._with_arrays = arrays
         self._kept: dict[str, Any] = {"machines": {}, "results": {}}
         if self._path.exists():
             self._kept = _read(self._path)
@@ -73,9 +90,11 @@ class Store:
     def get(self, experiment: Experiment, unit: Unit) -> Record | None:
         """The result kept of the unit, if it is of the same settings and version."""
         entry = self._kept["results"].get(experiment.key(unit))
+        if entry is not None and not self._with_arrays:
+            unit = Unit(unit.key, entry["settings"])
         if entry is None or entry["fingerprint"] != experiment.fingerprint(unit):
             return None
-        file = entry["arrays"]
+        file = entry["arrays"] if self._with_arrays else None
         if file is not None and not zipfile.is_zipfile(self.folder / file):
             return None  # results.json alone was copied, or the file is cut off
         load = dict if file is None else partial(_load, self.folder / file)
@@ -96,6 +115,7 @@ class Store:
         description = machine.description()
         commit = description.pop("commit")
         del description["date"]
+        description["versions"]["torch"] = importlib.metadata.version("torch")
         description["device"] = device_name(device if result.device is None else result.device)
         name = hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()[:8]
         self._kept["machines"][name] = description
@@ -129,14 +149,28 @@ def _read(path: Path) -> dict[str, Any]:
     """The content of results.json."""
     try:
         kept = json.loads(path.read_text())
-        whole = all(
-            entry.keys() >= ENTRY and entry["machine"] in kept["machines"] for entry in kept["results"].values()
-        )
-    except (ValueError, KeyError, TypeError, AttributeError):  # no JSON, or none of this form
-        whole = False
-    if not whole:
-        raise FolderError(f"{path} is damaged or no file of results; move it away to start anew")
+    except ValueError as error:  # no JSON, or no text
+        raise FolderError(f"{path} is damaged ({error}); move it away to start anew") from None
+    wrong = _wrong(kept)
+    if wrong:
+        raise FolderError(f"{path} is damaged or no file of results ({wrong}); move it away to start anew")
     return dict(kept)
+
+
+def _wrong(kept: Any) -> str:
+    """What is not as :meth:`Store.put` leaves it, by name; empty if nothing is."""
+    for name in ("machines", "results"):
+        if not isinstance(kept, dict) or not isinstance(kept.get(name), dict):
+            return f"it has no {name}"
+        if not all(isinstance(entry, dict) for entry in kept[name].values()):
+            return f"an entry of {name} is of another kind"
+    for key, entry in kept["results"].items():
+        for name, types in ENTRY.items():
+            if name not in entry or not isinstance(entry[name], types) or isinstance(entry[name], bool):
+                return f"{name} of {key} is missing or of another kind"
+        if entry["machine"] not in kept["machines"]:
+            return f"the machine of {key} is not among those described"
+    return ""
 
 
 def device_name(device: str) -> str:

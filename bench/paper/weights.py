@@ -26,8 +26,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import ntkfast as nf
-from bench.paper import follow
+from bench.paper import analysis, follow
 from bench.paper.architectures import ARCHITECTURES, COLOURS, LABELS, MARKERS, adam_steps, finite_network
+from bench.paper.experiment import PAPER as SAID
 from bench.paper.experiment import Check, Claim, Experiment, Picture, Record, Result, Tools, Unit
 from bench.paper.fits import PowerLaw, power_law
 from bench.paper.report import table
@@ -134,12 +135,13 @@ def run(settings: dict[str, Any], tools: Tools) -> Result:
 def closed_form(architecture: str, side: int, rate: float, most_steps: int) -> tuple[float, int]:
     """lambda_max of the exact kernel, and the step at which the closed form reaches the loss at rate/lambda_max."""
     image = follow.crop(side)
-    K = nf.NTK(ARCHITECTURES[architecture], image.noisy, dtype="float64")
-    lambda_max = nf.gradient_descent(K, image.noisy, steps=1, full_output=True)[1].lambda_max
-    path = nf.gradient_descent(K, image.noisy, steps=range(most_steps + 1), learning_rate=rate / lambda_max)
-    loss = 0.5 * np.square(path - image.noisy).sum(axis=(1, 2))
+    y = image.noisy.reshape(-1, 1)
+    spectrum = analysis.Spectrum(nf.NTK(ARCHITECTURES[architecture], image.noisy, dtype="float64").dense())
+    # z_t of all steps by the eigenpairs: |z_t - y|^2 = sum of ((1 - rate lambda/lambda_max)^t v^T y)^2
+    left = (1 - rate * spectrum.values / spectrum.values[-1]) ** np.arange(most_steps + 1)[:, None]
+    loss = 0.5 * np.square(left * (spectrum.vectors.T @ y)[:, 0]).sum(axis=1)
     reached = crossing(loss, 0.5 * image.noisy.size * image.sigma**2)
-    return float(lambda_max), most_steps if reached is None else max(1, round(reached))
+    return float(spectrum.values[-1]), most_steps if reached is None else max(1, round(reached))
 
 
 def kinds(names: Sequence[str]) -> dict[str, list[str]]:
@@ -153,7 +155,10 @@ def combined(changes: Sequence[float], norm: str) -> float:
 
 
 def crossing(loss: Sequence[float], level: float) -> float | None:
-    """Step at which the loss first falls to ``level``, linearly between two steps; None if it does not."""
+    """Place at which the loss first falls to ``level``, linearly between two; None if it does not.
+
+    With the loss of every step that is the step.
+    """
     loss = np.asarray(loss)
     below = np.flatnonzero(loss <= level)
     if not len(below):
@@ -200,10 +205,11 @@ def claims(records: list[Record]) -> list[Claim]:
             expected = PAPER[optimizer, norm]
             order = "constant" if expected == 0 else f"of the order c^{expected:g}"
             checks = []
-            conventions = CONVENTIONS
+            conventions, compared = CONVENTIONS, "after the same number of steps"
             if optimizer == "adam":
                 conventions = {str(EARLIER[-1]): f"after {EARLIER[-1]} steps", "steps": f"after {STEPS_ADAM} steps"}
                 conventions["loss"] = CONVENTIONS["loss"]
+                compared = f"after {EARLIER[-1]} and after {STEPS_ADAM} steps"
             for convention, when in conventions.items():
                 for name, label in LABELS.items():
                     fitted = law(records, name, optimizer, convention, norm, "hidden")
@@ -213,10 +219,11 @@ def claims(records: list[Record]) -> list[Claim]:
             found.append(
                 Claim(
                     f"Under {by} the change of the hidden weights in {word} is {order} (fitted slope within "
-                    f"{TOLERANCE} of {expected:g}; after the same number of steps, and at the same loss).",
+                    f"{TOLERANCE} of {expected:g}; {compared}, and at the same loss).",
                     checks,
                     "weights_hidden",
                     remark(records, optimizer, norm),
+                    SAID,
                 )
             )
     checks = []
@@ -234,6 +241,7 @@ def claims(records: list[Record]) -> list[Claim]:
             "width).",
             checks,
             "weights_hidden",
+            source=SAID,
         )
     )
     return found
@@ -368,9 +376,10 @@ def text(records: list[Record]) -> str:
         f"trained by gradient descent with {RATE_GD:g}/lambda_max of the exact kernel, the same for all widths c, and "
         f"by Adam (0.9, 0.999) with steps of {adam_steps(RATE_ADAM)}. Effective weights are those of the standard "
         "parametrisation, `sqrt(w/(c k^2)) W`. Their change is taken after the same number of steps (with "
-        f"gradient descent that at which the closed form reaches the loss, with Adam {STEPS_ADAM}), and at the same "
-        "loss, the energy of the noise: 1/2 sum (z - y)^2 = 1/2 d sigma^2, linearly between two steps. Slopes are "
-        "fitted to all networks, with the standard error of the regression."
+        f"gradient descent that at which the closed form reaches the loss, with Adam {STEPS_ADAM}, and "
+        f"{EARLIER[-1]}, about when wide networks reach it), and at the same loss, the energy of the noise: "
+        "1/2 sum (z - y)^2 = 1/2 d sigma^2, linearly between two steps. Slopes are fitted to all networks, "
+        "with the standard error of the regression."
     )
     if not records:
         return words
@@ -382,14 +391,17 @@ def text(records: list[Record]) -> str:
             f"only for the same number of steps: {', '.join(sorted(names))}."
         )
     parts = [words]
-    for convention, when in CONVENTIONS.items():
+    for convention, when in (CONVENTIONS | {str(EARLIER[-1]): f"after {EARLIER[-1]} steps of Adam"}).items():
         rows = []
         for optimizer, by in OPTIMIZERS.items():
+            if convention not in CONVENTIONS and optimizer != "adam":
+                continue
             for name, label in LABELS.items():
                 own = chosen(records, name, optimizer, convention)
                 if not own:
                     continue
-                taken = [r.values["common_steps" if convention == "steps" else "reached"] for r in own]
+                known = {"steps": "common_steps", "loss": "reached"}
+                taken = [r.values[known[convention]] if convention in known else EARLIER[-1] for r in own]
                 steps = f"{min(taken):.0f}" if min(taken) == max(taken) else f"{min(taken):.1f} to {max(taken):.1f}"
                 laws = [law(records, name, optimizer, convention, norm, kind) for norm in NORMS for kind in KINDS]
                 cells = ["" if fitted is None else str(fitted) for fitted in laws]
@@ -433,4 +445,4 @@ def layer_law(records: Sequence[Record], norm: str, layer: str) -> PowerLaw | No
     return power_law([r.settings["width"] for r in records], changes)
 
 
-EXPERIMENT = Experiment("weights", "How far the weights move, over the width", 4, units, run, figures, claims, text)
+EXPERIMENT = Experiment("weights", "How far the weights move, over the width", 5, units, run, figures, claims, text)

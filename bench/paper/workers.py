@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import threading
 import time
 import traceback
 from collections.abc import Generator, Sequence
@@ -48,11 +49,11 @@ def measure(experiment: Experiment, unit: Unit, tools: Tools) -> Outcome:
 def in_processes(tasks: Sequence[Task], device: str, jobs: int) -> Generator[tuple[Task, Outcome]]:
     """Run units in ``jobs`` processes, which share the cores; each with its outcome, in the order in which they end.
 
-    If the iterator is closed, or the program interrupted, the processes are ended.
+    If the iterator is closed, or the program interrupted or killed, the processes are ended.
     """
     before = os.environ.get(THREADS)
     os.environ[THREADS] = str(max(1, (os.cpu_count() or 1) // jobs))
-    pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"))
+    pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), initializer=end_with_parent)
     complete = False
     try:
         futures = {pool.submit(_measure, e.name, unit, device): (e, unit) for e, unit in tasks}
@@ -72,6 +73,21 @@ def in_processes(tasks: Sequence[Task], device: str, jobs: int) -> Generator[tup
             del os.environ[THREADS]
         else:
             os.environ[THREADS] = before
+
+
+def end_with_parent() -> None:
+    """Ends this process when the one that started it is gone, killed by a signal that it cannot answer.
+
+    Nothing else would: a worker that waits for its next unit holds both ends of the queue itself.
+    """
+
+    def wait() -> None:
+        parent = multiprocessing.parent_process()
+        if parent is not None:
+            parent.join()
+            os._exit(1)  # from a thread, in the middle of a unit
+
+    threading.Thread(target=wait, name="end with parent", daemon=True).start()
 
 
 def _measure(name: str, unit: Unit, device: str) -> Outcome:

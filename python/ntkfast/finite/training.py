@@ -141,11 +141,11 @@ def train(
         If an argument is of the wrong kind, shape or out of range, not finite in the type of the parameters, or the
         module's output is not finite at the start; the message names it.
     RuntimeError
-        If the training diverges: the output is no longer finite.
+        If the training diverges: the output is no longer finite, at a recorded step or after the last one.
 
     Notes
     -----
-    The gradients of the parameters (``grad``) are None afterwards.
+    The gradients of the trained parameters (``grad``) are None afterwards, also if the training is stopped or diverges.
 
     References
     ----------
@@ -164,36 +164,38 @@ def train(
 
     due, z_start = set(recorded), torch.zeros_like(target)
     start, recording = time.perf_counter(), 0.0
-    for step in range(steps + 1):
-        with torch.set_grad_enabled(step < steps):  # after the last step the output is only looked at
-            # A copy: a first layer that works in place writes over it.
-            f = module(x_tensor.clone()) if step else first_output(module, x_tensor)
-        if step == 0:
-            if f.shape != target.shape:
-                raise ValueError(
-                    f"y must have the shape of the module's output, ({f.shape[2]}, {f.shape[3]}) with {f.shape[1]} "
-                    f"channels, got shape {np.shape(y)}"
+    try:
+        for step in range(steps + 1):
+            with torch.set_grad_enabled(step < steps):  # after the last step the output is only looked at
+                # A copy: a first layer that works in place writes over it.
+                f = module(x_tensor.clone()) if step else first_output(module, x_tensor)
+            if step == 0:
+                if f.shape != target.shape:
+                    raise ValueError(
+                        f"y must have the shape of the module's output, ({f.shape[2]}, {f.shape[3]}) with {f.shape[1]} "
+                        f"channels, got shape {np.shape(y)}"
+                    )
+                if centred:
+                    z_start = f.detach()
+            z = f.detach() - z_start
+            if (step in due or step == steps or step % CHECK_EVERY == 0) and not bool(z.isfinite().all()):
+                raise RuntimeError(
+                    f"training diverged: the output is not finite at step {step}; learning_rate must be smaller than "
+                    f"{learning_rate!r}"
                 )
-            if centred:
-                z_start = f.detach()
-        z = f.detach() - z_start
-        if (step in due or step % CHECK_EVERY == 0) and not bool(z.isfinite().all()):
-            raise RuntimeError(
-                f"training diverged: the output is not finite at step {step}; learning_rate must be smaller than "
-                f"{learning_rate!r}"
-            )
-        if step in due:
-            before = time.perf_counter()
-            recorder.record(z)
-            recording += time.perf_counter() - before
-        if step == steps:
-            break
-        update.zero_grad()
-        f.backward(z - target)  # dL/df = dL/dz
-        update.step()
-        if progress is not None:
-            progress((step + 1) / steps)
-    update.zero_grad()
+            if step in due:
+                before = time.perf_counter()
+                recorder.record(z)
+                recording += time.perf_counter() - before
+            if step == steps:
+                break
+            update.zero_grad()
+            f.backward(z - target)  # dL/df = dL/dz
+            update.step()
+            if progress is not None:
+                progress((step + 1) / steps)
+    finally:
+        update.zero_grad()  # also after what progress has raised, and after divergence
     return recorder.training(recorded, time.perf_counter() - start - recording)
 
 
