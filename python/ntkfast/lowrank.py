@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import scipy.linalg
+from threadpoolctl import threadpool_limits
 
 from . import _check, _engine
 from ._arrays import namespace
@@ -475,22 +476,34 @@ def _eigenpairs(
     vectors : shape (d, r)
     """
     core = core.astype(np.float64)
-    s, V = np.linalg.eigh((core + core.T) / 2)
+    with _one_blas_thread():
+        s, V = np.linalg.eigh((core + core.T) / 2)
     rounding = max(float(np.finfo(Y.dtype).eps), len(s) * float(np.finfo(np.float64).eps)) * s[-1]
     counts = s > max(cutoff, rounding)
     B = _product(Y, V[:, counts] / np.sqrt(s[counts]))
     if not counts.any():
         return np.zeros(0), B.astype(dtype)
-    Q, R = scipy.linalg.qr(B, mode="economic", overwrite_a=True, check_finite=False)
-    u, roots, _ = np.linalg.svd(R)
+    with _one_blas_thread():
+        Q, R = scipy.linalg.qr(B, mode="economic", overwrite_a=True, check_finite=False)
+        u, roots, _ = np.linalg.svd(R)
     r = min(int((roots > 0).sum()), len(roots) if rank is None else rank)
     return roots[:r] ** 2, _product(Q, u[:, :r], dtype)
 
 
 def _orthonormal(V: np.ndarray) -> np.ndarray:
     """An orthonormal basis in place of the columns of V, float64 (d, k) in Fortran's order, which is overwritten."""
-    Q, _ = scipy.linalg.qr(V, mode="economic", overwrite_a=True, check_finite=False)
+    with _one_blas_thread():
+        Q, _ = scipy.linalg.qr(V, mode="economic", overwrite_a=True, check_finite=False)
     return np.asarray(Q)
+
+
+def _one_blas_thread() -> threadpool_limits:
+    """Around factorisations only, which wait for every thread at every column.
+
+    With two threads on a busy machine, a QR of 16384 x 256 took 11 s of wall time beside 0.45 s with one, and the
+    eigenvectors of 1024 x 1024 4 s beside 0.4; products of these sizes lost nothing.
+    """
+    return threadpool_limits(1, user_api="blas")
 
 
 def _product(A: np.ndarray, B: np.ndarray, dtype: Any = np.float64) -> np.ndarray:
