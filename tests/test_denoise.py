@@ -199,6 +199,14 @@ def test_two_weighted_passes_match_the_dense_formula(method, tolerance, chroma_t
     assert np.linalg.norm(out - guide) < tolerance * np.linalg.norm(y - mean)
 
 
+@pytest.mark.parametrize(("size", "overlap"), [(1, 0), (4, 3), (11, 10), (20, 10)])
+def test_small_tiles_overlap_by_all_but_one_pixel(size, overlap):
+    y = IMAGES["noise"](20, 20, 1, 0)[..., 0]
+    one, info = nf.denoise_ntk(y, 0.5, tile_size=size, steps=5, full_output=True)
+    assert (info.tile_size, info.tile_overlap) == (size, overlap)
+    np.testing.assert_array_equal(one, nf.denoise_ntk(y, 0.5, tile_size=size, tile_overlap=overlap, steps=5))
+
+
 @pytest.mark.parametrize(("shape", "network"), [((16, 13, 3), None), ((14, 16), None), ((12, 15), nf.unet(1))])
 def test_the_whole_image_is_one_tile_and_may_have_all_pixels_as_landmarks(shape, network):
     y = 100 * IMAGES["natural"](*shape[:2], 3, 0) + 10 * IMAGES["noise"](*shape[:2], 3, 0)

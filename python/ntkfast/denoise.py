@@ -13,7 +13,7 @@ from scipy.fft import dct
 from threadpoolctl import threadpool_limits
 
 from . import _check, _cuda, _engine
-from ._choices import METHODS
+from ._choices import METHODS, REFINE, TILE_OVERLAP, TILE_SIZE
 from .kernel import LARGEST, require_conversion, require_magnitude
 from .network import Network, as_network, vanilla_cnn
 from .noise_level import noise_level
@@ -33,9 +33,7 @@ from .tiles import Tiling
 
 __all__ = ["DenoiseInfo", "denoise_ntk"]
 
-TILE_SIZE, TILE_OVERLAP = 16, 10
 LANDMARKS = 256
-REFINE = 1
 CHROMA_TIME = 1 / 3
 NETWORK = vanilla_cnn(1, 5)
 
@@ -100,7 +98,7 @@ def denoise_ntk(
     steps: int | Sequence[int] | None = None,
     stopping: str = "sure",
     tile_size: int = TILE_SIZE,
-    tile_overlap: int = TILE_OVERLAP,
+    tile_overlap: int | None = None,
     refine: int = REFINE,
     landmarks: int = LANDMARKS,
     chroma_time: float = CHROMA_TIME,
@@ -141,8 +139,9 @@ def denoise_ntk(
         Rule that chooses the steps: Notes.  "calibrated" takes no time, but is right only for photographs, with the
         default network and tiles.
     tile_size, tile_overlap : int
-        Side of the tiles and overlap of neighbours, in pixels.  For a network of several resolutions the side is
-        rounded up to a multiple of ``network.multiple``, and an image smaller than a tile is mirrored up to one.
+        Side of the tiles and overlap of neighbours, in pixels; the overlap is min(10, tile_size - 1) by default.  For a
+        network of several resolutions the side is rounded up to a multiple of ``network.multiple``, and an image smaller
+        than a tile is mirrored up to one.
     refine : int
         Passes after the first, each with the kernel of the result so far.
     landmarks : int
@@ -207,10 +206,12 @@ def denoise_ntk(
     _check.choice("method", method, METHODS)
     _check.at_least("tile_size", tile_size, 1)
     landmarks = _check.at_least("landmarks", landmarks, 1)
+    size = _next_multiple(tile_size if method == "tiles" else max(pixels.shape[1:3]), net.multiple)
+    overlap = min(TILE_OVERLAP, size - 1) if tile_overlap is None else _check.at_least("tile_overlap", tile_overlap, 0)
     setting = Setting(
         network=net,
-        size=_next_multiple(tile_size if method == "tiles" else max(pixels.shape[1:3]), net.multiple),
-        overlap=_check.at_least("tile_overlap", tile_overlap, 0) if method == "tiles" else 0,
+        size=size,
+        overlap=overlap if method == "tiles" else 0,
         dtype=real,
         threads=_engine.threads(threads),
         card=None,
