@@ -8,7 +8,7 @@ channels, on one thread.  A tile of d pixels and C channels takes, with the p pr
   d p C^2 for the result;
 - the bytes of a batch (``ntkfast.tile_filter.batch_bytes``) over its tiles.
 
-Seconds are of the processor.  Predicted, they are the kernel's by the roofline, the speed of the engine's inner loops by
+Seconds are of the processor.  Predicted, they are the kernel's by the roofline, the speed of the inner loops by
 themselves, and Lanczos' p (a d^2 + b d C), for reading the stored kernel and for work on vectors; a and b are what fits
 the cases of one tile size, the middle one, and all others are predicted from them.
 """
