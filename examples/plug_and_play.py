@@ -19,16 +19,23 @@ import sys
 import time
 from pathlib import Path
 
-import deepinv
 import imagecodecs
 import numpy as np
 import skimage.data
-import torch
-from deepinv.physics.functional.blur import gaussian_blur
 from skimage.metrics import peak_signal_noise_ratio
 
-from ntkfast.deepinv import NTKDenoiser
 from ntkfast.image_files import write_atomically
+
+try:
+    import deepinv
+    import torch
+    from deepinv.physics.functional.blur import gaussian_blur
+
+    from ntkfast.deepinv import NTKDenoiser
+except ImportError as error:
+    sys.exit(f"{error}\nThis example needs the extra deepinv: pip install 'ntkfast[deepinv]'")
+except RuntimeError as error:
+    sys.exit(f"{error}\ndeepinv needs a torchvision that fits the installed PyTorch (CPU with CPU, CUDA with CUDA).")
 
 SEED = 0
 FACE = 110, 225  # row and column around which the photograph is cropped

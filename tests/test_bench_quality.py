@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bench.quality import __main__ as command
-from bench.quality import choices, methods, oracle, pictures, scaling, stopping, tables
+from bench.quality import choices, cost, methods, oracle, pictures, scaling, stopping, tables
 from skimage.metrics import peak_signal_noise_ratio
 from skimage.restoration import denoise_nl_means
 from threadpoolctl import threadpool_limits
@@ -212,6 +212,18 @@ def test_fit_of_the_scaling():
     assert (offset, slope) == pytest.approx((3.0, 2.0))
     assert error == pytest.approx(0, abs=1e-12)
     assert scaling.fit([1.0, 4.0, 16.0], [1.0, 16.0, 256.0])[2] > 0.5  # a square is not linear
+
+
+def test_cost_of_tiles(tmp_path, capsys):
+    path = tmp_path / "cost.json"
+    assert cost.main(["--tiles", "6", "8", "12", "--channels", "1", "2", "--side", "24", "--json", str(path)]) == 0
+    results = json.loads(path.read_text())["results"]
+    assert [(r["size"], r["channels"]) for r in results] == [(s, c) for s in (6, 8, 12) for c in (1, 2)]
+    assert all(0 < r["kernel_seconds"] <= r["predicted"] and r["seconds"] > 0 and r["bytes"] > 0 for r in results)
+    assert [r["fitted"] for r in results] == [False, False, True, True, False, False]
+    # 64 pixels, one hidden layer; 3 products of 2 channels: d C (p d + 2 C p (p + 1) + p C)
+    assert cost.operations(8, 2, 3.0) == (64 * 65 / 2, 64 * 2 * (3 * 64 + 2 * 2 * 3 * 4 + 3 * 2))
+    assert "8 x 8 x 2" in capsys.readouterr().out
 
 
 def test_mirrored_picture():

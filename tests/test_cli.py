@@ -28,7 +28,7 @@ import pytest
 import tifffile
 
 import ntkfast
-from ntkfast import cli, figures, report
+from ntkfast import _choices, cli, figures, report
 from ntkfast.cli import main
 from ntkfast.denoise import denoise_ntk
 from ntkfast.image_files import ImageFile, read_image, write_image
@@ -178,11 +178,22 @@ def test_options_given_reach_the_denoiser(here: Path, denoiser: FakeDenoiser) ->
     }  # fmt: skip
 
 
+def test_steps_of_each_pass_and_small_tiles(here: Path, denoiser: FakeDenoiser) -> None:
+    assert main(["denoise", "in.png", "out.png", "--steps", "153,1093"]) == 0
+    assert main(["denoise", "in.png", "out.png", "--force", "--steps", "5,6,7", "--refine", "2"]) == 0
+    assert [call[1]["steps"] for call in denoiser.calls] == [[153, 1093], [5, 6, 7]]
+    assert main(["denoise", "in.png", "out.png", "--force", "--tile-size", "4"]) == 0
+    assert "tile_overlap" not in denoiser.calls[-1][1]
+    assert main(["denoise", "in.png", "out.png", "--force", "--method", "exact", "--tile-overlap", "20"]) == 0
+
+
 def test_help_names_the_defaults_of_the_denoiser() -> None:
     parameters = inspect.signature(denoise_ntk).parameters
     assert parameters.keys() >= set(cli.DENOISE_OPTIONS)
     assert f"{parameters['method'].default} (the default)" in cli.METHOD_HELP
     assert f"Default: {parameters['stopping'].default}" in cli.STOPPING_HELP
+    assert parameters["refine"].default == _choices.REFINE
+    assert f"default: {parameters['tile_size'].default})" in cli.TILE_SIZE_HELP
     assert f"default: {parameters['device'].default}," in cli.DEVICE_HELP
     assert f"up to {len(report.PATH_FACTORS) - 1} more" in cli.CLEAN_HELP
 
@@ -610,13 +621,32 @@ def test_format_that_does_not_fit_exits_1_before_any_work(
         ("denoise in.png out.png --method fast", "argument --method: invalid choice: 'fast'"),
         ("denoise in.png out.png --stopping never", "argument --stopping: invalid choice: 'never'"),
         ("denoise in.png out.png --landmarks 0", "argument --landmarks: must be an integer >= 1, got '0'"),
-        ("denoise in.png out.png --steps 0", "argument --steps: must be an integer >= 1, got '0'"),
-        ("denoise in.png out.png --steps 1.5", "argument --steps: must be an integer >= 1, got '1.5'"),
+        (
+            "denoise in.png out.png --steps 0",
+            "argument --steps: must be an integer >= 1, or several as in 150,1000, got '0'",
+        ),
+        ("denoise in.png out.png --steps 1.5", "argument --steps: must be an integer >= 1, or several"),
+        ("denoise in.png out.png --steps 5,", "argument --steps: must be an integer >= 1, or several"),
+        ("denoise in.png out.png --steps 5,0", "argument --steps: must be an integer >= 1, or several"),
+        (
+            "denoise in.png out.png --steps 5,6,7",
+            "argument --steps: must be one number or 2, one for each pass, got 3\n",
+        ),
+        ("denoise in.png out.png --steps 5,6 --refine 0", "argument --steps: must be one number or 1, one for each"),
+        (
+            "denoise in.png out.png --tile-overlap 16",
+            "argument --tile-overlap: must be below --tile-size, 16, got 16\n",
+        ),
+        (
+            "denoise in.png out.png --tile-size 4 --tile-overlap 5",
+            "argument --tile-overlap: must be below --tile-size, 4, got 5\n",
+        ),
+        ("denoise in.png out.png --threads 5000", "argument --threads: must be an integer from 1 to 1024, got '5000'"),
         ("denoise in.png out.png --tile-size 0", "argument --tile-size: must be an integer >= 1"),
         ("denoise in.png out.png --tile-overlap -1", "argument --tile-overlap: must be an integer >= 0, got '-1'"),
         ("denoise in.png out.png --refine -1", "argument --refine: must be an integer >= 0"),
         ("denoise in.png out.png --seed -1", "argument --seed: must be an integer >= 0"),
-        ("denoise in.png out.png --threads 0", "argument --threads: must be an integer >= 1"),
+        ("denoise in.png out.png --threads 0", "argument --threads: must be an integer from 1 to 1024"),
         ("denoise in.png out.png --device gpu", "argument --device: must be auto, cpu, cuda or cuda:N, got 'gpu'"),
         ("denoise in.png out.png --report out.txt", "argument --report: must be named *.html or *.htm, got 'out.txt'"),
         ("denoise in.png out.png --clean in.png", "argument --clean: needs --report PAGE, on which it is used"),

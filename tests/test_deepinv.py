@@ -194,3 +194,27 @@ def test_says_what_to_install(missing: str) -> None:
     assert "ImportError: ntkfast.deepinv needs PyTorch and deepinv, and" in done.stderr
     assert f"{missing}" in done.stderr
     assert "pip install ntkfast[deepinv]" in done.stderr
+
+
+MISFIT = """
+import importlib.abc, sys
+
+class Misfit(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == "deepinv":
+            raise RuntimeError("operator torchvision::nms does not exist")
+
+sys.meta_path.insert(0, Misfit())
+"""
+
+
+def test_says_that_torchvision_does_not_fit() -> None:
+    done = python(MISFIT + "import ntkfast.deepinv")
+    assert "ImportError: ntkfast.deepinv: deepinv cannot be imported (operator torchvision::nms does not" in done.stderr
+    assert "needs a torchvision that fits the installed PyTorch (CPU with CPU, CUDA with CUDA)" in done.stderr
+    example = Path(__file__).parents[1] / "examples" / "plug_and_play.py"
+    done = python(MISFIT + f"import runpy; runpy.run_path({str(example)!r}, run_name='__main__')")
+    assert done.returncode == 1
+    assert done.stderr.startswith("operator torchvision::nms does not exist\n")
+    assert "needs a torchvision that fits the installed PyTorch" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -199,6 +199,23 @@ def test_two_weighted_passes_match_the_dense_formula(method, tolerance, chroma_t
     assert np.linalg.norm(out - guide) < tolerance * np.linalg.norm(y - mean)
 
 
+def test_landmarks_from_a_quarter_of_the_pixels_are_the_exact_kernel():
+    y = IMAGES["noise"](12, 10, 1, 0)[..., 0]
+    exact = nf.denoise_ntk(y, 0.5, method="exact", steps=9)
+    for landmarks, method in ((29, "nystrom"), (30, "exact"), (500, "exact")):
+        got, info = nf.denoise_ntk(y, 0.5, method="nystrom", landmarks=landmarks, steps=9, full_output=True)
+        assert info.method == method
+        assert np.array_equal(got, exact) == (method == "exact")
+
+
+@pytest.mark.parametrize(("size", "overlap"), [(1, 0), (4, 3), (11, 10), (20, 10)])
+def test_small_tiles_overlap_by_all_but_one_pixel(size, overlap):
+    y = IMAGES["noise"](20, 20, 1, 0)[..., 0]
+    one, info = nf.denoise_ntk(y, 0.5, tile_size=size, steps=5, full_output=True)
+    assert (info.tile_size, info.tile_overlap) == (size, overlap)
+    np.testing.assert_array_equal(one, nf.denoise_ntk(y, 0.5, tile_size=size, tile_overlap=overlap, steps=5))
+
+
 @pytest.mark.parametrize(("shape", "network"), [((16, 13, 3), None), ((14, 16), None), ((12, 15), nf.unet(1))])
 def test_the_whole_image_is_one_tile_and_may_have_all_pixels_as_landmarks(shape, network):
     y = 100 * IMAGES["natural"](*shape[:2], 3, 0) + 10 * IMAGES["noise"](*shape[:2], 3, 0)
@@ -206,11 +223,11 @@ def test_the_whole_image_is_one_tile_and_may_have_all_pixels_as_landmarks(shape,
     options = {"channel_axis": -1 if len(shape) == 3 else None, "steps": (40, 60), "network": network}
     tile, one = nf.denoise_ntk(y, 10, full_output=True, **options)
     scale = np.linalg.norm(y - y.mean(axis=(0, 1)))
-    for method in ("exact", "nystrom"):
+    for method in ("exact", "nystrom"):  # with all pixels as landmarks the exact kernel, too
         whole, info = nf.denoise_ntk(y, 10, method=method, landmarks=256, full_output=True, **options)
         assert np.linalg.norm(whole - tile) < 1e-3 * scale  # the tolerance of Lanczos
         assert info.learning_rate == pytest.approx(one.learning_rate, rel=1e-4)
-        assert (info.method, info.tiles, one.tiles) == (method, 1, 1)
+        assert (info.method, info.tiles, one.tiles) == ("exact", 1, 1)
     few = nf.denoise_ntk(y, 10, method="nystrom", landmarks=5, **options)
     assert np.linalg.norm(few - tile) > 1e-2 * scale
 
@@ -736,7 +753,7 @@ def test_a_whole_image_that_does_not_fit_is_refused_before_work(steps, monkeypat
             nf.denoise_ntk(noisy_square(64), 0.5, method="nystrom", **options)
         patch.setattr(_engine, "available_memory", lambda: 5 * 10**7)
         with pytest.raises(MemoryError, match=r": landmarks = \d+ would fit") as error:
-            nf.denoise_ntk(noisy_square(64), 0.5, method="nystrom", landmarks=2000, **options)
+            nf.denoise_ntk(noisy_square(64), 0.5, method="nystrom", landmarks=1000, **options)
     fits = int(str(error.value).split("landmarks = ")[1].split()[0])
     monkeypatch.setattr(_engine, "available_memory", lambda: 5 * 10**7)
     nf.denoise_ntk(noisy_square(64), 0.5, method="nystrom", landmarks=fits, **options)

@@ -652,7 +652,7 @@ def test_bad_places(place, error, message):
 
 def test_bad_right_hand_sides():
     K = NTK(NET, X)
-    wanted = r"image must have shape \(20,\) or \(20, n\), or \(4, 5\) or \(4, 5, 'n'\), got "
+    wanted = r"image must have shape \(20,\) or \(20, n\), or \(4, 5\) or \(4, 5, n\), got "
     for shape in ((19,), (5, 4), (4, 5, 3, 1), (21, 2), (2, 20), (20, 1, 1)):
         with pytest.raises(ValueError, match=wanted):
             K.apply(np.ones(shape))

@@ -9,9 +9,11 @@ import types
 
 import numpy as np
 import pytest
+import scipy.linalg
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse.linalg import LinearOperator, aslinearoperator, eigsh
+from threadpoolctl import threadpool_info, threadpool_limits
 
 import ntkfast as nf
 from images import IMAGES
@@ -616,3 +618,21 @@ def test_memory_is_what_it_takes(what, dtype, monkeypatch):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert 0.5 * asked[0] <= peak <= asked[0]
+
+
+def test_factorisations_take_one_blas_thread(monkeypatch):
+    def counted(function):
+        def call(*args, **options):
+            seen.extend(pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas")
+            return function(*args, **options)
+
+        return call
+
+    seen = []
+    for module, name in ((np.linalg, "eigh"), (np.linalg, "svd"), (scipy.linalg, "qr")):
+        monkeypatch.setattr(module, name, counted(getattr(module, name)))
+    K, _ = problem()
+    with threadpool_limits(2, user_api="blas"):
+        nf.nystrom(K, 9)
+        nf.randomized(K, 9, sweeps=2)
+    assert set(seen) == {1}

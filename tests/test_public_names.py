@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from dataclasses import is_dataclass
 from importlib import import_module
 from pathlib import Path
@@ -40,3 +42,13 @@ def test_each_name_can_be_imported_and_has_a_docstring(name: str) -> None:
     assert value.__doc__
     if is_dataclass(value):  # without a docstring it is given its signature
         assert not value.__doc__.startswith(f"{name}(")
+
+
+def test_submodules_need_no_import_of_their_own() -> None:
+    code = "import ntkfast, sys; print(*sorted(set(ntkfast._SUBMODULES) & {m[8:] for m in sys.modules}))"
+    code += "\nassert ntkfast.reference.kernel_matrix and ntkfast.filters.ridge is ntkfast.ridge"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "\n"  # nothing is imported before it is wanted
+    assert set(dir(ntkfast)) >= set(ntkfast._SUBMODULES)
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        _ = ntkfast.nothing

@@ -633,6 +633,14 @@ def test_images_that_cannot_be_halved_are_refused(shape):
         kernel_matrix(autoencoder(2), np.ones(shape))
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_images_that_are_not_finite_are_refused(value):
+    image = np.ones((4, 4))
+    image[1, 2] = value
+    with pytest.raises(ValueError, match="image must be finite, got 1 NaN or infinite"):
+        kernel_matrix(vanilla_cnn(1, 3), image)
+
+
 @deterministic(60)
 @given(chains(), image_shapes(max_side=6), st.sampled_from(NATURAL + HARD), st.integers(0, 1000))
 def test_random_kernels_are_symmetric_and_positive_semi_definite(net, shape, name, seed):

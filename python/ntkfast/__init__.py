@@ -82,8 +82,13 @@ _MODULES = {
 }  # fmt: skip
 _LAZY = {name: module for module, names in _MODULES.items() for name in names}
 
+# Modules with names that the package itself does not have; deepinv and finite need PyTorch.
+_SUBMODULES = ("deepinv", "filters", "finite", "image_files", "noise_level", "operators", "reference")
+
 
 def __getattr__(name: str) -> Any:
+    if name in _SUBMODULES:
+        return import_module(f".{name}", __name__)
     if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(f".{_LAZY[name]}", __name__), name)
@@ -92,4 +97,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LAZY})
+    return sorted({*globals(), *_LAZY, *_SUBMODULES})

@@ -1,4 +1,4 @@
-"""Names that arguments may have, for the modules that take them and for the command line that offers them.
+"""Names, bounds and defaults of arguments, for the modules that take them and for the command line that offers them.
 
 Nothing is imported here: most modules that take them import SciPy, which takes longer than all of ``ntkfast --help``.
 """
@@ -7,4 +7,8 @@ METHODS = ("tiles", "exact", "nystrom")  # of denoise_ntk
 RULES = ("calibrated", "recorrupted", "sure", "held_out")  # for stopping it
 KERNELS = ("ntk", "nngp")
 PADDINGS = ("zeros", "circular")
+TILE_SIZE, TILE_OVERLAP = 16, 10  # of denoise_ntk; small tiles overlap less, by all but one pixel
+REFINE = 1
+# Far more than cores: each thread has its own sums and buffers, and the stacks of 100000 are more than a process gets.
+MOST_THREADS = 1024
 DEVICE = r"auto|cpu|cuda(?::(\d+))?"  # the card's number, if there is one, as a group

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from . import _check, _core
+from ._choices import MOST_THREADS
 from .network import (
     GELU,
     Add,
@@ -29,9 +30,6 @@ from .network import (
 Progress = Callable[[float], None]
 
 ISA_VARIABLE = "NTKFAST_ISA"
-
-# Far more than cores: each thread has its own sums and buffers, and the stacks of 100000 are more than a process gets.
-MOST_THREADS = 1024
 
 # Displacements swept together (bench/lanes.py).  At 256 x 256 the right-hand sides no longer fit in the L2 cache, and
 # 32 lanes read them half as often as 16; 8% at most between 16 and 32, either way.

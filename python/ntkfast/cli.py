@@ -59,6 +59,14 @@ STOPPING_HELP = """\
 rule that chooses the steps: sure (Stein's risk estimate), recorrupted (noise is added), held_out (hidden pixels are
 predicted) or calibrated (times known beforehand, for photographs; no trial).  Default: sure"""
 
+STEPS_HELP = """\
+steps of gradient descent, N for every pass, or N,N,... with one for the first and one for each refinement (default:
+chosen)"""
+
+TILE_SIZE_HELP = f"side of the tiles in pixels (default: {_choices.TILE_SIZE})"
+
+TILE_OVERLAP_HELP = f"overlap of the tiles in pixels (default: {_choices.TILE_OVERLAP}, or all but one of small tiles)"
+
 DEVICE_HELP = """\
 auto, cpu, cuda or cuda:N (default: auto, a GPU for tiles large enough to gain, if there is one)"""
 
@@ -179,15 +187,20 @@ def _add_denoise_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--gain", metavar="G", type=_positive, help=GAIN_HELP)
     parser.add_argument("--method", choices=_choices.METHODS, help=METHOD_HELP)
     parser.add_argument("--landmarks", metavar="N", type=_at_least(1), help="pixels on which --method nystrom rests")
-    parser.add_argument("--steps", metavar="N", type=_at_least(1), help="gradient descent steps (default: chosen)")
+    parser.add_argument("--steps", metavar="N[,N...]", type=_steps, help=STEPS_HELP)
     parser.add_argument("--stopping", choices=_choices.RULES, help=STOPPING_HELP)
-    parser.add_argument("--tile-size", metavar="N", type=_at_least(1), help="side of the tiles in pixels")
-    parser.add_argument("--tile-overlap", metavar="N", type=_at_least(0), help="overlap of the tiles in pixels")
+    parser.add_argument("--tile-size", metavar="N", type=_at_least(1), help=TILE_SIZE_HELP)
+    parser.add_argument("--tile-overlap", metavar="N", type=_at_least(0), help=TILE_OVERLAP_HELP)
     parser.add_argument(
         "--refine", metavar="N", type=_at_least(0), help="how often the kernel is computed anew from the result"
     )
     parser.add_argument("--seed", metavar="N", type=_at_least(0), help="seed of the random numbers")
-    parser.add_argument("--threads", metavar="N", type=_at_least(1), help="number of threads (default: all cores)")
+    parser.add_argument(
+        "--threads",
+        metavar="N",
+        type=_at_least(1, _choices.MOST_THREADS),
+        help="number of threads (default: all cores)",
+    )
     parser.add_argument("--device", metavar="D", type=_device, help=DEVICE_HELP)
     parser.add_argument("--report", metavar="PAGE", type=_output_page, help=REPORT_HELP)
     parser.add_argument("--clean", metavar="PICTURE", help=CLEAN_HELP)
@@ -221,16 +234,26 @@ class _Version(argparse.Action):
         parser.exit()
 
 
-def _at_least(minimum: int) -> Callable[[str], int]:
-    """Return a parser of integers that are no less than ``minimum``."""
+def _at_least(minimum: int, most: int | None = None) -> Callable[[str], int]:
+    """Return a parser of integers that are no less than ``minimum``, and no more than ``most``."""
 
     def parse(text: str) -> int:
         with contextlib.suppress(ValueError):
-            if (value := int(text)) >= minimum:
+            if (value := int(text)) >= minimum and (most is None or value <= most):
                 return value
-        raise argparse.ArgumentTypeError(f"must be an integer >= {minimum}, got {text!r}")
+        wanted = f">= {minimum}" if most is None else f"from {minimum} to {most}"
+        raise argparse.ArgumentTypeError(f"must be an integer {wanted}, got {text!r}")
 
     return parse
+
+
+def _steps(text: str) -> int | list[int]:
+    """Read one number for all passes, or one for each."""
+    with contextlib.suppress(ValueError):
+        numbers = [int(part) for part in text.split(",")]
+        if min(numbers) >= 1:
+            return numbers if len(numbers) > 1 else numbers[0]
+    raise argparse.ArgumentTypeError(f"must be an integer >= 1, or several as in 150,1000, got {text!r}")
 
 
 def _odd(text: str) -> int:
@@ -296,6 +319,7 @@ def _denoise(args: argparse.Namespace) -> None:
         for name, value in (("--sigma", args.sigma), ("--gain", args.gain)):
             if value is not None:
                 raise UsageError(f"argument --sigma-map: not allowed with argument {name}")
+    _check_passes(args)
     image_files.check_destination(args.output, overwrite=args.force, source=args.input)
     image = image_files.read_image(args.input)
     image_files.check_format(image, args.output)
@@ -319,6 +343,16 @@ def _denoise(args: argparse.Namespace) -> None:
         _write_report(args, image, denoised, info, clean, options)
         if not args.quiet:
             print(f"report -> {_printable(args.report)}")
+
+
+def _check_passes(args: argparse.Namespace) -> None:
+    """Refuse options that do not go together."""
+    passes = 1 + (_choices.REFINE if args.refine is None else args.refine)
+    if isinstance(args.steps, list) and len(args.steps) != passes:
+        raise UsageError(f"argument --steps: must be one number or {passes}, one for each pass, got {len(args.steps)}")
+    size = _choices.TILE_SIZE if args.tile_size is None else args.tile_size
+    if args.method in (None, "tiles") and args.tile_overlap is not None and args.tile_overlap >= size:
+        raise UsageError(f"argument --tile-overlap: must be below --tile-size, {size}, got {args.tile_overlap}")
 
 
 def _read_sigma_map(args: argparse.Namespace, image: image_files.ImageFile) -> np.ndarray:

@@ -18,6 +18,11 @@ except ImportError as error:
         f"ntkfast.deepinv needs PyTorch and deepinv, and {error.name or 'a part of them'} cannot be imported: "
         "pip install ntkfast[deepinv]"
     ) from error
+except RuntimeError as error:  # what torchvision raises where its operators do not load
+    raise ImportError(
+        f"ntkfast.deepinv: deepinv cannot be imported ({error}).  "
+        "It needs a torchvision that fits the installed PyTorch (CPU with CPU, CUDA with CUDA)"
+    ) from error
 
 from .denoise import denoise_ntk
 

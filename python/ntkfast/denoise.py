@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from bisect import bisect_right
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from scipy.fft import dct
 from threadpoolctl import threadpool_limits
 
 from . import _check, _cuda, _engine
-from ._choices import METHODS
+from ._choices import METHODS, REFINE, TILE_OVERLAP, TILE_SIZE
 from .kernel import LARGEST, require_conversion, require_magnitude
 from .network import Network, as_network, vanilla_cnn
 from .noise_level import noise_level
@@ -33,9 +34,9 @@ from .tiles import Tiling
 
 __all__ = ["DenoiseInfo", "denoise_ntk"]
 
-TILE_SIZE, TILE_OVERLAP = 16, 10
 LANDMARKS = 256
-REFINE = 1
+# From this share of the pixels on, their factorisation takes longer than the products of the exact kernel.
+EXACT_FROM = 1 / 4
 CHROMA_TIME = 1 / 3
 NETWORK = vanilla_cnn(1, 5)
 
@@ -57,6 +58,7 @@ class DenoiseInfo:
     Attributes
     ----------
     method : str
+        "exact" too where "nystrom" was asked for with landmarks from a quarter of the pixels on.
     sigma : float
         Noise level, in the image's units; of a map the level that has the mean of 1/sigma^2, and 1 with ``gain``, where
         the image is denoised after its variance is stabilised.
@@ -100,7 +102,7 @@ def denoise_ntk(
     steps: int | Sequence[int] | None = None,
     stopping: str = "sure",
     tile_size: int = TILE_SIZE,
-    tile_overlap: int = TILE_OVERLAP,
+    tile_overlap: int | None = None,
     refine: int = REFINE,
     landmarks: int = LANDMARKS,
     chroma_time: float = CHROMA_TIME,
@@ -133,7 +135,8 @@ def denoise_ntk(
         Default ``vanilla_cnn(1, 5)``.
     method : {"tiles", "exact", "nystrom"}
         "exact" takes the whole image for one tile, with the exact kernel: many minutes on a large image, and without
-        the locality of tiles.  "nystrom" does so with the low-rank kernel of :func:`ntkfast.nystrom`.
+        the locality of tiles.  "nystrom" does so with the low-rank kernel of :func:`ntkfast.nystrom`, which pays where
+        the landmarks are a few percent of the pixels or fewer.
     steps : int or sequence of int, optional
         Steps of gradient descent, for every pass or for each of the 1 + refine passes.  By default chosen by
         ``stopping``, for which sigma is needed; otherwise only a map of sigma matters.
@@ -141,12 +144,14 @@ def denoise_ntk(
         Rule that chooses the steps: Notes.  "calibrated" takes no time, but is right only for photographs, with the
         default network and tiles.
     tile_size, tile_overlap : int
-        Side of the tiles and overlap of neighbours, in pixels.  For a network of several resolutions the side is
-        rounded up to a multiple of ``network.multiple``, and an image smaller than a tile is mirrored up to one.
+        Side of the tiles and overlap of neighbours, in pixels; the overlap is min(10, tile_size - 1) by default.  For
+        a network of several resolutions the side is rounded up to a multiple of ``network.multiple``, and an image
+        smaller than a tile is mirrored up to one.
     refine : int
         Passes after the first, each with the kernel of the result so far.
     landmarks : int
-        Of "nystrom".
+        Of "nystrom".  Time grows with their square; from a quarter of the image's pixels on the exact kernel, which is
+        faster then, takes their place.
     chroma_time : float
         Training time of the differences between the channels, relative to that of their mean, > 0: colours are smoother
         than brightness, and are trained for less time.
@@ -207,10 +212,14 @@ def denoise_ntk(
     _check.choice("method", method, METHODS)
     _check.at_least("tile_size", tile_size, 1)
     landmarks = _check.at_least("landmarks", landmarks, 1)
+    if method == "nystrom" and landmarks >= EXACT_FROM * pixels[0, :, :, 0].size:
+        method = "exact"
+    size = _next_multiple(tile_size if method == "tiles" else max(pixels.shape[1:3]), net.multiple)
+    overlap = min(TILE_OVERLAP, size - 1) if tile_overlap is None else _check.at_least("tile_overlap", tile_overlap, 0)
     setting = Setting(
         network=net,
-        size=_next_multiple(tile_size if method == "tiles" else max(pixels.shape[1:3]), net.multiple),
-        overlap=_check.at_least("tile_overlap", tile_overlap, 0) if method == "tiles" else 0,
+        size=size,
+        overlap=overlap if method == "tiles" else 0,
         dtype=real,
         threads=_engine.threads(threads),
         card=None,
@@ -348,7 +357,8 @@ class _Problem:
             return arrays + max(whole_bytes(setting, (*tiling.shape, channels), times) for tiling, times in phases)
 
         landmarks, free = self._setting.landmarks, _engine.available_memory()
-        hint = "use method='tiles', or method='nystrom'"
+        fewer = math.ceil(EXACT_FROM * self.pixels[0, :, :, 0].size)
+        hint = f"use method='tiles', or method='nystrom' with landmarks below {fewer}"
         if landmarks is not None:
             fit = bisect_right(range(1, landmarks + 1), free, key=needed)
             hint = f"landmarks = {fit} would fit" if fit else "use method='tiles'"

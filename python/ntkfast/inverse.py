@@ -200,6 +200,13 @@ def restore(
 
     For fixed guide and steps the result is linear in y, the mean included.
 
+    Rounding depends on the number of threads, and many steps amplify it: in float32 results without noise, of 5e5 to
+    1e6 steps, differed between one thread and two by up to 2e-3 of the range of the image (:func:`downsampling` by 2,
+    96 x 96; 1e-4 to 4e-4 of the norm), in float64 by 1e-11.
+
+    Without noise the result may be a little worse than the first guess: a small photograph (96 x 96 and smaller) at
+    half the resolution lost 0.1 to 0.2 dB on it.
+
     Examples
     --------
     >>> A = ntkfast.inpainting(known)                                              # doctest: +SKIP

@@ -677,5 +677,5 @@ def as_columns(operator: LinearOperator, name: str, value: Any) -> tuple[Any, tu
         return array.reshape(d, -1), shape
     wanted = f"({d},) or ({d}, n)"
     if image_shape is not None:
-        wanted += f", or {image_shape} or {(*image_shape, 'n')}"
+        wanted += f", or {image_shape} or ({', '.join(map(str, image_shape))}, n)"
     raise ValueError(f"{name} must have shape {wanted}, got {shape}")

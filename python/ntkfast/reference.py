@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse
 
+from . import _check
 from .inputs import NoiseInput
 from .network import (
     GELU,
@@ -56,7 +57,7 @@ def kernel_matrix(network: Network, image: np.ndarray | NoiseInput, kernel: str 
     Raises
     ------
     ValueError
-        If the image has a size that the network cannot halve as often as it must.
+        If the image has NaN or infinite values, or a size that the network cannot halve as often as it must.
     """
     q, (height, width) = _input(image)
     network.check_size(height, width)
@@ -94,7 +95,7 @@ def _input(image: np.ndarray | NoiseInput) -> tuple[Field, tuple[int, int]]:
         # Many iid channels of unit variance:  Q(i,j) = [i = j]
         return np.eye(image.shape[0] * image.shape[1]), image.shape
     # Q(i,j) = (1/C) sum_c x_c(i) x_c(j)
-    x = np.asarray(image, dtype=np.float64)
+    x = _check.real_array("image", image).astype(np.float64)
     height, width = x.shape[:2]
     x = x.reshape(height * width, -1)
     return x @ x.T / x.shape[1], (height, width)
