@@ -113,6 +113,14 @@ def test_better_than_non_local_means_with_the_level_estimated():
     assert psnr(out, clean) > psnr(non_local_means(noisy, 25), clean)
 
 
+@pytest.mark.parametrize(("name", "sigma"), [("coins", 2), ("coins", 3), ("page", 2), ("page", 3), ("gravel", 5)])
+def test_gray_texture_with_little_noise_and_the_level_estimated(name, sigma):
+    """Levels by wavelets blurred the page by 1.8 dB at sigma 2, and gained less than half on gravel."""
+    clean = getattr(data, name)()[:96, :96].astype(float)
+    noisy = clean + sigma * np.random.default_rng(0).standard_normal(clean.shape)
+    assert psnr(nf.denoise_ntk(noisy), clean) > psnr(noisy, clean) + 0.4
+
+
 def test_refinement_helps():
     clean, noisy = photograph("astronaut", slice(60, 124), slice(180, 244), 25)
     once, twice = (psnr(nf.denoise_ntk(noisy, 25, channel_axis=-1, refine=n), clean) for n in (0, 1))
