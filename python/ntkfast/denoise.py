@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from scipy.fft import dct
+from scipy.ndimage import uniform_filter
 from threadpoolctl import threadpool_limits
 
 from . import _check, _cuda, _engine
@@ -48,7 +49,13 @@ RULE_CROPS, RULE_CROP_SIZE = 9, 48
 RULE_STREAM = 0x6E746B  # keeps the rule's noise apart from a picture's that was made with the same small seed
 
 # A pixel's noise level counts as no less than this share of the median: weights, one over variances, bound the step.
-LEAST_LEVEL = 0.1
+# And as no more than so many times it: `sure` adds a tenth of the level, which must not hide the picture from Theta.
+LEAST_LEVEL, MOST_LEVEL = 0.1, 10.0
+
+# Pixels of more than so many times the level of their neighbourhood tell Theta nothing: for the first pass the mean of
+# the neighbourhood, by weights, stands for them.
+BAD_PIXEL = 2.0
+NEIGHBOURHOOD = 5  # side
 
 
 @dataclass(frozen=True)
@@ -127,8 +134,8 @@ def denoise_ntk(
         Not rescaled, not even if it is of an integer type: the result is in its units, and so is sigma.
     sigma : float or array_like of shape (H, W), optional
         Standard deviation of the noise, >= 0, or that of each pixel, > 0; by default estimated, from the covariance of
-        patches in colour and from the finest wavelets in gray (:mod:`ntkfast.noise_level`).  A map weights the
-        training: see Notes.
+        patches (:mod:`ntkfast.noise_level`; fine texture in gray counts as noise, so give sigma if it is known).  A map
+        weights the training: see Notes.
     channel_axis : int, optional
         Axis of the channels; None for a gray image.  All channels share the kernel.
     network : Network, optional
@@ -198,7 +205,9 @@ def denoise_ntk(
     "held_out" predicts pixels that were replaced by their neighbours.  "calibrated" takes times known beforehand,
     kappa/sigma^2 with a power of sigma over the image's contrast.  bench/quality/README.md has what each loses.
 
-    Noise map: gradient descent on the squared residuals over their variances, sum_p (z(p) - y(p))^2/sigma(p)^2.
+    Noise map: gradient descent on the squared residuals over their variances, sum_p (z(p) - y(p))^2/sigma(p)^2.  Levels
+    count as a tenth to ten times their median: dead pixels get any large one.  Pixels of more than twice the level of
+    their neighbourhood are replaced by its weighted mean in what Theta of the first pass is built from.
 
     Examples
     --------
@@ -372,6 +381,8 @@ class _Problem:
     def _filter(self, tiling: Tiling, guide: np.ndarray, target: np.ndarray, levels: np.ndarray | None) -> ImageFilter:
         kind = TileFilter if self._method == "tiles" else WholeFilter
         weights = None if levels is None else (self._level / levels) ** 2
+        if weights is not None and guide is target:  # the first pass
+            guide = _without_bad_pixels(guide, weights)
         return kind(self._setting, tiling, guide, target, weights)
 
     def image(self, mixed: np.ndarray) -> np.ndarray:
@@ -412,6 +423,18 @@ class _Problem:
         rows = np.linspace(0, height - size, side).astype(int)
         cols = np.linspace(0, width - size, side).astype(int)
         return np.concatenate([images[:, y : y + size, x : x + size] for y in rows for x in cols])
+
+
+def _without_bad_pixels(guide: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """The guide (n, H, W, C) with the weighted mean of its neighbourhood in place of each pixel far noisier than that.
+
+    ``weights`` (n, H, W, 1) are one over the variances up to a factor.
+    """
+    size = (1, NEIGHBOURHOOD, NEIGHBOURHOOD, 1)
+    total = uniform_filter(weights, size)
+    levels = weights**-0.5
+    bad = levels > BAD_PIXEL * uniform_filter(weights * levels, size) / total
+    return np.where(bad, uniform_filter(weights * guide, size) / total, guide) if bad.any() else guide
 
 
 def mixing(channels: int) -> np.ndarray:
@@ -464,7 +487,7 @@ def _noise_level(sigma: Any, pixels: np.ndarray, dtype: np.dtype[Any]) -> tuple[
             raise ValueError(f"sigma must be positive at every pixel, got {float(levels.min())!r}")
         _require_level(float(levels.max()), dtype)
         middle = float(np.median(levels))
-        levels = np.maximum(levels, LEAST_LEVEL * middle)
+        levels = np.clip(levels, LEAST_LEVEL * middle, MOST_LEVEL * middle)
         # Weights (level/sigma)^2 have the mean 1.  The powers of a tiny level would overflow.
         level = middle * float(np.mean((levels / middle) ** -2.0) ** -0.5)
         return level, levels[None, :, :, None], False
