@@ -10,7 +10,7 @@ import time
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from cases import (
@@ -514,6 +514,7 @@ def test_random_graphs_agree_with_the_reference(net, cells, name, data):
     pixel = data.draw(st.integers(0, height * width - 1))
     kernel = data.draw(st.sampled_from(KERNELS))
     theta = kernel_matrix(net, image, kernel)
+    assume(np.abs(theta).max() > 1e-12 * np.abs(image).max() ** 2)  # the mean of a centred image is rounding
     for dtype in DTYPES:
         bar = {"float32": 1e-5, "float64": PARALLEL}[dtype]
         for K in operators(net, image, kernel, dtype):
