@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 # Before NumPy is loaded.  Most matrices here are small, and OpenBLAS's threads, which spin while they wait, then cost
-# more than they do: 16 s for 0.7 s where two processes shared two cores.
+# many times what they save where processes share the cores.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 # Before OpenMP is loaded.  With pytest -n the threads of several processes share the cores, and those that spin while

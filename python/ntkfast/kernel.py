@@ -208,7 +208,7 @@ class NTK(PixelOperator):
         real = _check.float_dtype(dtype)
         noise = isinstance(image, NoiseInput)
         image_device = None if noise else namespace(image).device
-        # Sizes first: the copies and checks of an image that will not fit took 15 s at 20000 x 10000.
+        # Sizes first: an image whose kernel will not fit need not be copied and looked at to be refused.
         shape = (*image.shape, 1) if noise else _image_shape("image", image, channel_axis)
         network.check_size(*shape[:2])
         self._card = _cuda.choose(

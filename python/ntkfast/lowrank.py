@@ -503,10 +503,9 @@ def _orthonormal(V: np.ndarray) -> np.ndarray:
 
 
 def _one_blas_thread() -> threadpool_limits:
-    """Around factorisations only, which wait for every thread at every column.
+    """Around factorisations only, which wait for every thread at every column: on a busy machine many times as long.
 
-    With two threads on a busy machine, a QR of 16384 x 256 took 11 s of wall time beside 0.45 s with one, and the
-    eigenvectors of 1024 x 1024 4 s beside 0.4; products of these sizes lost nothing.
+    Products, which wait once, lose nothing by more threads.
     """
     return threadpool_limits(1, user_api="blas")
 
