@@ -130,7 +130,7 @@ def _by_patches(planes: np.ndarray) -> float | None:
     windows = sliding_window_view(planes, (PATCH, PATCH), axis=(0, 1))[::stride, ::stride]
     patches = windows.reshape(-1, numbers)
     patches = patches - patches.mean(axis=0)
-    # A product of a few milliseconds: on a busy machine BLAS threads that wait for each other make it many times as long.
+    # Some milliseconds, but on a busy machine many times as long where BLAS threads wait for each other.
     with threadpool_limits(1, user_api="blas"):
         values = np.linalg.eigvalsh(patches.T @ patches / len(patches))[::-1]
     for n in range(len(values)):
