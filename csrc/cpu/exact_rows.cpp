@@ -8,6 +8,13 @@ namespace {
 
 constexpr std::int64_t rows_of_a_block = std::int64_t(1) << 32;
 
+// Rows of a value that its largest box sees at once.
+int slots_of(const Plan& plan, int value) {
+    int slots = 0;
+    for (const int b : plan.values[std::size_t(value)].boxes) slots = std::max(slots, plan.boxes[std::size_t(b)].slots);
+    return slots;
+}
+
 }  // namespace
 
 template <class Real> bool ExactRows<Real>::reaches(const Program& program, const Plan& plan, const Box& box) {
@@ -39,8 +46,7 @@ ExactRows<Real>::ExactRows(const Program& program, const Plan& plan, const Field
     std::size_t rows = roots_ + 2;
     for (const int v : values_of(program, plan)) {
         Kept& kept = kept_[std::size_t(v)];
-        for (const int b : plan.values[std::size_t(v)].boxes)
-            kept.slots = std::max(kept.slots, plan.boxes[std::size_t(b)].slots);
+        kept.slots = slots_of(plan, v);
         kept.sums = rows++;
         kept.first = rows;
         rows += std::size_t(kept.slots * lanes);
@@ -52,11 +58,7 @@ ExactRows<Real>::ExactRows(const Program& program, const Plan& plan, const Field
 template <class Real>
 std::int64_t ExactRows<Real>::bytes(const Program& program, const Plan& plan, int lanes) {
     std::int64_t rows = roots_ + 2;
-    for (const int v : values_of(program, plan)) {
-        int slots = 0;
-        for (const int b : plan.values[std::size_t(v)].boxes) slots = std::max(slots, plan.boxes[std::size_t(b)].slots);
-        rows += 1 + slots * lanes;
-    }
+    for (const int v : values_of(program, plan)) rows += 1 + slots_of(plan, v) * lanes;
     return rows * plan.row_stride * std::int64_t(sizeof(double));
 }
 
@@ -129,9 +131,7 @@ template <class Real> const double* ExactRows<Real>::row(int number, int lane, i
     const std::ptrdiff_t length = lanes_.length[lane], at_i = lanes_.at_i[lane], at_j = lanes_.at_j[lane];
     const int i_row = y + block_->row0, j_row = i_row + block_->dy;
     if (!circular) {
-        std::ptrdiff_t halo = 0;
-        for (const int b : value.boxes)
-            halo = std::max<std::ptrdiff_t>(halo, plan_.boxes[std::size_t(b)].radius() * plan_.shape.batch);
+        const std::ptrdiff_t halo = std::ptrdiff_t(kept.slots / 2) * plan_.shape.batch;
         const bool no_pair = y < 0 || y >= block_->rows;
         for (std::ptrdiff_t l = -halo; l < length + halo; ++l)
             if (no_pair || l < 0 || l >= length) out[l] = outside(variance, i_row, at_i + l, j_row, at_j + l);
