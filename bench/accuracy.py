@@ -19,8 +19,9 @@ import numpy as np
 
 from bench import machine
 from bench.networks import stack, table
-from ntkfast import NTK, Conv, LeakyReLU, Network, ReLU, Upsample, _core, _engine, autoencoder, unet, vanilla_cnn
+from ntkfast import NTK, Conv, LeakyReLU, Network, ReLU, Upsample, _core, autoencoder, unet, vanilla_cnn
 from ntkfast._choices import PADDINGS
+from ntkfast.engine import cpu as _engine
 from ntkfast.network import GELU, Activation, Erf, Sin
 from ntkfast.reference import kernel_matrix
 

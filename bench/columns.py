@@ -17,7 +17,8 @@ import numpy as np
 
 from bench import machine
 from bench.networks import picture, table
-from ntkfast import NTK, Network, _engine, autoencoder, unet, vanilla_cnn
+from ntkfast import NTK, Network, autoencoder, unet, vanilla_cnn
+from ntkfast.engine import cpu as _engine
 from ntkfast.kernel import COLUMN_PAIR
 
 NETWORKS: dict[str, Network] = {

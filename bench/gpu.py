@@ -22,7 +22,8 @@ import numpy as np
 
 from bench import machine
 from bench.networks import NETWORKS, table
-from ntkfast import NTK, Network, _core, _cuda, gradient_descent, unet
+from ntkfast import NTK, Network, _core, gradient_descent, unet
+from ntkfast.engine import cuda as _cuda
 from ntkfast.network import Conv
 
 COLUMNS = 3
@@ -114,7 +115,7 @@ def on_card(array: np.ndarray) -> Any:
 
 def on_host(array: Any) -> np.ndarray:
     """A NumPy array."""
-    from ntkfast._arrays import to_host
+    from ntkfast.engine.arrays import to_host
 
     return np.asarray(to_host(array))
 

@@ -14,7 +14,8 @@ import numpy as np
 
 from bench import machine
 from bench.networks import NETWORKS, pairs, picture, table
-from ntkfast import _core, _engine
+from ntkfast import _core
+from ntkfast.engine import cpu as _engine
 
 LANES = (1, 2, 4, 8, 16, 32)
 

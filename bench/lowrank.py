@@ -30,7 +30,7 @@ from bench import machine
 from bench.networks import picture, table
 from bench.psnr import psnr
 from ntkfast import NTK, LowRank, Network, autoencoder, gradient_descent, nystrom, randomized, unet, vanilla_cnn
-from ntkfast.lowrank import OVERSAMPLING
+from ntkfast.spectral.lowrank import OVERSAMPLING
 
 NETWORKS: dict[str, Network] = {
     "conv5": vanilla_cnn(1, 5),

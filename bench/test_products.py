@@ -16,7 +16,8 @@ import pytest
 
 from bench.conftest import Rows
 from bench.networks import FASTER_THAN_PROTOTYPE, NETWORKS, PROTOTYPE_SECONDS, ROOFLINE_SHARE, pairs, picture, stages
-from ntkfast import NTK, Network, _core, _engine
+from ntkfast import NTK, Network, _core
+from ntkfast.engine import cpu as _engine
 from ntkfast.reference import kernel_matrix
 
 TOLERANCE = 1e-5

@@ -11,15 +11,15 @@
 #include <tuple>
 #include <vector>
 
-#include "cpu/aligned.h"
-#include "cpu/dispatch.h"
 #include "cpu/engine.h"
-#include "cpu/roofline.h"
+#include "cpu/rows/dispatch.h"
+#include "cpu/rows/roofline.h"
 #include "cpu/threads.h"
 #include "cuda/device.h"
 #include "cuda/engine.h"
 #include "cuda/runtime.h"
-#include "program.h"
+#include "plan/aligned.h"
+#include "plan/program.h"
 
 namespace py = pybind11;
 using namespace ntkfast;

@@ -23,8 +23,8 @@ from skimage.restoration import denoise_nl_means
 from tqdm import tqdm
 
 import ntkfast as nf
-from ntkfast import cli, figures
-from ntkfast.image_files import write_atomically
+from ntkfast.app import cli, figures
+from ntkfast.app.image_files import write_atomically
 
 FULL_SIZE = 512
 SEED = 0

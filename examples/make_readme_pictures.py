@@ -13,8 +13,8 @@ import imagecodecs
 from denoise_photo import CHEEK, add_noise, crop_start, denoise, eight_bit, photograph
 
 import ntkfast as nf
-from ntkfast import figures
-from ntkfast.image_files import write_atomically
+from ntkfast.app import figures
+from ntkfast.app.image_files import write_atomically
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "images"
 SIZE, SIGMA = 256, 25.0

@@ -24,7 +24,7 @@ import numpy as np
 import skimage.data
 from skimage.metrics import peak_signal_noise_ratio
 
-from ntkfast.image_files import write_atomically
+from ntkfast.app.image_files import write_atomically
 
 try:
     import deepinv

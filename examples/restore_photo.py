@@ -28,9 +28,9 @@ from skimage.transform import resize
 from tqdm import tqdm
 
 import ntkfast as nf
-from ntkfast import figures
-from ntkfast.image_files import write_atomically
-from ntkfast.operators import ImageOperator
+from ntkfast.app import figures
+from ntkfast.app.image_files import write_atomically
+from ntkfast.restoration.operators import ImageOperator
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

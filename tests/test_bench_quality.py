@@ -15,8 +15,8 @@ from skimage.restoration import denoise_nl_means
 from threadpoolctl import threadpool_limits
 
 import ntkfast
-from ntkfast.stopping import Crops
-from ntkfast.tile_filter import TileFilter
+from ntkfast.restoration.stopping import Crops
+from ntkfast.restoration.tile_filter import TileFilter
 
 NAME, SIZE, SIGMA = "astronaut", 48, 25.0
 RUN = ["--methods", "noisy", "nlm", "ours", "--pictures", NAME, "--size", str(SIZE), "--sigmas", "25"]
@@ -346,7 +346,7 @@ def test_a_rule_for_each_tile_is_the_rule_where_there_is_one_tile(rule):
 
 @pytest.mark.parametrize("rule", stopping.RISKS)
 def test_tiles_stop_by_themselves_on_pictures_of_any_size(rule, monkeypatch):
-    monkeypatch.setattr("ntkfast.denoise.RULE_CROPS", 1)
+    monkeypatch.setattr("ntkfast.restoration.denoise.RULE_CROPS", 1)
     trial = oracle.Trial(NAME, pictures.TEST[NAME].crop(64)[:49], SIGMA)
     assert trial.crops.pixels.shape != trial.pixels.shape  # the rule itself would look at a part
     with threadpool_limits(1, user_api="blas"):

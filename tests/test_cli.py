@@ -28,11 +28,12 @@ import pytest
 import tifffile
 
 import ntkfast
-from ntkfast import _choices, cli, figures, report
-from ntkfast.cli import main
-from ntkfast.denoise import denoise_ntk
-from ntkfast.image_files import ImageFile, read_image, write_image
+from ntkfast import _choices
+from ntkfast.app import cli, figures, report
+from ntkfast.app.cli import main
+from ntkfast.app.image_files import ImageFile, read_image, write_image
 from ntkfast.network import Network, vanilla_cnn
+from ntkfast.restoration.denoise import denoise_ntk
 
 # ------------------------------------------------------------------------------------------------------------- helpers
 
@@ -828,7 +829,7 @@ def test_closed_streams(here: Path, closed: str) -> None:
 
 def test_heavy_modules_are_not_imported_by_the_parser() -> None:
     code = (
-        "import sys; from ntkfast.cli import main; main(['denoise', '--help']); "
+        "import sys; from ntkfast.app.cli import main; main(['denoise', '--help']); "
         "heavy = {'scipy', 'skimage', 'imagecodecs', 'tifffile', 'tqdm', 'matplotlib'} & set(sys.modules); "
         "sys.exit(str(heavy) if heavy else 0)"
     )
@@ -922,7 +923,7 @@ def test_ctrl_c_while_the_command_line_is_imported() -> None:
                     raise KeyboardInterrupt
 
         sys.meta_path.insert(0, Interrupt())
-        from ntkfast._entry import main
+        from ntkfast.app.entry import main
         sys.exit(main())
     """
     done = subprocess.run(

@@ -12,12 +12,13 @@ from skimage.metrics import peak_signal_noise_ratio
 
 import ntkfast as nf
 from images import IMAGES
-from ntkfast import _engine, tile_filter
 from ntkfast._choices import METHODS
-from ntkfast.denoise import LEAST_LEVEL, TILE_OVERLAP, TILE_SIZE, _Problem, _without_bad_pixels, mixing
+from ntkfast.engine import cpu as _engine
 from ntkfast.reference import kernel_matrix
-from ntkfast.stopping import RISKS, RULES, STEPS
-from ntkfast.tiles import Tiling
+from ntkfast.restoration import tile_filter
+from ntkfast.restoration.denoise import LEAST_LEVEL, TILE_OVERLAP, TILE_SIZE, _Problem, _without_bad_pixels, mixing
+from ntkfast.restoration.stopping import RISKS, RULES, STEPS
+from ntkfast.restoration.tiles import Tiling
 
 
 def psnr(image, clean, peak=255.0):
@@ -506,7 +507,7 @@ def test_images_in_any_memory_order_are_only_read():
 
 def test_crops_of_the_rule_hold_whole_tiles(monkeypatch):
     """Crops of 12 pixels would not fit a network that needs multiples of 8."""
-    monkeypatch.setattr(nf.denoise, "RULE_CROP_SIZE", 12)
+    monkeypatch.setattr("ntkfast.restoration.denoise.RULE_CROP_SIZE", 12)
     noisy = np.random.default_rng(0).standard_normal((56, 56))
     _, info = nf.denoise_ntk(noisy, 1.0, network=nf.autoencoder(3), refine=0, full_output=True)
     assert (info.stopping, info.tile_size) == ("sure", 16)
@@ -556,7 +557,7 @@ def test_no_lines_on_a_smooth_image(channels, refine, sigma):
 
 
 def test_a_plain_grid_would_leave_lines(monkeypatch):
-    monkeypatch.setattr("ntkfast.tiles._shifts", lambda rows, cols, most: np.zeros((rows, cols, 2), int))
+    monkeypatch.setattr("ntkfast.restoration.tiles._shifts", lambda rows, cols, most: np.zeros((rows, cols, 2), int))
     for jumps in jumps_of_the_error(1, 1, 25):
         assert jumps.max() > 1.5 * np.median(jumps)
 
@@ -755,8 +756,8 @@ def test_tiles_take_what_is_counted():
 import re
 import numpy as np
 from ntkfast import denoise_ntk, vanilla_cnn
-from ntkfast.denoise import CHROMA_TIME
-from ntkfast.tile_filter import Setting, array_bytes, batch_bytes
+from ntkfast.restoration.denoise import CHROMA_TIME
+from ntkfast.restoration.tile_filter import Setting, array_bytes, batch_bytes
 
 def resident(name):
     return 1024 * int(re.search(name + r":\\s*(\\d+)", open("/proc/self/status").read())[1])

@@ -14,7 +14,7 @@ from scipy.sparse.linalg import eigsh
 
 import ntkfast as nf
 from images import noise
-from ntkfast import _engine
+from ntkfast.engine import cpu as _engine
 from ntkfast.finite import empirical, empirical_ntk, to_torch
 from ntkfast.network import (
     GELU,

@@ -32,7 +32,8 @@ from cases import (
     product_error,
 )
 from images import HARD, IMAGES, NATURAL, noise
-from ntkfast import NTK, _core, _engine
+from ntkfast import NTK, _core
+from ntkfast.engine import cpu as _engine
 from ntkfast.inputs import NoiseInput
 from ntkfast.network import (
     GELU,
@@ -710,7 +711,8 @@ def test_graphs_take_every_kind_of_array(variant):
 RESIDENT = """
 import sys
 import numpy as np
-from ntkfast import NTK, _engine, autoencoder, unet
+from ntkfast import NTK, autoencoder, unet
+from ntkfast.engine import cpu as _engine
 def resident(key):
     for line in open("/proc/self/status"):
         if line.startswith(key):

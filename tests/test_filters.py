@@ -11,10 +11,10 @@ from scipy.sparse.linalg import LinearOperator, aslinearoperator
 
 import ntkfast as nf
 from images import IMAGES
-from ntkfast import _engine
-from ntkfast.filters import iteration_bytes
+from ntkfast.engine import cpu as _engine
 from ntkfast.reference import kernel_matrix
-from ntkfast.spectral import BlockLanczos, lanczos_bytes, ridge_filter
+from ntkfast.spectral.filters import iteration_bytes
+from ntkfast.spectral.lanczos import BlockLanczos, lanczos_bytes, ridge_filter
 
 TOLERANCE = {"float32": 2e-5, "float64": 1e-8}
 

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 
 from cases import PADDINGS
 from images import noise
-from ntkfast import _engine
+from ntkfast.engine import cpu as _engine
 from ntkfast.finite import NTKConv2d, empirical_ntk, to_torch
 from ntkfast.network import (
     GELU,

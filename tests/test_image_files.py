@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 import tifffile
 
-from ntkfast import image_files
-from ntkfast.image_files import (
+from ntkfast.app import image_files
+from ntkfast.app.image_files import (
     ImageFile,
     ImageFileError,
     check_destination,

@@ -14,12 +14,13 @@ from scipy.sparse.linalg import LinearOperator, aslinearoperator
 
 import ntkfast as nf
 from images import IMAGES
-from ntkfast import _engine, inverse
-from ntkfast.filters import random_direction
-from ntkfast.inverse import GUESS_WEIGHTS, MAX_STEPS, NOISELESS_MISFIT, first_guess
-from ntkfast.operators import BOUNDARIES
+from ntkfast.engine import cpu as _engine
 from ntkfast.reference import kernel_matrix
-from ntkfast.spectral import landweber_filter
+from ntkfast.restoration import inverse
+from ntkfast.restoration.inverse import GUESS_WEIGHTS, MAX_STEPS, NOISELESS_MISFIT, first_guess
+from ntkfast.restoration.operators import BOUNDARIES
+from ntkfast.spectral.filters import random_direction
+from ntkfast.spectral.lanczos import landweber_filter
 
 SHAPE = (12, 10)
 NETWORK = nf.vanilla_cnn(1, 5)

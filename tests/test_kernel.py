@@ -23,7 +23,8 @@ from scipy.sparse.linalg import LinearOperator, aslinearoperator, cg, eigsh, lob
 
 import ntkfast
 from images import natural, noise
-from ntkfast import NTK, Conv, Network, NoiseInput, ReLU, _core, _engine, autoencoder, kernel, unet, vanilla_cnn
+from ntkfast import NTK, Conv, Network, NoiseInput, ReLU, _core, autoencoder, kernel, unet, vanilla_cnn
+from ntkfast.engine import cpu as _engine
 from ntkfast.kernel import without_mean
 from ntkfast.reference import kernel_matrix
 
@@ -836,7 +837,8 @@ def seconds_until_stopped(setup, call, after):
     code = f"""
 import time
 import numpy as np
-from ntkfast import NTK, _engine, unet, vanilla_cnn
+from ntkfast import NTK, unet, vanilla_cnn
+from ntkfast.engine import cpu as _engine
 _engine.available_memory = lambda: 1 << 40  # little is written before the call is stopped
 image = np.random.default_rng(0).standard_normal
 {setup}

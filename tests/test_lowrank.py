@@ -17,8 +17,11 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 import ntkfast as nf
 from images import IMAGES
-from ntkfast import _arrays, _core, _engine, lowrank
+from ntkfast import _core
+from ntkfast.engine import arrays as _arrays
+from ntkfast.engine import cpu as _engine
 from ntkfast.reference import kernel_matrix
+from ntkfast.spectral import lowrank
 
 NETS = {
     "vanilla": nf.vanilla_cnn(1, 5),

@@ -10,7 +10,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from skimage import data
 from skimage.restoration import estimate_sigma
 
-from ntkfast.noise_level import PATCH, WEAK, _gradient_energy, noise_level
+from ntkfast.restoration.noise_level import PATCH, WEAK, _gradient_energy, noise_level
 
 PICTURES = {name: getattr(data, name)()[:400, :400].astype(np.float64) for name in ("astronaut", "chelsea", "coffee")}
 

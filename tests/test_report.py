@@ -15,7 +15,7 @@ import pytest
 
 import ntkfast as nf
 from images import IMAGES
-from ntkfast import figures, report
+from ntkfast.app import figures, report
 from ntkfast.network import vanilla_cnn
 
 # ------------------------------------------------------------------------------------------------------------- helpers

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from scipy.special import roots_jacobi, roots_legendre
 
-from ntkfast.stabilize import PoissonGaussian
+from ntkfast.restoration.stabilize import PoissonGaussian
 
 RATIOS = [0.0, 1e-6, 0.1, 0.3, 0.61, 1.0, 2.0, 5.0, 12.0, 15.99, 16.0, 20.0]  # sigma / gain; the table ends at 16
 MEANS = np.concatenate([np.geomspace(0.01, 1e4, 40), [255.9, 256.0, 256.1]])  # counts; the table ends at 256
@@ -240,7 +240,7 @@ def test_overflow_is_refused():
 
 
 def test_table_is_made_once(monkeypatch):
-    from ntkfast import stabilize
+    from ntkfast.restoration import stabilize
 
     calls = []
     real = stabilize._conditional_means
@@ -252,7 +252,7 @@ def test_table_is_made_once(monkeypatch):
 
 
 def test_table_is_made_in_time():
-    from ntkfast import stabilize
+    from ntkfast.restoration import stabilize
 
     def seconds(s):
         start = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Write csrc/arccos_coefficients.h: the polynomials by which pair_math.h evaluates the angle and the arc-cosine kernel.
+"""Write csrc/math/arccos_coefficients.h: the polynomials by which pair_math.h evaluates the angle and the arc-cosine kernel.
 
 With m = 1 - |cos t| in [0, 1] and s = sqrt(m), both functions of the angle t' = arccos(1 - m) are s times a function
 that is analytic on [0, 1] (the nearest singularity is at m = 2, so each coefficient gains a factor of about 5.8):
@@ -6,7 +6,7 @@ that is analytic on [0, 1] (the nearest singularity is at m = 2, so each coeffic
     t'                       = s * P(m),        P(0) = sqrt(2)
     t' cos t' - sin t'       = m * s * R(m),    R(0) = -2 sqrt(2) / 3
 
-Run ``python tools/fit_arccos.py > csrc/arccos_coefficients.h``; needs mpmath.
+Run ``python tools/fit_arccos.py > csrc/math/arccos_coefficients.h``; needs mpmath.
 """
 
 from mpmath import acos, chebyfit, mp, mpf, nstr, polyval, sqrt

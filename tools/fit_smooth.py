@@ -1,4 +1,4 @@
-"""Write csrc/smooth_coefficients.h: the polynomials behind the arc tangent and the exponential of smooth_activations.h.
+"""Write csrc/math/smooth_coefficients.h: the polynomials behind the arc tangent and the exponential of smooth_activations.h.
 
     arc tangent   r - atan(r) = r^3 G(r^2),          0 <= r <= 1,             G(0) = 1/3
     exponential   exp(r) - 1  = r + r^2 H(r),        |r| <= ln(2)/2,          H(0) = 1/2
@@ -6,7 +6,7 @@
 G is analytic up to r^2 = -1, so each coefficient gains a factor of about 5.8; H is entire.  Both stand behind a leading
 term that is exact, so that their errors count at most 0.27 (in the arc tangent) and 0.17 times.
 
-Run ``python tools/fit_smooth.py > csrc/smooth_coefficients.h``; needs mpmath.
+Run ``python tools/fit_smooth.py > csrc/math/smooth_coefficients.h``; needs mpmath.
 """
 
 from fit_arccos import fit

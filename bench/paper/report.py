@@ -97,7 +97,7 @@ def summary(parts: Sequence[Part]) -> str:
 
 def write(path: Path, parts: Sequence[Part], scale: str, pictures: Path) -> None:
     """Write the figures into the folder ``pictures``, at or below that of ``path``, and the report to ``path``."""
-    from ntkfast.figures import render
+    from ntkfast.app.figures import render
 
     pictures.mkdir(parents=True, exist_ok=True)
     for part in parts:

@@ -1,7 +1,7 @@
 """Pictures of many channels: tiles filtered by block Lanczos and by all their eigenvectors, seconds and PSNR.
 
 ``python -m bench.quality.channels`` makes the channels from the astronaut's three, as random mixtures whose weights add
-up to one.  ``ntkfast.tile_filter.EIGENVECTORS_FROM`` is where the second way becomes the faster one.
+up to one.  ``ntkfast.restoration.tile_filter.EIGENVECTORS_FROM`` is where the second way becomes the faster one.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from bench import machine
 from bench.networks import table
 from bench.psnr import psnr
 from bench.quality import pictures
-from ntkfast import denoise_ntk, tile_filter
+from ntkfast import denoise_ntk
+from ntkfast.restoration import tile_filter
 
 NAME = "astronaut"
 WAYS = {"Lanczos": np.inf, "eigenvectors": 0.0}  # EIGENVECTORS_FROM

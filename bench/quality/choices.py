@@ -21,10 +21,11 @@ from threadpoolctl import threadpool_limits
 from bench.networks import table
 from bench.quality import oracle, pictures
 from bench.quality.oracle import DEFAULT, Spectra, Trial
-from ntkfast import Network, _engine, autoencoder, unet, vanilla_cnn
-from ntkfast.denoise import REFINE
-from ntkfast.tile_filter import Advance, Setting, TileFilter
-from ntkfast.tiles import Tiling
+from ntkfast import Network, autoencoder, unet, vanilla_cnn
+from ntkfast.engine import cpu as _engine
+from ntkfast.restoration.denoise import REFINE
+from ntkfast.restoration.tile_filter import Advance, Setting, TileFilter
+from ntkfast.restoration.tiles import Tiling
 
 Row = dict[str, Any]
 Window = Callable[[np.ndarray], np.ndarray]
@@ -84,7 +85,9 @@ class OnGrid(TileFilter):
     """Tiles that stay on their grid."""
 
     def __init__(self, setting: Setting, tiling: Tiling, guide: np.ndarray, target: np.ndarray) -> None:
-        with mock.patch("ntkfast.tiles._shifts", lambda rows, cols, most: np.zeros((rows, cols, 2), dtype=int)):
+        with mock.patch(
+            "ntkfast.restoration.tiles._shifts", lambda rows, cols, most: np.zeros((rows, cols, 2), dtype=int)
+        ):
             on_grid = Tiling(tiling.shape, setting.size, setting.overlap)
         super().__init__(setting, on_grid, guide, target)
 

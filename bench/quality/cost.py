@@ -6,7 +6,7 @@ channels, on one thread.  A tile of d pixels and C channels takes, with the p pr
 - d (d + 1)/2 pair-layers a hidden layer, for its kernel, which is stored;
 - p d^2 C multiply-adds for the products, 2 d C^2 p (p + 1) for orthogonalising twice against all blocks before, and
   d p C^2 for the result;
-- the bytes of a batch (``ntkfast.tile_filter.batch_bytes``) over its tiles.
+- the bytes of a batch (``ntkfast.restoration.tile_filter.batch_bytes``) over its tiles.
 
 Seconds are of the processor.  Predicted, they are the kernel's by the roofline, the speed of the inner loops by
 themselves, and Lanczos' p (a d^2 + b d C), for reading the stored kernel and for work on vectors; a and b are what fits
@@ -28,9 +28,11 @@ from scipy.optimize import nnls
 from bench import machine
 from bench.networks import stages, table
 from bench.quality.channels import mixtures
-from ntkfast import _core, _engine, denoise_ntk, tile_filter
-from ntkfast.denoise import CHROMA_TIME, NETWORK, TILES_PER_BATCH
-from ntkfast.spectral import BlockLanczos
+from ntkfast import _core, denoise_ntk
+from ntkfast.engine import cpu as _engine
+from ntkfast.restoration import tile_filter
+from ntkfast.restoration.denoise import CHROMA_TIME, NETWORK, TILES_PER_BATCH
+from ntkfast.spectral.lanczos import BlockLanczos
 
 SIGMA = 25.0
 STEPS = 200

@@ -1,7 +1,7 @@
 """The estimated noise level against the true one: gray and colour pictures, the finest wavelets beside ntkfast's.
 
 ``python -m bench.quality.levels`` prints, for each set of pictures and noise level, the mean of |estimate/sigma - 1|
-and the estimate that is furthest off, as its signed error.  The constants of ``ntkfast.noise_level`` were chosen on the
+and the estimate that is furthest off, as its signed error.  The constants of ``ntkfast.restoration.noise_level`` were chosen on the
 tuning set.  ``textures`` are gray pictures of scikit-image, none of them in the other sets.
 """
 
@@ -18,7 +18,7 @@ import numpy as np
 from bench import machine
 from bench.networks import table
 from bench.quality import pictures
-from ntkfast.noise_level import noise_level
+from ntkfast.restoration.noise_level import noise_level
 
 TEXTURES = ("grass", "gravel", "coins", "page", "camera", "brick")
 SIGMAS = (2.0, 3.0, 5.0, 10.0, 25.0, 50.0, 75.0)

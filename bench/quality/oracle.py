@@ -1,6 +1,6 @@
 """The passes of the denoiser stopped at the best times, which only who has the clean picture can find.
 
-The best time of a pass is searched among ``ntkfast.stopping.STEPS``.  :func:`passes` guides each pass by the best image
+The best time of a pass is searched among ``ntkfast.restoration.stopping.STEPS``.  :func:`passes` guides each pass by the best image
 of the one before, which is greedy: another guide may serve the next pass a few hundredths of a dB better, and
 :func:`best` tries some.
 """
@@ -22,11 +22,11 @@ from threadpoolctl import threadpool_limits
 from bench import machine
 from bench.psnr import psnr
 from bench.quality import pictures
-from ntkfast.denoise import CHROMA_TIME, NETWORK, REFINE, TILE_OVERLAP, TILE_SIZE, TILES_PER_BATCH, _Problem
-from ntkfast.spectral import gradient_descent_filter
-from ntkfast.stopping import STEPS, Crops
-from ntkfast.tile_filter import Setting, TileFilter, _centred
-from ntkfast.tiles import Tiling
+from ntkfast.restoration.denoise import CHROMA_TIME, NETWORK, REFINE, TILE_OVERLAP, TILE_SIZE, TILES_PER_BATCH, _Problem
+from ntkfast.restoration.stopping import STEPS, Crops
+from ntkfast.restoration.tile_filter import Setting, TileFilter, _centred
+from ntkfast.restoration.tiles import Tiling
+from ntkfast.spectral.lanczos import gradient_descent_filter
 
 # The denoiser's defaults, on one thread of the processor: the small crops here would gain little by more.
 DEFAULT = Setting(

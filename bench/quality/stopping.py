@@ -23,9 +23,10 @@ from bench.networks import table
 from bench.psnr import psnr
 from bench.quality import oracle, pictures
 from bench.quality.oracle import Spectra, Trial, blend, tiles_after
-from ntkfast import denoise_ntk, tile_filter
-from ntkfast.denoise import REFINE, TILES_PER_BATCH
-from ntkfast.stopping import KAPPA, POWER, RISKS, RULES, STEPS, Crops, calibrated_time
+from ntkfast import denoise_ntk
+from ntkfast.restoration import tile_filter
+from ntkfast.restoration.denoise import REFINE, TILES_PER_BATCH
+from ntkfast.restoration.stopping import KAPPA, POWER, RISKS, RULES, STEPS, Crops, calibrated_time
 
 Row = dict[str, Any]
 FIT_POWERS = np.arange(-25, 26) / 20

@@ -1,9 +1,9 @@
-#include "band_maker.h"
+#include "cpu/band_maker.h"
 
 #include <algorithm>
 #include <atomic>
 
-#include "threads.h"
+#include "cpu/threads.h"
 
 namespace ntkfast {
 namespace {

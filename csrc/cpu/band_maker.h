@@ -4,12 +4,12 @@
 #include <memory>
 #include <vector>
 
-#include "bands.h"
-#include "fields.h"
-#include "monitor.h"
-#include "pipeline.h"
-#include "plan.h"
-#include "schedule.h"
+#include "cpu/bands.h"
+#include "cpu/pipeline.h"
+#include "plan/fields.h"
+#include "plan/monitor.h"
+#include "plan/plan.h"
+#include "plan/schedule.h"
 
 namespace ntkfast {
 

@@ -1,4 +1,4 @@
-#include "bands.h"
+#include "cpu/bands.h"
 
 namespace ntkfast {
 namespace {

@@ -7,9 +7,9 @@
 #include <memory>
 #include <vector>
 
-#include "aligned.h"
-#include "geometry.h"
-#include "row_kernels.h"
+#include "cpu/rows/row_kernels.h"
+#include "plan/aligned.h"
+#include "plan/geometry.h"
 
 namespace ntkfast {
 

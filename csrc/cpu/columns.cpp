@@ -1,10 +1,10 @@
-#include "columns.h"
+#include "cpu/columns.h"
 
 #include <algorithm>
 #include <utility>
 
-#include "../pair_math.h"
-#include "../smooth_activations.h"
+#include "math/pair_math.h"
+#include "math/smooth_activations.h"
 
 namespace ntkfast {
 namespace {

@@ -13,10 +13,10 @@
 #include <cstdint>
 #include <vector>
 
-#include "../program.h"
-#include "fields.h"
-#include "geometry.h"
-#include "monitor.h"
+#include "plan/fields.h"
+#include "plan/geometry.h"
+#include "plan/monitor.h"
+#include "plan/program.h"
 
 namespace ntkfast {
 

@@ -1,18 +1,18 @@
-#include "engine.h"
+#include "cpu/engine.h"
 
 #include <algorithm>
 #include <atomic>
 #include <memory>
 #include <stdexcept>
 
-#include "band_maker.h"
-#include "columns.h"
-#include "dispatch.h"
-#include "fields_builder.h"
-#include "groups.h"
-#include "schedule.h"
-#include "sinks.h"
-#include "threads.h"
+#include "cpu/band_maker.h"
+#include "cpu/columns.h"
+#include "cpu/fields_builder.h"
+#include "cpu/rows/dispatch.h"
+#include "cpu/sinks.h"
+#include "cpu/threads.h"
+#include "plan/groups.h"
+#include "plan/schedule.h"
 
 namespace ntkfast {
 namespace {

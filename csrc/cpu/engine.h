@@ -5,13 +5,13 @@
 #include <memory>
 #include <vector>
 
-#include "../program.h"
-#include "aligned.h"
-#include "fields.h"
-#include "geometry.h"
-#include "monitor.h"
-#include "pipeline.h"
-#include "row_kernels.h"
+#include "cpu/pipeline.h"
+#include "cpu/rows/row_kernels.h"
+#include "plan/aligned.h"
+#include "plan/fields.h"
+#include "plan/geometry.h"
+#include "plan/monitor.h"
+#include "plan/program.h"
 
 namespace ntkfast {
 

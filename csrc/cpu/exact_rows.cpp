@@ -1,4 +1,4 @@
-#include "exact_rows.h"
+#include "cpu/exact_rows.h"
 
 #include <algorithm>
 #include <cmath>

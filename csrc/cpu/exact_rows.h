@@ -8,11 +8,11 @@
 #include <cstdint>
 #include <vector>
 
-#include "aligned.h"
-#include "fields.h"
-#include "geometry.h"
-#include "plan.h"
-#include "row_kernels.h"
+#include "cpu/rows/row_kernels.h"
+#include "plan/aligned.h"
+#include "plan/fields.h"
+#include "plan/geometry.h"
+#include "plan/plan.h"
 
 namespace ntkfast {
 

@@ -1,13 +1,13 @@
-#include "fields_builder.h"
+#include "cpu/fields_builder.h"
 
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
 #include <memory>
 
-#include "../activations.h"
-#include "band_maker.h"
-#include "upsampled_rows.h"
+#include "cpu/band_maker.h"
+#include "cpu/upsampled_rows.h"
+#include "plan/activations.h"
 
 namespace ntkfast {
 namespace {

@@ -5,10 +5,10 @@
 #include <utility>
 #include <vector>
 
-#include "fields.h"
-#include "monitor.h"
-#include "pipeline.h"
-#include "row_kernels.h"
+#include "cpu/pipeline.h"
+#include "cpu/rows/row_kernels.h"
+#include "plan/fields.h"
+#include "plan/monitor.h"
 
 namespace ntkfast {
 

@@ -1,8 +1,8 @@
-#include "pipeline.h"
+#include "cpu/pipeline.h"
 
 #include <algorithm>
 
-#include "map_choice.h"
+#include "plan/map_choice.h"
 
 namespace ntkfast {
 namespace {

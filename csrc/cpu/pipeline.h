@@ -8,15 +8,15 @@
 #include <memory>
 #include <vector>
 
-#include "bands.h"
-#include "exact_rows.h"
-#include "fields.h"
-#include "geometry.h"
-#include "monitor.h"
-#include "plan.h"
-#include "row_kernels.h"
-#include "sinks.h"
-#include "upsampled_rows.h"
+#include "cpu/bands.h"
+#include "cpu/exact_rows.h"
+#include "cpu/rows/row_kernels.h"
+#include "cpu/sinks.h"
+#include "cpu/upsampled_rows.h"
+#include "plan/fields.h"
+#include "plan/geometry.h"
+#include "plan/monitor.h"
+#include "plan/plan.h"
 
 namespace ntkfast {
 

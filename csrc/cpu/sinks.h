@@ -6,12 +6,12 @@
 #include <limits>
 #include <vector>
 
-#include "aligned.h"
-#include "fields.h"
-#include "geometry.h"
-#include "monitor.h"
-#include "row_kernels.h"
-#include "transpose.h"
+#include "cpu/rows/row_kernels.h"
+#include "cpu/rows/transpose.h"
+#include "plan/aligned.h"
+#include "plan/fields.h"
+#include "plan/geometry.h"
+#include "plan/monitor.h"
 
 namespace ntkfast {
 

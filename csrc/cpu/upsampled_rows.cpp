@@ -1,4 +1,4 @@
-#include "upsampled_rows.h"
+#include "cpu/upsampled_rows.h"
 
 #include <algorithm>
 

@@ -3,11 +3,11 @@
 
 #include <algorithm>
 
-#include "aligned.h"
-#include "bands.h"
-#include "fields.h"
-#include "geometry.h"
-#include "row_kernels.h"
+#include "cpu/bands.h"
+#include "cpu/rows/row_kernels.h"
+#include "plan/aligned.h"
+#include "plan/fields.h"
+#include "plan/geometry.h"
 
 namespace ntkfast {
 

@@ -1,4 +1,4 @@
-#include "device_fields.h"
+#include "cuda/device_fields.h"
 
 #include <algorithm>
 

@@ -4,8 +4,8 @@
 #include <map>
 #include <vector>
 
-#include "../cpu/fields.h"
-#include "sweep.h"
+#include "cuda/sweep.h"
+#include "plan/fields.h"
 
 namespace ntkfast::cuda {
 

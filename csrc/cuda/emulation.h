@@ -1,7 +1,7 @@
 // What tests may set of the emulation.
 #pragma once
 
-#include "device.h"
+#include "cuda/device.h"
 
 namespace ntkfast::cuda::emulation {
 

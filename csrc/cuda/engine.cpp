@@ -1,4 +1,4 @@
-#include "engine.h"
+#include "cuda/engine.h"
 
 #include <algorithm>
 #include <cmath>
@@ -6,15 +6,15 @@
 #include <mutex>
 #include <stdexcept>
 
-#include "../cpu/band_maker.h"
-#include "../cpu/dispatch.h"
-#include "../cpu/fields_builder.h"
-#include "../cpu/groups.h"
-#include "../cpu/map_choice.h"
-#include "device_fields.h"
-#include "segment.h"
-#include "small_kernels.h"
-#include "sweep_launch.h"
+#include "cpu/band_maker.h"
+#include "cpu/fields_builder.h"
+#include "cpu/rows/dispatch.h"
+#include "cuda/device_fields.h"
+#include "cuda/segment.h"
+#include "cuda/small_kernels.h"
+#include "cuda/sweep_launch.h"
+#include "plan/groups.h"
+#include "plan/map_choice.h"
 
 namespace ntkfast::cuda {
 namespace {

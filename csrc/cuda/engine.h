@@ -3,10 +3,10 @@
 
 #include <memory>
 
-#include "../cpu/engine.h"
-#include "device.h"
-#include "runtime.h"
-#include "tuning.h"
+#include "cpu/engine.h"
+#include "cuda/device.h"
+#include "cuda/runtime.h"
+#include "cuda/tuning.h"
 
 namespace ntkfast::cuda {
 

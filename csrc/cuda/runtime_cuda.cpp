@@ -7,8 +7,8 @@
 #include <stdexcept>
 #include <string>
 
-#include "device.h"
-#include "runtime.h"
+#include "cuda/device.h"
+#include "cuda/runtime.h"
 
 // The architectures compiled in, as CMAKE_CUDA_ARCHITECTURES has them.
 #ifndef NTKFAST_CUDA_ARCHITECTURES

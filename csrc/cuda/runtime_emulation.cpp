@@ -8,8 +8,8 @@
 #include <random>
 #include <stdexcept>
 
-#include "emulation.h"
-#include "team.h"
+#include "cuda/emulation.h"
+#include "cuda/team.h"
 
 namespace ntkfast::cuda {
 namespace {

@@ -1,4 +1,4 @@
-#include "segment.h"
+#include "cuda/segment.h"
 
 #include <algorithm>
 #include <cmath>

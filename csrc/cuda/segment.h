@@ -4,10 +4,10 @@
 #include <cstdint>
 #include <vector>
 
-#include "../cpu/plan.h"
-#include "device.h"
-#include "sweep.h"
-#include "tuning.h"
+#include "cuda/device.h"
+#include "cuda/sweep.h"
+#include "cuda/tuning.h"
+#include "plan/plan.h"
 
 namespace ntkfast::cuda {
 

@@ -1,7 +1,7 @@
 // The kernels around a sweep: one item for each number, and the product with a stored matrix.
 #pragma once
 
-#include "sweep.h"
+#include "cuda/sweep.h"
 
 namespace ntkfast::cuda {
 

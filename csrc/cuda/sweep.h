@@ -5,9 +5,9 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "../pair_math.h"
-#include "../smooth_activations.h"
-#include "team.h"
+#include "cuda/team.h"
+#include "math/pair_math.h"
+#include "math/smooth_activations.h"
 
 namespace ntkfast::cuda {
 

@@ -5,7 +5,7 @@
 // whatever the column.  pixel j = i + D of neighbouring displacements are neighbours too.
 #pragma once
 
-#include "sweep.h"
+#include "cuda/sweep.h"
 
 namespace ntkfast::cuda {
 

@@ -1,7 +1,7 @@
 // Launches of the sweep kernel, compiled apart since they take the compiler longest.
 #pragma once
 
-#include "sweep.h"
+#include "cuda/sweep.h"
 
 namespace ntkfast::cuda {
 

@@ -1,4 +1,4 @@
-#include "sweep_launch_impl.h"
+#include "cuda/sweep_launch_impl.h"
 
 namespace ntkfast::cuda {
 

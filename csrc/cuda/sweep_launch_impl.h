@@ -1,7 +1,7 @@
 #pragma once
 
-#include "sweep_kernel.h"
-#include "sweep_launch.h"
+#include "cuda/sweep_kernel.h"
+#include "cuda/sweep_launch.h"
 
 namespace ntkfast::cuda {
 

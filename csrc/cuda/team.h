@@ -14,7 +14,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "runtime.h"
+#include "cuda/runtime.h"
 
 #if defined(__CUDACC__)
 

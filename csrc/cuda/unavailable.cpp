@@ -1,9 +1,9 @@
 // The CUDA engine of a build without CUDA: no devices, and why.
 #include <stdexcept>
 
-#include "device.h"
-#include "engine.h"
-#include "runtime.h"
+#include "cuda/device.h"
+#include "cuda/engine.h"
+#include "cuda/runtime.h"
 
 namespace ntkfast::cuda {
 namespace {

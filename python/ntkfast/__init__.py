@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 # What type checkers see: a star stands for the module's own __all__.
 if TYPE_CHECKING:
     from ._info import __version__, info
-    from .convert import *
-    from .denoise import *
-    from .filters import *
+    from .finite.from_torch import *
     from .inputs import *
-    from .inverse import *
     from .kernel import *
-    from .lowrank import *
     from .network import *
-    from .operators import blurring, downsampling, inpainting
-    from .stabilize import *
+    from .restoration.denoise import *
+    from .restoration.inverse import *
+    from .restoration.operators import blurring, downsampling, inpainting
+    from .restoration.stabilize import *
+    from .spectral.filters import *
+    from .spectral.lowrank import *
 
 # Spelt out for type checkers.  from_torch is left out, so that ``from ntkfast import *`` does not need torch.
 __all__ = [
@@ -66,24 +66,24 @@ __all__ = [
 # and while the command line imports even NumPy, it must be able to say that Ctrl-C interrupted it (_entry.py).
 _MODULES = {
     "_info": ("__version__", "info"),
-    "convert": ("from_torch",),
-    "denoise": ("DenoiseInfo", "denoise_ntk"),
-    "filters": ("FilterInfo", "gradient_descent", "gradient_flow", "ridge"),
+    "finite.from_torch": ("from_torch",),
+    "restoration.denoise": ("DenoiseInfo", "denoise_ntk"),
+    "spectral.filters": ("FilterInfo", "gradient_descent", "gradient_flow", "ridge"),
     "inputs": ("NoiseInput",),
-    "inverse": ("RestoreInfo", "restore"),
+    "restoration.inverse": ("RestoreInfo", "restore"),
     "kernel": ("NTK",),
-    "lowrank": ("ErrorEstimate", "LowRank", "nystrom", "randomized"),
+    "spectral.lowrank": ("ErrorEstimate", "LowRank", "nystrom", "randomized"),
     "network": (
         "GELU", "Abs", "AvgPool", "Conv", "Cos", "Erf", "Identity", "LeakyReLU", "Network", "ReLU", "Sin", "Skip",
         "Upsample", "autoencoder", "unet", "vanilla_cnn",
     ),
-    "operators": ("blurring", "downsampling", "inpainting"),
-    "stabilize": ("PoissonGaussian",),
+    "restoration.operators": ("blurring", "downsampling", "inpainting"),
+    "restoration.stabilize": ("PoissonGaussian",),
 }  # fmt: skip
 _LAZY = {name: module for module, names in _MODULES.items() for name in names}
 
 # Modules with names that the package itself does not have; deepinv and finite need PyTorch.
-_SUBMODULES = ("deepinv", "filters", "finite", "image_files", "noise_level", "operators", "reference")
+_SUBMODULES = ("deepinv", "finite", "reference")
 
 
 def __getattr__(name: str) -> Any:

@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from . import _core, _cuda, _engine
+from . import _core
+from .engine import cpu as _engine
+from .engine import cuda as _cuda
 
 __version__: str = _core.__version__
 

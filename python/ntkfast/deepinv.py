@@ -24,7 +24,7 @@ except RuntimeError as error:  # what torchvision raises where its operators do 
         "It needs a torchvision that fits the installed PyTorch (CPU with CPU, CUDA with CUDA)"
     ) from error
 
-from .denoise import denoise_ntk
+from .restoration.denoise import denoise_ntk
 
 __all__ = ["NTKDenoiser"]
 

@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 from scipy.sparse.linalg import LinearOperator
 
-from . import _check, _cuda, _engine
-from ._arrays import NUMPY, Arrays, cupy_arrays, namespace, to_host
+from . import _check
 from ._choices import KERNELS
+from .engine import cpu as _engine
+from .engine import cuda as _cuda
+from .engine.arrays import NUMPY, Arrays, cupy_arrays, namespace, to_host
 from .inputs import NoiseInput
 from .network import Network, as_network
 

@@ -18,7 +18,7 @@
 #include <utility>
 #include <vector>
 
-#include "program.h"
+#include "plan/program.h"
 
 namespace oracle {
 

@@ -10,9 +10,9 @@
 
 #include "checks.h"
 #include "cpu/columns.h"
+#include "math/smooth_activations.h"
 #include "networks.h"
 #include "oracle.h"
-#include "smooth_activations.h"
 
 using namespace ntkfast;
 

@@ -9,8 +9,8 @@
 #include <vector>
 
 #include "checks.h"
-#include "cpu/dispatch.h"
 #include "cpu/engine.h"
+#include "cpu/rows/dispatch.h"
 #include "cuda/engine.h"
 #include "networks.h"
 #include "oracle.h"

@@ -14,7 +14,7 @@
 #include <string>
 
 #include "checks.h"
-#include "smooth_activations.h"
+#include "math/smooth_activations.h"
 #include "smooth_cases.h"
 
 using namespace ntkfast;

@@ -21,7 +21,8 @@ from scipy.sparse.linalg import LinearOperator
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.dropout import _DropoutNd
 
-from .. import _check, _engine
+from .. import _check
+from ..engine import cpu as _engine
 
 __all__ = ["EmpiricalNTK", "empirical_ntk"]
 

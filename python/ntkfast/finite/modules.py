@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from .. import _check, _engine
+from .. import _check
+from ..engine import cpu as _engine
 from ..network import (
     GELU,
     Abs,

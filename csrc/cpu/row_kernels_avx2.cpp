@@ -1,9 +1,0 @@
-// The row kernels compiled for the level "avx2"; CMakeLists.txt gives this file its flags.
-#include "row_kernels_impl.h"
-
-namespace ntkfast {
-
-template <> const RowKernels<float>* row_kernels_avx2<float>() { return &table<float>; }
-template <> const RowKernels<double>* row_kernels_avx2<double>() { return &table<double>; }
-
-}  // namespace ntkfast

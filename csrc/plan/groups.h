@@ -1,0 +1,57 @@
+// The sweep over several resolutions, group by group of the output's bands.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <cstdlib>
+#include <map>
+#include <vector>
+
+#include "plan/geometry.h"
+#include "plan/schedule.h"
+
+namespace ntkfast {
+
+// Calls visit(steps, schedule, first band, last band) for the groups of bands of the output, in order.
+template <class Visit>
+void each_group(const Program& program, const std::vector<Target>& targets, const HalfPlane& plane, const Shape& shape,
+                bool keep, Visit visit) {
+    Schedule schedule(program, targets, shape, keep);
+    const int group = schedule.outputs_at_once(plane.bands());
+    for (int first = 0; first < plane.bands(); first += group) {
+        const int last = std::min(plane.bands(), first + group) - 1;
+        const auto steps = schedule.prepare(plane.band_dy(first), plane.band_dy(last));
+        visit(steps, schedule, first, last);
+    }
+}
+
+// The bands of all targets that are held at once, at most.
+// bytes_of(target, shape, dy): those of one band.
+template <class BytesOf>
+std::int64_t most_band_bytes(const Program& program, const std::vector<Target>& targets, const HalfPlane& plane,
+                             const Shape& shape, bool keep, BytesOf bytes_of) {
+    std::vector<std::map<int, std::int64_t>> held(targets.size());
+    std::int64_t sum = 0, most = 0;
+    each_group(program, targets, plane, shape, keep, [&](const auto& steps, const Schedule& schedule, int, int) {
+        for (const MakeBands& step : steps) {
+            const Target& target = targets[std::size_t(step.target)];
+            const Shape at = at_level(shape, target.level);
+            const int begun = step.last + (target.kind == TargetKind::pooled ? 1 : 0);
+            for (int dy = step.first; dy <= begun; ++dy) {
+                if (!program.circular() && std::abs(dy) >= at.height) continue;
+                std::int64_t& bytes = held[std::size_t(step.target)][dy];
+                sum -= bytes;
+                bytes = bytes_of(target, at, dy);
+                sum += bytes;
+            }
+        }
+        most = std::max(most, sum);
+        for (std::size_t t = 0; t < held.size(); ++t) {
+            const auto end = held[t].lower_bound(schedule.drop(int(t)));
+            for (auto band = held[t].begin(); band != end; band = held[t].erase(band)) sum -= band->second;
+        }
+    });
+    return most;
+}
+
+}  // namespace ntkfast

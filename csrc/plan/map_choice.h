@@ -1,0 +1,50 @@
+// Which pointwise map a value of a plan takes, in which form: the same for every engine.
+#pragma once
+
+#include "plan/activations.h"
+#include "plan/fields.h"
+#include "plan/plan.h"
+
+namespace ntkfast {
+
+// Largest variance S(i,i) of a first layer's smooth activation whose pairs are not all done again with E in double: the
+// rounding of E counts S times there.  Without this, `python -m bench.accuracy --images spiked` shows 3e-3 for Erf.
+constexpr double largest_rounded = 30;
+
+template <class Real> struct MapChoice {
+    ActivationConstants<Real> constants;  // of a rectifier; `trainable` of the others too
+    SmoothConstants<Real> smooth;         // of the other activations
+    Flow flow;
+    bool refined, always_refined;  // doubtful pairs, or all, are done again with E in double
+    bool output;                   // the last convolution, which gives T or S
+};
+
+// For a value of kind `map` that does not pass on the sums as they are.
+template <class Real>
+MapChoice<Real> choose_map(const Program& program, const Plan& plan, const Fields<Real>& fields, const Value& value) {
+    using Constants = ActivationConstants<Real>;
+    MapChoice<Real> map{};
+    const Box& box = plan.boxes[std::size_t(value.box)];
+    const Value& before = plan.values[std::size_t(box.value)];
+    const Node &node = program[value.node], &conv = program[box.node];
+    const bool trainable = conv.op == Op::conv && conv.trainable;
+    const double largest_root = fields.maps.at(value.node).largest_root;
+    // Behind the other activations float32 does with E rounded as long as their arguments are of moderate size.
+    const double largest = fields.unit * largest_root * largest_root;
+    const bool smooth = is_activation(node.op) && node.op != Op::rectifier;
+    map.always_refined = smooth && sizeof(Real) == 4 && before.kind == ValueKind::image && largest > largest_rounded;
+    map.refined = map.always_refined || (before.kind == ValueKind::image && node.op == Op::rectifier);
+    if (program.kernel == Kernel::nngp)
+        map.flow = map.refined ? Flow::first_covariance : Flow::covariance;
+    else
+        map.flow = before.tangent ? Flow::tangent : Flow::first_tangent;
+    const bool leaves_angles = value.boxes.size() == 1 && plan.boxes[std::size_t(value.boxes[0])].angles;
+    const auto form = [](bool angles) { return angles ? Constants::Form::angle : Constants::Form::distance; };
+    map.constants = Constants::make(node.op == Op::rectifier ? node.slope : 1.0, value.gain, trainable, largest_root,
+                                    map.refined && box.slots == 1, form(box.angles), form(leaves_angles));
+    if (is_activation(node.op)) map.smooth = smooth_constants<Real>(node.op, fields.unit, value.gain, trainable);
+    map.output = !is_activation(node.op) && plan.target.kind == TargetKind::output && &value == &plan.end();
+    return map;
+}
+
+}  // namespace ntkfast

@@ -1,0 +1,1 @@
+"""Functions f(K) y of any kernel K."""
