@@ -1,4 +1,4 @@
-"""Write csrc/math/arccos_coefficients.h: the polynomials by which pair_math.h evaluates the angle and the arc-cosine kernel.
+"""Write csrc/math/arccos_coefficients.h: the polynomials of the angle and the arc-cosine kernel in pair_math.h.
 
 With m = 1 - |cos t| in [0, 1] and s = sqrt(m), both functions of the angle t' = arccos(1 - m) are s times a function
 that is analytic on [0, 1] (the nearest singularity is at m = 2, so each coefficient gains a factor of about 5.8):

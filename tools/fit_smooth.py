@@ -1,4 +1,4 @@
-"""Write csrc/math/smooth_coefficients.h: the polynomials behind the arc tangent and the exponential of smooth_activations.h.
+"""Write csrc/math/smooth_coefficients.h: the polynomials of arc tangent and exponential in smooth_activations.h.
 
     arc tangent   r - atan(r) = r^3 G(r^2),          0 <= r <= 1,             G(0) = 1/3
     exponential   exp(r) - 1  = r + r^2 H(r),        |r| <= ln(2)/2,          H(0) = 1/2

@@ -1,8 +1,8 @@
 """The estimated noise level against the true one: gray and colour pictures, the finest wavelets beside ntkfast's.
 
 ``python -m bench.quality.levels`` prints, for each set of pictures and noise level, the mean of |estimate/sigma - 1|
-and the estimate that is furthest off, as its signed error.  The constants of ``ntkfast.restoration.noise_level`` were chosen on the
-tuning set.  ``textures`` are gray pictures of scikit-image, none of them in the other sets.
+and the estimate that is furthest off, as its signed error.  The constants of ``ntkfast.restoration.noise_level`` were
+chosen on the tuning set.  ``textures`` are gray pictures of scikit-image, none of them in the other sets.
 """
 
 from __future__ import annotations

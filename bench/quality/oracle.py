@@ -1,8 +1,8 @@
 """The passes of the denoiser stopped at the best times, which only who has the clean picture can find.
 
-The best time of a pass is searched among ``ntkfast.restoration.stopping.STEPS``.  :func:`passes` guides each pass by the best image
-of the one before, which is greedy: another guide may serve the next pass a few hundredths of a dB better, and
-:func:`best` tries some.
+The best time of a pass is searched among ``ntkfast.restoration.stopping.STEPS``.  :func:`passes` guides each pass by
+the best image of the one before, which is greedy: another guide may serve the next pass a few hundredths of a dB
+better, and :func:`best` tries some.
 """
 
 from __future__ import annotations

@@ -136,8 +136,8 @@ def denoise_ntk(
         Not rescaled, not even if it is of an integer type: the result is in its units, and so is sigma.
     sigma : float or array_like of shape (H, W), optional
         Standard deviation of the noise, >= 0, or that of each pixel, > 0; by default estimated, from the covariance of
-        patches (:mod:`ntkfast.restoration.noise_level`; fine texture in gray counts as noise, so give sigma if it is known).  A map
-        weights the training: see Notes.
+        patches (:mod:`ntkfast.restoration.noise_level`; fine texture in gray counts as noise, so give sigma if it is
+        known).  A map weights the training: see Notes.
     channel_axis : int, optional
         Axis of the channels; None for a gray image.  All channels share the kernel.
     network : Network, optional
