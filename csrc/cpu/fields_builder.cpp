@@ -8,6 +8,7 @@
 #include "cpu/band_maker.h"
 #include "cpu/upsampled_rows.h"
 #include "plan/activations.h"
+#include "plan/resampling.h"
 
 namespace ntkfast {
 namespace {
@@ -379,7 +380,7 @@ std::vector<int> near_reaches(const Program& program, const std::vector<Target>&
             // Behind bilinear upsampling v is needed even where the segment itself is not.
             const int needed = up && node.bilinear ? std::max(sweep, 0) : sweep;
             if (needed < 0) continue;
-            raise(source.target, up ? UpsampledRows<double>::highest(needed, node.bilinear) : needed);
+            raise(source.target, up ? highest_coarse(needed, node.bilinear) : needed);
         }
     }
     return reaches;

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "plan/resampling.h"
+
 namespace ntkfast {
 namespace {
 
@@ -33,8 +35,8 @@ void UpsampledRows<Real>::row(const Block& block, const BandStore<Real>& store, 
         low = std::min(low, block.lane[b].dx);
         high = std::max(high, block.lane[b].dx);
     }
-    first_ = lowest(low, bilinear_);
-    count_ = highest(high, bilinear_) - first_ + 1;
+    first_ = lowest_coarse(low, bilinear_);
+    count_ = highest_coarse(high, bilinear_) - first_ + 1;
     const Taps rows = taps(block, y);
     combine_rows(rows, store);
     for (int field = 0; field < (tangent ? 2 : 1); ++field) {

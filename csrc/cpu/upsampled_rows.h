@@ -29,10 +29,6 @@ public:
 
     static std::int64_t bytes(const Shape& fine, int lanes);
 
-    // Coarse displacements that the fine displacements [low, high] read, along one axis.
-    static int lowest(int low, bool bilinear) { return floor_half(low) - (bilinear ? 1 : 0); }
-    static int highest(int high, bool bilinear) { return floor_half(high + 1) + (bilinear ? 1 : 0); }
-
 private:
     struct Taps {  // of one pair of fine rows
         int count = 0;

@@ -6,9 +6,10 @@
 #include <map>
 #include <vector>
 
-#include "cpu/rows/row_kernels.h"
+#include "math/pair_math.h"
 #include "plan/aligned.h"
 #include "plan/geometry.h"
+#include "plan/lanes.h"
 #include "plan/program.h"
 
 namespace ntkfast {

@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "cpu/rows/row_kernels.h"
+#include "plan/lanes.h"
 #include "plan/program.h"
 
 namespace ntkfast {

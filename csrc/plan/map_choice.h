@@ -3,6 +3,7 @@
 
 #include "plan/activations.h"
 #include "plan/fields.h"
+#include "plan/flow.h"
 #include "plan/plan.h"
 
 namespace ntkfast {

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "cpu/rows/row_kernels.h"
+#include "plan/lanes.h"
 
 namespace ntkfast {
 namespace {

@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <limits>
 
-#include "cpu/upsampled_rows.h"
+#include "plan/resampling.h"
 
 namespace ntkfast {
 
@@ -52,12 +52,12 @@ int Schedule::sweep_start(int target, int first_band) const {
 
 int Schedule::lowest_read(const Source& source, int dy) const {
     const Node& node = program_[source.node];
-    return clip(source.target, node.op == Op::upsample ? UpsampledRows<float>::lowest(dy, node.bilinear) : dy);
+    return clip(source.target, node.op == Op::upsample ? lowest_coarse(dy, node.bilinear) : dy);
 }
 
 int Schedule::highest_read(const Source& source, int dy) const {
     const Node& node = program_[source.node];
-    return clip(source.target, node.op == Op::upsample ? UpsampledRows<float>::highest(dy, node.bilinear) : dy);
+    return clip(source.target, node.op == Op::upsample ? highest_coarse(dy, node.bilinear) : dy);
 }
 
 std::vector<MakeBands> Schedule::prepare(int low, int high) {

@@ -11,33 +11,13 @@
 
 #include "math/pair_math.h"
 #include "math/smooth_activations.h"
+#include "plan/flow.h"
+#include "plan/lanes.h"
 
 namespace ntkfast {
 
-constexpr int chunk = 16;             // elements; one AVX-512 register of floats, two of AVX2
-constexpr int max_lanes = 32;         // displacements in one call
-constexpr int max_direct_rows = 5;    // largest kernel whose rows are summed afresh for each output row
 constexpr int max_columns_fused = 4;  // right-hand sides that `accumulate` serves in one pass over T
 constexpr int lanes_fused = 4;        // displacements that `accumulate` adds to the sums at once, where it may
-
-inline std::ptrdiff_t chunks_of(std::ptrdiff_t length) { return (length + chunk - 1) / chunk; }
-inline std::ptrdiff_t round_up(std::ptrdiff_t length) { return chunks_of(length) * chunk; }
-
-// Where the lanes' rows lie, in elements.  A buffer of lane b starts b*stride behind that of lane 0, for every buffer.
-struct Lanes {
-    int count;
-    std::ptrdiff_t stride;
-    std::ptrdiff_t at_i[max_lanes];    // first pixel i of the lane in a row of the image
-    std::ptrdiff_t at_j[max_lanes];    // first pixel j = i + D
-    std::ptrdiff_t length[max_lanes];  // pairs in the row
-};
-
-// What travels through a map: the covariance alone; or T as well, which is [trainable] S where no T' comes in, and
-// [trainable] S + sum T' elsewhere.  The first_ ones serve where no T' comes in, as behind the image.
-enum class Flow { covariance, tangent, first_covariance, first_tangent };
-constexpr int flows = 4;
-constexpr bool has_tangent(Flow flow) { return flow == Flow::tangent || flow == Flow::first_tangent; }
-constexpr bool is_first(Flow flow) { return flow == Flow::first_covariance || flow == Flow::first_tangent; }
 
 // Rows whose sum is the vertical box sum: 1 (k = 1, or a complete block), 2 (suffix and prefix), 3, 5 (the rows themselves).
 constexpr int row_counts = 4;
