@@ -37,11 +37,7 @@ from ntkfast import (
     NTK,
     Network,
     NoiseInput,
-    _arrays,
     _core,
-    _cuda,
-    _engine,
-    cli,
     denoise_ntk,
     gradient_descent,
     gradient_flow,
@@ -49,6 +45,10 @@ from ntkfast import (
     unet,
     vanilla_cnn,
 )
+from ntkfast.app import cli
+from ntkfast.engine import arrays as _arrays
+from ntkfast.engine import cpu as _engine
+from ntkfast.engine import cuda as _cuda
 from ntkfast.reference import kernel_matrix
 
 BACKEND = _core.cuda_backend()
