@@ -58,11 +58,11 @@ build() {
         -DPython_EXECUTABLE="$python" -Dpybind11_DIR="$("$python" -m pybind11 --cmakedir)" \
         -DSKBUILD_PROJECT_VERSION="$(sed -n 's/^version = "\([^"]*\)".*/\1/p' pyproject.toml)"
     cmake --build "$work" --target _core test_cuda
-    [[ $how == emulate ]] || python3 cmake/ptxas_report.py table "$work/CMakeFiles"
+    [[ $how == emulate ]] || python3 cmake/ptxas_report.py table "$work/csrc/cuda"
     rm -rf "$work/site" && mkdir -p "$work/site"
     cp -r python/ntkfast "$work/site/ntkfast"
     rm -f "$work"/site/ntkfast/_core*.so
-    cp "$work"/_core*.so "$work/site/ntkfast/"
+    cp "$work"/csrc/_core*.so "$work/site/ntkfast/"
 }
 export -f build
 export how work
