@@ -183,13 +183,13 @@ template <class Class> Class& bind_sweeps(Class& bound) {
         .def("dense", &E::dense, py::arg("progress") = py::none());
 }
 
-template <class Real> class PyEngine : public PySweeps<Engine<Real>> {
-    using PySweeps<Engine<Real>>::engine_;
+template <class Real> class PyEngine : public PySweeps<CpuEngine<Real>> {
+    using PySweeps<CpuEngine<Real>>::engine_;
 
 public:
     PyEngine(const std::vector<NodeTuple>& nodes, bool circular, bool nngp, const Array<double>& images, bool noise,
              const std::string& isa, int threads, int lanes)
-        : PySweeps<Engine<Real>>(make(nodes, circular, nngp, images, noise, {isa_from_name(isa), threads, lanes})) {}
+        : PySweeps<CpuEngine<Real>>(make(nodes, circular, nngp, images, noise, {isa_from_name(isa), threads, lanes})) {}
 
     // v (pixels, columns, batch) -> the same shape
     Array<Real> product(const Array<Real>& v, py::object progress) const {
@@ -224,13 +224,13 @@ public:
     std::int64_t columns_bytes() const { return engine_.columns_bytes(); }
 
 private:
-    static Engine<Real> make(const std::vector<NodeTuple>& nodes, bool circular, bool nngp, const Array<double>& images,
-                             bool noise, const EngineOptions& options) {
+    static CpuEngine<Real> make(const std::vector<NodeTuple>& nodes, bool circular, bool nngp,
+                                const Array<double>& images, bool noise, const EngineOptions& options) {
         const Program program = make_program(nodes, circular, nngp);
         const Shape shape = shape_of(images);
         const double* image = noise ? nullptr : images.data();
         return PythonPoll(py::none()).run([&](Poll poll) {
-            return Engine<Real>(program, shape, image, options, std::move(poll));
+            return CpuEngine<Real>(program, shape, image, options, std::move(poll));
         });
     }
 };
@@ -358,8 +358,8 @@ Estimate estimate(const std::vector<NodeTuple>& nodes, bool circular, bool nngp,
                   int threads, int lanes) {
     const auto [batch, height, width, channels] = shape;
     const MemoryEstimate bytes =
-        Engine<Real>::estimate(make_program(nodes, circular, nngp), {height, width, channels, batch}, columns,
-                               {Isa::baseline, threads, lanes});
+        CpuEngine<Real>::estimate(make_program(nodes, circular, nngp), {height, width, channels, batch}, columns,
+                                  {Isa::baseline, threads, lanes});
     return parts(bytes);
 }
 

@@ -130,7 +130,7 @@ BandMaker<Real>::BandMaker(const Program& program, const std::vector<Target>& ta
 template <class Real> void BandMaker<Real>::run(const MakeBands& step, Monitor& monitor) {
     BandStore<Real>& store = *stores_[std::size_t(target_)];
     const bool pooled = plan_.target.kind == TargetKind::pooled;
-    for (int dy = step.first; dy <= step.last + (pooled ? 1 : 0); ++dy)
+    for (int dy = step.first; dy <= plan_.target.last_begun(step.last); ++dy)
         if (store.exists(dy)) store.make(dy);
     const Band<Real>& band = store.at(step.first);
     const std::vector<BandTask> tasks = tasks_of(plan_.target, lanes_, band.first_dx(), band.count());

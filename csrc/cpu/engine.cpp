@@ -79,28 +79,13 @@ Stores<Real> make_stores(const Program& program, const std::vector<Target>& targ
     return stores;
 }
 
-// Pairs that the segments of the coarse bands visit.
-std::int64_t coarse_pairs(const Program& program, const std::vector<Target>& targets, const HalfPlane& plane,
-                          const Shape& shape) {
-    std::int64_t sum = 0;
-    each_group(program, targets, plane, shape, false, [&](const auto& steps, const Schedule&, int, int) {
-        for (const MakeBands& step : steps)
-            sum += pairs_of(program, targets[std::size_t(step.target)], shape, plane.lanes_per_block(), step);
-    });
-    return sum;
-}
-
 }  // namespace
 
 template <class Real>
-Engine<Real>::Engine(Program program, const Shape& shape, const double* image, const EngineOptions& options, Poll poll)
+CpuEngine<Real>::CpuEngine(Program program, const Shape& shape, const double* image, const EngineOptions& options,
+                           Poll poll)
     : program_(std::move(program)), options_(options), kernels_(row_kernels<Real>(options.isa)) {
-    program_.check();
-    if (shape.height < 1 || shape.width < 1 || shape.channels < 1 || shape.batch < 1)
-        throw std::invalid_argument("image must not be empty");
-    const int multiple = 1 << program_.levels();
-    if (shape.height % multiple != 0 || shape.width % multiple != 0)
-        throw std::invalid_argument("image must have sides that are multiples of " + std::to_string(multiple));
+    check_sizes(program_, shape);
     targets_ = targets_of(program_);
     options_.lanes = std::clamp(options.lanes, 1, max_lanes);
     options_.threads = std::max(1, options.threads);
@@ -116,31 +101,29 @@ Engine<Real>::Engine(Program program, const Shape& shape, const double* image, c
     monitor.finish();
 }
 
-template <class Real> void Engine<Real>::diagonal(double* out) const {
-    const Plane& diagonal = fields_.diagonal(program_);
-    for (std::size_t n = 0; n < diagonal.size(); ++n) out[n] = diagonal[n] * fields_.unit;
-}
+template <class Real> void CpuEngine<Real>::diagonal(double* out) const { fields_.write_diagonal(program_, out); }
 
 template <class Real>
 template <class Output>
-void Engine<Real>::make_bands(const HalfPlane& plane, const Stores<Real>& stores, bool keep, Monitor& monitor,
-                              Output output) const {
+void CpuEngine<Real>::make_bands_in(const Stores<Real>& stores, const HalfPlane& plane, bool keep, Monitor& monitor,
+                                    Output output) const {
     std::vector<std::unique_ptr<BandMaker<Real>>> makers;
     for (int t = 0; t + 1 < int(targets_.size()); ++t)
         makers.push_back(std::make_unique<BandMaker<Real>>(program_, targets_, t, fields_, stores, kernels_,
                                                            options_.lanes, options_.threads));
-    each_group(program_, targets_, plane, fields_.shape, keep,
-               [&](const auto& steps, const Schedule& schedule, int first, int last) {
-                   for (const MakeBands& step : steps) {
-                       if (monitor.stopped()) return;
-                       const std::size_t t = std::size_t(step.target);
-                       makers[t]->run(step, monitor);
-                       for (int dy = step.first; dy <= step.last; ++dy)
-                           seal(program_, targets_[t], fields_, *stores[t], dy);
-                   }
-                   for (std::size_t t = 0; t < stores.size(); ++t) stores[t]->drop_below(schedule.drop(int(t)));
-                   if (!monitor.stopped()) output(first, last);
-               });
+    const auto make = [&](const MakeBands& step) {
+        const std::size_t t = std::size_t(step.target);
+        makers[t]->run(step, monitor);
+        for (int dy = step.first; dy <= step.last; ++dy) seal(program_, targets_[t], fields_, *stores[t], dy);
+    };
+    const auto drop = [&](int target, int dy) { stores[std::size_t(target)]->drop_below(dy); };
+    make_bands(program_, targets_, plane, fields_.shape, keep, monitor, make, drop, output);
+}
+
+template <class Real> std::int64_t CpuEngine<Real>::coarse_pairs_of(const HalfPlane& plane) const {
+    return coarse_pairs(program_, targets_, plane, fields_.shape, [&](const MakeBands& step) {
+        return pairs_of(program_, targets_[std::size_t(step.target)], fields_.shape, plane.lanes_per_block(), step);
+    });
 }
 
 // In turn: thread n of the team takes blocks n, n + team, ..., so that the same team gives the same bits, and neighbouring
@@ -148,7 +131,7 @@ void Engine<Real>::make_bands(const HalfPlane& plane, const Stores<Real>& stores
 // the coarse bands that they read.
 template <class Real>
 template <class SinkOf>
-void Engine<Real>::sweep(const HalfPlane& plane, Deal deal, SinkOf sink_of, Monitor& monitor) const {
+void CpuEngine<Real>::sweep(const HalfPlane& plane, Deal deal, SinkOf sink_of, Monitor& monitor) const {
     const Shape& shape = fields_.shape;
     const Stores<Real> made = all_there() ? Stores<Real>() : make_stores<Real>(program_, targets_, shape);
     const Stores<Real>& stores = coarse_kept_ ? coarse_ : made;
@@ -189,27 +172,27 @@ void Engine<Real>::sweep(const HalfPlane& plane, Deal deal, SinkOf sink_of, Moni
     if (all_there())
         output(0, plane.bands() - 1);
     else
-        make_bands(plane, stores, false, monitor, output);
+        make_bands_in(stores, plane, false, monitor, output);
     monitor.check();
 }
 
-template <class Real> std::int64_t Engine<Real>::sweep_pairs(const HalfPlane& plane) const {
-    return plane.pairs() + (all_there() ? 0 : coarse_pairs(program_, targets_, plane, fields_.shape));
+template <class Real> std::int64_t CpuEngine<Real>::sweep_pairs(const HalfPlane& plane) const {
+    return plane.pairs() + (all_there() ? 0 : coarse_pairs_of(plane));
 }
 
-template <class Real> void Engine<Real>::keep_coarse(Poll poll) {
+template <class Real> void CpuEngine<Real>::keep_coarse(Poll poll) {
     if (coarse_kept_ || targets_.size() == 1) return;
     const HalfPlane plane(fields_.shape, program_.padding, options_.lanes);
-    Monitor monitor(std::move(poll), coarse_pairs(program_, targets_, plane, fields_.shape));
+    Monitor monitor(std::move(poll), coarse_pairs_of(plane));
     Stores<Real> stores = make_stores<Real>(program_, targets_, fields_.shape);
-    make_bands(plane, stores, true, monitor, [](int, int) {});
+    make_bands_in(stores, plane, true, monitor, [](int, int) {});
     monitor.finish();
     coarse_ = std::move(stores);
     coarse_kept_ = true;
 }
 
 template <class Real>
-void Engine<Real>::product(const Real* v, Real* out, int columns, Poll poll) const {
+void CpuEngine<Real>::product(const Real* v, Real* out, int columns, Poll poll) const {
     if (columns < 1) throw std::invalid_argument("columns must be at least 1");
     const bool circular = program_.circular();
     const HalfPlane plane(fields_.shape, program_.padding, options_.lanes);
@@ -232,7 +215,7 @@ void Engine<Real>::product(const Real* v, Real* out, int columns, Poll poll) con
     monitor.finish();
 }
 
-template <class Real> void Engine<Real>::store(Poll poll) {
+template <class Real> void CpuEngine<Real>::store(Poll poll) {
     if (stored()) return;
     const HalfPlane plane(fields_.shape, program_.padding, options_.lanes);
     std::vector<std::int64_t> offsets(std::size_t(plane.blocks()) + 1, 0);
@@ -252,7 +235,7 @@ template <class Real> void Engine<Real>::store(Poll poll) {
     packed_offsets_ = std::move(offsets);
 }
 
-template <class Real> void Engine<Real>::dense(Real* out, Poll poll) const {
+template <class Real> void CpuEngine<Real>::dense(Real* out, Poll poll) const {
     const Shape& shape = fields_.shape;
     const std::int64_t d = shape.pixels();
     const bool circular = program_.circular();
@@ -299,7 +282,7 @@ template <class Real> void Engine<Real>::dense(Real* out, Poll poll) const {
 // For an engine in float they are made when first wanted, and kept: with several resolutions they take as long as the
 // engine's own.  Threads that want them at once may each make them, with the same bits: a lock would be held while the poll
 // runs a caller's code.
-template <class Real> const Fields<double>& Engine<Real>::exact_fields(const Poll& poll) const {
+template <class Real> const Fields<double>& CpuEngine<Real>::exact_fields(const Poll& poll) const {
     if constexpr (sizeof(Real) == sizeof(double)) {
         (void)poll;
         return fields_;
@@ -320,7 +303,7 @@ template <class Real> const Fields<double>& Engine<Real>::exact_fields(const Pol
 }
 
 template <class Real>
-void Engine<Real>::columns(const std::int64_t* pixels, std::int64_t count, Real* out, Poll poll) const {
+void CpuEngine<Real>::columns(const std::int64_t* pixels, std::int64_t count, Real* out, Poll poll) const {
     const Shape& shape = fields_.shape;
     if (shape.batch != 1) throw std::invalid_argument("columns: the engine holds a batch of images");
     for (std::int64_t n = 0; n < count; ++n)
@@ -344,7 +327,7 @@ void Engine<Real>::columns(const std::int64_t* pixels, std::int64_t count, Real*
     monitor.finish();
 }
 
-template <class Real> std::int64_t Engine<Real>::columns_bytes() const {
+template <class Real> std::int64_t CpuEngine<Real>::columns_bytes() const {
     const bool there = sizeof(Real) == sizeof(double) || std::atomic_load(&exact_) != nullptr;
     const std::int64_t windows = options_.threads * Columns::bytes(program_, fields_.shape);
     if (there) return windows;
@@ -353,8 +336,8 @@ template <class Real> std::int64_t Engine<Real>::columns_bytes() const {
 }
 
 template <class Real>
-MemoryEstimate Engine<Real>::estimate(const Program& program, const Shape& shape, int columns,
-                                      const EngineOptions& options) {
+MemoryEstimate CpuEngine<Real>::estimate(const Program& program, const Shape& shape, int columns,
+                                         const EngineOptions& options) {
     MemoryEstimate bytes;
     const bool circular = program.circular();
     const std::vector<Target> targets = targets_of(program);
@@ -377,7 +360,7 @@ MemoryEstimate Engine<Real>::estimate(const Program& program, const Shape& shape
     return bytes;
 }
 
-template class Engine<float>;
-template class Engine<double>;
+template class CpuEngine<float>;
+template class CpuEngine<double>;
 
 }  // namespace ntkfast

@@ -1,4 +1,4 @@
-// The CPU engine: the exact kernel of one network on one image, or on a batch of images of equal size.
+// The engine that computes on the CPU.
 #pragma once
 
 #include <cstdint>
@@ -8,6 +8,7 @@
 #include "cpu/pipeline.h"
 #include "cpu/rows/row_kernels.h"
 #include "plan/aligned.h"
+#include "plan/engine.h"
 #include "plan/fields.h"
 #include "plan/geometry.h"
 #include "plan/monitor.h"
@@ -21,40 +22,21 @@ struct EngineOptions {
     int lanes;  // displacements swept together, 1..max_lanes
 };
 
-// Bytes of each part, predicted from the sizes alone.
-struct MemoryEstimate {
-    std::int64_t fields;    // held from construction on
-    std::int64_t building;  // during construction, beyond `fields`
-    std::int64_t product;   // during a product, beyond its input and output, without `bands`
-    std::int64_t bands;     // during a sweep: coarse bands, at their most, if they are not kept
-    std::int64_t coarse;    // held after keep_coarse()
-    std::int64_t store;     // held after store()
-};
-
-template <class Real> class Engine {
+template <class Real> class CpuEngine final : public Engine<Real> {
 public:
     // image: (batch, height, width, channels), contiguous, finite; nullptr for iid noise, with batch and channels 1.  The poll
     // is given 0 until the end, since how long it takes is not known.
-    Engine(Program program, const Shape& shape, const double* image, const EngineOptions& options, Poll poll = nullptr);
+    CpuEngine(Program program, const Shape& shape, const double* image, const EngineOptions& options,
+              Poll poll = nullptr);
 
-    const Shape& shape() const { return fields_.shape; }
-
-    // Theta(i,i) in the image's units: out (pixels, batch)
-    void diagonal(double* out) const;
-
-    // out = Theta v for every image.  v, out: (pixels, columns, batch), contiguous.
-    void product(const Real* v, Real* out, int columns, Poll poll) const;
-
-    // Computes every displacement once and keeps it; sweeps then read memory.
-    void store(Poll poll);
-    bool stored() const { return !packed_offsets_.empty(); }
-
-    // Computes the coarse bands that the output reads and keeps them; sweeps then compute the finest resolution only.
-    void keep_coarse(Poll poll);
-    bool coarse_kept() const { return coarse_kept_; }
-
-    // The whole matrix: out (batch, pixels, pixels).
-    void dense(Real* out, Poll poll) const;
+    const Shape& shape() const override { return fields_.shape; }
+    void diagonal(double* out) const override;
+    void product(const Real* v, Real* out, int columns, Poll poll) const override;
+    void store(Poll poll) override;
+    bool stored() const override { return !packed_offsets_.empty(); }
+    void keep_coarse(Poll poll) override;
+    bool coarse_kept() const override { return coarse_kept_; }
+    void dense(Real* out, Poll poll) const override;
 
     // Rows (or columns) of Theta for single pixels: out (count, pixels); batch 1 only.
     void columns(const std::int64_t* pixels, std::int64_t count, Real* out, Poll poll) const;
@@ -74,10 +56,11 @@ private:
     // Pairs that it visits.
     std::int64_t sweep_pairs(const HalfPlane& plane) const;
     bool all_there() const { return stored() || coarse_kept_ || targets_.size() == 1; }
-    // All coarse bands, in the order of the output's; output(first, last) is called when its bands [first, last] can be computed.
+    // All coarse bands into the stores; see make_bands() of plan/groups.h.
     template <class Output>
-    void make_bands(const HalfPlane& plane, const Stores<Real>& stores, bool keep, Monitor& monitor,
-                    Output output) const;
+    void make_bands_in(const Stores<Real>& stores, const HalfPlane& plane, bool keep, Monitor& monitor,
+                       Output output) const;
+    std::int64_t coarse_pairs_of(const HalfPlane& plane) const;
     // What the columns read of the diagonals, in double of the image as it came.
     const Fields<double>& exact_fields(const Poll& poll) const;
 

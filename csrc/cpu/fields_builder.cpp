@@ -8,7 +8,6 @@
 #include "cpu/band_maker.h"
 #include "cpu/upsampled_rows.h"
 #include "plan/activations.h"
-#include "plan/resampling.h"
 
 namespace ntkfast {
 namespace {
@@ -148,11 +147,6 @@ MapFields<Real> map_fields(const Node& node, const Shape& shape, const Plane& s,
 
 // Rows and columns that any row loop may read beyond the image.
 int margin_of(const Program& program) { return std::max(1, program.max_radius()); }
-
-// The last displacement of a target, along either axis, that its bands near D = 0 have; shape: of its level.
-int last_near(const Program& program, const Shape& shape, int reach) {
-    return program.circular() ? reach : std::min(reach, shape.height - 1);
-}
 
 // v from 2 v
 template <class Real> PaddedRows<Real> halved(Plane raw, const Shape& shape, const Program& program) {
@@ -361,69 +355,38 @@ template <class Real>
 NearBands<Real>::NearBands(const Program& program, Fields<Real>& fields, const RowKernels<Real>& kernels, int threads,
                            Monitor& monitor)
     : program_(program), fields_(fields), kernels_(kernels), threads_(threads), monitor_(monitor),
-      targets_(targets_of(program)), stores_(targets_.size()), reach_(near_reaches(program, targets_)) {}
-
-std::vector<int> near_reaches(const Program& program, const std::vector<Target>& targets) {
-    std::vector<int> reaches(targets.size(), -1);
-    const auto raise = [&](int target, int reach) {
-        int& known = reaches[std::size_t(target)];
-        known = std::max(known, reach);
-    };
-    for (std::size_t t = targets.size(); t-- > 0;) {
-        const Target& target = targets[t];
-        if (target.kind == TargetKind::pooled) raise(int(t), 0);
-        const int sweep = target.last_sweep(reaches[t]);
-        for (const Source& source : sources_of(program, targets, target)) {
-            if (source.target < 0) continue;
-            const Node& node = program[source.node];
-            const bool up = node.op == Op::upsample;
-            // Behind bilinear upsampling v is needed even where the segment itself is not.
-            const int needed = up && node.bilinear ? std::max(sweep, 0) : sweep;
-            if (needed < 0) continue;
-            raise(source.target, up ? highest_coarse(needed, node.bilinear) : needed);
-        }
-    }
-    return reaches;
-}
+      targets_(targets_of(program)), stores_(targets_.size()), steps_(near_steps(program, targets_, fields.shape)) {}
 
 template <class Real> std::int64_t NearBands<Real>::bytes(const Program& program, const Shape& shape, int threads) {
     const std::vector<Target> targets = targets_of(program);
-    const std::vector<int> reaches = near_reaches(program, targets);
     std::int64_t sum = 0, lines = 0;
-    for (std::size_t t = 0; t < targets.size(); ++t) {
-        if (reaches[t] < 0) continue;
-        const Shape at = at_level(shape, targets[t].level);
-        const int most = last_near(program, at, reaches[t]);
-        for (int dy = -most; dy <= most; ++dy)
-            sum += Band<Real>::bytes(at, program.circular(), dy, reaches[t], program.has_tangent(targets[t].node));
-        lines = std::max(lines, Pipeline<Real>::bytes(program, Plan(program, targets, int(t), shape, false), lanes));
+    for (const NearStep& near : near_steps(program, targets, shape)) {
+        if (!near.needed()) continue;
+        const int t = near.made.target;
+        const Target& target = targets[std::size_t(t)];
+        for (int dy = near.made.first; dy <= near.made.last; ++dy)
+            sum += Band<Real>::bytes(at_level(shape, target.level), program.circular(), dy, near.reach,
+                                     program.has_tangent(target.node));
+        lines = std::max(lines, Pipeline<Real>::bytes(program, Plan(program, targets, t, shape, false), lanes));
     }
     return sum + threads * lines;
 }
 
 template <class Real> void NearBands<Real>::make(int target) {
-    const int reach = reach_[std::size_t(target)];
-    if (reach < 0) return;
+    const NearStep& near = steps_[std::size_t(target)];
+    if (!near.needed()) return;
     const Target& made = targets_[std::size_t(target)];
-    const Shape shape = at_level(fields_.shape, made.level);
-    stores_[std::size_t(target)] =
-        std::make_unique<BandStore<Real>>(shape, program_.circular(), reach, program_.has_tangent(made.node));
-    const int fine_rows = at_level(fields_.shape, made.sweep_level()).height;
-    const int most = last_near(program_, shape, reach);
-    MakeBands step{target, -most, most, {}};
-    const int far = made.last_sweep(most);
-    for (int dy = -far; dy <= far; dy += made.sweep_step())
-        if (program_.circular() || std::abs(dy) < fine_rows) step.sweep.push_back(dy);
+    stores_[std::size_t(target)] = std::make_unique<BandStore<Real>>(
+        at_level(fields_.shape, made.level), program_.circular(), near.reach, program_.has_tangent(made.node));
     BandMaker<Real> maker(program_, targets_, target, fields_, stores_, kernels_, lanes, threads_);
-    maker.run(step, monitor_);
+    maker.run(near.made, monitor_);
     monitor_.check();
 }
 
 template <class Real> void NearBands<Real>::seal(int target) {
-    const int reach = reach_[std::size_t(target)];
-    BandStore<Real>* store = stores_[std::size_t(target)].get();
-    for (int dy = -reach; dy <= reach; ++dy)
-        if (store->exists(dy)) ntkfast::seal(program_, targets_[std::size_t(target)], fields_, *store, dy);
+    const MakeBands& made = steps_[std::size_t(target)].made;
+    for (int dy = made.first; dy <= made.last; ++dy)
+        ntkfast::seal(program_, targets_[std::size_t(target)], fields_, *stores_[std::size_t(target)], dy);
 }
 
 template <class Real> typename NearBands<Real>::Raw NearBands<Real>::raw(int n) {

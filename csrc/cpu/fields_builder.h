@@ -9,11 +9,9 @@
 #include "cpu/rows/row_kernels.h"
 #include "plan/fields.h"
 #include "plan/monitor.h"
+#include "plan/near_bands.h"
 
 namespace ntkfast {
-
-// How far from D = 0 each target's bands must reach for the local variances v, along either axis; -1: not needed.
-std::vector<int> near_reaches(const Program& program, const std::vector<Target>& targets);
 
 // The bands around D = 0 of all targets, as far as the local variances v behind average pools and bilinear upsampling need
 // them, computed by the same pipeline that sweeps all displacements afterwards.
@@ -46,7 +44,7 @@ private:
     Monitor& monitor_;
     std::vector<Target> targets_;
     Stores<Real> stores_;
-    std::vector<int> reach_;  // by target
+    std::vector<NearStep> steps_;  // by target
 };
 
 // Node by node, with the recursion of docs/math.md on the diagonal.

@@ -83,17 +83,11 @@ void Pipeline<Real>::run(const Block& block, RowSink<Real>& sink, Monitor& monit
     block_ = &block;
     lanes_ = block.row_lanes(plan_.shape, program_.circular(), plan_.lane_stride);
     exact_rows_.begin(block, lanes_);
-    int begin = 0, end = 0;
-    for (const Value& value : plan_.values) {
-        int low = program_.circular() ? -value.reach : 0;
-        for (const int b : value.boxes) low = std::min(low, first_row(plan_.boxes[std::size_t(b)]));
-        begin = std::min(begin, low + value.lag);
-        end = std::max(end, block.rows - low + value.lag);
-    }
+    const int end = block.rows + plan_.steps_beyond;
     const std::int64_t pairs_per_row = block.pairs_per_row() * plan_.shape.batch;
     std::int64_t unreported = 0;
     const Real *e[max_lanes], *t[max_lanes];
-    for (int n = begin; n < end && !monitor.stopped(); ++n) {
+    for (int n = plan_.first_step; n < end && !monitor.stopped(); ++n) {
         for (std::size_t v = 0; v < plan_.values.size(); ++v) step(v, n - plan_.values[v].lag);
         const int y = n - plan_.end().lag;
         if (y < 0 || y >= block.rows) continue;
@@ -120,7 +114,7 @@ template <class Real> void Pipeline<Real>::step(std::size_t v, int y) {
     if (inside) compute(v, y, to);
     for (const int b : value.boxes) {
         const Box& box = plan_.boxes[std::size_t(b)];
-        if (y < first_row(box) || y >= rows - first_row(box)) continue;
+        if (y < box.first_row || y >= rows - box.first_row) continue;
         if (box.slots == 1) continue;  // a window of one row: the ring is the row itself
         push(box, value.tangent, y, inside ? &to : nullptr);
     }
@@ -153,7 +147,7 @@ template <class Real> void Pipeline<Real>::compute(std::size_t v, int y, Rows ou
 
 // Horizontal sums of a row into the ring; without `raw` those of a row outside the image.
 template <class Real> void Pipeline<Real>::push(const Box& box, bool tangent, int y, const Rows* raw) {
-    const int slot = (y - first_row(box)) % box.slots, i = y + block_->row0;
+    const int slot = (y - box.first_row) % box.slots, i = y + block_->row0;
     Real *e = ring_row(box, E, slot), *t = ring_row(box, T, slot);
     if (raw == nullptr) {
         const PaddedRows<Real>& sums = fields_.half_sums.at(box.node);
@@ -240,7 +234,7 @@ template <class Real> void Pipeline<Real>::map(const Value& value, const Map& ma
     args.t_out = out.t;
 
     // The newest row of the window y - k//2 .. y + k//2 lies in `slot`; the oldest follows it.
-    const int slot = (y + box.radius() - first_row(box)) % box.slots;
+    const int slot = (y + box.radius() - box.first_row) % box.slots;
     const int oldest = slot + 1 < box.slots ? slot + 1 : 0;
     int rows = box.slots;
     if (box.slots == 1) {

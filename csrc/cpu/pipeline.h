@@ -57,7 +57,6 @@ private:
     }
     Map make_map(const Value& value) const;
     void join_last();
-    int first_row(const Box& box) const { return -(program_.circular() ? box.reach + box.radius() : box.radius()); }
     std::ptrdiff_t halo(const Box& box) const { return std::ptrdiff_t(box.radius()) * plan_.shape.batch; }
 
     void step(std::size_t v, int y);

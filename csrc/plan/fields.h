@@ -104,6 +104,11 @@ template <class Real> struct Fields {
     const Plane& diagonal(const Program& program) const {
         return (program.kernel == Kernel::ntk ? tangent : variance).back();
     }
+    // The same in the image's units.
+    void write_diagonal(const Program& program, double* out) const {
+        const Plane& numbers = diagonal(program);
+        for (std::size_t n = 0; n < numbers.size(); ++n) out[n] = numbers[n] * unit;
+    }
 };
 
 }  // namespace ntkfast

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "plan/geometry.h"
+#include "plan/monitor.h"
 #include "plan/schedule.h"
 
 namespace ntkfast {
@@ -25,6 +26,33 @@ void each_group(const Program& program, const std::vector<Target>& targets, cons
     }
 }
 
+// Makes the coarse bands: make(step) where one is due, drop(target, dy) for what is not needed any more below dy, and
+// output(first, last) when the output's bands [first, last] can be computed.
+template <class Make, class Drop, class Output>
+void make_bands(const Program& program, const std::vector<Target>& targets, const HalfPlane& plane, const Shape& shape,
+                bool keep, const Monitor& monitor, Make make, Drop drop, Output output) {
+    each_group(program, targets, plane, shape, keep,
+               [&](const auto& steps, const Schedule& schedule, int first, int last) {
+                   for (const MakeBands& step : steps) {
+                       if (monitor.stopped()) return;
+                       make(step);
+                   }
+                   for (int t = 0; t + 1 < int(targets.size()); ++t) drop(t, schedule.drop(t));
+                   if (!monitor.stopped()) output(first, last);
+               });
+}
+
+// Pairs that the segments of the coarse bands visit; pairs_of(step): those of one step.
+template <class PairsOf>
+std::int64_t coarse_pairs(const Program& program, const std::vector<Target>& targets, const HalfPlane& plane,
+                          const Shape& shape, PairsOf pairs_of) {
+    std::int64_t sum = 0;
+    each_group(program, targets, plane, shape, false, [&](const auto& steps, const Schedule&, int, int) {
+        for (const MakeBands& step : steps) sum += pairs_of(step);
+    });
+    return sum;
+}
+
 // The bands of all targets that are held at once, at most.
 // bytes_of(target, shape, dy): those of one band.
 template <class BytesOf>
@@ -36,8 +64,7 @@ std::int64_t most_band_bytes(const Program& program, const std::vector<Target>& 
         for (const MakeBands& step : steps) {
             const Target& target = targets[std::size_t(step.target)];
             const Shape at = at_level(shape, target.level);
-            const int begun = step.last + (target.kind == TargetKind::pooled ? 1 : 0);
-            for (int dy = step.first; dy <= begun; ++dy) {
+            for (int dy = step.first; dy <= target.last_begun(step.last); ++dy) {
                 if (!program.circular() && std::abs(dy) >= at.height) continue;
                 std::int64_t& bytes = held[std::size_t(step.target)][dy];
                 sum -= bytes;

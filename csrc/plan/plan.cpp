@@ -29,6 +29,7 @@ Plan::Plan(const Program& program, const std::vector<Target>& targets, int index
     }
     values.back().merged = true;
     choose_reaches();
+    count_steps();
     choose_angles();
     lay_out();
 }
@@ -155,6 +156,18 @@ void Plan::choose_reaches() {
         }
         for (const int n : {value.a, value.b})
             if (n >= 0) values[std::size_t(n)].reach = std::max(values[std::size_t(n)].reach, value.reach);
+    }
+}
+
+// With zeros a box sees k//2 rows outside, and a value makes the rows of the block; on the torus as many more as are read.
+void Plan::count_steps() {
+    const bool circular = program_->circular();
+    for (Box& box : boxes) box.first_row = -(circular ? box.reach + box.radius() : box.radius());
+    for (const Value& value : values) {
+        int low = circular ? -value.reach : 0;
+        for (const int b : value.boxes) low = std::min(low, boxes[std::size_t(b)].first_row);
+        first_step = std::min(first_step, low + value.lag);
+        steps_beyond = std::max(steps_beyond, value.lag - low);
     }
 }
 

@@ -48,6 +48,7 @@ struct Box {
     int slots;            // k
     int rows;             // slots, and one more with the running prefix
     int reach;            // circular: of the maps behind it
+    int first_row;        // that it takes in; as many rows beyond the last of a block
     bool angles;          // see ActivationConstants::Form
     std::ptrdiff_t base;  // of slot 0 of E in a lane; T' follows behind the rows of E
     int radius() const { return slots / 2; }
@@ -61,6 +62,8 @@ struct Plan {
     Shape shape;                // at the sweep level
     std::vector<Value> values;  // in order; the last is what the target receives
     std::vector<Box> boxes;
+    // In step n each value makes row n - lag: a block of `rows` rows takes the steps [first_step, rows + steps_beyond).
+    int first_step = 0, steps_beyond = 0;
     // Of one lane, in elements.
     std::ptrdiff_t left, row_stride, lane_stride;
 
@@ -77,6 +80,7 @@ private:
     bool is_pulled(int node) const;
     bool is_banded(int node) const;
     void choose_reaches();
+    void count_steps();
     void choose_angles();
     void lay_out();
 

@@ -79,6 +79,8 @@ struct Target {
                : kind == TargetKind::strided ? 2 * displacement
                                              : displacement;
     }
+    // The last band that is begun when `band` is completed: pools share displacements with the next.
+    int last_begun(int band) const { return kind == TargetKind::pooled ? band + 1 : band; }
     // From one displacement of the segment that contributes to the target at all to the next.
     int sweep_step() const { return kind == TargetKind::strided ? 2 : 1; }
 };

@@ -285,7 +285,7 @@ void check_against_cpu(const Network& network, const Shape& shape, Padding paddi
     const Program program{network.nodes, padding, Kernel::ntk};
     const std::vector<double> image = normals(shape.pixels() * shape.channels, 11);
     const cuda::Engine<Real> engine(program, shape, image.data(), 0, 1, tunings()[tuning]);
-    const Engine<Real> cpu(program, shape, image.data(), {supported_isas().back(), 2, 16});
+    const CpuEngine<Real> cpu(program, shape, image.data(), {supported_isas().back(), 2, 16});
     const std::vector<Real> v = right_sides<Real>(shape, 3), got = product_of(engine, v, 3);
     std::vector<Real> expected(v.size());
     cpu.product(v.data(), expected.data(), 3, nullptr);

@@ -87,7 +87,7 @@ template <class Real> bool within(double got, double expected, double scale) {
     return off <= tolerance<Real>;
 }
 
-template <class Real> void check_dense(const Engine<Real>& engine, const Case& c, const std::string& where) {
+template <class Real> void check_dense(const CpuEngine<Real>& engine, const Case& c, const std::string& where) {
     const std::int64_t size = c.shape.pixels() * c.shape.pixels();
     std::vector<Real> out(std::size_t(size * c.shape.batch), Real(NAN));
     engine.dense(out.data(), nullptr);
@@ -102,7 +102,7 @@ template <class Real> void check_dense(const Engine<Real>& engine, const Case& c
 
 // A sum of d products may be off by the tolerance of each entry.
 template <class Real>
-void check_product(const Engine<Real>& engine, const Case& c, int columns, const std::string& where) {
+void check_product(const CpuEngine<Real>& engine, const Case& c, int columns, const std::string& where) {
     const std::int64_t d = c.shape.pixels(), batch = c.shape.batch;
     const std::vector<double> drawn = normals(d * columns * batch, 3);
     const std::vector<Real> v(drawn.begin(), drawn.end());
@@ -124,7 +124,7 @@ void check_product(const Engine<Real>& engine, const Case& c, int columns, const
     check(close, where + ": product with " + std::to_string(columns) + " columns");
 }
 
-template <class Real> void check_columns(const Engine<Real>& engine, const Case& c, const std::string& where) {
+template <class Real> void check_columns(const CpuEngine<Real>& engine, const Case& c, const std::string& where) {
     const std::int64_t d = c.shape.pixels();
     const std::vector<std::int64_t> pixels = {d - 1, 0, d / 2, 0};
     std::vector<Real> out(pixels.size() * std::size_t(d), Real(NAN));
@@ -139,7 +139,7 @@ template <class Real> void check_columns(const Engine<Real>& engine, const Case&
     check(close, where + ": columns");
 }
 
-template <class Real> void check_diagonal(const Engine<Real>& engine, const Case& c, const std::string& where) {
+template <class Real> void check_diagonal(const CpuEngine<Real>& engine, const Case& c, const std::string& where) {
     const std::int64_t d = c.shape.pixels(), batch = c.shape.batch;
     std::vector<double> out(std::size_t(d * batch), NAN);
     engine.diagonal(out.data());
@@ -152,7 +152,7 @@ template <class Real> void check_diagonal(const Engine<Real>& engine, const Case
     check(close, where + ": diagonal");
 }
 
-template <class Real> void check_sweeps(const Engine<Real>& engine, const Case& c, const std::string& where) {
+template <class Real> void check_sweeps(const CpuEngine<Real>& engine, const Case& c, const std::string& where) {
     check_dense(engine, c, where);
     for (const int columns : {1, 3, 5}) check_product(engine, c, columns, where);
 }
@@ -161,7 +161,7 @@ template <class Real> void check_sweeps(const Engine<Real>& engine, const Case& 
 template <class Real> void check_engine(const Case& c, const EngineOptions& options) {
     std::string where = c.name + ", " + isa_name(options.isa) + (sizeof(Real) == 4 ? " float" : " double");
     where += ", lanes " + std::to_string(options.lanes) + ", threads " + std::to_string(options.threads);
-    Engine<Real> engine(c.program, c.shape, c.pixels(), options);
+    CpuEngine<Real> engine(c.program, c.shape, c.pixels(), options);
     check_diagonal(engine, c, where);
     if (c.shape.batch == 1) check_columns(engine, c, where);
     check_sweeps(engine, c, where);
@@ -235,20 +235,20 @@ void test_estimate() {
     const Shape shape{256, 256, 3, 1};
     for (const Padding padding : {Padding::zeros, Padding::circular}) {
         const Program chain{networks::vanilla(2, 3).nodes, padding, Kernel::ntk};
-        const MemoryEstimate flat = Engine<float>::estimate(chain, shape, 3, options);
+        const MemoryEstimate flat = CpuEngine<float>::estimate(chain, shape, 3, options);
         check(flat.fields > 0 && flat.product > 0, "estimate: fields, product");
         check(flat.bands == 0 && flat.coarse == 0 && flat.building == 0, "estimate: one resolution has no bands");
         const std::int64_t half = shape.pixels() * shape.pixels() / 2 * 4;
         check(flat.store >= half - shape.pixels() * 2 && flat.store < half * 5 / 4, "estimate: store");
         const EngineOptions more{Isa::baseline, 4, 8};
-        check(Engine<float>::estimate(chain, shape, 3, more).product > flat.product, "estimate: threads");
-        check(Engine<float>::estimate(chain, shape, 9, options).product > flat.product, "estimate: columns");
+        check(CpuEngine<float>::estimate(chain, shape, 3, more).product > flat.product, "estimate: threads");
+        check(CpuEngine<float>::estimate(chain, shape, 9, options).product > flat.product, "estimate: columns");
 
         const Program deep{networks::unet(2, true).nodes, padding, Kernel::ntk};
-        const MemoryEstimate bytes = Engine<float>::estimate(deep, shape, 3, options);
+        const MemoryEstimate bytes = CpuEngine<float>::estimate(deep, shape, 3, options);
         check(0 < bytes.bands && bytes.bands < bytes.coarse, "estimate: bands");
         check(0 < bytes.building && bytes.building < bytes.bands, "estimate: bands near D = 0");
-        check(Engine<double>::estimate(deep, shape, 3, options).bands == 2 * bytes.bands, "estimate: doubles");
+        check(CpuEngine<double>::estimate(deep, shape, 3, options).bands == 2 * bytes.bands, "estimate: doubles");
         // E and T' of the pairs at level 1, half of all: 1/16 of the pairs of the image.
         check(bytes.coarse >= 2 * half / 16, "estimate: coarse");
     }
@@ -262,7 +262,7 @@ void test_zero_image() {
     for (const Padding padding : {Padding::zeros, Padding::circular}) {
         for (const Network& network : {networks::vanilla(2, 7), networks::unet(1, true), networks::unet(1, false)}) {
             const Program program{network.nodes, padding, Kernel::ntk};
-            const Engine<float> engine(program, shape, image.data(), {Isa::baseline, 2, 8});
+            const CpuEngine<float> engine(program, shape, image.data(), {Isa::baseline, 2, 8});
             std::vector<float> out(48 * 48, 1.0f);
             engine.dense(out.data(), nullptr);
             const bool zero = std::all_of(out.begin(), out.end(), [](float value) { return value == 0; });
@@ -277,11 +277,11 @@ const Program small{networks::vanilla(1, 3).nodes, Padding::zeros, Kernel::ntk};
 void check_every_call_can_be_cancelled(const Network& network) {
     const Case c = make_case(network, {8, 4, 3, 1}, Padding::zeros, Kernel::ntk);
     const std::string where = "cancel " + network.name + ": ";
-    Engine<float> engine(c.program, c.shape, c.pixels(), {Isa::baseline, 2, 8});
+    CpuEngine<float> engine(c.program, c.shape, c.pixels(), {Isa::baseline, 2, 8});
     const Poll stop = [](double) { return false; };
     std::vector<float> v(32, 1.0f), out(32 * 32);
     const std::int64_t pixel = 3;
-    check(throws<Cancelled>([&] { Engine<float>(c.program, c.shape, c.pixels(), {Isa::baseline, 2, 8}, stop); }),
+    check(throws<Cancelled>([&] { CpuEngine<float>(c.program, c.shape, c.pixels(), {Isa::baseline, 2, 8}, stop); }),
           where + "construction");
     check(throws<Cancelled>([&] { engine.product(v.data(), out.data(), 1, stop); }), where + "product");
     check(throws<Cancelled>([&] { engine.dense(out.data(), stop); }), where + "dense");
@@ -329,7 +329,7 @@ std::vector<double> check_stops_soon(const std::function<void(const Poll&)>& cal
 }
 
 // The third poll stops a product that would take longer by far, on small images too.
-void check_cancellation(const Engine<float>& engine, const std::string& where) {
+void check_cancellation(const CpuEngine<float>& engine, const std::string& where) {
     const std::size_t pixels = std::size_t(engine.shape().pixels());
     std::vector<float> v(pixels, 1.0f), out(pixels);
     const auto product = [&](const Poll& poll) { engine.product(v.data(), out.data(), 1, poll); };
@@ -346,7 +346,7 @@ void test_cancellation_comes_soon() {
         const std::vector<double> image = normals(shape.pixels(), 5);
         for (const int threads : {1, 2}) {
             const Program program{network.nodes, Padding::zeros, Kernel::ntk};
-            const Engine<float> engine(program, shape, image.data(), {supported_isas().back(), threads, 8});
+            const CpuEngine<float> engine(program, shape, image.data(), {supported_isas().back(), threads, 8});
             check_cancellation(engine, "cancel " + network.name + ", side " + std::to_string(side) + ", threads " +
                                            std::to_string(threads));
         }
@@ -362,7 +362,7 @@ void test_construction_is_cancelled_soon() {
         const std::vector<double> image = normals(shape.pixels(), 5);
         const Program program{network.nodes, Padding::zeros, Kernel::ntk};
         const auto make = [&](const Poll& poll) {
-            Engine<float>(program, shape, image.data(), {supported_isas().back(), 2, 8}, poll);
+            CpuEngine<float>(program, shape, image.data(), {supported_isas().back(), 2, 8}, poll);
         };
         const std::string where = "cancel construction of " + network.name;
         check(check_stops_soon(make, 1, where).front() == 0, where + ": before the end");
@@ -380,12 +380,12 @@ void test_columns_keep_their_fields() {
     std::vector<float> single(96);
     std::vector<double> wide(96);
     const auto [first, later] =
-        bytes_before_and_after(Engine<float>(c.program, c.shape, c.pixels(), plain), single.data());
+        bytes_before_and_after(CpuEngine<float>(c.program, c.shape, c.pixels(), plain), single.data());
     const auto [same, again] =
-        bytes_before_and_after(Engine<double>(c.program, c.shape, c.pixels(), plain), wide.data());
+        bytes_before_and_after(CpuEngine<double>(c.program, c.shape, c.pixels(), plain), wide.data());
     check(0 < later && later < first, "columns: the fields in double are kept");
     check(same == again && again == later, "columns: an engine in double has its fields");
-    const Engine<float> threads(c.program, c.shape, c.pixels(), {Isa::baseline, 3, 8});
+    const CpuEngine<float> threads(c.program, c.shape, c.pixels(), {Isa::baseline, 3, 8});
     check(threads.columns_bytes() == first + 2 * later, "columns: each thread has its windows");
 }
 
@@ -396,7 +396,7 @@ void test_progress() {
     std::vector<float> v(std::size_t(shape.pixels()), 1.0f), out(v.size());
     for (const Padding padding : {Padding::zeros, Padding::circular}) {
         const Program program{networks::unet(2, true).nodes, padding, Kernel::ntk};
-        Engine<float> engine(program, shape, image.data(), {supported_isas().back(), 2, 8});
+        CpuEngine<float> engine(program, shape, image.data(), {supported_isas().back(), 2, 8});
         std::vector<double> seen;
         const Poll poll = [&](double fraction) {
             seen.push_back(fraction);
@@ -457,7 +457,7 @@ void test_bad_programs() {
     g.conv(3), g.rectifier(), g.pool(), g.conv(3), g.upsample(true), g.concat(2, 5), g.conv(1);
     const double image[4] = {1, 2, 3, 4};
     Program program{g.nodes(), Padding::zeros, Kernel::ntk};
-    const auto make = [&] { Engine<float>(program, {2, 2, 1, 1}, image, plain); };
+    const auto make = [&] { CpuEngine<float>(program, {2, 2, 1, 1}, image, plain); };
     check(!throws<std::invalid_argument>(make), "good program");
     for (const auto& [name, change] : bad) {
         program.nodes = g.nodes();
@@ -470,23 +470,23 @@ void test_bad_programs() {
 void test_bad_arguments() {
     const double image[8] = {1, 2, 3, 4, 5, 6, 7, 8};
     for (const Shape& shape : {Shape{0, 2, 1, 1}, Shape{2, 0, 1, 1}, Shape{2, 2, 0, 1}, Shape{2, 2, 1, 0}})
-        check(throws<std::invalid_argument>([&] { Engine<float>(small, shape, image, plain); }), "bad shape");
+        check(throws<std::invalid_argument>([&] { CpuEngine<float>(small, shape, image, plain); }), "bad shape");
     const Program halved{networks::unet(1, true).nodes, Padding::zeros, Kernel::ntk};
     for (const Shape& shape : {Shape{1, 8, 1, 1}, Shape{8, 1, 1, 1}})
-        check(throws<std::invalid_argument>([&] { Engine<float>(halved, shape, image, plain); }), "odd side");
-    const Engine<float> engine(small, {2, 2, 1, 1}, image, plain);
+        check(throws<std::invalid_argument>([&] { CpuEngine<float>(halved, shape, image, plain); }), "odd side");
+    const CpuEngine<float> engine(small, {2, 2, 1, 1}, image, plain);
     float v[8] = {}, out[8] = {};
     for (const std::int64_t pixel : {-1, 4, 1 << 30})
         check(throws<std::invalid_argument>([&] { engine.columns(&pixel, 1, out, nullptr); }), "pixel out of range");
     check(throws<std::invalid_argument>([&] { engine.product(v, out, 0, nullptr); }), "product with no columns");
-    const Engine<float> batch(small, {2, 2, 1, 2}, image, plain);
+    const CpuEngine<float> batch(small, {2, 2, 1, 2}, image, plain);
     const std::int64_t first = 0;
     check(throws<std::invalid_argument>([&] { batch.columns(&first, 1, out, nullptr); }), "columns of a batch");
     check(throws<std::invalid_argument>([] { isa_from_name("sse9"); }), "unknown instruction set");
     const std::vector<Isa> levels = supported_isas();
     for (const Isa isa : {Isa::baseline, Isa::avx2, Isa::avx512}) {
         const bool has = std::find(levels.begin(), levels.end(), isa) != levels.end();
-        const auto make = [&] { Engine<double>(small, {2, 2, 1, 1}, image, {isa, 1, 8}); };
+        const auto make = [&] { CpuEngine<double>(small, {2, 2, 1, 1}, image, {isa, 1, 8}); };
         check(throws<std::invalid_argument>(make) != has, std::string("instruction set ") + isa_name(isa));
         check(isa_from_name(isa_name(isa)) == isa, std::string("name of ") + isa_name(isa));
     }

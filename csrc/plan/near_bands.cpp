@@ -1,0 +1,54 @@
+#include "plan/near_bands.h"
+
+#include <algorithm>
+#include <cstdlib>
+
+#include "plan/resampling.h"
+
+namespace ntkfast {
+namespace {
+
+MakeBands step_of(const Program& program, const Target& target, int index, const Shape& image, int reach) {
+    const int most = program.circular() ? reach : std::min(reach, at_level(image, target.level).height - 1);
+    const int rows = at_level(image, target.sweep_level()).height, far = target.last_sweep(most);
+    MakeBands step{index, -most, most, {}};
+    for (int dy = -far; dy <= far; dy += target.sweep_step())
+        if (program.circular() || std::abs(dy) < rows) step.sweep.push_back(dy);
+    return step;
+}
+
+}  // namespace
+
+std::vector<int> near_reaches(const Program& program, const std::vector<Target>& targets) {
+    std::vector<int> reaches(targets.size(), -1);
+    const auto raise = [&](int target, int reach) {
+        int& known = reaches[std::size_t(target)];
+        known = std::max(known, reach);
+    };
+    for (std::size_t t = targets.size(); t-- > 0;) {
+        const Target& target = targets[t];
+        if (target.kind == TargetKind::pooled) raise(int(t), 0);
+        const int sweep = target.last_sweep(reaches[t]);
+        for (const Source& source : sources_of(program, targets, target)) {
+            if (source.target < 0) continue;
+            const Node& node = program[source.node];
+            const bool up = node.op == Op::upsample;
+            // Behind bilinear upsampling v is needed even where the segment itself is not.
+            const int needed = up && node.bilinear ? std::max(sweep, 0) : sweep;
+            if (needed < 0) continue;
+            raise(source.target, up ? highest_coarse(needed, node.bilinear) : needed);
+        }
+    }
+    return reaches;
+}
+
+std::vector<NearStep> near_steps(const Program& program, const std::vector<Target>& targets, const Shape& image) {
+    std::vector<NearStep> out;
+    const std::vector<int> reaches = near_reaches(program, targets);
+    for (std::size_t t = 0; t < targets.size(); ++t)
+        out.push_back({reaches[t], reaches[t] < 0 ? MakeBands{int(t), 0, -1, {}}
+                                                  : step_of(program, targets[t], int(t), image, reaches[t])});
+    return out;
+}
+
+}  // namespace ntkfast
