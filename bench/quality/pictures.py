@@ -56,7 +56,9 @@ class Picture:
         return np.ascontiguousarray(pixels)
 
 
-def _skimage(name: str) -> Callable[[], np.ndarray]:
+def from_skimage(name: str) -> Callable[[], np.ndarray]:
+    """What loads a picture of ``skimage.data``."""
+
     def load() -> np.ndarray:
         import skimage.data
 
@@ -117,19 +119,21 @@ _HUBBLE = "NASA, public domain"
 _FLICKR = "CC BY 2.0"
 
 TEST: dict[str, Picture] = {
-    "astronaut": Picture(_skimage("astronaut"), "scikit-image, astronaut.png", "NASA, public domain"),
-    "chelsea": Picture(_skimage("chelsea"), "scikit-image, chelsea.png", "Stefan van der Walt, CC0"),
-    "coffee": Picture(_skimage("coffee"), "scikit-image, coffee.png", "Rachel Michetti, CC0"),
+    "astronaut": Picture(from_skimage("astronaut"), "scikit-image, astronaut.png", "NASA, public domain"),
+    "chelsea": Picture(from_skimage("chelsea"), "scikit-image, chelsea.png", "Stefan van der Walt, CC0"),
+    "coffee": Picture(from_skimage("coffee"), "scikit-image, coffee.png", "Rachel Michetti, CC0"),
     "grace_hopper": Picture(
         _grace_hopper, "matplotlib, grace_hopper.jpg", "United States Navy, public domain as a work of the government"
     ),
     "hubble": Picture(
-        _skimage("hubble_deep_field"), "scikit-image, hubble_deep_field.jpg", _HUBBLE, (0, 0, SIZE, SIZE)
+        from_skimage("hubble_deep_field"), "scikit-image, hubble_deep_field.jpg", _HUBBLE, (0, 0, SIZE, SIZE)
     ),
-    "ihc": Picture(_skimage("immunohistochemistry"), "scikit-image, ihc.png", "CMMI, no known copyright restrictions"),
+    "ihc": Picture(
+        from_skimage("immunohistochemistry"), "scikit-image, ihc.png", "CMMI, no known copyright restrictions"
+    ),
     "raccoon": Picture(_raccoon, "scipy 1.11.4, misc/face.dat", "from public-domain-image.com, public domain"),
-    "retina": Picture(_skimage("retina"), "scikit-image, retina.jpg", _RETINA, (449, 180, SIZE, SIZE)),
-    "rocket": Picture(_skimage("rocket"), "scikit-image, rocket.jpg", "SpaceX, released into the public domain"),
+    "retina": Picture(from_skimage("retina"), "scikit-image, retina.jpg", _RETINA, (449, 180, SIZE, SIZE)),
+    "rocket": Picture(from_skimage("rocket"), "scikit-image, rocket.jpg", "SpaceX, released into the public domain"),
 }
 
 TUNING: dict[str, Picture] = {
@@ -146,9 +150,9 @@ TUNING: dict[str, Picture] = {
     ),
     # Second choice: other parts of pictures that are in the test set.
     "hubble_other_part": Picture(
-        _skimage("hubble_deep_field"), "scikit-image, hubble_deep_field.jpg", _HUBBLE, (512, 488, 360, SIZE)
+        from_skimage("hubble_deep_field"), "scikit-image, hubble_deep_field.jpg", _HUBBLE, (512, 488, 360, SIZE)
     ),
-    "retina_other_part": Picture(_skimage("retina"), "scikit-image, retina.jpg", _RETINA, (449, 700, SIZE, SIZE)),
+    "retina_other_part": Picture(from_skimage("retina"), "scikit-image, retina.jpg", _RETINA, (449, 700, SIZE, SIZE)),
 }
 
 

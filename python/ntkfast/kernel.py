@@ -30,8 +30,8 @@ AUTO_SHARE = 0.25
 COLUMNS_PER_SWEEP = 64
 
 # What a pair costs in a column against one in a sweep, were all windows as large as the first: the middle of what
-# ``python -m bench.columns`` prints by instruction set, from hardly more than a pair of a sweep (baseline) to some 4 of
-# them (AVX-512, which columns do without).
+# ``python -m tools.tuning.columns`` prints by instruction set, from hardly more than a pair of a sweep (baseline) to
+# some 4 of them (AVX-512, which columns do without).
 COLUMN_PAIR = 2.2
 
 # Largest magnitude of an image, and smallest of one that is not zero: its squares, times the gain of a network, must

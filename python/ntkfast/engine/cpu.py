@@ -31,8 +31,8 @@ Progress = Callable[[float], None]
 
 ISA_VARIABLE = "NTKFAST_ISA"
 
-# Displacements swept together (bench/lanes.py).  At 256 x 256 the right-hand sides no longer fit in the L2 cache, and
-# 32 lanes read them half as often as 16; 8% at most between 16 and 32, either way.
+# Displacements swept together (tools/tuning/lanes.py).  At 256 x 256 the right-hand sides no longer fit in the L2
+# cache, and 32 lanes read them half as often as 16; 8% at most between 16 and 32, either way.
 LANES = 32
 
 

@@ -205,7 +205,7 @@ def denoise_ntk(
     |f_t(Theta(y + a n)) (y + a n) - (y - n/a)|^2 is, up to a constant, the one that minimises the true error of the
     whole pipeline at a noise level larger by sqrt(1 + a^2) (Pang et al., "Recorrupted-to-Recorrupted", CVPR 2021).
     "held_out" predicts pixels that were replaced by their neighbours.  "calibrated" takes times known beforehand,
-    kappa/sigma^2 with a power of sigma over the image's contrast.  bench/quality/README.md has what each loses.
+    kappa/sigma^2 with a power of sigma over the image's contrast.  tools/tuning/README.md has what each loses.
 
     Noise map: gradient descent on the squared residuals over their variances, sum_p (z(p) - y(p))^2/sigma(p)^2.  Levels
     count as a tenth to ten times their median: dead pixels get any large one.  Pixels of more than twice the level of

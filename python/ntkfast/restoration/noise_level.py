@@ -10,7 +10,7 @@ Patches of one channel fill all directions.  There, of those with weak texture a
     Liu, Tanaka, Okutomi, "Single-Image Noise Level Estimation for Blind Denoising", TIP 2013.
 
 Both err far less than the finest wavelets (scikit-image's ``estimate_sigma``: Donoho, Johnstone, 1994), which take
-texture for noise and are left for pictures with too few patches: ``python -m bench.quality.levels``.
+texture for noise and are left for pictures with too few patches: ``python -m tools.tuning.levels``.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """When to stop, without the clean image: rules that choose the training time of each pass.
 
 Each works on crops y of the noisy picture of noise level sigma, and on the pipeline z = F_t(guide, target).  They are
-judged against the best time by ``python -m bench.quality.stopping``.
+judged against the best time by ``python -m tools.tuning.stopping``.
 
     calibrated    t_n = kappa_n share/sigma^2 (sigma/contrast)^power_n in pass n: no trial at all
     recorrupted   min |F_t(y + a n) - (y - n/a)|^2 (Pang et al., "Recorrupted-to-Recorrupted", CVPR 2021)
@@ -38,7 +38,7 @@ HELD_OUT_STRIDE = 4  # one pixel in so many, along both axes, is held out
 HELD_OUT_PHASES = ((0, 0), (2, 2))
 
 # kappa_n and power_n of each pass, for the default network, tiles and chroma_time: fitted to the best times of the
-# tuning pictures at noise levels 10, 25 and 50 by ``python -m bench.quality.stopping --fit --size 80``, rounded.  Were
+# tuning pictures at noise levels 10, 25 and 50 by ``python -m tools.tuning.stopping --fit --size 80``, rounded.  Were
 # Theta the covariance of the clean tiles up to a fixed factor, the power would be 0: gradient flow to the time t does
 # much as ridge regression with the noise variance 1/t.  In pass 1 Theta is made of the noisy tiles, and the shorter
 # time the more the noise hides their contrast.

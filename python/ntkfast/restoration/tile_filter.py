@@ -41,7 +41,7 @@ LANCZOS = Settings(TOLERANCE, 200, hint="use method='tiles', or method='nystrom'
 MAX_STEPS = 10**9  # eigenvalues below 1e-9 of the trace are rounding errors: more steps fit nothing but these
 BATCHES_AHEAD = 2  # of each worker, begun or done before the oldest is blended
 # Channels a pixel of a tile from which all of its eigenvectors cost less than Lanczos, whose basis comes near all of
-# its pixels: 24 channels for tiles of 16 (python -m bench.quality.channels).
+# its pixels: 24 channels for tiles of 16 (python -m tools.tuning.channels).
 EIGENVECTORS_FROM = 1 / 11
 EIGEN_MATRICES = 3  # a tile: Theta in double, its eigenvectors, and a copy on the way
 IMAGE_COPIES = 6  # of the images of a pass: the guide, the target, both less their means, and what becomes of them

@@ -1,6 +1,6 @@
 """What each stopping rule of the denoiser loses against the best times, in dB of PSNR, on crops of the test set.
 
-``python -m bench.quality.stopping --json bench/results/quality_stopping.json`` prints a row for each picture and sigma.
+``python -m tools.tuning.stopping --json tools/tuning/results/stopping.json`` prints a row for each picture and sigma.
 With ``--fit`` it fits the times of the rule "calibrated" to the tuning set instead, and prints what they lose there and
 on the test set.  The package's own values stay as they are.
 """
@@ -16,17 +16,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from bench.networks import table
+from bench.psnr import psnr
+from bench.quality import pictures
 from scipy.interpolate import CubicSpline
 from threadpoolctl import threadpool_limits
 
-from bench.networks import table
-from bench.psnr import psnr
-from bench.quality import oracle, pictures
-from bench.quality.oracle import Spectra, Trial, blend, tiles_after
 from ntkfast import denoise_ntk
 from ntkfast.restoration import tile_filter
 from ntkfast.restoration.denoise import REFINE, TILES_PER_BATCH
 from ntkfast.restoration.stopping import KAPPA, POWER, RISKS, RULES, STEPS, Crops, calibrated_time
+from tools.tuning import oracle
+from tools.tuning.oracle import Spectra, Trial, blend, tiles_after
 
 Row = dict[str, Any]
 FIT_POWERS = np.arange(-25, 26) / 20
@@ -265,7 +266,7 @@ def fit_lines(rows: Sequence[Row]) -> list[str]:
 def main(argv: list[str] | None = None) -> int:
     """Run the benchmark and return the exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m bench.quality.stopping",
+        prog="python -m tools.tuning.stopping",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

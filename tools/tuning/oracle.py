@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from threadpoolctl import threadpool_limits
-
 from bench import machine
 from bench.psnr import psnr
 from bench.quality import pictures
+from threadpoolctl import threadpool_limits
+
 from ntkfast.restoration.denoise import CHROMA_TIME, NETWORK, REFINE, TILE_OVERLAP, TILE_SIZE, TILES_PER_BATCH, _Problem
 from ntkfast.restoration.stopping import STEPS, Crops
 from ntkfast.restoration.tile_filter import Setting, TileFilter, _centred

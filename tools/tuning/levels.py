@@ -1,6 +1,6 @@
 """The estimated noise level against the true one: gray and colour pictures, the finest wavelets beside ntkfast's.
 
-``python -m bench.quality.levels`` prints, for each set of pictures and noise level, the mean of |estimate/sigma - 1|
+``python -m tools.tuning.levels`` prints, for each set of pictures and noise level, the mean of |estimate/sigma - 1|
 and the estimate that is furthest off, as its signed error.  The constants of ``ntkfast.restoration.noise_level`` were
 chosen on the tuning set.  ``textures`` are gray pictures of scikit-image, none of them in the other sets.
 """
@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
 from bench import machine
 from bench.networks import table
 from bench.quality import pictures
+
 from ntkfast.restoration.noise_level import noise_level
 
 TEXTURES = ("grass", "gravel", "coins", "page", "camera", "brick")
@@ -36,7 +36,7 @@ ESTIMATORS: dict[str, Callable[[np.ndarray], float]] = {"wavelets": by_wavelets,
 
 def textures(size: int) -> dict[str, np.ndarray]:
     """Name -> uint8 (H, W, 1), the middle of each."""
-    return {name: pictures.Picture(pictures._skimage(name), "", "").crop(size)[:, :, None] for name in TEXTURES}
+    return {name: pictures.Picture(pictures.from_skimage(name), "", "").crop(size)[:, :, None] for name in TEXTURES}
 
 
 def grays(colours: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -58,7 +58,7 @@ def measure(cleans: dict[str, np.ndarray], sigma: float) -> dict[str, dict[str, 
 def main(argv: list[str] | None = None) -> int:
     """Run the benchmark and return the exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m bench.quality.levels",
+        prog="python -m tools.tuning.levels",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -1,8 +1,9 @@
 """What a pair of pixels costs in a column against one in a sweep: why ``kernel.COLUMN_PAIR`` is what it is.
 
-``python -m bench.columns`` takes the column of the pixel in the middle and a product with one vector, in processor
-seconds on one thread; the column's pairs are those of ``NTK._column_cost`` without the factor.  Columns are computed in
-double precision by one code for every processor, sweeps by the row kernels of each instruction set (``NTKFAST_ISA``).
+``python -m tools.tuning.columns`` takes the column of the pixel in the middle and a product with one vector, in seconds
+of the processor on one thread; the column's pairs are those of ``NTK._column_cost`` without the factor.  Columns are
+computed in double precision by one code for every processor, sweeps by the row kernels of each instruction set
+(``NTKFAST_ISA``).
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
 from bench import machine
 from bench.networks import picture, table
+
 from ntkfast import NTK, Network, autoencoder, unet, vanilla_cnn
 from ntkfast.engine import cpu as _engine
 from ntkfast.kernel import COLUMN_PAIR

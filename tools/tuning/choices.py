@@ -1,6 +1,6 @@
 """What the denoiser's choices are worth, on crops of the tuning set, at the best times of each: rules do not matter.
 
-``python -m bench.quality.choices --json bench/results/quality_choices.json`` prints one table for each of tiles,
+``python -m tools.tuning.choices --json tools/tuning/results/choices.json`` prints one table for each of tiles,
 networks, guide, colour and refine: mean PSNR, mean and median difference to the default, seconds.
 """
 
@@ -16,16 +16,17 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
+from bench.networks import table
+from bench.quality import pictures
 from threadpoolctl import threadpool_limits
 
-from bench.networks import table
-from bench.quality import oracle, pictures
-from bench.quality.oracle import DEFAULT, Spectra, Trial
 from ntkfast import Network, autoencoder, unet, vanilla_cnn
 from ntkfast.engine import cpu as _engine
 from ntkfast.restoration.denoise import REFINE
 from ntkfast.restoration.tile_filter import Advance, Setting, TileFilter
 from ntkfast.restoration.tiles import Tiling
+from tools.tuning import oracle
+from tools.tuning.oracle import DEFAULT, Spectra, Trial
 
 Row = dict[str, Any]
 Window = Callable[[np.ndarray], np.ndarray]
@@ -228,7 +229,7 @@ def lines(what: str, rows: Sequence[Row]) -> list[str]:
 def main(argv: list[str] | None = None) -> int:
     """Run the benchmark and return the exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m bench.quality.choices",
+        prog="python -m tools.tuning.choices",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

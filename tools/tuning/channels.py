@@ -1,6 +1,6 @@
 """Pictures of many channels: tiles filtered by block Lanczos and by all their eigenvectors, seconds and PSNR.
 
-``python -m bench.quality.channels`` makes the channels from the astronaut's three, as random mixtures whose weights add
+``python -m tools.tuning.channels`` makes the channels from the astronaut's three, as random mixtures whose weights add
 up to one.  ``ntkfast.restoration.tile_filter.EIGENVECTORS_FROM`` is where the second way becomes the faster one.
 """
 
@@ -14,11 +14,11 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
-
 from bench import machine
 from bench.networks import table
 from bench.psnr import psnr
 from bench.quality import pictures
+
 from ntkfast import denoise_ntk
 from ntkfast.restoration import tile_filter
 
@@ -49,7 +49,7 @@ def measure(size: int, channels: int, sigma: float, threads: int | None) -> list
 def main(argv: list[str] | None = None) -> int:
     """Run the benchmark and return the exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m bench.quality.channels",
+        prog="python -m tools.tuning.channels",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

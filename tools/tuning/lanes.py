@@ -1,6 +1,7 @@
-"""Time of a streaming product against the number of displacements swept together: why ``_engine.LANES`` is what it is.
+"""Time of a streaming product against the number of displacements swept together: why ``LANES`` is what it is.
 
-``python -m bench.lanes`` prints nanoseconds a pair-layer and core for each network and size, the best in brackets.
+``python -m tools.tuning.lanes`` prints nanoseconds a pair-layer and core for each network and size, the best in
+brackets.
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
 from bench import machine
 from bench.networks import NETWORKS, pairs, picture, table
+
 from ntkfast import _core
 from ntkfast.engine import cpu as _engine
 

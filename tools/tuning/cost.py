@@ -1,6 +1,6 @@
 """What a tile costs the denoiser: operations and bytes by formula, seconds predicted beside those measured.
 
-``python -m bench.quality.cost`` filters a picture once, a given number of steps, for each tile size and number of
+``python -m tools.tuning.cost`` filters a picture once, a given number of steps, for each tile size and number of
 channels, on one thread.  A tile of d pixels and C channels takes, with the p products that Lanczos needed,
 
 - d (d + 1)/2 pair-layers a hidden layer, for its kernel, which is stored;
@@ -23,16 +23,16 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
-from scipy.optimize import nnls
-
 from bench import machine
 from bench.networks import stages, table
-from bench.quality.channels import mixtures
+from scipy.optimize import nnls
+
 from ntkfast import _core, denoise_ntk
 from ntkfast.engine import cpu as _engine
 from ntkfast.restoration import tile_filter
 from ntkfast.restoration.denoise import CHROMA_TIME, NETWORK, TILES_PER_BATCH
 from ntkfast.spectral.lanczos import BlockLanczos
+from tools.tuning.channels import mixtures
 
 SIGMA = 25.0
 STEPS = 200
@@ -119,7 +119,7 @@ def predict(results: list[dict[str, Any]]) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Run the benchmark and return the exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m bench.quality.cost", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m tools.tuning.cost", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--tiles", type=int, nargs="+", default=[8, 16, 24], help="sides of the tiles")
     parser.add_argument("--channels", type=int, nargs="+", default=[1, 3])
