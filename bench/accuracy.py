@@ -21,8 +21,8 @@ from bench import machine
 from bench.networks import stack, table
 from ntkfast import NTK, Conv, LeakyReLU, Network, ReLU, Upsample, _core, autoencoder, unet, vanilla_cnn
 from ntkfast._choices import PADDINGS
+from ntkfast.activations import GELU, Activation, Erf, Sin
 from ntkfast.engine import cpu as _engine
-from ntkfast.network import GELU, Activation, Erf, Sin
 from ntkfast.reference import kernel_matrix
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))

@@ -6,21 +6,8 @@ import numpy as np
 import pytest
 
 from images import HARD, NATURAL
-from ntkfast.network import (
-    GELU,
-    Abs,
-    AvgPool,
-    Conv,
-    Cos,
-    Erf,
-    LeakyReLU,
-    ReLU,
-    Sin,
-    Skip,
-    Upsample,
-    autoencoder,
-    unet,
-)
+from ntkfast.activations import GELU, Abs, Cos, Erf, LeakyReLU, ReLU, Sin
+from ntkfast.network import AvgPool, Conv, Skip, Upsample, autoencoder, unet
 
 KERNELS = ("ntk", "nngp")
 PADDINGS = ("zeros", "circular")

@@ -6,24 +6,10 @@ import dataclasses
 
 from hypothesis import strategies as st
 
-from ntkfast.network import (
-    GELU,
-    Abs,
-    Activation,
-    AvgPool,
-    Conv,
-    Cos,
-    Erf,
-    Identity,
-    Layer,
-    LeakyReLU,
-    Network,
-    Rectifier,
-    ReLU,
-    Sin,
-    Skip,
-    Upsample,
-)
+from ntkfast.activations import ACTIVATIONS, Abs, Activation, LeakyReLU, Rectifier, ReLU
+from ntkfast.network import AvgPool, Conv, Identity, Layer, Network, Skip, Upsample
+
+SMOOTH = tuple(kind() for kind in ACTIVATIONS if not issubclass(kind, Rectifier))
 
 
 def rectifiers() -> st.SearchStrategy[Rectifier]:
@@ -34,7 +20,7 @@ def rectifiers() -> st.SearchStrategy[Rectifier]:
 
 def activations() -> st.SearchStrategy[Activation]:
     """Any activation."""
-    return st.sampled_from((Erf(), GELU(), Sin(), Cos())) | rectifiers()
+    return st.sampled_from(SMOOTH) | rectifiers()
 
 
 def convs(max_kernel: int = 7, trainable: bool | None = None, stride: int = 1) -> st.SearchStrategy[Conv]:
@@ -133,7 +119,7 @@ class _Drawer:
             branch.append(self.draw(convs(self.max_kernel)))
             end = _Features(end.level, True, False)
             if self.draw(st.booleans()):
-                branch.append(self.draw(st.sampled_from((Erf(), Sin()))))
+                branch.append(self.draw(st.sampled_from([layer for layer in SMOOTH if layer.is_odd()])))
                 end = _Features(end.level, False, False)
             if at.image:
                 shortcut.append(self.draw(convs(self.max_kernel)))

@@ -14,22 +14,10 @@ from scipy.sparse.linalg import eigsh
 
 import ntkfast as nf
 from images import noise
+from ntkfast.activations import GELU, Cos, Erf, LeakyReLU, ReLU
 from ntkfast.engine import cpu as _engine
 from ntkfast.finite import empirical, empirical_ntk, to_torch
-from ntkfast.network import (
-    GELU,
-    Conv,
-    Cos,
-    Erf,
-    LeakyReLU,
-    Network,
-    ReLU,
-    Skip,
-    Upsample,
-    autoencoder,
-    unet,
-    vanilla_cnn,
-)
+from ntkfast.network import Conv, Network, Skip, Upsample, autoencoder, unet, vanilla_cnn
 from strategies import networks
 
 # Name: (network, shape of the input, output channels)

@@ -33,22 +33,12 @@ from cases import (
 )
 from images import HARD, IMAGES, NATURAL, noise
 from ntkfast import NTK, _core
+from ntkfast.activations import LeakyReLU, ReLU
 from ntkfast.engine import cpu as _engine
 from ntkfast.inputs import NoiseInput
-from ntkfast.network import (
-    GELU,
-    Conv,
-    Cos,
-    Erf,
-    LeakyReLU,
-    Network,
-    ReLU,
-    Sin,
-    unet,
-    vanilla_cnn,
-)
+from ntkfast.network import Conv, Network, unet, vanilla_cnn
 from ntkfast.reference import kernel_matrix
-from strategies import chains, image_shapes, networks
+from strategies import SMOOTH, chains, image_shapes, networks
 
 ISAS = _core.supported_isas()
 each_isa = pytest.mark.parametrize("isa", ISAS)
@@ -772,7 +762,7 @@ def test_construction_may_be_the_peak():
 @each_isa
 @each_kernel
 @each_padding
-@pytest.mark.parametrize("activation", [Erf(), GELU(), Sin(), Cos()], ids=repr)
+@pytest.mark.parametrize("activation", SMOOTH, ids=repr)
 def test_smooth_activations_of_large_arguments(activation, padding, kernel, isa, monkeypatch):
     """Behind the first layer E and the activation are in double where variances are large.
 

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 import ntkfast as nf
 from images import noise
+from ntkfast.activations import ReLU
 from ntkfast.finite import NTKConv2d, empirical_ntk, to_torch, train
-from ntkfast.network import Conv, Network, ReLU, unet, vanilla_cnn
+from ntkfast.network import Conv, Network, unet, vanilla_cnn
 from strategies import convs, paddings
 
 TWO_LAYERS = Network([Conv(3, bias_var=0.5), ReLU(), Conv(1, weight_var=1, bias_var=0.3)])

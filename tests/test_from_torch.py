@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 import re
 import subprocess
 import sys
@@ -14,7 +15,6 @@ import torch.nn.functional as F  # noqa: N812
 from hypothesis import given, settings
 from torch import nn
 
-import ntkfast
 from images import noise
 from ntkfast import (
     GELU,
@@ -34,6 +34,7 @@ from ntkfast import (
     unet,
     vanilla_cnn,
 )
+from ntkfast.activations import ACTIVATIONS, Activation
 from ntkfast.finite import empirical_ntk, to_torch
 from ntkfast.reference import kernel_matrix
 from strategies import networks
@@ -179,10 +180,27 @@ def test_functions_and_methods(function, layer):
     between = layer if isinstance(layer, tuple) else [] if layer is None else [layer]
     assert network == Network([Conv(3), *between, Conv(3)])
     # and the layer is the function
-    if isinstance(layer, ntkfast.network.Activation):
+    if isinstance(layer, Activation):
         x = torch.linspace(-3, 3, 7)
         ours = to_torch(Network([Conv(1), layer, Conv(1)]), 1, 1)[1]
         assert torch.allclose(ours(x), function(x.clone()))
+
+
+@pytest.mark.parametrize("kind", ACTIVATIONS)
+def test_every_activation_is_read_by_all_names_that_torch_has_for_it(kind):
+    spec = kind.in_torch
+    layer = kind(*(value for _, value in spec.arguments))
+    names = [name.rpartition(".")[2] + end for name in spec.names for end in ("", "_")]
+    functions = [getattr(place, name) for name in names for place in (torch, F) if hasattr(place, name)]
+    functions += [operator.methodcaller(name) for name in names if hasattr(torch.Tensor, name)]
+    assert bool(functions) == bool(spec.names)
+    for function in functions:
+        network = described(lambda m, x, f=function: m.b(f(m.a(x))), a=conv(1, 4), b=conv(4, 1))
+        assert network == Network([Conv(3), layer, Conv(3)])
+    modules = [getattr(nn, spec.module)()] if spec.module else []
+    for module in (*modules, to_torch(Network([Conv(1), layer, Conv(1)]), 1, 1)[1]):
+        network = from_torch(nn.Sequential(conv(1, 4), module, conv(4, 1)), init="he")
+        assert network == Network([Conv(3), layer, Conv(3)])
 
 
 @pytest.mark.parametrize("add", [torch.add, lambda a, b: a + b, lambda a, b: a.add(b), lambda a, b: a.add_(b)])

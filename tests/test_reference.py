@@ -7,33 +7,16 @@ import math
 
 import numpy as np
 import pytest
-import scipy.special
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from images import HARD, IMAGES, NATURAL, noise
+from ntkfast.activations import GELU, Cos, Erf, LeakyReLU, ReLU, Sin
 from ntkfast.inputs import NoiseInput
-from ntkfast.network import (
-    GELU,
-    Abs,
-    AvgPool,
-    Conv,
-    Cos,
-    Erf,
-    Identity,
-    LeakyReLU,
-    Network,
-    ReLU,
-    Sin,
-    Skip,
-    Upsample,
-    autoencoder,
-    unet,
-    vanilla_cnn,
-)
+from ntkfast.network import AvgPool, Conv, Identity, Network, Skip, Upsample, autoencoder, unet, vanilla_cnn
 from ntkfast.reference import kernel_matrix
-from strategies import chains, image_shapes, networks
+from strategies import SMOOTH, chains, image_shapes, networks
 
 KERNELS = ("ntk", "nngp")
 PADDINGS = ("zeros", "circular")
@@ -115,25 +98,6 @@ def gaussian_mean(s, f, n=48, reach=9.0):
     return total
 
 
-# f and f' of the smooth activations.
-SMOOTH = {
-    Erf: (scipy.special.erf, lambda x: 2 / math.sqrt(math.pi) * np.exp(-(x**2))),
-    GELU: (
-        lambda x: x * scipy.special.ndtr(x),
-        lambda x: scipy.special.ndtr(x) + x * np.exp(-(x**2) / 2) / math.sqrt(2 * math.pi),
-    ),
-    Sin: (np.sin, np.cos),
-    Cos: (np.cos, lambda x: -np.sin(x)),
-}
-
-
-def function_and_derivative(layer):
-    if type(layer) in SMOOTH:
-        return SMOOTH[type(layer)]
-    slope = layer.slope if isinstance(layer, LeakyReLU) else {ReLU: 0.0, Abs: -1.0}[type(layer)]
-    return (lambda x: np.where(x > 0, x, slope * x)), (lambda x: np.where(x > 0, 1.0, slope))
-
-
 def torch_matrix(layer, height, width, padding):
     """The d' x d matrix of a pool or upsampling: what PyTorch makes of every basis image.
 
@@ -173,9 +137,8 @@ def explicit_path(layers, q, t, shape, padding):
         elif not isinstance(layer, Identity):
             if isinstance(layer, (Sin, Cos)):
                 assume(q.max() < 9)  # the quadrature resolves no more oscillations
-            f, df = function_and_derivative(layer)
-            t = t * gaussian_mean(q, df)
-            q = gaussian_mean(q, f)
+            t = t * gaussian_mean(q, layer.derivative)
+            q = gaussian_mean(q, layer.function)
     return q, t, shape
 
 
@@ -227,8 +190,8 @@ def test_activation_kernels_are_gaussian_means(slope):
         assert_close(dq, mean_dq, 1e-9)
 
 
-@pytest.mark.parametrize("cls", SMOOTH)
-def test_smooth_activation_kernels_are_gaussian_means(cls):
+@pytest.mark.parametrize("layer", SMOOTH, ids=repr)
+def test_smooth_activation_kernels_are_gaussian_means(layer):
     # Gauss-Hermite: E[f(u) f(v)] = sum_ab w_a w_b f(p_i x_a) f(p_j (rho x_a + sqrt(1 - rho^2) x_b))
     x, w = np.polynomial.hermite_e.hermegauss(150)
     w = w / w.sum()
@@ -236,9 +199,9 @@ def test_smooth_activation_kernels_are_gaussian_means(cls):
     for rho in (*rng.uniform(-1, 1, 12), 0.999, -0.999, 0.999999):
         p = 10 ** rng.uniform(-2, 0.2, 2)
         s = np.outer(p, p) * np.array([[1, rho], [rho, 1]])
-        q, dq = activation_kernels(cls(), s)
+        q, dq = activation_kernels(layer, s)
         u, v = p[0] * x[:, None], p[1] * (rho * x[:, None] + math.sqrt(1 - rho**2) * x)
-        for dual, f in zip((q, dq), SMOOTH[cls], strict=True):
+        for dual, f in zip((q, dq), (layer.function, layer.derivative), strict=True):
             assert dual[0, 1] == pytest.approx(w @ (f(u) * f(v)) @ w, rel=1e-11, abs=1e-14)
             for n in (0, 1):
                 assert dual[n, n] == pytest.approx(w @ f(p[n] * x) ** 2, rel=1e-11)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 # What type checkers see: a star stands for the module's own __all__.
 if TYPE_CHECKING:
     from ._info import __version__, info
+    from .activations import GELU, Abs, Cos, Erf, LeakyReLU, ReLU, Sin
     from .finite.from_torch import *
     from .inputs import *
     from .kernel import *
@@ -66,6 +67,7 @@ __all__ = [
 # and while the command line imports even NumPy, it must be able to say that Ctrl-C interrupted it (_entry.py).
 _MODULES = {
     "_info": ("__version__", "info"),
+    "activations": ("GELU", "Abs", "Cos", "Erf", "LeakyReLU", "ReLU", "Sin"),
     "finite.from_torch": ("from_torch",),
     "restoration.denoise": ("DenoiseInfo", "denoise_ntk"),
     "spectral.filters": ("FilterInfo", "gradient_descent", "gradient_flow", "ridge"),
@@ -74,8 +76,7 @@ _MODULES = {
     "kernel": ("NTK",),
     "spectral.lowrank": ("ErrorEstimate", "LowRank", "nystrom", "randomized"),
     "network": (
-        "GELU", "Abs", "AvgPool", "Conv", "Cos", "Erf", "Identity", "LeakyReLU", "Network", "ReLU", "Sin", "Skip",
-        "Upsample", "autoencoder", "unet", "vanilla_cnn",
+        "AvgPool", "Conv", "Identity", "Network", "Skip", "Upsample", "autoencoder", "unet", "vanilla_cnn",
     ),
     "restoration.operators": ("blurring", "downsampling", "inpainting"),
     "restoration.stabilize": ("PoissonGaussian",),

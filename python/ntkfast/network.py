@@ -8,24 +8,18 @@ that of the limit of infinite width, where only the architecture and the varianc
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
 from . import _check
 from ._choices import PADDINGS
+from .activations import Activation, Described, Rectifier, ReLU
 
 __all__ = [
-    "GELU",
-    "Abs",
     "AvgPool",
     "Conv",
-    "Cos",
-    "Erf",
     "Identity",
-    "LeakyReLU",
     "Network",
-    "ReLU",
-    "Sin",
     "Skip",
     "Upsample",
     "autoencoder",
@@ -37,21 +31,8 @@ MODES = ("bilinear", "nearest")
 MERGES = ("concat", "add")
 
 
-class _Layer:
-    """What all layers share: a ``repr`` that leaves out arguments at their default and shows paths as lists."""
-
-    def __repr__(self) -> str:
-        shown = []
-        for f in fields(self):  # type: ignore[arg-type]
-            value = getattr(self, f.name)
-            if value != f.default:
-                text = repr(list(value) if isinstance(value, tuple) else value)
-                shown.append(f"{f.name}={text}" if f.kw_only else text)
-        return f"{type(self).__name__}({', '.join(shown)})"
-
-
 @dataclass(frozen=True, repr=False)
-class Conv(_Layer):
+class Conv(Described):
     """Convolution with a square kernel, in the NTK parametrisation ``a = sqrt(w/(c k^2)) W * h + sqrt(b) beta``.
 
     Parameters
@@ -104,62 +85,6 @@ class Conv(_Layer):
         return self.kernel_size // 2
 
 
-@dataclass(frozen=True, repr=False)
-class LeakyReLU(_Layer):
-    """Pointwise ``max(x, 0) + slope * min(x, 0)``; any finite slope.
-
-    Parameters
-    ----------
-    slope : float
-        Slope of the negative half, dimensionless.
-    """
-
-    slope: float
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "slope", _check.real("slope", self.slope))
-
-
-@dataclass(frozen=True, repr=False)
-class ReLU(_Layer):
-    """Pointwise ``max(x, 0)``."""
-
-    @property
-    def slope(self) -> float:
-        """Slope of the negative half: 0.  A ReLU is a leaky ReLU with this slope."""
-        return 0.0
-
-
-@dataclass(frozen=True, repr=False)
-class Abs(_Layer):
-    """Pointwise ``|x|``."""
-
-    @property
-    def slope(self) -> float:
-        """Slope of the negative half: -1.  The absolute value is a leaky ReLU with this slope."""
-        return -1.0
-
-
-@dataclass(frozen=True, repr=False)
-class Erf(_Layer):
-    """Pointwise error function ``erf(x) = 2/sqrt(pi) int_0^x exp(-t^2) dt``, the sigmoid that has closed forms."""
-
-
-@dataclass(frozen=True, repr=False)
-class GELU(_Layer):
-    """Pointwise ``x Phi(x)``, Phi the distribution function of N(0, 1): the exact form, not the one with tanh."""
-
-
-@dataclass(frozen=True, repr=False)
-class Sin(_Layer):
-    """Pointwise ``sin(x)``, x in radians."""
-
-
-@dataclass(frozen=True, repr=False)
-class Cos(_Layer):
-    """Pointwise ``cos(x)``, x in radians."""
-
-
 def _factor(value: Any) -> int:
     number = _check.integer("factor", value)
     if number != 2:
@@ -168,7 +93,7 @@ def _factor(value: Any) -> int:
 
 
 @dataclass(frozen=True, repr=False)
-class AvgPool(_Layer):
+class AvgPool(Described):
     """Mean over cells of 2x2 pixels: half the resolution.
 
     Parameters
@@ -184,7 +109,7 @@ class AvgPool(_Layer):
 
 
 @dataclass(frozen=True, repr=False)
-class Upsample(_Layer):
+class Upsample(Described):
     """Twice the resolution.
 
     Parameters
@@ -212,7 +137,7 @@ class Upsample(_Layer):
 
 
 @dataclass(frozen=True, repr=False)
-class Identity(_Layer):
+class Identity(Described):
     """Does nothing, and leaves no node in the graph."""
 
 
@@ -220,7 +145,7 @@ DEFAULT_SHARE = 0.5
 
 
 @dataclass(frozen=True, repr=False)
-class Skip(_Layer):
+class Skip(Described):
     """Two paths from the same features h, merged: ``merge(shortcut(h), branch(h))``.
 
     Parameters
@@ -298,9 +223,6 @@ class Skip(_Layer):
         object.__setattr__(self, "shortcut", _as_layers("shortcut", shortcut))
 
 
-# A leaky ReLU of any slope: the activations with a property ``slope``.
-Rectifier = ReLU | LeakyReLU | Abs
-Activation = Rectifier | Erf | GELU | Sin | Cos
 Layer = Conv | Activation | AvgPool | Upsample | Identity | Skip
 
 
@@ -358,11 +280,6 @@ class Node:
     level: int
 
 
-def _is_odd(layer: Activation) -> bool:
-    """Whether f(-x) = -f(x), so that the activation keeps a mean of zero."""
-    return isinstance(layer, (Erf, Sin)) or (isinstance(layer, Rectifier) and layer.slope == 1)
-
-
 class _Graph:
     """Flattens nested layers into nodes and checks on the way that every closed form holds."""
 
@@ -391,7 +308,7 @@ class _Graph:
         level = self.nodes[at].level
         if isinstance(layer, Activation):
             self.check_gaussian(layer, at, place)
-            centred = self.centred[at] and _is_odd(layer)
+            centred = self.centred[at] and layer.is_odd()
             return self.append(Node(layer, (at,), level), gaussian=False, centred=centred)
         if isinstance(layer, Conv):
             return self.append(Node(layer, (at,), level + layer.stride - 1), gaussian=True, centred=True)

@@ -7,32 +7,14 @@ and the tangent kernel (T before, T' after).  Memory is several d x d matrices: 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import scipy.sparse
 
 from . import _check
 from .inputs import NoiseInput
-from .network import (
-    GELU,
-    Abs,
-    Add,
-    AvgPool,
-    Concat,
-    Conv,
-    Cos,
-    Erf,
-    Input,
-    LeakyReLU,
-    Network,
-    Rectifier,
-    ReLU,
-    Sin,
-    Upsample,
-)
+from .network import Add, AvgPool, Concat, Conv, Input, Network, Upsample
 
 __all__ = ["kernel_matrix"]
 
@@ -81,7 +63,7 @@ def kernel_matrix(network: Network, image: np.ndarray | NoiseInput, kernel: str 
             # T' = Q' T
             s, t = inputs[0]
             diagonal = np.diagonal(s)
-            q, dq = DUALS[type(node.layer)](node.layer, s, diagonal[:, None], diagonal[None, :])
+            q, dq = node.layer.dual(s, diagonal[:, None], diagonal[None, :])
             kept[n] = q, dq * t
         for m in node.inputs:
             if last_use[m] == n:
@@ -165,79 +147,3 @@ def _rows(taps: list[list[tuple[int, float]]], n: int, padding: str) -> np.ndarr
             if padding == "circular" or 0 <= j < n:
                 matrix[i, j % n] += weight
     return matrix
-
-
-# --- Activations: (S_ij, S_ii, S_jj) -> (Q, Q') = (E[f(u) f(v)], E[f'(u) f'(v)]),  (u, v) ~ N(0, S) -----------------
-
-
-def _rectifier(layer: Rectifier, s: Field, si: np.ndarray, sj: np.ndarray) -> tuple[Field, Field]:
-    # p_i = sqrt(S(i,i)),  cos th = S(i,j) / (p_i p_j)
-    # ReLU (Cho & Saul, 2009):  Q  = p_i p_j (sin th + (pi - th) cos th) / (2 pi),   Q' = (pi - th) / (2 pi)
-    # slope a, as max(x, ax) = a x + (1-a) relu(x):  Q = a S + (1-a)^2 Q_relu,       Q' = a + (1-a)^2 Q'_relu
-    # Where p = 0 (a patch of zeros) the row and the column are 0.
-    a = layer.slope
-    pp = np.sqrt(si) * np.sqrt(sj)
-    alive = pp > 0
-    cos = np.clip(np.divide(s, pp, out=np.ones_like(s), where=alive), -1.0, 1.0)
-    np.fill_diagonal(cos, 1.0)
-    theta = np.arccos(cos)
-    q_relu = pp * (np.sin(theta) + (np.pi - theta) * cos) / (2 * np.pi)
-    dq_relu = (np.pi - theta) / (2 * np.pi)
-    q = a * s + (1 - a) ** 2 * q_relu
-    dq = a + (1 - a) ** 2 * dq_relu
-    return np.where(alive, q, 0.0), np.where(alive, dq, 0.0)
-
-
-def _erf(layer: Erf, s: Field, si: np.ndarray, sj: np.ndarray) -> tuple[Field, Field]:
-    # Williams, 1997:  Q = 2/pi asin(2 S_ij / sqrt((1 + 2 S_ii)(1 + 2 S_jj))) = 2/pi atan(2 S_ij / sqrt D),
-    #                  Q' = 4/pi / sqrt D,    D = (1 + 2 S_ii)(1 + 2 S_jj) - 4 S_ij^2
-    root = np.sqrt(_determinant(2 * s, 2 * si, 2 * sj))
-    return 2 / np.pi * np.arctan(2 * s / root), 4 / np.pi / root
-
-
-def _gelu(layer: GELU, s: Field, si: np.ndarray, sj: np.ndarray) -> tuple[Field, Field]:
-    # Stein's lemma, E[u F(u, v)] = S_ii E[F_u] + S_ij E[F_v], takes the factors u and v off E[u v Phi(u) Phi(v)] and
-    # leaves, with phi = Phi' and D = (1 + S_ii)(1 + S_jj) - S_ij^2,
-    #     G = E[Phi(u) Phi(v)] = 1/4 + 1/(2 pi) atan(S_ij / sqrt D),    P = E[phi(u) phi(v)] = 1/(2 pi sqrt D)
-    #     E[u phi(u) Phi(v)] = S_ij P / (1 + S_ii),    E[u v phi(u) phi(v)] = S_ij P / D
-    # so that, with R = 1/(1 + S_ii) + 1/(1 + S_jj)  (Tsuchida et al., 2021, in another form),
-    #     Q = S_ij G + P (S_ii S_jj - S_ij^2 + S_ij^2 R),    Q' = G + P S_ij (R + 1/D)
-    det = _determinant(s, si, sj)
-    root = np.sqrt(det)
-    g = 0.25 + np.arctan(s / root) / (2 * np.pi)
-    p = 1 / (2 * np.pi * root)
-    r = 1 / (1 + si) + 1 / (1 + sj)
-    return s * g + p * (np.maximum(si * sj - s * s, 0.0) + s * s * r), g + p * s * (r + 1 / det)
-
-
-def _determinant(s: Field, si: np.ndarray, sj: np.ndarray) -> Field:
-    """(1 + S_ii)(1 + S_jj) - S_ij^2, at least 1 in spite of rounding: S_ii S_jj >= S_ij^2."""
-    return np.asarray(1 + si + sj + np.maximum(si * sj - s * s, 0.0))
-
-
-def _sine_cosine(s: Field, si: np.ndarray, sj: np.ndarray) -> tuple[Field, Field]:
-    # E[sin u sin v] = exp(-(S_ii + S_jj)/2) sinh S_ij,    E[cos u cos v] = exp(-(S_ii + S_jj)/2) cosh S_ij
-    # with sinh |x| = exp(|x|) (1 - exp(-2|x|)) / 2, and cosh likewise, since exp(|x|) alone overflows.
-    size = np.abs(s)
-    decay = np.exp(size - (si + sj) / 2) / 2
-    return -np.sign(s) * decay * np.expm1(-2 * size), decay * (1 + np.exp(-2 * size))
-
-
-def _sin(layer: Sin, s: Field, si: np.ndarray, sj: np.ndarray) -> tuple[Field, Field]:
-    return _sine_cosine(s, si, sj)
-
-
-def _cos(layer: Cos, s: Field, si: np.ndarray, sj: np.ndarray) -> tuple[Field, Field]:
-    sine, cosine = _sine_cosine(s, si, sj)
-    return cosine, sine
-
-
-DUALS: dict[type, Callable[[Any, Field, np.ndarray, np.ndarray], tuple[Field, Field]]] = {
-    ReLU: _rectifier,
-    LeakyReLU: _rectifier,
-    Abs: _rectifier,
-    Erf: _erf,
-    GELU: _gelu,
-    Sin: _sin,
-    Cos: _cos,
-}

@@ -12,20 +12,8 @@ import numpy as np
 
 from .. import _check, _core
 from .._choices import MOST_THREADS
-from ..network import (
-    GELU,
-    Add,
-    AvgPool,
-    Concat,
-    Conv,
-    Cos,
-    Erf,
-    Input,
-    Network,
-    Rectifier,
-    Sin,
-    Upsample,
-)
+from ..activations import Activation
+from ..network import Add, AvgPool, Concat, Conv, Input, Network, Upsample
 
 Progress = Callable[[float], None]
 
@@ -83,8 +71,8 @@ def nodes(network: Network) -> list[NodeTuple]:
 def _operation(layer: Any) -> tuple[str, list[float]]:
     if isinstance(layer, Conv):
         return "conv", [layer.kernel_size, layer.stride, layer.weight_var, layer.bias_var, float(layer.trainable)]
-    if isinstance(layer, Rectifier):
-        return "rectifier", [layer.slope]
+    if isinstance(layer, Activation):
+        return layer.operation, layer.numbers()
     if isinstance(layer, Upsample):
         return "upsample", [float(layer.mode == "bilinear")]
     if isinstance(layer, Concat):
@@ -93,7 +81,7 @@ def _operation(layer: Any) -> tuple[str, list[float]]:
 
 
 # Operations without numbers.
-OPERATIONS = {Input: "input", Erf: "erf", GELU: "gelu", Sin: "sin", Cos: "cos", AvgPool: "avg_pool", Add: "add"}
+OPERATIONS = {Input: "input", AvgPool: "avg_pool", Add: "add"}
 
 
 def problem(network: Network, kernel: str) -> tuple[list[NodeTuple], bool, bool]:

@@ -9,6 +9,7 @@ the merge's immediate dominator.
 from __future__ import annotations
 
 import functools
+import inspect
 import itertools
 import math
 import operator
@@ -23,8 +24,9 @@ except ImportError as error:  # pragma: no cover - depends on the installation
 
 import torch.fx
 
-from ..network import GELU, Activation, AvgPool, Conv, Identity, Layer, LeakyReLU, Network, ReLU, Skip, Upsample
-from .modules import FUNCTIONS, CircularUpsample, NTKAdd, NTKConcat, NTKConv2d
+from ..activations import ACTIVATIONS, Activation, TorchFunction
+from ..network import AvgPool, Conv, Identity, Layer, Network, Skip, Upsample
+from .modules import CircularUpsample, NTKAdd, NTKConcat, NTKConv2d, Pointwise
 
 __all__ = ["from_torch"]
 
@@ -137,18 +139,28 @@ class _RefusedError(Exception):
 # --- Operations, with the arguments that torch's functions have ---------------------------------------------------
 
 
-def _pointwise(layer: Layer) -> Callable[..., _Found]:
-    return lambda input, inplace=False: _Found([input], [layer])
+def _activation(kind: type[Activation]) -> Callable[..., _Found]:
+    """The reader of the functions of an activation: they take the features, its own arguments, and ``inplace``."""
+    spec = kind.in_torch
+    arguments = (("input", inspect.Parameter.empty), *spec.arguments, *spec.fixed, ("inplace", False))
+    signature = inspect.Signature(
+        [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=value) for name, value in arguments]
+    )
+
+    def read(*args: Any, **kwargs: Any) -> _Found:
+        bound = signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        given = bound.arguments
+        for name, value in spec.fixed:
+            if given[name] != value:
+                raise _RefusedError(f"{name}={given[name]!r} has no closed form: use {name}={value!r}")
+        return _Found([given["input"]], [kind(*(given[name] for name, _ in spec.arguments))])
+
+    return read
 
 
-def _leaky_relu(input: Any, negative_slope: float = 0.01, inplace: bool = False) -> _Found:
-    return _Found([input], [LeakyReLU(negative_slope)])
-
-
-def _gelu(input: Any, approximate: str = "none") -> _Found:
-    if approximate != "none":
-        raise _RefusedError(f"approximate={approximate!r} has no closed form: use approximate='none'")
-    return _Found([input], [GELU()])
+def _short_names(spec: TorchFunction) -> list[str]:
+    return [name.rpartition(".")[2] for name in spec.names]
 
 
 def _dropout(input: Any, p: float = 0.5, training: bool = True, inplace: bool = False) -> _Found:
@@ -228,13 +240,15 @@ def _add(input: Any, other: Any, *, alpha: float = 1) -> _Found:
     return _Found([input, other], merge="add")
 
 
-# By the name that the function has in torch or torch.nn.functional, and the method of a tensor.
+# By the name that the function has in torch or torch.nn.functional, and the method of a tensor.  Those of IN_PLACE have
+# a version in place, with an underscore behind the name.
+IN_PLACE: dict[str, Callable[..., _Found]] = {
+    **{name: _activation(kind) for kind in ACTIVATIONS for name in _short_names(kind.in_torch)},
+    "add": _add,
+}
 FUNCTIONS_BY_NAME: dict[str, Callable[..., _Found]] = {
-    "relu": _pointwise(ReLU()),
-    "leaky_relu": _leaky_relu,
-    "gelu": _gelu,
-    **{function.__name__: _pointwise(layer()) for layer, function in FUNCTIONS.items()},
-    "absolute": _pointwise(next(layer() for layer, function in FUNCTIONS.items() if function is torch.abs)),
+    **IN_PLACE,
+    **{f"{name}_": function for name, function in IN_PLACE.items()},
     "dropout": _dropout,
     "dropout2d": _dropout,
     "avg_pool2d": _avg_pool2d,
@@ -242,33 +256,35 @@ FUNCTIONS_BY_NAME: dict[str, Callable[..., _Found]] = {
     "cat": _cat,
     "concat": _cat,
     "concatenate": _cat,
-    "add": _add,
 }
-IN_PLACE = ("relu", "leaky_relu", "abs", "absolute", "erf", "sin", "cos", "add")
-FUNCTIONS_BY_NAME |= {f"{name}_": FUNCTIONS_BY_NAME[name] for name in IN_PLACE}
-METHODS = tuple(f"{name}{end}" for name in IN_PLACE if name != "leaky_relu" for end in ("", "_"))
+METHODS = frozenset(name for name in FUNCTIONS_BY_NAME if hasattr(torch.Tensor, name))
 PLACES = (torch, torch.nn.functional, operator)
 
-# By type, the arguments of the function.
+
+def _attributes(function: str, names: Sequence[str]) -> Callable[[Any], tuple[str, dict[str, Any]]]:
+    """The function of a module, with those of its attributes that are the function's arguments."""
+    return lambda module: (function, {name: getattr(module, name) for name in names})
+
+
+# By type, the name of the function, and its arguments from a module.
 MODULES: dict[type, Callable[[Any], tuple[str, dict[str, Any]]]] = {
-    torch.nn.ReLU: lambda m: ("relu", {}),
-    torch.nn.LeakyReLU: lambda m: ("leaky_relu", {"negative_slope": m.negative_slope}),
-    torch.nn.GELU: lambda m: ("gelu", {"approximate": m.approximate}),
-    torch.nn.Dropout: lambda m: ("dropout", {"p": m.p, "training": m.training}),
-    torch.nn.Dropout2d: lambda m: ("dropout", {"p": m.p, "training": m.training}),
-    torch.nn.AvgPool2d: lambda m: (
+    **{
+        getattr(torch.nn, spec.module): _attributes(
+            _short_names(spec)[0], [name for name, _ in (*spec.arguments, *spec.fixed)]
+        )
+        for spec in (kind.in_torch for kind in ACTIVATIONS)
+        if spec.module
+    },
+    **dict.fromkeys((torch.nn.Dropout, torch.nn.Dropout2d), _attributes("dropout", ("p", "training"))),
+    torch.nn.AvgPool2d: _attributes(
         "avg_pool2d",
-        {
-            name: getattr(m, name)
-            for name in ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override")
-        },
+        ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override"),
     ),
-    torch.nn.Upsample: lambda m: (
-        "interpolate",
-        {name: getattr(m, name) for name in ("size", "scale_factor", "mode", "align_corners")},
+    **dict.fromkeys(
+        (torch.nn.Upsample, torch.nn.UpsamplingNearest2d, torch.nn.UpsamplingBilinear2d),
+        _attributes("interpolate", ("size", "scale_factor", "mode", "align_corners")),
     ),
 }
-MODULES[torch.nn.UpsamplingNearest2d] = MODULES[torch.nn.UpsamplingBilinear2d] = MODULES[torch.nn.Upsample]
 
 # What to use instead; by names without case and underscores, so that they fit modules, functions and methods.
 _POOL = "has no closed form: use AvgPool2d(2), or a Conv2d with stride=2"
@@ -302,10 +318,8 @@ ADVICE = {
         "has no counterpart: use padding of Conv2d",
     ),
 }
-COUNTERPARTS = (
-    "has no counterpart: use Conv2d, ReLU, LeakyReLU, GELU, torch.abs, erf, sin or cos, AvgPool2d, Upsample, torch.cat "
-    "or +"
-)
+_NAMED = [kind.in_torch.module or kind.in_torch.names[0] for kind in ACTIVATIONS if kind.in_torch.names]
+COUNTERPARTS = f"has no counterpart: use Conv2d, {', '.join(_NAMED)}, AvgPool2d, Upsample, torch.cat or +"
 
 
 # --- From traced nodes to steps -----------------------------------------------------------------------------------
@@ -323,7 +337,7 @@ class _Step:
 class _Tracer(torch.fx.Tracer):
     """Leaves whole what :func:`ntkfast.finite.to_torch` makes, beside the modules of ``torch.nn``."""
 
-    LEAVES = (NTKConv2d, NTKConcat, NTKAdd, CircularUpsample)
+    LEAVES = (NTKConv2d, NTKConcat, NTKAdd, CircularUpsample, Pointwise)
 
     def is_leaf_module(self, m: torch.nn.Module, module_qualified_name: str) -> bool:
         return isinstance(m, self.LEAVES) or super().is_leaf_module(m, module_qualified_name)
@@ -433,6 +447,8 @@ class _Translation:
                 return _Found(inputs, merge="add", repeats=True)
             if isinstance(module, CircularUpsample):
                 return _Found(inputs, [Upsample(mode="bilinear")], padding="circular")
+            if isinstance(module, Pointwise):
+                return _Found(inputs, [module.layer])
             if isinstance(module, torch.nn.Identity):
                 return _Found(inputs[:1])
             name = type(module).__name__

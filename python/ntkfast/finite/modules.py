@@ -2,31 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import math
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, cast
 
 import torch
 
 from .. import _check
+from ..activations import Activation
 from ..engine import cpu as _engine
-from ..network import (
-    GELU,
-    Abs,
-    Add,
-    AvgPool,
-    Concat,
-    Conv,
-    Cos,
-    Erf,
-    LeakyReLU,
-    Network,
-    Node,
-    ReLU,
-    Sin,
-    Upsample,
-    as_network,
-)
+from ..network import Add, AvgPool, Concat, Conv, Network, Node, Upsample, as_network
 
 __all__ = ["NTKConv2d", "NTKGraph", "to_torch"]
 
@@ -117,25 +104,35 @@ def _wrap(h: torch.Tensor, radius: int) -> torch.Tensor:
 
 
 class Pointwise(torch.nn.Module):
-    """A function of one tensor as a module.
+    """An activation that PyTorch has as a function, or not at all.
 
     Parameters
     ----------
-    function : callable
-        Maps a tensor to one of the same shape.
+    layer : Activation
     """
 
-    def __init__(self, function: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    def __init__(self, layer: Activation) -> None:
         super().__init__()
-        self.function = function
+        self.layer = layer
 
     def forward(self, h: torch.Tensor) -> torch.Tensor:
         """Map features of shape (N, c, H, W) to the same shape."""
-        return self.function(h)
+        names = self.layer.in_torch.names
+        if not names:
+            return cast(torch.Tensor, self.layer.on_tensor(h))
+        function: Any = functools.reduce(getattr, names[0].split(".")[1:], torch)
+        return cast(torch.Tensor, function(h, **torch_arguments(self.layer)))
 
     def extra_repr(self) -> str:
         """What ``repr`` shows between the parentheses."""
-        return self.function.__name__
+        return repr(self.layer)
+
+
+def torch_arguments(layer: Activation) -> dict[str, Any]:
+    """What PyTorch's function or module takes beside the features."""
+    spec = layer.in_torch
+    values = (getattr(layer, field.name) for field in dataclasses.fields(layer))  # type: ignore[arg-type]
+    return {name: value for (name, _), value in zip(spec.arguments, values, strict=True)} | dict(spec.fixed)
 
 
 class CircularUpsample(torch.nn.Module):
@@ -308,15 +305,6 @@ def _bytes(nodes: Sequence[Node], channels: Sequence[int], dtype: torch.dtype) -
     return most
 
 
-# One module for each pointwise layer; ntkfast.convert reads the same functions back.
-FUNCTIONS: dict[type, Callable[[torch.Tensor], torch.Tensor]] = {
-    Abs: torch.abs,
-    Erf: torch.erf,
-    Sin: torch.sin,
-    Cos: torch.cos,
-}
-
-
 def _without_weights(layer: Any, padding: str) -> torch.nn.Module:
     """The module of an activation, a pool, an upsampling or a merge."""
     if isinstance(layer, Concat):
@@ -329,10 +317,6 @@ def _without_weights(layer: Any, padding: str) -> torch.nn.Module:
         if layer.mode == "bilinear" and padding == "circular":
             return CircularUpsample()
         return torch.nn.Upsample(scale_factor=layer.factor, mode=layer.mode)
-    if isinstance(layer, ReLU):
-        return torch.nn.ReLU()
-    if isinstance(layer, LeakyReLU):
-        return torch.nn.LeakyReLU(layer.slope)
-    if isinstance(layer, GELU):
-        return torch.nn.GELU()
-    return Pointwise(FUNCTIONS[type(layer)])
+    if layer.in_torch.module:
+        return cast(torch.nn.Module, getattr(torch.nn, layer.in_torch.module)(**torch_arguments(layer)))
+    return Pointwise(layer)
