@@ -15,6 +15,13 @@ template <class Item> NTKFAST_DEVICE void each_item(Team& team, int block, std::
     });
 }
 
+// A launch with an item for each of arguments.count.
+template <class Kernel>
+void launch_items(const char* name, const typename Kernel::Arguments& arguments, Stream stream) {
+    launch<Kernel>(name, {(arguments.count + items_per_block - 1) / items_per_block, items_per_block, 0, stream},
+                   arguments);
+}
+
 // v (pixels, all_columns), columns [first, first + columns), as planes with margins.
 template <class Real> struct PadColumns {
     struct Arguments {

@@ -1,0 +1,62 @@
+// Bands in the memory of a device, and the table of them that kernels read.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <vector>
+
+#include "cuda/runtime.h"
+#include "cuda/sweep.h"
+#include "plan/fields.h"
+#include "plan/geometry.h"
+#include "plan/program.h"
+
+namespace ntkfast::cuda {
+
+// The bands of a target that are held.
+template <class Real> class DeviceBands {
+public:
+    // Of all displacements.
+    DeviceBands(const Program& program, const Target& target, const Shape& shape);
+    // Of those up to a reach along either axis.
+    DeviceBands(const Program& program, const Target& target, const Shape& shape, int reach);
+
+    Bands<Real> view() const;
+    const Shape& shape() const { return shape_; }
+    int reach() const { return reach_; }
+    bool exists(int dy) const;
+    // Of zeros, if it is not there.
+    void make(int dy, Stream stream);
+    // The pairs i = j of dy = 0, and on the torus of whole turns: known (fields, pixels).
+    void seal(int dy, const Array<Real>& known, Stream stream);
+    // E of the pairs i = j, of dy = 0.
+    std::vector<Real> same_pixels(Stream stream);
+    void drop_below(int dy) { bands_.erase(bands_.begin(), bands_.lower_bound(dy)); }
+    void clear() { bands_.clear(); }
+    void publish(Stream stream);
+
+    // Predicted from the sizes alone: of one band of all displacements, of those up to a reach for all dy, of the table and what
+    // is known of i = j.
+    static std::int64_t band_bytes(const Program& program, const Target& target, const Shape& at, int dy);
+    static std::int64_t near_bytes(const Program& program, const Target& target, const Shape& shape, int reach);
+    static std::int64_t table_bytes(const Program& program, const Target& target, const Shape& shape);
+
+private:
+    Array<Real>* find(int dy);
+
+    const Program& program_;
+    Target target_;
+    Shape shape_;
+    int first_key_, reach_ = Bands<Real>::no_reach;
+    Array<Real*> table_;
+    std::map<int, Array<Real>> bands_;
+};
+
+template <class Real> using DeviceStores = std::vector<std::unique_ptr<DeviceBands<Real>>>;  // by target
+
+// What is known of the pairs i = j of a target, as seal() takes it.
+template <class Real>
+Array<Real> known_of(const Program& program, const Target& target, const Fields<Real>& fields, Stream stream);
+
+}  // namespace ntkfast::cuda

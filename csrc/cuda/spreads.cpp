@@ -1,0 +1,138 @@
+#include "cuda/spreads.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <memory>
+
+#include "cpu/fields_builder.h"
+#include "cuda/stages.h"
+
+namespace ntkfast::cuda {
+namespace {
+
+template <class Real> class Spreads {
+public:
+    Spreads(const Plans& plans, Fields<Real>& fields, DeviceFields<Real>& planes, Waves<Real>& waves, Stream stream)
+        : plans_(plans), program_(plans.program), fields_(fields), planes_(planes), waves_(waves),
+          maker_(program_, fields, planes), stream_(stream), near_(plans.targets.size()) {}
+
+    std::vector<Array<Real>> choose() {
+        const std::vector<int> reaches = near_reaches(program_, plans_.targets);
+        std::vector<Array<Real>> known(plans_.targets.size() - 1);
+        for (int n = 0; n < program_.size(); ++n) {
+            const int pooled = find_target(plans_.targets, TargetKind::pooled, n);
+            if (pooled >= 0) {
+                make_near(pooled, reaches[std::size_t(pooled)]);
+                set(n, near_[std::size_t(pooled)]->same_pixels(stream_));
+            }
+            for (const Plans::Raw& raw : plans_.raws)
+                if (raw.node == n) set(n, raw_field(raw));
+            for (const TargetKind kind : {TargetKind::pooled, TargetKind::strided, TargetKind::stored}) {
+                const int found = find_target(plans_.targets, kind, n);
+                if (found < 0) continue;
+                const std::size_t t = std::size_t(found);
+                known[t] = known_of(program_, plans_.targets[t], fields_, stream_);
+                if (kind != TargetKind::pooled) make_near(found, reaches[t]);
+                for (int dy = -reaches[t]; near_[t] != nullptr && dy <= reaches[t]; ++dy)
+                    near_[t]->seal(dy, known[t], stream_);
+            }
+        }
+        return known;
+    }
+
+private:
+    void make_near(int t, int reach) {
+        if (reach < 0) return;
+        const Target& target = plans_.targets[std::size_t(t)];
+        auto store = std::make_unique<DeviceBands<Real>>(program_, target, fields_.shape, reach);
+        const Shape& coarse = store->shape();
+        const int rows = at_level(fields_.shape, target.sweep_level()).height;
+        const int most = program_.circular() ? reach : std::min(reach, coarse.height - 1);
+        for (int dy = -most; dy <= most; ++dy) store->make(dy, stream_);
+        store->publish(stream_);
+        std::vector<int> sweep;
+        const int far = target.last_sweep(most);
+        for (int dy = -far; dy <= far; dy += target.sweep_step())
+            if (program_.circular() || std::abs(dy) < rows) sweep.push_back(dy);
+        int first = -reach, count = 2 * reach + 1;
+        if (store->reach() == Bands<Real>::no_reach) {
+            // On the torus once around, on either side of 0 as the bands of the sources are.
+            first = program_.circular() ? -(coarse.width / 2) : 1 - coarse.width;
+            count = program_.circular() ? coarse.width : 2 * coarse.width - 1;
+        }
+        const Segment& segment = plans_.segments[std::size_t(t)];
+        const Layout& layout = plans_.layouts[std::size_t(t)];
+        fill(segment, layout, maker_.stages_of(segment, near_), plans_.band_tasks(segment, layout, sweep, first, count),
+             *store);
+        near_[std::size_t(t)] = std::move(store);
+    }
+
+    std::vector<Real> raw_field(const Plans::Raw& raw) {
+        DeviceBands<Real> store(program_, raw.segment.plan().target, fields_.shape, 0);
+        store.make(0, stream_);
+        store.publish(stream_);
+        std::vector<Stage<Real>> stages = maker_.stages_of(raw.segment, near_);
+        for (Stage<Real>& stage : stages) stage.spread = nullptr;
+        fill(raw.segment, raw.layout, stages, plans_.band_tasks(raw.segment, raw.layout, {0}, 0, 1), store);
+        return store.same_pixels(stream_);
+    }
+
+    void fill(const Segment& segment, const Layout& layout, const std::vector<Stage<Real>>& host,
+              const std::vector<Task>& tasks, const DeviceBands<Real>& store) {
+        const Array<Stage<Real>> stages(host, stream_);
+        Monitor monitor(nullptr, 0);
+        waves_.fill_bands({segment, layout, planes_.geometry(segment.plan().target.sweep_level()), stages}, tasks,
+                          store, stream_, monitor);
+    }
+
+    // raw: 2 v
+    void set(int n, const std::vector<Real>& raw) {
+        PaddedRows<Real>& rows = fields_.spread.at(n);
+        const Shape at = at_level(fields_.shape, program_[n].level);
+        for (int y = 0; y < at.height; ++y)
+            for (int x = 0; x < at.width; ++x) {
+                const Real v = raw[std::size_t(y) * std::size_t(at.width) + std::size_t(x)] / 2;
+                rows.row(y)[x] = v;
+                if (program_.circular()) rows.row(y)[x + at.width] = v;
+            }
+        planes_.set_spread(n, program_[n].level, rows, stream_);
+    }
+
+    const Plans& plans_;
+    const Program& program_;
+    Fields<Real>& fields_;
+    DeviceFields<Real>& planes_;
+    Waves<Real>& waves_;
+    StageMaker<Real> maker_;
+    Stream stream_;
+    DeviceStores<Real> near_;
+};
+
+}  // namespace
+
+template <class Real>
+std::vector<Array<Real>> choose_spreads(const Plans& plans, Fields<Real>& fields, DeviceFields<Real>& planes,
+                                        Waves<Real>& waves, Stream stream) {
+    return Spreads<Real>(plans, fields, planes, waves, stream).choose();
+}
+
+template <class Real> std::int64_t spreads_bytes(const Plans& plans) {
+    const std::vector<int> reaches = near_reaches(plans.program, plans.targets);
+    const auto bands = [&](const Target& target, int reach) {
+        return DeviceBands<Real>::near_bytes(plans.program, target, plans.shape, reach);
+    };
+    std::int64_t near = 0, raw = 0;
+    for (std::size_t t = 0; t < plans.targets.size(); ++t)
+        if (reaches[t] >= 0) near += bands(plans.targets[t], reaches[t]);
+    for (const Plans::Raw& of : plans.raws) raw = std::max(raw, bands(of.segment.plan().target, 0));
+    return near + raw;
+}
+
+template std::vector<Array<float>> choose_spreads(const Plans&, Fields<float>&, DeviceFields<float>&, Waves<float>&,
+                                                  Stream);
+template std::vector<Array<double>> choose_spreads(const Plans&, Fields<double>&, DeviceFields<double>&, Waves<double>&,
+                                                   Stream);
+template std::int64_t spreads_bytes<float>(const Plans&);
+template std::int64_t spreads_bytes<double>(const Plans&);
+
+}  // namespace ntkfast::cuda

@@ -1,0 +1,110 @@
+#include "cuda/stages.h"
+
+#include "plan/map_choice.h"
+
+namespace ntkfast::cuda {
+namespace {
+
+MapKind kind_of(Op op) { return MapKind(int(MapKind::rectifier) + int(op) - int(Op::rectifier)); }
+
+}  // namespace
+
+template <class Real>
+std::vector<Stage<Real>> StageMaker<Real>::stages_of(const Segment& segment, const DeviceStores<Real>& sources) const {
+    std::vector<Stage<Real>> out;
+    for (const StagePlan& plan : segment.stages()) out.push_back(make_stage(segment, plan, sources));
+    return out;
+}
+
+template <class Real>
+Stage<Real> StageMaker<Real>::make_stage(const Segment& segment, const StagePlan& from,
+                                         const DeviceStores<Real>& sources) const {
+    const Plan& plan = segment.plan();
+    const Value& value = plan.values[std::size_t(from.value)];
+    Stage<Real> stage{};
+    stage.lag = value.lag;
+    stage.halo = value.reach;
+    stage.last = plan.target.kind == TargetKind::output && &value == &plan.end();
+    stage.tangent = value.tangent;
+    stage.out = from.out;
+    stage.gain = Real(value.gain);
+    for (const int b : value.boxes)
+        if (const Box& box = plan.boxes[std::size_t(b)]; box.radius() > 0 && !program_.circular())
+            stage.halves = planes_.halves(box.node);
+    switch (value.kind) {
+        case ValueKind::image:
+            stage.kind = StageKind::image;
+            stage.image = planes_.image(value.node);
+            stage.channels = fields_.shape.channels;
+            break;
+        case ValueKind::noise:
+            stage.kind = StageKind::noise;
+            stage.different = Real(value.gain * fields_.variance[std::size_t(value.node)][0]);
+            break;
+        case ValueKind::banded:
+        case ValueKind::upsampled: make_source(value, sources, stage); break;
+        case ValueKind::map: make_window(plan, from, stage); break;
+        case ValueKind::merge: make_merge(plan, from, stage); break;
+    }
+    return stage;
+}
+
+template <class Real>
+void StageMaker<Real>::make_source(const Value& value, const DeviceStores<Real>& sources, Stage<Real>& stage) const {
+    const Node& node = program_[value.node];
+    stage.kind = value.kind == ValueKind::banded ? StageKind::banded : StageKind::upsampled;
+    stage.source = sources[std::size_t(value.target)]->view();
+    stage.bilinear = node.op == Op::upsample && node.bilinear;
+    if (node.op == Op::avg_pool || stage.bilinear) stage.spread = planes_.spread(value.node);
+}
+
+template <class Real>
+void StageMaker<Real>::make_merge(const Plan& plan, const StagePlan& from, Stage<Real>& stage) const {
+    const Value& value = plan.values[std::size_t(from.value)];
+    stage.kind = StageKind::merge;
+    stage.a = from.a;
+    stage.b = from.b;
+    stage.has_b = value.b >= 0;
+    stage.share_a = Real(value.share_a * value.gain / plan.values[std::size_t(value.a)].gain);
+    if (stage.has_b) stage.share_b = Real(value.share_b * value.gain / plan.values[std::size_t(value.b)].gain);
+}
+
+template <class Real>
+void StageMaker<Real>::make_window(const Plan& plan, const StagePlan& from, Stage<Real>& stage) const {
+    const Box& box = plan.boxes[std::size_t(plan.values[std::size_t(from.maps[0])].box)];
+    const Value& before = plan.values[std::size_t(box.value)];
+    stage.kind = StageKind::map;
+    stage.in = from.in;
+    stage.tangent_in = before.tangent;
+    stage.kernel_size = box.slots;
+    stage.ring = from.ring;
+    for (const int v : from.maps) stage.map[stage.maps++] = make_map(plan, plan.values[std::size_t(v)]);
+    if (before.kind != ValueKind::image) return;
+    stage.image = planes_.image(before.node);
+    stage.channels = fields_.shape.channels;
+}
+
+template <class Real> Map<Real> StageMaker<Real>::make_map(const Plan& plan, const Value& value) const {
+    Map<Real> map{};
+    map.kind = MapKind::sums;
+    map.tangent = value.tangent;
+    if (value.sums) return map;
+    const MapChoice<Real> choice = choose_map(program_, plan, fields_, value);
+    const Node& node = program_[value.node];
+    map.kind = is_activation(node.op) ? kind_of(node.op) : choice.output ? MapKind::output : MapKind::linear;
+    map.tangent = has_tangent(choice.flow);
+    map.refined = choice.refined && sizeof(Real) == 4;
+    map.always_refined = choice.always_refined;
+    map.constants = choice.constants;
+    map.smooth = choice.smooth;
+    map.scale = Real(value.gain);
+    const Node& before = program_[plan.boxes[std::size_t(value.box)].node];
+    map.box_scale = before.op == Op::conv ? before.scale() : 1;
+    map.roots = planes_.roots(value.node);
+    return map;
+}
+
+template class StageMaker<float>;
+template class StageMaker<double>;
+
+}  // namespace ntkfast::cuda

@@ -1,0 +1,46 @@
+// Runs the tasks of a segment, as many at once as the device's memory holds.
+#pragma once
+
+#include <functional>
+#include <vector>
+
+#include "cuda/device_bands.h"
+#include "cuda/tasks.h"
+#include "plan/monitor.h"
+
+namespace ntkfast::cuda {
+
+// A segment as the kernel takes it.
+template <class Real> struct Staged {
+    const Segment& segment;
+    const Layout& layout;
+    const Geometry& geometry;  // of its sweep level
+    const Array<Stage<Real>>& stages;
+};
+
+template <class Real> class Waves {
+public:
+    using AfterWave = std::function<void(int tasks)>;
+
+    explicit Waves(const Plans& plans);
+
+    // after_wave(tasks of the wave), if there is one, follows each.
+    void run(const Staged<Real>& part, const std::vector<Task>& all, const Result<Real>& result, int at_once,
+             Stream stream, Monitor& monitor, const AfterWave& after_wave = nullptr);
+    // Into the bands of the segment's target.
+    void fill_bands(const Staged<Real>& part, const std::vector<Task>& all, const DeviceBands<Real>& store,
+                    Stream stream, Monitor& monitor);
+    // Those of the wave.
+    const Task* tasks() const { return tasks_.data(); }
+
+    static std::int64_t bytes(const Plans& plans);
+
+private:
+    Sweep<Real> sweep_of(const Staged<Real>& part, const Result<Real>& result) const;
+
+    const Plans& plans_;
+    Array<Task> tasks_;
+    Array<Real> scratch_;
+};
+
+}  // namespace ntkfast::cuda
