@@ -22,7 +22,7 @@ from bench.networks import stack, table
 from ntkfast import NTK, Conv, LeakyReLU, Network, ReLU, Upsample, _core, autoencoder, unet, vanilla_cnn
 from ntkfast._choices import PADDINGS
 from ntkfast.activations import GELU, Activation, Erf, Sin
-from ntkfast.engine import cpu as _engine
+from ntkfast.engine.cpu import ISA_VARIABLE
 from ntkfast.reference import kernel_matrix
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
@@ -95,7 +95,7 @@ def measure(image: np.ndarray, network: Network) -> dict[str, dict[tuple[str, st
         net = Network(network.layers, padding=padding)
         theta = kernel_matrix(net, image)
         for isa in _core.supported_isas():
-            os.environ[_engine.ISA_VARIABLE] = isa
+            os.environ[ISA_VARIABLE] = isa
             for dtype in DTYPES:
                 errors[dtype][padding, isa] = error(NTK(net, image, dtype=dtype, storage="stream").dense(), theta)
     return errors

@@ -23,7 +23,7 @@ import numpy as np
 from bench import machine
 from bench.networks import NETWORKS, table
 from ntkfast import NTK, Network, _core, gradient_descent, unet
-from ntkfast.engine import cuda as _cuda
+from ntkfast.engine import cuda
 from ntkfast.network import Conv
 
 COLUMNS = 3
@@ -92,7 +92,7 @@ def floor() -> float | None:
     hertz = clock_hz()
     if hertz is None or _core.cuda_backend() != "cuda":
         return None
-    return _cuda.devices()[0].multiprocessors * LANES_PER_MULTIPROCESSOR * hertz / INSTRUCTIONS_PER_PAIR_LAYER
+    return cuda.devices()[0].multiprocessors * LANES_PER_MULTIPROCESSOR * hertz / INSTRUCTIONS_PER_PAIR_LAYER
 
 
 def on_card(array: np.ndarray) -> Any:
@@ -272,7 +272,7 @@ def main() -> int:
         return small()
 
     best, clock = floor(), Clock(args.seconds)
-    card = {"cards": [vars(device) for device in _cuda.devices()], "driver": _core.cuda_driver(), "floor": best}
+    card = {"cards": [vars(device) for device in cuda.devices()], "driver": _core.cuda_driver(), "floor": best}
     results: list[dict[str, Any]] = []
     last: dict[tuple[str, str], float] = {}  # seconds of the last size of the same kind
     failed = False
@@ -300,7 +300,7 @@ def main() -> int:
         if args.json:
             machine.save(args.json, {"card": card, "results": results})
 
-    names = ", ".join(device.name for device in _cuda.devices())
+    names = ", ".join(device.name for device in cuda.devices())
     print(f"\n{names}; driver {_core.cuda_driver() or 'none'}; commit {machine.commit()}")
     print("\n".join(line.rstrip() for line in table(HEAD, [row(result) for result in results])))
     print("* error above what is allowed" if failed else "all errors are as small as they must be")

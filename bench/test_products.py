@@ -17,7 +17,7 @@ import pytest
 from bench.conftest import Rows
 from bench.networks import FASTER_THAN_PROTOTYPE, NETWORKS, PROTOTYPE_SECONDS, ROOFLINE_SHARE, pairs, picture, stages
 from ntkfast import NTK, Network, _core
-from ntkfast.engine import cpu as _engine
+from ntkfast.engine.cpu import isa, threads_of
 from ntkfast.reference import kernel_matrix
 
 TOLERANCE = 1e-5
@@ -74,7 +74,7 @@ def product_deviation(name: str, size: int, v: np.ndarray, out: np.ndarray) -> f
 
 def floor_seconds(network: Network, columns: int = COLUMNS) -> float:
     """Seconds a pair that the inner loops take by themselves, in cache, on one core."""
-    return float(_core.roofline(stages(network), COLUMNS, columns, _engine.isa(), 256, 50, _engine.threads(None)))
+    return float(_core.roofline(stages(network), COLUMNS, columns, isa(), 256, 50, threads_of(None)))
 
 
 class Timing:

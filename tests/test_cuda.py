@@ -46,9 +46,13 @@ from ntkfast import (
     vanilla_cnn,
 )
 from ntkfast.app import cli
-from ntkfast.engine import arrays as _arrays
-from ntkfast.engine import cpu as _engine
-from ntkfast.engine import cuda as _cuda
+from ntkfast.engine import cuda as cards
+from ntkfast.engine import memory
+from ntkfast.engine.arrays import namespace
+from ntkfast.engine.cuda import CudaBackend
+from ntkfast.engine.cupy_arrays import CuPyArrays
+from ntkfast.engine.program import nodes
+from ntkfast.engine.torch_arrays import TorchArrays
 from ntkfast.reference import kernel_matrix
 
 BACKEND = _core.cuda_backend()
@@ -83,7 +87,7 @@ def test_cuda_without_a_card_says_what_is_missing(device, without_a_card):
 
 def test_auto_without_a_card_is_the_cpu(without_a_card, monkeypatch):
     monkeypatch.setattr(_core, "cuda_backend", lambda: "cuda")
-    monkeypatch.setattr(_cuda, "AUTO_PAIR_LAYERS", 0)
+    monkeypatch.setattr(cards, "AUTO_PAIR_LAYERS", 0)
     assert NTK(NET, noise(4, 5, 1, 0), device="auto").device == "cpu"
 
 
@@ -113,9 +117,9 @@ def test_a_build_without_cuda_says_how_to_get_it():
     assert "nvcc" in _core.cuda_why_unavailable()
     for engine in (_core.CudaEngineFloat32, _core.CudaEngineFloat64):
         with pytest.raises(RuntimeError, match=r"no CUDA.*nvcc"):
-            engine(_engine.nodes(NET), False, False, np.ones((1, 4, 5, 1)), False, device=0, threads=1)
+            engine(nodes(NET), False, False, np.ones((1, 4, 5, 1)), False, device=0, threads=1)
     with pytest.raises(RuntimeError, match=r"no CUDA.*nvcc"):
-        _core.cuda_estimate_float32(_engine.nodes(NET), False, False, (1, 4, 5, 1), 3, 0)
+        _core.cuda_estimate_float32(nodes(NET), False, False, (1, 4, 5, 1), 3, 0)
 
 
 @pytest.mark.skipif(BACKEND != "cuda", reason="needs the CUDA runtime")
@@ -270,12 +274,12 @@ each_library = pytest.mark.parametrize("array", [torch_array, cupy_array], ids=[
 
 
 def host(value):
-    return _arrays.namespace(value).to_host(value)
+    return namespace(value).to_host(value)
 
 
 def refuse_copies(monkeypatch, limit):
     """Arrays of more than ``limit`` numbers are not copied to the host, nor go through the engine's own copies."""
-    for kind in (_arrays.TorchArrays, _arrays.CuPyArrays):
+    for kind in (TorchArrays, CuPyArrays):
 
         def to_host(self, value, kept=kind.to_host):
             result = kept(self, value)
@@ -449,7 +453,7 @@ def test_device_arrays_of_another_card(monkeypatch):
         v = torch_array(np.ones((48, 2), np.float32), 1)
     else:
         v = torch_array(np.ones((48, 2), np.float32))
-        monkeypatch.setattr(K, "_card", 1)
+        monkeypatch.setattr(K, "_backend", CudaBackend(1))
     with pytest.raises(ValueError, match=r"is on cuda:\d, but the operator is on cuda:\d: .* or move the array"):
         K @ v
 
@@ -525,21 +529,21 @@ def test_memory_of_the_card_is_refused_before_any_work(monkeypatch):
     image = noise(6, 8, 3, 0)
     needed = cuda(NET, image).memory_estimate()
     assert needed["stream"] < needed["dense"]
-    monkeypatch.setattr(_cuda, "available_memory", lambda device: needed["dense"] - 1)
+    monkeypatch.setattr(CudaBackend, "free", lambda card: needed["dense"] - 1)
     with pytest.raises(MemoryError, match=rf"storage='dense' needs .*\({needed['dense']} bytes\) on cuda:0.*'stream'"):
         cuda(NET, image, storage="dense")
     assert cuda(NET, image).storage == "stream"
-    monkeypatch.setattr(_cuda, "available_memory", lambda device: needed["stream"] - 1)
+    monkeypatch.setattr(CudaBackend, "free", lambda card: needed["stream"] - 1)
     with pytest.raises(MemoryError, match=r"one product needs .* on cuda:0, but only .*smaller image, or device='cpu'"):
         cuda(NET, image)
-    monkeypatch.setattr(_cuda, "available_memory", lambda device: 10**12)
+    monkeypatch.setattr(CudaBackend, "free", lambda card: 10**12)
     K = cuda(NET, image)
     assert K.storage == "dense"
-    monkeypatch.setattr(_cuda, "available_memory", lambda device: 4 * 48 * 48 - 1)
+    monkeypatch.setattr(CudaBackend, "free", lambda card: 4 * 48 * 48 - 1)
     with pytest.raises(MemoryError, match=r"the dense matrix needs 9\.0 KiB .* on cuda:0.*columns\(\)"):
         K.dense()
-    monkeypatch.setattr(_cuda, "available_memory", lambda device: 10**12)
-    monkeypatch.setattr(_engine, "available_memory", lambda: 100)
+    monkeypatch.setattr(CudaBackend, "free", lambda card: 10**12)
+    monkeypatch.setattr(memory, "available_memory", lambda: 100)
     with pytest.raises(MemoryError, match="the engine's fields, on the host"):
         cuda(NET, image)
 
@@ -551,10 +555,10 @@ def test_products_on_the_card_take_fewer_columns_where_its_memory_is_short(array
     expected = host(K @ array(V))
     monkeypatch.setattr("ntkfast.kernel.UNCHECKED_BYTES", 0)
     needed = K.working_bytes(1) + 4 * 48 * (70 + 2)
-    monkeypatch.setattr(_cuda, "available_memory", lambda device: needed)
+    monkeypatch.setattr(CudaBackend, "free", lambda card: needed)
     assert error_of(host(K @ array(V)), expected) <= 1e-5
     assert error_of(K @ V, expected) <= 1e-5
-    monkeypatch.setattr(_cuda, "available_memory", lambda device: needed - 1)
+    monkeypatch.setattr(CudaBackend, "free", lambda card: needed - 1)
     with pytest.raises(MemoryError, match=r"70 columns needs .* on cuda:0, but only .*: 69 columns would fit"):
         K @ array(V)
     assert error_of(K @ V, expected) <= 1e-5  # whose results lie on the host
@@ -564,7 +568,7 @@ def test_products_on_the_card_take_fewer_columns_where_its_memory_is_short(array
 @each_library
 def test_a_basis_that_does_not_fit_on_the_card(array, monkeypatch):
     K = cuda(NET, noise(6, 8, 3, 0), storage="stream")
-    monkeypatch.setattr(_cuda, "available_memory", lambda device: K.working_bytes(1) + 48 * 4 * 40)
+    monkeypatch.setattr(CudaBackend, "free", lambda card: K.working_bytes(1) + 48 * 4 * 40)
     with pytest.raises(MemoryError, match=r"30 products with 1 column needs .* on cuda:0"):
         ridge(K, array(np.ones(48, np.float32)), 1.0)
 
@@ -585,7 +589,7 @@ def test_estimates_of_either_device():
 def test_auto_takes_the_card_for_large_problems_that_fit(monkeypatch):
     image = noise(6, 8, 3, 0)
     assert NTK(NET, image).device == "cpu"
-    monkeypatch.setattr(_cuda, "AUTO_PAIR_LAYERS", 48**2 / 2 * 2)
+    monkeypatch.setattr(cards, "AUTO_PAIR_LAYERS", 48**2 / 2 * 2)
     monkeypatch.setattr(_core, "cuda_backend", lambda: "cuda")  # the emulation is never chosen
     assert NTK(NET, image).device == "cuda:0"
     assert NTK(NET, noise(6, 7, 3, 0)).device == "cpu"
@@ -626,7 +630,7 @@ def test_denoising_on_the_device():
 
 @on_a_device
 def test_tiles_that_do_not_fit_on_the_card(monkeypatch):
-    monkeypatch.setattr(_cuda, "available_memory", lambda device: 100)
+    monkeypatch.setattr(CudaBackend, "free", lambda card: 100)
     with pytest.raises(MemoryError, match=r"one tile needs .* on cuda:0.*tile_size"):
         denoise_ntk(np.zeros((9, 9)), sigma=0.1, device="cuda")
 

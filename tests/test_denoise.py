@@ -13,7 +13,8 @@ from skimage.metrics import peak_signal_noise_ratio
 import ntkfast as nf
 from images import IMAGES
 from ntkfast._choices import METHODS
-from ntkfast.engine import cpu as _engine
+from ntkfast.engine import memory
+from ntkfast.engine.cpu import CpuBackend
 from ntkfast.reference import kernel_matrix
 from ntkfast.restoration import tile_filter
 from ntkfast.restoration.denoise import LEAST_LEVEL, TILE_OVERLAP, TILE_SIZE, _Problem, _without_bad_pixels, mixing
@@ -710,14 +711,14 @@ def fail(*_args, **_options):
 
 @pytest.mark.parametrize("steps", [5, None])
 def test_a_tile_that_does_not_fit_is_refused_before_work(steps, monkeypatch):
-    monkeypatch.setattr(_engine, "make", fail)
-    monkeypatch.setattr(_engine, "available_memory", lambda: 2**24)
+    monkeypatch.setattr(CpuBackend, "make", fail)
+    monkeypatch.setattr(memory, "available_memory", lambda: 2**24)
     message = (
         r"a tile of 96 x 96 pixels, with the image, needs .* bytes\), but only 16\.0 MiB .*: use a smaller tile_size"
     )
     with pytest.raises(MemoryError, match=message):
         nf.denoise_ntk(noisy_square(100), 0.5, channel_axis=-1, tile_size=96, steps=steps)
-    monkeypatch.setattr(_engine, "available_memory", lambda: 10**5)
+    monkeypatch.setattr(memory, "available_memory", lambda: 10**5)
     with pytest.raises(MemoryError, match="use a smaller image"):
         nf.denoise_ntk(noisy_square(100), 0.5, channel_axis=-1, tile_size=4, tile_overlap=1, steps=steps)
 
@@ -726,14 +727,14 @@ def test_fewer_tiles_at_a_time_where_memory_is_short(monkeypatch):
     """The same number of them on any number of threads, so that the bits are the same."""
     image, options = noisy_square(64), {"channel_axis": -1, "steps": 20, "refine": 0}
     expected = nf.denoise_ntk(image, 0.5, threads=2, **options)
-    batches, make = [], _engine.make
+    batches, make = [], CpuBackend.make
 
-    def watched(network, tiles, **rest):
+    def watched(self, problem, tiles):
         batches.append(len(tiles))
-        return make(network, tiles, **rest)
+        return make(self, problem, tiles)
 
-    monkeypatch.setattr(_engine, "make", watched)
-    monkeypatch.setattr(_engine, "available_memory", lambda: 3 * 2**22)
+    monkeypatch.setattr(CpuBackend, "make", watched)
+    monkeypatch.setattr(memory, "available_memory", lambda: 3 * 2**22)
     one, two = (nf.denoise_ntk(image, 0.5, threads=threads, **options) for threads in (1, 2))
     np.testing.assert_array_equal(one, two)
     assert 1 < max(batches) < 32
@@ -745,7 +746,7 @@ def test_fewer_threads_where_memory_is_short(monkeypatch):
     expected = nf.denoise_ntk(image, 0.5, **options)
     pools, Pool = [], tile_filter.ThreadPoolExecutor
     monkeypatch.setattr(tile_filter, "ThreadPoolExecutor", lambda workers: pools.append(workers) or Pool(workers))
-    monkeypatch.setattr(_engine, "available_memory", lambda: 2 * 10**8)
+    monkeypatch.setattr(memory, "available_memory", lambda: 2 * 10**8)
     np.testing.assert_array_equal(nf.denoise_ntk(image, 0.5, **options), expected)
     assert set(pools) in ({2}, {3}, {4})
 
@@ -756,6 +757,7 @@ def test_tiles_take_what_is_counted():
 import re
 import numpy as np
 from ntkfast import denoise_ntk, vanilla_cnn
+from ntkfast.engine.cpu import CPU
 from ntkfast.restoration.denoise import CHROMA_TIME
 from ntkfast.restoration.tile_filter import Setting, array_bytes, batch_bytes
 
@@ -767,7 +769,7 @@ options = {"channel_axis": -1, "steps": 20, "refine": 0, "threads": 1, "device":
 denoise_ntk(image[:20, :20], 0.5, **options)  # imports
 before = resident("VmRSS")
 denoise_ntk(image, 0.5, tile_size=40, tile_overlap=20, **options)  # 49 tiles
-setting = Setting(vanilla_cnn(1, 5), 40, 20, np.dtype("float32"), 1, None, 64, CHROMA_TIME)
+setting = Setting(vanilla_cnn(1, 5), 40, 20, np.dtype("float32"), CPU, 1, 1, 64, CHROMA_TIME)
 print(resident("VmHWM") - before, array_bytes((1, *image.shape), 1) + batch_bytes(setting, (40, 40, 1), 49, 1))
 """
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
@@ -780,17 +782,17 @@ def test_a_whole_image_that_does_not_fit_is_refused_before_work(steps, monkeypat
     options = {"channel_axis": -1, "steps": steps, "refine": 0}
     with monkeypatch.context() as patch:
         patch.setattr(tile_filter, "NTK", fail)
-        patch.setattr(_engine, "available_memory", lambda: 10**6)
+        patch.setattr(memory, "available_memory", lambda: 10**6)
         message = r"method='exact' on 64 x 64 pixels needs .* bytes\), but only .*: use method='tiles', or .*'nystrom'"
         with pytest.raises(MemoryError, match=message):
             nf.denoise_ntk(noisy_square(64), 0.5, method="exact", **options)
         with pytest.raises(MemoryError, match=r"method='nystrom' on 64 x 64 pixels needs .*: use method='tiles'$"):
             nf.denoise_ntk(noisy_square(64), 0.5, method="nystrom", **options)
-        patch.setattr(_engine, "available_memory", lambda: 5 * 10**7)
+        patch.setattr(memory, "available_memory", lambda: 5 * 10**7)
         with pytest.raises(MemoryError, match=r": landmarks = \d+ would fit") as error:
             nf.denoise_ntk(noisy_square(64), 0.5, method="nystrom", landmarks=1000, **options)
     fits = int(str(error.value).split("landmarks = ")[1].split()[0])
-    monkeypatch.setattr(_engine, "available_memory", lambda: 5 * 10**7)
+    monkeypatch.setattr(memory, "available_memory", lambda: 5 * 10**7)
     nf.denoise_ntk(noisy_square(64), 0.5, method="nystrom", landmarks=fits, **options)
 
 
@@ -799,6 +801,6 @@ def test_a_refusal_in_the_middle_names_an_option_of_the_caller(method, hint, mon
     """Others may have taken memory since the first look."""
     monkeypatch.setattr(_Problem, "fit_memory", lambda self, trials: None)
     kernel = nf.NTK(nf.vanilla_cnn(1, 5), noisy_square(64), threads=1)
-    monkeypatch.setattr(_engine, "available_memory", lambda: kernel.memory_estimate()["stream"])
+    monkeypatch.setattr(memory, "available_memory", lambda: kernel.memory_estimate()["stream"])
     with pytest.raises(MemoryError, match=hint):
         nf.denoise_ntk(noisy_square(64), 0.5, channel_axis=-1, steps=5, refine=0, method=method, threads=1)

@@ -15,7 +15,7 @@ from scipy.sparse.linalg import eigsh
 import ntkfast as nf
 from images import noise
 from ntkfast.activations import GELU, Cos, Erf, LeakyReLU, ReLU
-from ntkfast.engine import cpu as _engine
+from ntkfast.engine import memory
 from ntkfast.finite import empirical, empirical_ntk, to_torch
 from ntkfast.network import Conv, Network, Skip, Upsample, autoencoder, unet, vanilla_cnn
 from strategies import networks
@@ -357,11 +357,11 @@ def test_a_jacobian_that_does_not_fit_is_refused_with_its_bytes(monkeypatch):
     K = empirical_ntk(module, x)
     d, parameters = 20, 5 * 9 + 5
     needed = 8 * (d * (parameters + d) + 2 * d * parameters)
-    monkeypatch.setattr(_engine, "available_memory", lambda: needed - 1)
+    monkeypatch.setattr(memory, "available_memory", lambda: needed - 1)
     with refused(MemoryError, "the Jacobian needs", f"({needed} bytes)", "multiply with the operator"):
         K.dense()
     assert (K @ np.ones(d)).shape == (d,)
-    monkeypatch.setattr(_engine, "available_memory", lambda: needed)
+    monkeypatch.setattr(memory, "available_memory", lambda: needed)
     assert K.dense().shape == (d, d)
 
 

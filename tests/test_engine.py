@@ -34,7 +34,10 @@ from cases import (
 from images import HARD, IMAGES, NATURAL, noise
 from ntkfast import NTK, _core
 from ntkfast.activations import LeakyReLU, ReLU
-from ntkfast.engine import cpu as _engine
+from ntkfast.engine.cpu import CPU
+from ntkfast.engine.cpu import isa as chosen_isa
+from ntkfast.engine.memory import peaks
+from ntkfast.engine.program import Problem
 from ntkfast.inputs import NoiseInput
 from ntkfast.network import Conv, Network, unet, vanilla_cnn
 from ntkfast.reference import kernel_matrix
@@ -50,7 +53,7 @@ def deterministic(max_examples: int):
 
 def use_isa(monkeypatch, isa):
     monkeypatch.setenv("NTKFAST_ISA", isa)
-    assert _engine.isa() == isa
+    assert chosen_isa() == isa
 
 
 # --- Accuracy -----------------------------------------------------------------------------------------------------
@@ -123,7 +126,7 @@ def test_small_angles_behind_the_first_layer(net, padding, kernel, isa, monkeypa
 def test_small_angles_in_a_batch(padding):
     net = Network(NETS["deep 3"], padding)
     images = np.stack([IMAGES["spiked"](9, 8, 2, seed) for seed in range(5)])
-    engine = _engine.make(net, images, kernel="ntk", dtype=np.dtype("float32"), threads=2)
+    engine = CPU.make(Problem(net, images.shape, np.dtype("float32"), 2), images)
     for image, matrix in zip(images, engine.dense(), strict=True):
         assert error_of(matrix, kernel_matrix(net, image)) <= 1e-5
 
@@ -273,7 +276,7 @@ def test_a_grey_image_is_an_image_of_one_channel():
 def test_a_batch_of_images_is_each_of_them():
     net = vanilla_cnn(2, 3, padding="circular")
     images = noise(12, 5, 2, 0).reshape(3, 4, 5, 2)
-    engine = _engine.make(net, images, kernel="ntk", dtype=np.dtype("float64"), threads=2)
+    engine = CPU.make(Problem(net, images.shape, np.dtype("float64"), 2), images)
     v = noise(20, 2, 3, 1)
     matrices, product = engine.dense(), engine.product(v)
     for n, image in enumerate(images):
@@ -432,7 +435,7 @@ def test_progress_of_short_sweeps_over_many_images_stays_in_range(padding, call)
     # Displacements that are their own opposites on the torus (here 3 of 3) meet each pair twice.
     images = np.random.default_rng(0).standard_normal((100_000, 2, 2, 1))
     net = vanilla_cnn(3, 1, padding=padding)
-    engine = _engine.make(net, images, kernel="ntk", dtype=np.dtype("float64"), threads=1)
+    engine = CPU.make(Problem(net, images.shape, np.dtype("float64"), 1), images)
     seen = []
     argument = [np.ones((4, 1, len(images)))] if call == "product" else []
     getattr(engine, call)(*argument, seen.append)
@@ -592,7 +595,7 @@ def test_results_of_graphs_repeat_to_the_bit(graph, storage, padding, dtype):
 def test_a_batch_through_a_graph_is_each_image(graph, padding):
     net = Network(GRAPHS[graph], padding)
     images = noise(24, 12, 2, 0).reshape(3, 8, 12, 2)
-    engine = _engine.make(net, images, kernel="ntk", dtype=np.dtype("float64"), threads=2)
+    engine = CPU.make(Problem(net, images.shape, np.dtype("float64"), 2), images)
     v = noise(96, 2, 3, 1)
     matrices, product, diagonal = engine.dense(), engine.product(v), engine.diagonal()
     for n, image in enumerate(images):
@@ -702,7 +705,8 @@ RESIDENT = """
 import sys
 import numpy as np
 from ntkfast import NTK, autoencoder, unet
-from ntkfast.engine import cpu as _engine
+from ntkfast.engine.cpu import CPU
+from ntkfast.engine.program import Problem
 def resident(key):
     for line in open("/proc/self/status"):
         if line.startswith(key):
@@ -741,7 +745,7 @@ options = dict(storage="stream", threads=2, dtype=dtype)
 NTK(net, image[:8, :8], **options)  # libraries, threads
 start = resident("VmRSS:")
 K = NTK(net, image, **options)
-parts = _engine.estimate(net, (1, *image.shape), kernel="ntk", columns=3, dtype=K.dtype, threads=2)
+parts = CPU.estimate(Problem(net, (1, *image.shape), K.dtype, 2), 3)
 print(resident("VmHWM:") - start, parts["fields"] + parts["building"])
 """
 
@@ -756,7 +760,7 @@ def test_memory_of_construction_is_as_estimated(padding, dtype):
 
 def test_construction_may_be_the_peak():
     parts = {"fields": 1, "building": 30, "product": 2, "bands": 10, "coarse": 20, "store": 100}
-    assert _engine.peaks(parts) == {"stream": 31, "coarse": 31, "dense": 113}
+    assert peaks(parts) == {"stream": 31, "coarse": 31, "dense": 113}
 
 
 @each_isa

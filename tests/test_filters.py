@@ -11,7 +11,7 @@ from scipy.sparse.linalg import LinearOperator, aslinearoperator
 
 import ntkfast as nf
 from images import IMAGES
-from ntkfast.engine import cpu as _engine
+from ntkfast.engine import memory
 from ntkfast.reference import kernel_matrix
 from ntkfast.spectral.filters import iteration_bytes
 from ntkfast.spectral.lanczos import BlockLanczos, lanczos_bytes, ridge_filter
@@ -175,17 +175,17 @@ def test_a_basis_that_does_not_fit_is_refused_before_work(monkeypatch):
     needed = [K.working_bytes(1) + lanczos_bytes(1600, 4, n, 3, 4) for n in range(32)]
     monkeypatch.setattr(K, "matmat", lambda V: pytest.fail("work was begun"))
     for free, hint in ((needed[30] - 1, "max_products=29 would fit"), (needed[1] - 1, "fewer columns of y at a time")):
-        monkeypatch.setattr(_engine, "available_memory", lambda free=free: free)
+        monkeypatch.setattr(memory, "available_memory", lambda free=free: free)
         message = (
             rf"vectors of 30 products with 4 columns needs .*\({needed[30]} bytes\), but only .*{free}.*: .*{hint}"
         )
         with pytest.raises(MemoryError, match=message):
             nf.gradient_descent(K, y, 1000, **options)
     monkeypatch.undo()
-    monkeypatch.setattr(_engine, "available_memory", lambda: needed[29])
+    monkeypatch.setattr(memory, "available_memory", lambda: needed[29])
     with pytest.warns(RuntimeWarning, match="raise max_products"):
         nf.gradient_descent(K, y, 1000, max_products=29, **options)
-    monkeypatch.setattr(_engine, "available_memory", lambda: needed[31])
+    monkeypatch.setattr(memory, "available_memory", lambda: needed[31])
     with pytest.warns(RuntimeWarning, match="after 31 products .* there is no memory for more"):
         nf.gradient_descent(K, y, 10**6, **options)
 
@@ -195,7 +195,7 @@ def test_many_results_that_do_not_fit_are_refused_with_fewer_as_the_option(monke
     y = IMAGES["noise"](40, 40, 3, 1)
     monkeypatch.setattr(K, "matmat", lambda V: pytest.fail("work was begun"))
     fewer = K.working_bytes(1) + lanczos_bytes(1600, 3, 30, 3, 4)
-    monkeypatch.setattr(_engine, "available_memory", lambda: fewer)
+    monkeypatch.setattr(memory, "available_memory", lambda: fewer)
     with pytest.raises(MemoryError, match=r"30 products with 3 columns, and 90 results, needs .* fewer steps, times"):
         nf.ridge(K, y, list(range(1, 91)))
 
@@ -224,7 +224,7 @@ def test_an_iteration_that_does_not_fit_is_refused_before_work(channels, steps, 
     K = nf.NTK(nf.vanilla_cnn(1, 3), IMAGES["noise"](40, 40, 1, 0), storage="stream", threads=1)
     monkeypatch.setattr(K, "matmat", lambda V: pytest.fail("work was begun"))
     needed = K.working_bytes(1) + iteration_bytes(1600, channels, np.size(steps), 4)
-    monkeypatch.setattr(_engine, "available_memory", lambda: needed - 1)
+    monkeypatch.setattr(memory, "available_memory", lambda: needed - 1)
     with pytest.raises(MemoryError, match=rf"a path of {what} needs .*\({needed} bytes\), but only .*: .*{hint}"):
         nf.gradient_descent(K, IMAGES["noise"](40, 40, channels, 1), steps, method="iteration")
 

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from cases import PADDINGS
 from images import noise
 from ntkfast.activations import GELU, Abs, Activation, Cos, Erf, LeakyReLU, ReLU, Sin
-from ntkfast.engine import cpu as _engine
+from ntkfast.engine import memory
 from ntkfast.finite import NTKConv2d, empirical_ntk, to_torch
 from ntkfast.finite.modules import Pointwise
 from ntkfast.network import AvgPool, Conv, Network, Skip, Upsample, autoencoder, unet, vanilla_cnn
@@ -471,11 +471,11 @@ def test_to_torch_refuses_what_is_no_network(value):
 )
 def test_to_torch_refuses_networks_that_do_not_fit_before_drawing(dtype, needed, monkeypatch):
     network = Network([Conv(3, bias_var=0.5), ReLU(), Conv(1)])
-    monkeypatch.setattr(_engine, "available_memory", lambda: needed - 1)
+    monkeypatch.setattr(memory, "available_memory", lambda: needed - 1)
     named = "width = 7, in_channels = 2 and out_channels = 3"
     with refused(MemoryError, named, f"{needed} bytes", "but only", "use fewer channels"):
         to_torch(network, 7, 2, dtype=dtype, out_channels=3)
-    monkeypatch.setattr(_engine, "available_memory", lambda: needed)
+    monkeypatch.setattr(memory, "available_memory", lambda: needed)
     to_torch(network, 7, 2, dtype=dtype, out_channels=3)
 
 

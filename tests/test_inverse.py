@@ -14,7 +14,8 @@ from scipy.sparse.linalg import LinearOperator, aslinearoperator
 
 import ntkfast as nf
 from images import IMAGES
-from ntkfast.engine import cpu as _engine
+from ntkfast.engine import memory
+from ntkfast.engine.backend import Backend
 from ntkfast.reference import kernel_matrix
 from ntkfast.restoration import inverse
 from ntkfast.restoration.inverse import GUESS_WEIGHTS, MAX_STEPS, NOISELESS_MISFIT, first_guess
@@ -513,8 +514,12 @@ def wide_problem(channels):
 def test_results_take_what_is_counted(method, dtype, monkeypatch):
     A, y, options = wide_problem(3)
     asked = []
-    monkeypatch.setattr(_engine, "peaks", lambda parts: {"stream": 0})  # the engine's arrays are not NumPy's
-    monkeypatch.setattr(_engine, "require_memory", lambda what, needed, hint, **where: asked.append((what, needed)))
+    monkeypatch.setattr(Backend, "peaks", lambda *_: {"stream": 0})  # the engine's arrays are not NumPy's
+
+    def require(budget, what, hint, more=0):
+        asked.append((what, budget.free - budget.left + more))
+
+    monkeypatch.setattr(memory.Budget, "require", require)
     options |= {"steps": list(range(1, 31)), "method": method, "dtype": dtype}
     nf.restore(y, A, **options)
     tracemalloc.start()
@@ -538,12 +543,12 @@ def test_what_does_not_fit_is_refused_before_work(channels, steps, hint, monkeyp
     options |= {"steps": steps, "guide": None}
     monkeypatch.setattr(inverse, "first_guess", lambda *_: pytest.fail("work was begun"))
     looks = []
-    monkeypatch.setattr(_engine, "available_memory", lambda: looks.append(1) or 0)
+    monkeypatch.setattr(memory, "available_memory", lambda: looks.append(1) or 0)
     with pytest.raises(MemoryError, match=r"restoring .* needs") as error:
         nf.restore(y, A, **options)
     assert len(looks) == 1
     needed = int(str(error.value).split("(")[1].split()[0])
-    monkeypatch.setattr(_engine, "available_memory", lambda: needed - 1)
+    monkeypatch.setattr(memory, "available_memory", lambda: needed - 1)
     count = f"{np.size(steps)} images" if np.size(steps) > 1 else "1 image"
     with pytest.raises(MemoryError, match=rf"restoring {count} of 48 x 48 x {channels} numbers needs .*: {hint}"):
         nf.restore(y, A, **options)

@@ -24,8 +24,9 @@ from scipy.sparse.linalg import LinearOperator, aslinearoperator, cg, eigsh, lob
 import ntkfast
 from images import natural, noise
 from ntkfast import NTK, Conv, Network, NoiseInput, ReLU, _core, autoencoder, kernel, unet, vanilla_cnn
-from ntkfast.engine import cpu as _engine
-from ntkfast.kernel import without_mean
+from ntkfast.engine import memory
+from ntkfast.engine.cpu import CpuBackend
+from ntkfast.images import without_mean
 from ntkfast.reference import kernel_matrix
 
 NET = vanilla_cnn(1, 5)
@@ -215,15 +216,15 @@ def test_many_columns_take_one_sweep(monkeypatch):
     every = K.columns(range(400))
     np.testing.assert_array_equal(every, K.dense())
     # ... unless the matrix does not fit
-    monkeypatch.setattr(_engine, "available_memory", lambda: 3 * 8 * 400 * 400)
+    monkeypatch.setattr(memory, "available_memory", lambda: 3 * 8 * 400 * 400)
     with pytest.raises(AssertionError, match="columns was used"):
         K.columns(range(400))
 
 
 def test_storage_auto_goes_by_size(monkeypatch):
     needed = operator().memory_estimate()
-    for memory, storage in ((4.1 * needed["dense"], "dense"), (3.9 * needed["dense"], "stream")):
-        monkeypatch.setattr(_engine, "available_memory", lambda memory=memory: int(memory))
+    for free, storage in ((4.1 * needed["dense"], "dense"), (3.9 * needed["dense"], "stream")):
+        monkeypatch.setattr(memory, "available_memory", lambda free=free: int(free))
         assert operator(storage="auto").storage == storage
     assert operator(storage="stream").storage == "stream"
     assert operator(storage="dense").storage == "dense"
@@ -249,18 +250,18 @@ def fail(*_args, **_options):
 
 def test_constructor_refuses_what_does_not_fit(monkeypatch):
     needed = operator().memory_estimate()["stream"]
-    monkeypatch.setattr(_engine, "make", fail)
-    monkeypatch.setattr(_engine, "available_memory", lambda: needed - 1)
+    monkeypatch.setattr(CpuBackend, "make", fail)
+    monkeypatch.setattr(memory, "available_memory", lambda: needed - 1)
     with pytest.raises(MemoryError, match=rf"\({needed} bytes\), but only .*{needed - 1} bytes.*smaller image"):
         operator()
 
 
 def test_dense_storage_refuses_what_does_not_fit(monkeypatch):
     needed = operator().memory_estimate()["dense"]
-    monkeypatch.setattr(_engine, "available_memory", lambda: needed)
+    monkeypatch.setattr(memory, "available_memory", lambda: needed)
     assert operator(storage="dense").storage == "dense"
-    monkeypatch.setattr(_engine, "make", fail)
-    monkeypatch.setattr(_engine, "available_memory", lambda: needed - 1)
+    monkeypatch.setattr(CpuBackend, "make", fail)
+    monkeypatch.setattr(memory, "available_memory", lambda: needed - 1)
     with pytest.raises(MemoryError, match=rf"storage='dense' needs .*\({needed} bytes\).*use storage='stream'"):
         operator(storage="dense")
 
@@ -268,7 +269,7 @@ def test_dense_storage_refuses_what_does_not_fit(monkeypatch):
 def test_dense_matrix_refuses_what_does_not_fit(monkeypatch):
     K = operator()
     K._engine = Fenced(K._engine, "dense")
-    monkeypatch.setattr(_engine, "available_memory", lambda: 72 * 72 * 8 - 1)
+    monkeypatch.setattr(memory, "available_memory", lambda: 72 * 72 * 8 - 1)
     with pytest.raises(MemoryError, match=r"dense matrix needs .*\(41472 bytes\).*columns\(\)"):
         K.dense()
 
@@ -276,7 +277,7 @@ def test_dense_matrix_refuses_what_does_not_fit(monkeypatch):
 def test_columns_refuse_what_does_not_fit(monkeypatch):
     K = operator()
     K._engine = Fenced(K._engine, "columns", "dense")
-    monkeypatch.setattr(_engine, "available_memory", lambda: 10 * 72 * 8 - 1)
+    monkeypatch.setattr(memory, "available_memory", lambda: 10 * 72 * 8 - 1)
     with pytest.raises(MemoryError, match=r"10 columns needs .* bytes.*fewer columns"):
         K.columns(range(10))
     with pytest.raises(MemoryError, match=r"a column needs .* bytes.*use fewer threads, or a smaller image"):
@@ -303,7 +304,7 @@ def test_products_take_fewer_columns_at_a_time_where_memory_is_short(monkeypatch
     for at_once, taken in ((64, [64, 36]), (32, [32, 32, 32, 4]), (1, [1] * 100)):
         widths.clear()
         needed = product_bytes(K, 100, at_once)
-        monkeypatch.setattr(_engine, "available_memory", lambda needed=needed: needed)
+        monkeypatch.setattr(memory, "available_memory", lambda needed=needed: needed)
         assert relative(K @ V, expected) <= 1e-13
         assert widths == taken
 
@@ -314,7 +315,7 @@ def test_products_refuse_what_does_not_fit(storage, monkeypatch):
     monkeypatch.setattr(kernel, "UNCHECKED_BYTES", 0)
     engine, K._engine = K._engine, Fenced(K._engine, "product", "store")
     needed = product_bytes(K, 100, 1)
-    monkeypatch.setattr(_engine, "available_memory", lambda: needed - 1)
+    monkeypatch.setattr(memory, "available_memory", lambda: needed - 1)
     hint = "use storage='stream'" if storage == "dense" else "99 columns would fit"
     with pytest.raises(
         MemoryError, match=rf"a product with 100 columns needs .*\({needed} bytes\), but only .*: {hint}"
@@ -325,7 +326,7 @@ def test_products_refuse_what_does_not_fit(storage, monkeypatch):
     with pytest.raises(MemoryError, match=rf"a product with 1 column needs .*\({needed} bytes\).*: {hint}"):
         K @ np.ones(72)
     K._engine = engine
-    monkeypatch.setattr(_engine, "available_memory", lambda: needed)
+    monkeypatch.setattr(memory, "available_memory", lambda: needed)
     first = K @ np.ones(72)
     if storage == "dense":  # what is stored is no longer asked for
         needed = product_bytes(K, 1, 1)
@@ -335,7 +336,7 @@ def test_products_refuse_what_does_not_fit(storage, monkeypatch):
 def test_many_columns_of_a_large_image_are_refused(monkeypatch):
     K = NTK(vanilla_cnn(1, 5), noise(200, 200, 1, 0), storage="stream", threads=1)
     K._engine = Fenced(K._engine, "product")
-    monkeypatch.setattr(_engine, "available_memory", lambda: 2**22)
+    monkeypatch.setattr(memory, "available_memory", lambda: 2**22)
     with pytest.raises(MemoryError, match="a product with 64 columns needs"):
         K @ np.ones((40000, 64), np.float32)
 
@@ -352,7 +353,7 @@ def test_fourier_products_take_fewer_columns_at_a_time(monkeypatch):
     assert 0.5 * K.working_bytes(5) <= peak <= K.working_bytes(5)
     monkeypatch.setattr(kernel, "UNCHECKED_BYTES", 0)
     needed = K.working_bytes(1) + 4 * 1024 * 7
-    monkeypatch.setattr(_engine, "available_memory", lambda: needed)
+    monkeypatch.setattr(memory, "available_memory", lambda: needed)
     assert relative(K @ V, expected) <= 1e-6
     needed -= 1
     with pytest.raises(MemoryError, match=r"5 columns needs .*: 4 columns would fit"):
@@ -364,14 +365,14 @@ def test_columns_count_what_the_engine_takes(monkeypatch, dtype):
     K = operator(dtype, shape=(20, 20, 1), threads=2)
     rows = 2 * 3 * 400 * K.dtype.itemsize  # and these turned over
     beyond = K._engine.columns_bytes
-    monkeypatch.setattr(_engine, "available_memory", lambda: rows + beyond - 1)
+    monkeypatch.setattr(memory, "available_memory", lambda: rows + beyond - 1)
     with pytest.raises(MemoryError, match=rf"3 columns needs .*\({rows + beyond} bytes\).*fewer columns"):
         K.columns([1, 2, 3])
-    monkeypatch.setattr(_engine, "available_memory", lambda: rows + beyond)
+    monkeypatch.setattr(memory, "available_memory", lambda: rows + beyond)
     columns = K.columns([1, 2, 3])
     kept = K._engine.columns_bytes  # the fields in double are there now
     assert kept < beyond if dtype == "float32" else kept == beyond
-    monkeypatch.setattr(_engine, "available_memory", lambda: rows + kept)
+    monkeypatch.setattr(memory, "available_memory", lambda: rows + kept)
     np.testing.assert_array_equal(K.columns([1, 2, 3]), columns)
 
 
@@ -445,9 +446,9 @@ def test_masked_arrays_are_refused_if_they_mask_anything():
 
 
 def test_memory_in_words():
-    assert _engine.readable(1023) == "1023 bytes"
-    assert _engine.readable(3 * 2**29) == "1.5 GiB (1610612736 bytes)"
-    assert _engine.available_memory() > 0
+    assert memory.readable(1023) == "1023 bytes"
+    assert memory.readable(3 * 2**29) == "1.5 GiB (1610612736 bytes)"
+    assert memory.available_memory() > 0
 
 
 GROUP_FILES = {
@@ -462,29 +463,29 @@ GROUP_FILES = {
 @pytest.mark.parametrize("version", [2, 1])
 def test_memory_of_a_control_group(version, tmp_path, monkeypatch):
     """What a control group leaves, with what it has of files counted as free."""
-    groups = [(str(tmp_path / folder), *rest) for folder, (_, *rest) in zip("ab", _engine.CONTROL_GROUPS, strict=True)]
-    monkeypatch.setattr(_engine, "CONTROL_GROUPS", tuple(groups))
-    monkeypatch.setattr(_engine, "_free_memory", lambda: 5000)
-    assert _engine.available_memory() == 5000
+    groups = [(str(tmp_path / folder), *rest) for folder, (_, *rest) in zip("ab", memory.CONTROL_GROUPS, strict=True)]
+    monkeypatch.setattr(memory, "CONTROL_GROUPS", tuple(groups))
+    monkeypatch.setattr(memory, "_free_memory", lambda: 5000)
+    assert memory.available_memory() == 5000
     folder = tmp_path / "ab"[version == 1]
     folder.mkdir()
     limit, usage, stat, lines = GROUP_FILES[version]
     (folder / limit).write_text("2000\n")
     (folder / usage).write_text("1500\n")
-    assert _engine.available_memory() == 500
+    assert memory.available_memory() == 500
     (folder / stat).write_text(lines)
-    assert _engine.available_memory() == 800
+    assert memory.available_memory() == 800
     (folder / usage).write_text("2500\n")
-    assert _engine.available_memory() == 0
+    assert memory.available_memory() == 0
     (folder / usage).write_text("100\n")  # the files have just been dropped
-    assert _engine.available_memory() == 2000
+    assert memory.available_memory() == 2000
     for unlimited in ("max", "9223372036854771712"):
         (folder / limit).write_text(unlimited)
-        assert _engine.available_memory() == 5000
+        assert memory.available_memory() == 5000
 
 
 def test_control_groups_are_where_linux_has_them():
-    assert [Path(group[0]) for group in _engine.CONTROL_GROUPS] == [
+    assert [Path(group[0]) for group in memory.CONTROL_GROUPS] == [
         Path("/sys/fs/cgroup"),
         Path("/sys/fs/cgroup/memory"),
     ]
@@ -838,8 +839,8 @@ def seconds_until_stopped(setup, call, after):
 import time
 import numpy as np
 from ntkfast import NTK, unet, vanilla_cnn
-from ntkfast.engine import cpu as _engine
-_engine.available_memory = lambda: 1 << 40  # little is written before the call is stopped
+from ntkfast.engine import memory
+memory.available_memory = lambda: 1 << 40  # little is written before the call is stopped
 image = np.random.default_rng(0).standard_normal
 {setup}
 print("ready", flush=True)

@@ -18,8 +18,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 import ntkfast as nf
 from images import IMAGES
 from ntkfast import _core
-from ntkfast.engine import arrays as _arrays
-from ntkfast.engine import cpu as _engine
+from ntkfast.engine import cuda, memory
 from ntkfast.reference import kernel_matrix
 from ntkfast.spectral import lowrank
 
@@ -378,7 +377,7 @@ def test_arrays_on_a_gpu_are_refused(monkeypatch):
             return (2, 0)
 
     monkeypatch.setitem(sys.modules, "torch", types.ModuleType("torch"))
-    monkeypatch.setattr(_arrays, "emulated", lambda: False)
+    monkeypatch.setattr(cuda, "emulated", lambda: False)
     low = nf.nystrom(problem()[0], 9)
     message = "is on cuda:0, but the operator is on the CPU: give a NumPy array"
     for call in (low.matvec, low.matmat, low.dot, low.apply, lambda y: nf.ridge(low, y, 1.0)):
@@ -576,11 +575,11 @@ def test_refuses_what_does_not_fit_and_names_what_would(what, dtype, monkeypatch
         return nf.NTK(NETS["vanilla"], IMAGES["centred"](*SHAPE, 3, 0), dtype=dtype, storage="stream", threads=1)
 
     K, call = kernel(), CALLS[what]
-    monkeypatch.setattr(_engine, "available_memory", lambda: 100)
+    monkeypatch.setattr(memory, "available_memory", lambda: 100)
     with pytest.raises(MemoryError, match=rf"^{re.escape(what)} = 110 needs .*use a smaller image") as error:
         call(K, 110)
     needed = int(re.search(r"\((\d+) bytes", str(error.value))[1])
-    monkeypatch.setattr(_engine, "available_memory", lambda: int(0.9 * needed))
+    monkeypatch.setattr(memory, "available_memory", lambda: int(0.9 * needed))
     with pytest.raises(MemoryError, match=rf"^{re.escape(what)} = 110 needs .* bytes\), but only .*would fit") as error:
         call(K, 110)
     fits = int(re.search(r"= (\d+) would fit", str(error.value))[1])
@@ -596,11 +595,11 @@ def test_refuses_what_does_not_fit_and_names_what_would(what, dtype, monkeypatch
 def test_results_of_a_low_rank_kernel_that_do_not_fit(monkeypatch):
     monkeypatch.setattr(LOW, "spectral_filter", lambda functions, y: pytest.fail("work was begun"))
     needed = 8 * D * 2 * (50 + 2)
-    monkeypatch.setattr(_engine, "available_memory", lambda: needed - 1)
+    monkeypatch.setattr(memory, "available_memory", lambda: needed - 1)
     with pytest.raises(MemoryError, match=rf"50 results with 2 columns needs .*\({needed} bytes\).*: .*fewer steps"):
         nf.gradient_descent(LOW, np.ones((D, 2)), list(range(50)))
     needed = 16 * D * 90
-    monkeypatch.setattr(_engine, "available_memory", lambda: needed - 1)
+    monkeypatch.setattr(memory, "available_memory", lambda: needed - 1)
     with pytest.raises(MemoryError, match=rf"90 columns needs .*\({needed} bytes\).*: ask for fewer columns"):
         LOW.columns(range(90))
 
@@ -613,7 +612,11 @@ def test_memory_is_what_it_takes(what, dtype, monkeypatch):
     low = nf.LowRank([1.0], np.eye(1600, dtype=dtype)[:, :1], image_shape=(40, 40), trace=2.0)
     call = CALLS[what] if what != "samples" else lambda K, k: low.estimate_error(K, samples=k)
     asked = []
-    monkeypatch.setattr(_engine, "require_memory", lambda what, needed, hint, **options: asked.append(needed))
+
+    def require(budget, what, hint, more=0):
+        asked.append(budget.free - budget.left + more)
+
+    monkeypatch.setattr(memory.Budget, "require", require)
     call(K, 100)  # imports, caches and what the engine keeps
     asked.clear()
     tracemalloc.start()

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 # What type checkers see: a star stands for the module's own __all__.
 if TYPE_CHECKING:
-    from ._info import __version__, info
     from .activations import GELU, Abs, Cos, Erf, LeakyReLU, ReLU, Sin
+    from .engine.info import __version__, info
     from .finite.from_torch import *
     from .inputs import *
     from .kernel import *
@@ -66,8 +66,8 @@ __all__ = [
 # Everything is imported at first use.  scipy.sparse.linalg and torch take longer to import than all the rest together;
 # and while the command line imports even NumPy, it must be able to say that Ctrl-C interrupted it (_entry.py).
 _MODULES = {
-    "_info": ("__version__", "info"),
     "activations": ("GELU", "Abs", "Cos", "Erf", "LeakyReLU", "ReLU", "Sin"),
+    "engine.info": ("__version__", "info"),
     "finite.from_torch": ("from_torch",),
     "restoration.denoise": ("DenoiseInfo", "denoise_ntk"),
     "spectral.filters": ("FilterInfo", "gradient_descent", "gradient_flow", "ridge"),

@@ -11,9 +11,12 @@ from scipy.sparse.linalg import LinearOperator
 
 from . import _check
 from ._choices import KERNELS
-from .engine import cpu as _engine
-from .engine import cuda as _cuda
-from .engine.arrays import NUMPY, Arrays, cupy_arrays, namespace, to_host
+from .engine.arrays import NUMPY, Arrays, namespace
+from .engine.backend import choose
+from .engine.cpu import CPU, threads_of
+from .engine.memory import require_memory
+from .engine.program import Problem, Progress
+from .images import as_columns, as_image, as_pixels, require_device, shape_of_image
 from .inputs import NoiseInput
 from .network import Network, as_network
 
@@ -34,23 +37,11 @@ COLUMNS_PER_SWEEP = 64
 # some 4 of them (AVX-512, which columns do without).
 COLUMN_PAIR = 2.2
 
-# Largest magnitude of an image, and smallest of one that is not zero: its squares, times the gain of a network, must
-# stay in the range of the type.
-LARGEST = {"float32": 1e15, "float64": 1e120}
-SMALLEST = {"float32": 1e-18, "float64": 1e-150}
-
-# The same of a right-hand side: its norm must stay in the range of the type, and the square of that in double.
-LARGEST_VECTOR = {"float32": 1e30, "float64": 1e120}
-SMALLEST_VECTOR = {"float32": 1e-30, "float64": 1e-120}
-
 # A product that takes no more does not ask for the free memory: reading that takes some 0.2 ms, as long as the product.
 UNCHECKED_BYTES = 2**22
 
 # Numbers in double precision that a product in the Fourier domain takes for each number of V.
 FOURIER_NUMBERS = 8
-
-# Of an image less its mean, what is below this share of the image is the mean's rounding.
-ROUNDING = 1e-14
 
 
 class Lock:
@@ -151,10 +142,11 @@ class NTK(PixelOperator):
         Axis of the channels of a 3-D image; None is -1.
     device : {"auto", "cpu", "cuda", "cuda:N"}
         Where to compute.  "cuda" is the card that holds the image, or else the first one; "auto" is the card that holds
-        the image, else the first one if it is there, the problem is large enough to gain (``_cuda.AUTO_PAIR_LAYERS``)
-        and fits, else the CPU.  The attribute ``device`` says which it is.  On a card, products take arrays of NumPy,
-        which are copied there and back, and arrays of CuPy and PyTorch on that card, which are not; the results are of
-        the same kind.  They are computed on the caller's current stream, and are there when the call returns.
+        the image, else the first one if it is there, the problem is large enough to gain
+        (``engine.cuda.AUTO_PAIR_LAYERS``) and fits, else the CPU.  The attribute ``device`` says which it is.  On a
+        card, products take arrays of NumPy, which are copied there and back, and arrays of CuPy and PyTorch on that
+        card, which are not; the results are of the same kind.  They are computed on the caller's current stream, and
+        are there when the call returns.
     dtype : {"float32", "float64"}
         Type of the engine's arithmetic and of all results.  float32 is exact to 1e-6 of the largest entry on natural
         images, and to 1e-5 on most of the tests' hard ones (docs/math.md, "Accuracy, measured").
@@ -200,69 +192,44 @@ class NTK(PixelOperator):
         dtype: Any = "float32",
         storage: str = "auto",
         threads: int | None = None,
-        progress: _engine.Progress | None = None,
+        progress: Progress | None = None,
     ) -> None:
         as_network(network)
         self.kernel = _check.choice("kernel", kernel, KERNELS)
         if self.kernel == "ntk" and not network.trainable:
             raise ValueError("network must have a trainable Conv for kernel='ntk', got all of them frozen")
-        _check.callback("progress", progress)
+        self._progress = _check.callback("progress", progress)
         real = _check.float_dtype(dtype)
         noise = isinstance(image, NoiseInput)
-        image_device = None if noise else namespace(image).device
+        near = namespace(image).device
         # Sizes first: an image whose kernel will not fit need not be copied and looked at to be refused.
-        shape = (*image.shape, 1) if noise else _image_shape("image", image, channel_axis)
+        shape = (*image.shape, 1) if noise else shape_of_image("image", image, channel_axis)
         network.check_size(*shape[:2])
-        self._card = _cuda.choose(
-            device, network, (1, *shape), kernel=self.kernel, dtype=real, image_device=image_device
-        )
+        self.threads = threads_of(threads)
+        self._problem = Problem(network, (1, *shape), real, self.threads, self.kernel, noise)
+        self._backend = choose(device, self._problem, near)
 
         self.network = network
-        self.device = "cpu" if self._card is None else f"cuda:{self._card}"
+        self.device = self._backend.name
         self.image_shape: tuple[int, int] = shape[:2]
         self.channels = shape[2]
-        self.threads = _engine.threads(threads)
         self.lambda_max: float | None = None  # largest eigenvalue, once a filter has found it
-        self._progress = progress
         self._lock = Lock()
         self._product_parts: dict[int, dict[str, int]] = {}  # by columns: estimates of small products take as long
         d = shape[0] * shape[1]
         super().__init__(real, (d, d))
 
-        self._noise = noise
-        bytes_needed = self.memory_estimate()
-        if self._card is not None:
-            self._require_host_fields()
-        self._require_memory("the engine's fields and one product", bytes_needed["stream"], self._smaller())
-        self.storage = self._choose_storage(_check.choice("storage", storage, STORAGES), bytes_needed)
-        pixels = np.zeros(shape) if noise else as_image("image", to_host(image), channel_axis, real)
-        self._engine = self._make_engine(pixels[None], self._card)
-        self._image = None if self._card is None else pixels[None]  # for _cpu_engine
+        needed = self.memory_estimate()
+        self._backend.require_fields(self._problem)
+        self._backend.require("the engine's fields and one product", needed["stream"], self._smaller())
+        self.storage = self._choose_storage(_check.choice("storage", storage, STORAGES), needed)
+        pixels = np.zeros(shape) if noise else as_image("image", image, channel_axis, real)
+        self._engine = self._backend.make(self._problem, pixels[None])
+        self._image = None if self._backend.has_columns else pixels[None]  # for _columns_engine
         self._spectrum: np.ndarray | None = None
 
-    def _make_engine(self, image: np.ndarray, card: int | None) -> Any:
-        made_of: dict[str, Any] = {"noise": self._noise, "kernel": self.kernel, "dtype": self.dtype}
-        if card is None:
-            return _engine.make(self.network, image, threads=self.threads, **made_of)
-        return _cuda.make(self.network, image, threads=self.threads, device=card, **made_of)
-
-    def _available_memory(self) -> int:
-        """Free bytes where the engine is."""
-        return _engine.available_memory() if self._card is None else _cuda.available_memory(self._card)
-
-    def _require_memory(self, what: str, needed: int, hint: str) -> None:
-        """Refuse what will not fit where the engine is."""
-        where = "" if self._card is None else f" on {self.device}"
-        _engine.require_memory(what, needed, hint, available=self._available_memory(), where=where)
-
     def _smaller(self) -> str:
-        return "use a smaller image" if self._card is None else "use a smaller image, or device='cpu'"
-
-    def _require_host_fields(self) -> None:
-        """Refuse what will not fit on the host, where the fields of a card's engine are computed, in double."""
-        parts = self._parts("cpu", 1, self.dtype)
-        needed = parts["fields"] + parts["building"]
-        _engine.require_memory("the engine's fields, on the host", needed, "use a smaller image")
+        return "use a smaller image" + self._backend.elsewhere
 
     def _choose_storage(self, storage: str, needed: dict[str, int]) -> str:
         if storage == "coarse" and self.network.levels == 0:
@@ -270,14 +237,14 @@ class NTK(PixelOperator):
                 "storage='coarse' is for networks of several resolutions, got one: use 'stream' or 'dense'"
             )
         if storage == "auto":
-            free = AUTO_SHARE * self._available_memory()
-            stationary = self._noise and self.network.padding == "circular" and self._card is None
+            free = AUTO_SHARE * self._backend.free()
+            stationary = self._problem.noise and self.network.padding == "circular" and self._backend.has_columns
             if stationary and fourier_bytes(self.network, self.image_shape) <= free:
                 return "fourier"
             choices = ("dense", "coarse") if self.network.levels else ("dense",)
             return next((choice for choice in choices if needed[choice] <= free), "stream")
         if storage != "stream":
-            self._require_memory(f"storage={storage!r}", needed[storage], "use storage='stream'")
+            self._backend.require(f"storage={storage!r}", needed[storage], "use storage='stream'")
         return storage
 
     def memory_estimate(self, columns: int = 3, device: str | None = None) -> dict[str, int]:
@@ -295,16 +262,8 @@ class NTK(PixelOperator):
         dict
             "stream", "coarse" and "dense": the peak with each storage.
         """
-        return _engine.peaks(self._parts(self.device if device is None else device, columns, self.dtype))
-
-    def _parts(self, device: str, columns: int, dtype: np.dtype[Any]) -> dict[str, int]:
-        shape = (1, *self.image_shape, self.channels)
-        card = _cuda.choose(device, self.network, shape, kernel=self.kernel, dtype=dtype, image_device=self._card)
-        if card is None:
-            return _engine.estimate(
-                self.network, shape, kernel=self.kernel, columns=columns, dtype=dtype, threads=self.threads
-            )
-        return _cuda.estimate(self.network, shape, kernel=self.kernel, columns=columns, dtype=dtype, device=card)
+        backend = self._backend if device is None else choose(device, self._problem, self.device)
+        return backend.peaks(self._problem, columns)
 
     def _keep(self) -> None:
         """Compute what the storage keeps, before the first product."""
@@ -317,7 +276,7 @@ class NTK(PixelOperator):
     def _matmat(self, V: np.ndarray) -> np.ndarray:
         """Theta V for V of shape (d, n), any real dtype; result (d, n) of the operator's dtype."""
         _check.real_vectors("the kernel", V.dtype)
-        at_once = self._columns_at_once(V.shape[1], results_there=self._card is None)
+        at_once = self._columns_at_once(V.shape[1], results_there=NUMPY.device == self.device)
         self._keep()
         out = np.empty(V.shape, dtype=self.dtype)
         for start in range(0, V.shape[1], at_once):
@@ -338,12 +297,16 @@ class NTK(PixelOperator):
             kept = 0 if self._spectrum is not None else fourier_bytes(self.network, self.image_shape)
             return kept + 8 * FOURIER_NUMBERS * columns * int(self.shape[0])
         if columns not in self._product_parts:
-            self._product_parts[columns] = self._parts(self.device, columns, self.dtype)
+            self._product_parts[columns] = self._backend.estimate(self._problem, columns)
         parts = self._product_parts[columns]
         if self._engine.stored or self._engine.coarse_kept:
             return parts["product"]
         bands = parts["coarse" if self.storage == "coarse" else "bands"]
         return parts["product"] + bands + (parts["store"] if self.storage == "dense" else 0)
+
+    def host_bytes(self, columns: int) -> int:
+        """Those of :meth:`working_bytes` that are in the host's memory."""
+        return self._backend.host_bytes(self.working_bytes(columns))
 
     def _columns_at_once(self, count: int, *, results_there: bool) -> int:
         """How many of ``count`` columns go through one sweep, fewer where memory is short; refuses what will not fit.
@@ -359,18 +322,18 @@ class NTK(PixelOperator):
         at_once = max(1, min(count, COLUMNS_PER_SWEEP))
         if needed(at_once) <= UNCHECKED_BYTES:
             return at_once
-        free = self._available_memory()
-        while at_once > 1 and needed(at_once) > free:
+        budget = self._backend.budget()
+        while at_once > 1 and not budget.fits(needed(at_once)):
             at_once //= 2
-        fit = (free - needed(1) + results) // column
+        fit = (budget.free - needed(1) + results) // column
         hint = f"{fit} columns would fit" if results_there and 0 < fit < count else self._smaller()
         if self.storage == "dense" and not self._engine.stored:
             hint = "use storage='stream'"
-        self._require_memory(f"a product with {count} column{'s' * (count != 1)}", needed(at_once), hint)
+        budget.require(f"a product with {count} column{'s' * (count != 1)}", hint, needed(at_once))
         return at_once
 
-    def _on_card(self, arrays: Arrays, V: Any) -> Any:
-        """Theta V for V (d,) or (d, n) in the memory of a GPU: an array of the same kind there."""
+    def _on_device(self, arrays: Arrays, V: Any) -> Any:
+        """Theta V for V (d,) or (d, n) in the memory of a device: an array of the same kind there."""
         require_device(self, arrays, "the array")
         if V.ndim not in (1, 2) or V.shape[0] != self.shape[1]:
             raise ValueError(
@@ -384,7 +347,7 @@ class NTK(PixelOperator):
         with arrays.current():
             for start in range(0, columns.shape[1], at_once):
                 v = arrays.asarray(columns[:, start : start + at_once], self.dtype)
-                results.append(_cuda.product(self._engine, arrays, v, self._progress))
+                results.append(arrays.product(self._engine, v, self._progress))
             if not results:  # no columns
                 return arrays.zeros(V.shape, self.dtype)
             result = results[0] if len(results) == 1 else arrays.concatenate(results, axis=1)
@@ -399,7 +362,7 @@ class NTK(PixelOperator):
             return super().matvec(x)
         if x.ndim == 2 and x.shape[1] != 1:
             raise ValueError("dimension mismatch")
-        return self._on_card(arrays, x)
+        return self._on_device(arrays, x)
 
     def matmat(self, X: Any) -> Any:
         """Theta X for X of shape (d, n); what is on the operator's GPU stays there."""
@@ -408,12 +371,12 @@ class NTK(PixelOperator):
             return super().matmat(X)
         if X.ndim != 2:
             raise ValueError(f"expected an array of two dimensions, got shape {tuple(X.shape)}")
-        return self._on_card(arrays, X)
+        return self._on_device(arrays, X)
 
     def dot(self, x: Any) -> Any:
         """``self @ x``: Theta x for x of shape (d,) or (d, n); the product or multiple for an operator or a number."""
         arrays = namespace(x)
-        return super().dot(x) if arrays is NUMPY else self._on_card(arrays, x)
+        return super().dot(x) if arrays is NUMPY else self._on_device(arrays, x)
 
     rmatvec, rmatmat = matvec, matmat  # symmetric
 
@@ -460,30 +423,30 @@ class NTK(PixelOperator):
         rows = 2 * pixels.size * self.shape[0] * self.dtype.itemsize  # as the engine gives them, and turned over
         hint = "ask for fewer columns at a time" if pixels.size > 1 else "use fewer threads, or a smaller image"
         what = f"{pixels.size} columns" if pixels.size != 1 else "a column"
-        _engine.require_memory(what, rows, hint)  # before an engine is made for them
-        _engine.require_memory(what, rows + self.columns_bytes(pixels.size), hint)
+        require_memory(what, rows, hint)  # before an engine is made for them
+        require_memory(what, rows + self.columns_bytes(pixels.size), hint)
         if self._columns_by_sweep(pixels.size):
             return np.ascontiguousarray(self.dense()[:, pixels])
-        return np.ascontiguousarray(self._cpu_engine().columns(pixels, self._progress).T)
+        return np.ascontiguousarray(self._columns_engine().columns(pixels, self._progress).T)
 
     def columns_bytes(self, count: int) -> int:
         """Bytes that so many columns take beside themselves: the whole matrix, or the engine's windows and fields."""
-        return self._dense_bytes() if self._columns_by_sweep(count) else int(self._cpu_engine().columns_bytes)
+        return self._dense_bytes() if self._columns_by_sweep(count) else int(self._columns_engine().columns_bytes)
 
     def _columns_by_sweep(self, count: int) -> bool:
         """Whether ``count`` columns are taken from the whole matrix, as the faster way, if that takes little memory."""
-        if self._card is not None or count * self._column_cost() <= self._sweep_cost():
+        if not self._backend.has_columns or count * self._column_cost() <= self._sweep_cost():
             return False
-        return self._dense_bytes() <= AUTO_SHARE * _engine.available_memory()
+        return self._dense_bytes() <= AUTO_SHARE * CPU.free()
 
-    def _cpu_engine(self) -> Any:
-        """For the columns: the operator's own, or beside that of a card one that is made when it is first wanted."""
-        if self._card is None:
+    def _columns_engine(self) -> Any:
+        """For the columns: the operator's own, or one beside it on the host that is made when it is first wanted."""
+        if self._backend.has_columns:
             return self._engine
         with self._lock:
             if self._image is not None:
-                self._require_host_fields()
-                self._beside, self._image = self._make_engine(self._image, None), None
+                self._backend.require_fields(self._problem)
+                self._beside, self._image = CPU.make(self._problem, self._image), None
         return self._beside
 
     def _column_cost(self) -> float:
@@ -504,10 +467,8 @@ class NTK(PixelOperator):
         MemoryError
             Before any work, if d*d numbers do not fit.
         """
-        needed, hint = self._dense_bytes(), "use products (K @ v) or columns(), which never store it"
-        _engine.require_memory("the dense matrix", needed, hint)
-        if self._card is not None:
-            self._require_memory("the dense matrix", needed, hint)
+        hint = "use products (K @ v) or columns(), which never store it"
+        self._backend.require_result("the dense matrix", self._dense_bytes(), hint)
         return np.asarray(self._engine.dense(self._progress)[0])
 
     def __copy__(self) -> NTK:
@@ -544,91 +505,6 @@ def fourier_bytes(network: Network, shape: tuple[int, int]) -> int:
     return 16 * network.multiple**2 * shape[0] * shape[1]
 
 
-def _image_shape(name: str, value: Any, channel_axis: int | None) -> tuple[int, int, int]:
-    """(H, W, C) of an image, of which nothing is copied."""
-    shape = _check.real_numbers(name, value).shape if namespace(value) is NUMPY else tuple(value.shape)
-    axis = _check.integer("channel_axis", -1 if channel_axis is None else channel_axis)
-    if len(shape) == 2:
-        return (*shape, 1)
-    if len(shape) != 3:
-        raise ValueError(f"{name} must have shape (H, W) or, with a channel axis, 3 dimensions, got shape {shape}")
-    if not -3 <= axis < 3:
-        raise ValueError(f"channel_axis must lie between -3 and 2, got {axis}")
-    sides = list(shape)
-    channels = sides.pop(axis)
-    return sides[0], sides[1], channels
-
-
-def as_image(name: str, value: Any, channel_axis: int | None, dtype: np.dtype[Any]) -> np.ndarray:
-    """``value`` as float64 of shape (H, W, C)."""
-    _image_shape(name, value, channel_axis)
-    require_conversion(name, value)
-    array = _check.real_array(name, value)
-    array = (
-        array[:, :, None] if array.ndim == 2 else np.moveaxis(array, -1 if channel_axis is None else channel_axis, -1)
-    )
-    require_magnitude(name, float(np.abs(array).max()), dtype)
-    return array.astype(np.float64)
-
-
-def require_conversion(name: str, value: Any) -> None:
-    """Refuse an image whose copies in double precision will not fit."""
-    copies = 2 * 8 + 1  # as float64, magnitudes, and which numbers are finite
-    _engine.require_memory(f"{name} in double precision", copies * np.size(value), "use a smaller image")
-
-
-def require_magnitude(name: str, largest: float, dtype: np.dtype[Any], *, vector: bool = False) -> None:
-    """Refuse an image, or a right-hand side, whose squares leave the range of the type."""
-    largest_of, smallest_of = (LARGEST_VECTOR, SMALLEST_VECTOR) if vector else (LARGEST, SMALLEST)
-    most, least = largest_of[dtype.name], smallest_of[dtype.name]
-    if largest > most:
-        raise ValueError(f"{name} must have magnitudes up to {most:g} for dtype {dtype.name}, got {largest:g}")
-    if 0 < largest < least:
-        raise ValueError(
-            f"{name} must have magnitudes of {least:g} or more for dtype {dtype.name}, got at most {largest:g}: "
-            "give it in larger units"
-        )
-
-
-def without_mean(images: np.ndarray) -> np.ndarray:
-    """Images (..., H, W, C) less the mean of each channel; zeros where nothing but the mean's rounding is left."""
-    centred = images - images.mean(axis=(-3, -2), keepdims=True)
-    flat = np.abs(centred).max(axis=(-3, -2), keepdims=True) <= ROUNDING * np.abs(images).max()
-    return np.where(flat, 0.0, centred)
-
-
-def as_pixels(name: str, indices: Any, d: int) -> np.ndarray:
-    """Indices of pixels as int64 of shape (m,), or an error naming the argument."""
-    try:
-        pixels = np.asarray(indices)
-    except ValueError as error:  # rows of unequal length
-        raise TypeError(f"{name} must be a 1-D sequence of integers, got {indices!r}") from error
-    if pixels.ndim != 1 or (pixels.size and pixels.dtype.kind not in "iu"):
-        raise TypeError(f"{name} must be a 1-D sequence of integers, got {indices!r}")
-    if pixels.size and (pixels.min() < 0 or pixels.max() >= d):
-        raise ValueError(f"{name} must lie between 0 and {d - 1}, got {int(pixels.min())} to {int(pixels.max())}")
-    return pixels.astype(np.int64)
-
-
-def require_device(operator: LinearOperator, arrays: Arrays, name: str) -> None:
-    """Refuse an array on a GPU unless the operator is on the same one."""
-    card = getattr(operator, "_card", None)
-    if arrays.device is None or arrays.device == card:
-        return
-    there = f"cuda:{arrays.device}"
-    if not isinstance(operator, NTK):
-        raise ValueError(f"{name} is on {there}, but the operator is on the CPU: give a NumPy array")
-    if card is None:
-        raise ValueError(
-            f"{name} is on {there}, but the operator is on the CPU: make it with NTK(..., device={there!r}), "
-            "or give a NumPy array"
-        )
-    raise ValueError(
-        f"{name} is on {there}, but the operator is on cuda:{card}: make it with NTK(..., device={there!r}), "
-        f"or move the array to cuda:{card}"
-    )
-
-
 def require_operator(name: str, operator: Any) -> None:
     """Refuse what no filter can work with."""
     if not isinstance(operator, LinearOperator):
@@ -640,44 +516,3 @@ def require_operator(name: str, operator: Any) -> None:
         raise ValueError(f"{name} must be square, got shape {operator.shape}")
     if operator.dtype not in (np.float32, np.float64):
         raise TypeError(f"{name} must be of dtype float32 or float64, got {operator.dtype}")
-
-
-def filter_arrays(operator: LinearOperator, arrays: Arrays) -> Arrays:
-    """Where a filter of an operator keeps its own arrays, the right-hand side being ``arrays``.
-
-    Right-hand sides of the host for an operator on a card go there once, if CuPy is there to hold them; without it each
-    product copies its vectors there and back.
-    """
-    card = getattr(operator, "_card", None)
-    return arrays if card is None or arrays.device is not None else cupy_arrays(card)
-
-
-def _array_on_card(operator: LinearOperator, arrays: Arrays, name: str, value: Any) -> Any:
-    """As real_array, of an array on the operator's card."""
-    require_device(operator, arrays, name)
-    if arrays.kind(value) not in "fiub":
-        raise TypeError(f"{name} must be a real numeric array, got dtype {value.dtype}")
-    if 0 in value.shape:
-        raise ValueError(f"{name} must not be empty, got shape {tuple(value.shape)}")
-    count = arrays.not_finite(value)
-    if count:
-        raise ValueError(f"{name} must be finite, got {count} NaN or infinite values")
-    return value
-
-
-def as_columns(operator: LinearOperator, name: str, value: Any) -> tuple[Any, tuple[int, ...]]:
-    """``value`` as (d, n) and its own shape, where it is shaped as vectors over pixels or as an image."""
-    arrays = namespace(value)
-    array = _check.real_array(name, value) if arrays is NUMPY else _array_on_card(operator, arrays, name, value)
-    if arrays.kind(array) == "f":  # integers are in the range of either type
-        require_magnitude(name, arrays.largest(array), operator.dtype, vector=True)
-    d, shape = operator.shape[0], tuple(array.shape)
-    image_shape = getattr(operator, "image_shape", None)
-    if len(shape) in (1, 2) and shape[0] == d:
-        return array.reshape(d, -1), shape
-    if image_shape is not None and shape[: len(image_shape)] == image_shape and len(shape) <= len(image_shape) + 1:
-        return array.reshape(d, -1), shape
-    wanted = f"({d},) or ({d}, n)"
-    if image_shape is not None:
-        wanted += f", or {image_shape} or ({', '.join(map(str, image_shape))}, n)"
-    raise ValueError(f"{name} must have shape {wanted}, got {shape}")

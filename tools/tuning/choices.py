@@ -21,7 +21,7 @@ from bench.quality import pictures
 from threadpoolctl import threadpool_limits
 
 from ntkfast import Network, autoencoder, unet, vanilla_cnn
-from ntkfast.engine import cpu as _engine
+from ntkfast.engine.backend import TileEngine
 from ntkfast.restoration.denoise import REFINE
 from ntkfast.restoration.tile_filter import Advance, Setting, TileFilter
 from ntkfast.restoration.tiles import Tiling
@@ -68,10 +68,9 @@ class WholeMean(TileFilter):
         self._mean = target.mean(axis=(1, 2), keepdims=True)
         super().__init__(setting, tiling, guide - guide.mean(axis=(1, 2), keepdims=True), target - self._mean)
 
-    def _engine(self, which: slice) -> Any:
-        s = self._setting
+    def _engine(self, which: slice) -> TileEngine:
         tiles = self._tiling.extract(self._guide, which)
-        return _engine.make(s.network, tiles, kernel="ntk", dtype=s.dtype, threads=s.threads)
+        return self._setting.backend.tiles.engine(self._setting.problem(tiles.shape), tiles)
 
     def path(self, steps: Sequence[int], advance: Advance) -> list[np.ndarray]:
         sums = [self._tiling.accumulator(self._target.shape[3]) for _ in steps]
@@ -96,11 +95,11 @@ class OnGrid(TileFilter):
 class NNGP(TileFilter):
     """The kernel of the network of which only the last layer is trained."""
 
-    def _engine(self, which: slice) -> Any:
-        s = self._setting
+    def _engine(self, which: slice) -> TileEngine:
         tiles = self._tiling.extract(self._guide, which)
         tiles = tiles - tiles.mean(axis=(1, 2), keepdims=True)
-        return _engine.make(s.network, tiles, kernel="nngp", dtype=s.dtype, threads=s.threads)
+        problem = replace(self._setting.problem(tiles.shape), kernel="nngp")
+        return self._setting.backend.tiles.engine(problem, tiles)
 
 
 GuideOf = Callable[[Trial, np.ndarray], np.ndarray]

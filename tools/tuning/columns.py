@@ -19,7 +19,7 @@ from bench import machine
 from bench.networks import picture, table
 
 from ntkfast import NTK, Network, autoencoder, unet, vanilla_cnn
-from ntkfast.engine import cpu as _engine
+from ntkfast.engine.cpu import isa
 from ntkfast.kernel import COLUMN_PAIR
 
 NETWORKS: dict[str, Network] = {
@@ -56,7 +56,7 @@ def measure(name: str, size: int, rounds: int) -> dict[str, Any]:
     return {
         "network": name,
         "size": size,
-        "isa": _engine.isa(),
+        "isa": isa(),
         "column_seconds": column,
         "product_seconds": product,
         "pair_in_column_over_pair_in_sweep": (column / pairs) / (product / operator._sweep_cost()),
@@ -81,7 +81,7 @@ def main() -> None:
         ]
         for r in results
     ]
-    print(f"{args.size} x {args.size}, {_engine.isa()}; COLUMN_PAIR = {COLUMN_PAIR}")
+    print(f"{args.size} x {args.size}, {isa()}; COLUMN_PAIR = {COLUMN_PAIR}")
     print("\n".join(table(["network", "column s", "product s", "ratio of a pair"], rows)))
     if args.json:
         machine.save(args.json, results)

@@ -28,7 +28,7 @@ from bench.networks import stages, table
 from scipy.optimize import nnls
 
 from ntkfast import _core, denoise_ntk
-from ntkfast.engine import cpu as _engine
+from ntkfast.engine.cpu import CPU, isa
 from ntkfast.restoration import tile_filter
 from ntkfast.restoration.denoise import CHROMA_TIME, NETWORK, TILES_PER_BATCH
 from ntkfast.spectral.lanczos import BlockLanczos
@@ -52,8 +52,9 @@ def tile_bytes(size: int, channels: int) -> float:
         size=size,
         overlap=0,
         dtype=np.dtype(np.float32),
+        backend=CPU,
+        workers=1,
         threads=1,
-        card=None,
         tiles_at_once=TILES_PER_BATCH,
         chroma_time=CHROMA_TIME,
     )
@@ -97,7 +98,7 @@ def measure(size: int, channels: int, side: int) -> dict[str, Any]:
 
 def _roofline(channels: int) -> float:
     """Seconds a pair of the inner loops by themselves, without products; on one core."""
-    return float(_core.roofline(stages(NETWORK), channels, 0, _engine.isa(), 256, 50, 1))
+    return float(_core.roofline(stages(NETWORK), channels, 0, isa(), 256, 50, 1))
 
 
 def predict(results: list[dict[str, Any]]) -> None:

@@ -16,7 +16,8 @@ from bench import machine
 from bench.networks import NETWORKS, pairs, picture, table
 
 from ntkfast import _core
-from ntkfast.engine import cpu as _engine
+from ntkfast.engine import cpu
+from ntkfast.engine.program import nodes
 
 LANES = (1, 2, 4, 8, 16, 32)
 
@@ -27,7 +28,7 @@ def measure(name: str, size: int, rounds: int, threads: int) -> dict[str, Any]:
     v = np.ascontiguousarray(x.reshape(-1, 3, 1), dtype=np.float32)
     engines = {
         lanes: _core.EngineFloat32(
-            _engine.nodes(network), False, False, x[None], False, isa=_engine.isa(), threads=threads, lanes=lanes
+            nodes(network), False, False, x[None], False, isa=cpu.isa(), threads=threads, lanes=lanes
         )
         for lanes in LANES
         if lanes <= _core.max_lanes
@@ -68,9 +69,9 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the results here")
     args = parser.parse_args()
 
-    threads = _engine.threads(args.threads)
+    threads = cpu.threads_of(args.threads)
     results = [measure(name, size, args.rounds, threads) for size in args.sizes for name in args.networks]
-    print(f"ns a pair-layer and core, {_engine.isa()}, {threads} threads; LANES = {_engine.LANES}")
+    print(f"ns a pair-layer and core, {cpu.isa()}, {threads} threads; LANES = {cpu.LANES}")
     print("\n".join(table(["network", "size", *[f"{n} " for n in LANES]], [row(r) for r in results])))
     if args.json:
         machine.save(args.json, results)

@@ -22,6 +22,8 @@ from bench.psnr import psnr
 from bench.quality import pictures
 from threadpoolctl import threadpool_limits
 
+from ntkfast.engine.arrays import NUMPY
+from ntkfast.engine.cpu import CPU
 from ntkfast.restoration.denoise import CHROMA_TIME, NETWORK, REFINE, TILE_OVERLAP, TILE_SIZE, TILES_PER_BATCH, _Problem
 from ntkfast.restoration.stopping import STEPS, Crops
 from ntkfast.restoration.tile_filter import Setting, TileFilter, _centred
@@ -34,8 +36,9 @@ DEFAULT = Setting(
     size=TILE_SIZE,
     overlap=TILE_OVERLAP,
     dtype=np.dtype(np.float32),
+    backend=CPU,
+    workers=1,
     threads=1,
-    card=None,
     tiles_at_once=TILES_PER_BATCH,
     chroma_time=CHROMA_TIME,
 )
@@ -192,8 +195,8 @@ class Spectra:
             engine = run._engine(which)
             count = len(run._tiling.places[which])
             d = math.prod(run._tiling.tile_shape)
-            identity = np.broadcast_to(np.eye(d, dtype=run._setting.dtype)[:, :, None], (d, d, count))
-            matrices.append(engine.product(np.ascontiguousarray(identity)).transpose(2, 0, 1))
+            identity = np.broadcast_to(np.eye(d, dtype=run._setting.dtype), (count, d, d))
+            matrices.append(engine.product(NUMPY, identity))
         values, self.vectors = np.linalg.eigh(np.concatenate(matrices).astype(np.float64))
         self.values = np.maximum(values, 0.0)  # rounding
 

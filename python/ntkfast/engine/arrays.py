@@ -1,44 +1,39 @@
-"""Arrays of the host and of a GPU: the few operations of the filters, on whatever the caller's arrays are.
+"""Arrays of the host and of devices: the few operations of the filters, on whatever the caller's arrays are.
 
-``namespace(x)`` says what ``x`` is: NumPy's (anything in the host's memory), CuPy's, or PyTorch's on a GPU.  Neither
-CuPy nor PyTorch is imported unless an array is one of theirs, or a filter on a GPU wants CuPy for what it keeps there.
-
-In a build whose CUDA engine is emulated (tests), the device's memory is the host's: PyTorch's tensors on the CPU are
-device arrays there.
+``namespace(x)`` says what ``x`` is: NumPy's (anything in the host's memory), or that of the library that made ``x`` on
+a device.  Libraries are known by the top-level name of their types' module (:func:`register_arrays`), and none of them
+is imported here.
 """
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from importlib import import_module
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from .. import _core
+from .program import Progress
 
-__all__ = ["NUMPY", "Arrays", "cupy_arrays", "namespace", "to_host"]
+__all__ = ["HOST", "NUMPY", "Arrays", "DeviceArrays", "namespace", "register_arrays", "register_memory", "to_host"]
 
-# Device types of DLPack (dlpack.h): the host; CUDA's own memory, and managed memory.
-DLPACK_CPU = (1,)
-DLPACK_CUDA = (2, 13)
+HOST = "cpu"  # the device whose memory is the host's
 
 
 class Arrays:
-    """What the filters do with arrays, on NumPy's; CuPy's and PyTorch's differ where they must.
+    """What the filters do with arrays, on NumPy's; those of other libraries differ where they must.
 
     Arrays are real and of two or more dimensions, unless a method says otherwise.
 
     Attributes
     ----------
-    device : int or None
-        Number of the device whose memory holds the arrays; None for the host's.
+    device : str
+        Name of the device whose memory holds the arrays, "cpu" or "cuda:0" say.
     """
 
-    device: int | None = None
+    device = HOST
     _module: ModuleType = np
 
     def asarray(self, value: Any, dtype: Any) -> Any:
@@ -90,13 +85,9 @@ class Arrays:
         """How many values are NaN or infinite."""
         return int(array.size) - int(self._module.isfinite(array).sum())
 
-    def address(self, array: Any) -> tuple[int, tuple[int, ...], int]:
-        """Address, shape and device of a contiguous device array, as the engine takes them."""
-        raise NotImplementedError("arrays of the host have no device")
-
-    def stream(self) -> int:
-        """The caller's current stream on the device, as an integer."""
-        return 0
+    def product(self, engine: Any, v: Any, progress: Progress | None = None) -> Any:
+        """Theta v of an engine for one image, for v (d, n) of the engine's dtype: an array of this kind."""
+        return engine.product(self.contiguous(v)[:, :, None], progress)[:, :, 0]
 
     def current(self) -> AbstractContextManager[Any]:
         """Within it, new arrays are made on the device."""
@@ -110,109 +101,54 @@ class Arrays:
 NUMPY = Arrays()
 
 
-class CuPyArrays(Arrays):
-    """CuPy's arrays on one device."""
+class DeviceArrays(Arrays):
+    """Arrays in the memory of a device, which engines there take by their address."""
 
-    def __init__(self, module: ModuleType, device: int) -> None:
+    def __init__(self, module: ModuleType, device: str) -> None:
         self._module, self.device = module, device
+        self._number = int(device.partition(":")[2] or 0)
 
-    def asarray(self, value: Any, dtype: Any) -> Any:
-        with self.current():
-            return super().asarray(value, dtype)
-
-    def zeros(self, shape: Sequence[int], dtype: Any) -> Any:
-        with self.current():
-            return super().zeros(shape, dtype)
-
-    def to_host(self, array: Any) -> np.ndarray:
-        return np.asarray(self._module.asnumpy(array))
-
+    @abstractmethod
     def address(self, array: Any) -> tuple[int, tuple[int, ...], int]:
-        return int(array.data.ptr), tuple(array.shape), int(array.device.id)
+        """Address, shape and number of the device of a contiguous array, as the engine takes them."""
 
+    @abstractmethod
     def stream(self) -> int:
+        """The caller's current stream on the device, as an integer."""
+
+    def product(self, engine: Any, v: Any, progress: Progress | None = None) -> Any:
         with self.current():
-            return int(self._module.cuda.get_current_stream().ptr)
-
-    def current(self) -> AbstractContextManager[Any]:
-        context: AbstractContextManager[Any] = self._module.cuda.Device(self.device)
-        return context
-
-    def reusable(self) -> int:
-        with self.current():
-            return int(self._module.get_default_memory_pool().free_bytes())
+            v = self.contiguous(v)
+            out = self.empty_like(v)
+            engine.product_on_device(self.address(v), self.address(out), stream=self.stream(), progress=progress)
+            return out
 
 
-class TorchArrays(Arrays):
-    """PyTorch's tensors on one device, without gradients."""
+# By the top-level module of a type: what makes the operations for a value of it on a device of this name.
+Adapter = Callable[[Any, str], Arrays]
+_adapters: dict[str, Adapter] = {}
 
-    def __init__(self, module: ModuleType, torch_device: Any, device: int) -> None:
-        self._module, self.device = module, device
-        self._torch_device = torch_device
-
-    def _dtype(self, dtype: Any) -> Any:
-        return getattr(self._module, np.dtype(dtype).name)
-
-    def asarray(self, value: Any, dtype: Any) -> Any:
-        tensor = self._module.as_tensor(value, dtype=self._dtype(dtype), device=self._torch_device)
-        if tensor.requires_grad:
-            raise TypeError("tensors that record gradients are not differentiated through: give tensor.detach()")
-        return tensor
-
-    def to_host(self, array: Any) -> np.ndarray:
-        return np.asarray(array.detach().cpu().numpy())
-
-    def contiguous(self, array: Any) -> Any:
-        return array.contiguous()
-
-    def zeros(self, shape: Sequence[int], dtype: Any) -> Any:
-        return self._module.zeros(tuple(shape), dtype=self._dtype(dtype), device=self._torch_device)
-
-    def concatenate(self, arrays: Sequence[Any], axis: int) -> Any:
-        return self._module.cat(list(arrays), dim=axis)
-
-    def stack(self, arrays: Sequence[Any]) -> Any:
-        return self._module.stack(list(arrays))
-
-    def squares(self, array: Any) -> np.ndarray:
-        wide = array.to(self._module.float64)
-        return self.to_host((wide * wide).sum(dim=(1, 2)))
-
-    def largest(self, array: Any) -> float:
-        return float(array.abs().max()) if array.numel() else 0.0
-
-    def kind(self, array: Any) -> str:
-        if array.dtype == self._module.bool:
-            return "b"
-        return "f" if array.dtype.is_floating_point else "c" if array.dtype.is_complex else "i"
-
-    def not_finite(self, array: Any) -> int:
-        return int(array.numel()) - int(self._module.isfinite(array).sum())
-
-    def address(self, array: Any) -> tuple[int, tuple[int, ...], int]:
-        return int(array.data_ptr()), tuple(array.shape), int(self.device or 0)
-
-    def stream(self) -> int:
-        if self._torch_device.type != "cuda":
-            return 0  # emulation
-        return int(self._module.cuda.current_stream(self._torch_device).cuda_stream)
-
-    def current(self) -> AbstractContextManager[Any]:
-        if self._torch_device.type != "cuda":
-            return nullcontext()
-        context: AbstractContextManager[Any] = self._module.cuda.device(self._torch_device)
-        return context
-
-    def reusable(self) -> int:
-        if self._torch_device.type != "cuda":
-            return 0  # emulation
-        cuda, device = self._module.cuda, self._torch_device
-        return int(cuda.memory_reserved(device) - cuda.memory_allocated(device))
+# Whose memory this is, by DLPack's type and number of a device: the name of the device, or None.
+Memory = Callable[[int, int], "str | None"]
+_memories: list[Memory] = []
 
 
-def emulated() -> bool:
-    """Whether the CUDA engine is emulated on the host."""
-    return bool(_core.cuda_backend() == "emulation")
+def register_arrays(library: str, adapter: Adapter) -> None:
+    """Let arrays of a library be taken on devices.
+
+    Parameters
+    ----------
+    library : str
+        Top-level name of the module of its types, "torch" say; it is not imported.
+    adapter : callable
+        An array and the name of its device -> its operations.
+    """
+    _adapters[library] = adapter
+
+
+def register_memory(memory: Memory) -> None:
+    """Let arrays in the memory of devices be recognised: DLPack's type and number -> the device's name, or None."""
+    _memories.append(memory)
 
 
 def namespace(value: Any) -> Arrays:
@@ -221,41 +157,25 @@ def namespace(value: Any) -> Arrays:
     Raises
     ------
     TypeError
-        If it is in the memory of a GPU, and neither CuPy's nor PyTorch's.
+        If it is in the memory of a device, and of no library that is known.
     """
-    device = _device_of(value)
+    # All libraries say where an array lies by DLPack's protocol.
+    if isinstance(value, (np.ndarray, np.generic)) or not hasattr(value, "__dlpack_device__"):
+        return NUMPY
+    kind, number = value.__dlpack_device__()
+    device = next((name for memory in _memories if (name := memory(int(kind), int(number))) is not None), None)
     if device is None:
         return NUMPY
-    library = type(value).__module__.partition(".")[0]
-    if library == "torch":
-        return TorchArrays(sys.modules["torch"], value.device, device)
-    if library == "cupy":
-        return CuPyArrays(sys.modules["cupy"], device)
-    raise TypeError(
-        f"arrays on a GPU must be CuPy's or PyTorch's, got {type(value).__module__}.{type(value).__name__}: "
-        "cupy.from_dlpack(x) or torch.from_dlpack(x) makes one of it without a copy"
-    )
-
-
-def _device_of(value: Any) -> int | None:
-    """Number of the GPU that holds ``value``; None for all else.  All libraries say so by DLPack's protocol."""
-    if isinstance(value, (np.ndarray, np.generic)) or not hasattr(value, "__dlpack_device__"):
-        return None
-    kind, number = value.__dlpack_device__()
-    return int(number) if kind in (DLPACK_CPU if emulated() else DLPACK_CUDA) else None
-
-
-def cupy_arrays(device: int) -> Arrays:
-    """CuPy's on a device, for what a filter of arrays of the host keeps there; NUMPY where there is no CuPy."""
-    if emulated():
-        return NUMPY
-    try:
-        return CuPyArrays(import_module("cupy"), device)
-    except ImportError:
-        return NUMPY
+    adapter = _adapters.get(type(value).__module__.partition(".")[0])
+    if adapter is None:
+        raise TypeError(
+            f"arrays on a GPU must be CuPy's or PyTorch's, got {type(value).__module__}.{type(value).__name__}: "
+            "cupy.from_dlpack(x) or torch.from_dlpack(x) makes one of it without a copy"
+        )
+    return adapter(value, device)
 
 
 def to_host(value: Any) -> Any:
-    """``value`` as a NumPy array if it lies in the memory of a GPU, else as it is."""
+    """``value`` as a NumPy array if it lies in the memory of a device, else as it is."""
     arrays = namespace(value)
     return value if arrays is NUMPY else arrays.to_host(value)

@@ -1,21 +1,18 @@
-"""Between Python and the compiled engine: argument checks, choice of instruction set and threads, memory."""
+"""The host as a device: instruction set, threads and lanes of its engine."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .. import _check, _core
 from .._choices import MOST_THREADS
-from ..activations import Activation
-from ..network import Add, AvgPool, Concat, Conv, Input, Network, Upsample
-
-Progress = Callable[[float], None]
+from . import memory
+from .arrays import HOST, Arrays
+from .backend import Backend, Devices, TileEngine, Tiles
+from .program import Problem, named_parts
 
 ISA_VARIABLE = "NTKFAST_ISA"
 
@@ -46,7 +43,7 @@ def isa() -> str:
     return wanted
 
 
-def threads(value: Any) -> int:
+def threads_of(value: Any) -> int:
     """Number of threads: ``value``, or what OpenMP would take (all cores, or OMP_NUM_THREADS)."""
     if value is None:
         return min(int(_core.default_threads()), MOST_THREADS)
@@ -56,162 +53,115 @@ def threads(value: Any) -> int:
     return number
 
 
-NodeTuple = tuple[str, list[int], int, list[float]]
-
-
-def nodes(network: Network) -> list[NodeTuple]:
-    """The graph as the engine takes it: operation, inputs, level, numbers; see csrc/bindings.cpp."""
-    return [
-        (name, list(node.inputs), node.level, numbers)
-        for node in network.graph()
-        for name, numbers in (_operation(node.layer),)
-    ]
-
-
-def _operation(layer: Any) -> tuple[str, list[float]]:
-    if isinstance(layer, Conv):
-        return "conv", [layer.kernel_size, layer.stride, layer.weight_var, layer.bias_var, float(layer.trainable)]
-    if isinstance(layer, Activation):
-        return layer.operation, layer.numbers()
-    if isinstance(layer, Upsample):
-        return "upsample", [float(layer.mode == "bilinear")]
-    if isinstance(layer, Concat):
-        return "concat", list(layer.shares)
-    return OPERATIONS[type(layer)], []
-
-
-# Operations without numbers.
-OPERATIONS = {Input: "input", AvgPool: "avg_pool", Add: "add"}
-
-
-def problem(network: Network, kernel: str) -> tuple[list[NodeTuple], bool, bool]:
-    """The first arguments of all engines and estimates: nodes, whether the padding is circular, whether it is NNGP."""
-    return nodes(network), network.padding == "circular", kernel == "nngp"
-
-
-def make(
-    network: Network, images: np.ndarray, *, noise: bool = False, kernel: str, dtype: np.dtype[Any], threads: int
-) -> Any:
-    """Compiled engine for ``images``, float64 of shape (batch, H, W, C); of noise only the shape is read."""
-    engine = _core.EngineFloat32 if dtype == np.float32 else _core.EngineFloat64
-    return engine(
-        *problem(network, kernel),
-        np.ascontiguousarray(images, dtype=np.float64),
-        noise,
-        isa=isa(),
-        threads=threads,
-        lanes=_lanes(images.shape),
-    )
-
-
 def _lanes(shape: tuple[int, ...]) -> int:
     row = shape[2] * shape[0]  # rows hold the whole batch: the longer, the fewer lanes fit in the cache
     return max(1, min(LANES, LANES * 256 // row))
 
 
-def estimate(
-    network: Network,
-    shape: tuple[int, int, int, int],
-    *,
-    kernel: str,
-    columns: int,
-    dtype: np.dtype[Any],
-    threads: int,
-) -> dict[str, int]:
-    """Bytes for images of ``shape`` (batch, H, W, C), by part: see MemoryEstimate in csrc/plan/engine.h."""
-    function = _core.estimate_float32 if dtype == np.float32 else _core.estimate_float64
-    return named_parts(function(*problem(network, kernel), shape, columns, threads, _lanes(shape)))
+class BatchEngine(TileEngine):
+    """One engine for a whole batch, interleaved."""
+
+    def __init__(self, engine: Any) -> None:
+        self._engine = engine
+
+    def diagonal(self) -> np.ndarray:
+        return np.asarray(self._engine.diagonal())
+
+    def store(self) -> None:
+        self._engine.store()
+
+    def product(self, arrays: Arrays, v: Any) -> Any:
+        interleaved = np.ascontiguousarray(v.transpose(1, 2, 0))
+        return np.asarray(self._engine.product(interleaved).transpose(2, 0, 1))
+
+    def dense(self) -> np.ndarray:
+        return np.asarray(self._engine.dense())
 
 
-def named_parts(parts: list[int]) -> dict[str, int]:
-    """What the compiled estimates return, by name: see MemoryEstimate in csrc/plan/engine.h."""
-    return dict(zip(("fields", "building", "product", "bands", "coarse", "store"), parts, strict=True))
+class BatchedTiles(Tiles):
+    """Batches are dealt to workers, each with an engine of one thread."""
+
+    has_dense = True
+
+    def engine(self, problem: Problem, tiles: np.ndarray) -> BatchEngine:
+        return BatchEngine(CPU.make(problem, tiles))
+
+    def at_once(self, problem: Problem, columns: int, most: int) -> int:
+        return most  # what does not fit is known once the images are
+
+    def on_host(self, at_once: int) -> int:
+        return at_once
+
+    def shares(self, threads: int) -> tuple[int, int]:
+        return threads, 1
 
 
-def peaks(parts: dict[str, int]) -> dict[str, int]:
-    """The most bytes that construction and products take with each storage, from the parts of an estimate."""
-    during = {
-        "stream": parts["product"] + parts["bands"],
-        "coarse": parts["product"] + parts["coarse"],
-        "dense": parts["product"] + parts["bands"] + parts["store"],
-    }
-    return {storage: parts["fields"] + max(parts["building"], most) for storage, most in during.items()}
+class CpuBackend(Backend):
+    """The host."""
 
+    name, where, elsewhere = HOST, "", ""
+    has_columns = True
+    tiles = BatchedTiles()
 
-# Of control groups, version 2 and 1: their folder, the files with their limit and what they have taken, and the line of
-# memory.stat with what the kernel keeps of files and drops when memory is wanted.
-CONTROL_GROUPS = (
-    ("/sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
-    ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
-)
+    def free(self) -> int:
+        return memory.available_memory()
 
+    def estimate(self, problem: Problem, columns: int) -> dict[str, int]:
+        function = _core.estimate_float32 if problem.dtype == np.float32 else _core.estimate_float64
+        return named_parts(function(*problem.program, problem.shape, columns, problem.threads, _lanes(problem.shape)))
 
-def available_memory() -> int:
-    """Bytes that can still be taken: the machine's free memory, or what a control group leaves if that is less."""
-    return min([_free_memory(), *(left for group in CONTROL_GROUPS if (left := _left_by_group(*group)) is not None)])
-
-
-def _left_by_group(folder: str, limit: str, usage: str, droppable: str) -> int | None:
-    """Bytes that a control group leaves; None without a limit, or where there is no group of this kind."""
-    try:
-        most = int(Path(folder, limit).read_text())
-        taken = int(Path(folder, usage).read_text())
-    except (OSError, ValueError):  # "max" is no number
-        return None
-    with suppress(OSError):
-        taken -= _number(Path(folder, "memory.stat"), droppable)
-    return max(0, most - max(0, taken))
-
-
-def _free_memory() -> int:
-    try:
-        return 1024 * _number(Path("/proc/meminfo"), "MemAvailable:")
-    except OSError:  # not Linux
-        import psutil
-
-        return int(psutil.virtual_memory().available)
-
-
-def _number(path: Path, name: str) -> int:
-    """The number behind ``name`` in a file that has one on each line."""
-    for line in path.read_text().splitlines():
-        words = line.split()
-        if words[:1] == [name]:
-            return int(words[1])
-    raise OSError(f"{path} has no line {name}")
-
-
-def require_memory(what: str, needed: int, hint: str, *, available: int | None = None, where: str = "") -> None:
-    """Refuse, before any work, what will not fit.
-
-    Parameters
-    ----------
-    what, hint : str
-        What is refused, and the option that would fit.
-    needed : int
-        Bytes.
-    available : int, optional
-        Bytes free; by default those of the host.
-    where : str
-        " on cuda:0", say.
-
-    Raises
-    ------
-    MemoryError
-        With the bytes needed, those available, and the option that would fit.
-    """
-    available = available_memory() if available is None else available
-    if needed > available:
-        raise MemoryError(
-            f"{what} needs {readable(needed)}{where}, but only {readable(available)} are available: {hint}"
+    def make(self, problem: Problem, images: np.ndarray) -> Any:
+        engine = _core.EngineFloat32 if problem.dtype == np.float32 else _core.EngineFloat64
+        return engine(
+            *problem.program,
+            np.ascontiguousarray(images, dtype=np.float64),
+            problem.noise,
+            isa=isa(),
+            threads=problem.threads,
+            lanes=_lanes(images.shape),
         )
 
+    def arrays(self, own: Arrays) -> Arrays:
+        return own
 
-def readable(count: int) -> str:
-    """Bytes for people, such as ``1.5 GiB (1610612736 bytes)``."""
-    size, unit = float(count), "bytes"
-    for larger in ("KiB", "MiB", "GiB", "TiB", "PiB"):
-        if size < 1024:
-            break
-        size, unit = size / 1024, larger
-    return f"{count} bytes" if unit == "bytes" else f"{size:.1f} {unit} ({count} bytes)"
+    def host_bytes(self, count: int) -> int:
+        return count
+
+    def require_fields(self, problem: Problem) -> None:
+        """They are part of the engine's own estimate."""
+
+
+CPU = CpuBackend()
+
+
+class Host(Devices):
+    """The one device that is always there."""
+
+    kind = HOST
+
+    def names(self) -> list[str]:
+        return [HOST]
+
+    def at(self, number: int) -> Backend:
+        return CPU
+
+    def choose(self, asked: str, number: int | None, near: str) -> Backend:
+        return CPU
+
+    def worthwhile(self, problem: Problem) -> Backend:
+        return CPU
+
+    def holding(self, kind: int, number: int) -> None:
+        """Its memory is no device's own."""
+
+    def info(self) -> dict[str, Any]:
+        return {
+            "threads": threads_of(None),
+            "openmp": _core.openmp,
+            "isa_compiled": _core.compiled_isas(),
+            "isa_supported": _core.supported_isas(),
+            "isa_active": isa(),
+            "isa_override": f"environment variable {ISA_VARIABLE}",
+            "compiler": _core.compiler,
+            "float_flags": _core.float_flags,
+        }

@@ -1,25 +1,28 @@
-"""The CUDA engine from Python: which cards there are, which of them to take, and what fits there."""
+"""Cards of CUDA as devices: which there are, when they are worthwhile, and what fits there."""
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from .. import _core
-from .._choices import DEVICE
-from ..network import Network
-from . import cpu as _engine
-from .arrays import Arrays
-
-DEVICES = "'auto', 'cpu', 'cuda' or 'cuda:N'"
+from . import memory
+from .arrays import HOST, Arrays
+from .backend import Backend, Devices, TileEngine, Tiles
+from .cpu import CPU
+from .cupy_arrays import cupy_arrays
+from .program import Problem, named_parts
 
 # Pair-layers of one product from which device="auto" takes a card: one hidden layer at 128 x 128, a tenth of a second
 # on two cores.  An estimate, not a measurement: below it a CPU takes less time than starting a card does (some tenths
 # of a second, once in a process).  To be replaced when a card has been measured: bench/gpu_check.sh.
 AUTO_PAIR_LAYERS = 1e8
+
+# Device types of DLPack (dlpack.h): CUDA's own memory, and managed memory; the host's for an emulated card.
+DLPACK_CUDA = (2, 13)
+DLPACK_CPU = (1,)
 
 
 @dataclass(frozen=True)
@@ -48,169 +51,18 @@ def devices() -> list[Device]:
     return [Device(*device) for device in _core.cuda_devices()]
 
 
-def info() -> dict[str, Any]:
-    """What the build and the machine have of CUDA, for bug reports."""
-    cards = devices()
-    return {
-        "devices": ["cpu", *(f"cuda:{n}" for n in range(len(cards)))],
-        "cuda": _core.cuda_backend(),
-        "cuda_architectures": _core.cuda_architectures() or "none",
-        "cuda_compiler": _core.cuda_compiler() or "none",
-        "cuda_driver": _core.cuda_driver() or "none",
-        "cuda_cards": [
-            f"{n}: {card.name}, compute capability {card.capability[0]}.{card.capability[1]}, "
-            f"{card.multiprocessors} multiprocessors, {_engine.readable(card.bytes)}"
-            for n, card in enumerate(cards)
-        ]
-        or f"none: {_core.cuda_why_unavailable()}",
-    }
+def emulated() -> bool:
+    """Whether the CUDA engine is emulated on the host: its memory is the host's then."""
+    return bool(_core.cuda_backend() == "emulation")
 
 
-def choose(
-    device: Any,
-    network: Network,
-    shape: tuple[int, int, int, int],
-    *,
-    kernel: str,
-    dtype: np.dtype[Any],
-    image_device: int | None,
-) -> int | None:
-    """The card that ``device`` stands for; None for the CPU.
+class SingleEngines(TileEngine):
+    """One engine on a card for each of several tiles, all of them stored."""
 
-    Parameters
-    ----------
-    device : str
-        "auto", "cpu", "cuda" or "cuda:N".
-    network, kernel, dtype
-        As of NTK.
-    shape : (batch, H, W, C)
-    image_device : int or None
-        The card that holds the caller's image: "cuda" is that one, and "auto" too, since what is applied to will lie
-        there.  Otherwise "cuda" is card 0.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If ``device`` is none of these, or N is no card.
-    RuntimeError
-        If there is no card: with what is missing.
-    """
-    if not isinstance(device, str):
-        raise TypeError(f"device must be {DEVICES}, got {device!r}")
-    match = re.fullmatch(DEVICE, device)
-    if match is None:
-        raise ValueError(f"device must be {DEVICES}, got {device!r}")
-    if device == "cpu":
-        return None
-    if device == "auto":
-        return _worthwhile(network, shape, kernel, dtype) if image_device is None else image_device
-    cards = devices()
-    if not cards:
-        raise RuntimeError(f"device={device!r} cannot be used: {_core.cuda_why_unavailable()}; or use device='cpu'")
-    number = match[1]
-    if number is None:
-        return image_device or 0
-    if int(number) >= len(cards):
-        raise ValueError(f"device must name a card from 'cuda:0' to 'cuda:{len(cards) - 1}', got {device!r}")
-    return int(number)
-
-
-def _worthwhile(network: Network, shape: tuple[int, int, int, int], kernel: str, dtype: np.dtype[Any]) -> int | None:
-    """Card 0 if there is one, the problem is large enough to gain from it, and fits."""
-    pairs = (shape[1] * shape[2]) ** 2 / 2
-    layers = max(1, len(network.convs) - 1)
-    if _core.cuda_backend() != "cuda" or pairs * layers < AUTO_PAIR_LAYERS:
-        return None
-    cards = devices()
-    if not cards:
-        return None
-    parts = estimate(network, shape, kernel=kernel, columns=3, dtype=dtype, device=0)
-    return 0 if _engine.peaks(parts)["stream"] <= cards[0].free_bytes else None
-
-
-def make(
-    network: Network,
-    image: np.ndarray,
-    *,
-    noise: bool = False,
-    kernel: str,
-    dtype: np.dtype[Any],
-    threads: int,
-    device: int,
-) -> Any:
-    """Compiled engine on a card for one image, float64 of shape (1, H, W, C); of noise only the shape is read."""
-    engine = _core.CudaEngineFloat32 if dtype == np.float32 else _core.CudaEngineFloat64
-    return engine(
-        *_engine.problem(network, kernel),
-        np.ascontiguousarray(image, dtype=np.float64),
-        noise,
-        device=device,
-        threads=threads,
-    )
-
-
-def estimate(
-    network: Network,
-    shape: tuple[int, int, int, int],
-    *,
-    kernel: str,
-    columns: int,
-    dtype: np.dtype[Any],
-    device: int,
-) -> dict[str, int]:
-    """Bytes of a card's memory, by part, as ``_engine.estimate``."""
-    function = _core.cuda_estimate_float32 if dtype == np.float32 else _core.cuda_estimate_float64
-    return _engine.named_parts(function(*_engine.problem(network, kernel), shape, columns, device))
-
-
-def available_memory(device: int) -> int:
-    """Free bytes of a card's memory."""
-    return devices()[device].free_bytes
-
-
-def product(engine: Any, arrays: Arrays, v: Any, progress: _engine.Progress | None = None) -> Any:
-    """Theta v for v (d, n) in the memory of the engine's card, of its dtype: an array of the same kind there."""
-    with arrays.current():
-        v = arrays.contiguous(v)
-        out = arrays.empty_like(v)
-        engine.product_on_device(arrays.address(v), arrays.address(out), stream=arrays.stream(), progress=progress)
-        return out
-
-
-class TileEngines:
-    """One engine on a card for each of several tiles, all of them stored.
-
-    Parameters
-    ----------
-    network, dtype, threads, device
-        As of ``make``.
-    tiles : ndarray, shape (count, h, w, C)
-    """
-
-    def __init__(self, network: Network, tiles: np.ndarray, *, dtype: np.dtype[Any], threads: int, device: int) -> None:
-        made_of: dict[str, Any] = {"kernel": "ntk", "dtype": dtype, "threads": threads, "device": device}
-        self._engines = [make(network, tile[None], **made_of) for tile in tiles]
-
-    @staticmethod
-    def at_once(
-        network: Network, shape: tuple[int, int, int], *, columns: int, dtype: np.dtype[Any], device: int, most: int
-    ) -> int:
-        """How many tiles of a shape (h, w, C) fit on the card at a time, up to ``most``.
-
-        Raises
-        ------
-        MemoryError
-            If not one does.
-        """
-        parts = estimate(network, (1, *shape), kernel="ntk", columns=columns, dtype=dtype, device=device)
-        one = _engine.peaks(parts)["dense"]
-        free = available_memory(device)
-        hint = "use a smaller tile_size, or device='cpu'"
-        _engine.require_memory("one tile", one, hint, available=free, where=f" on cuda:{device}")
-        return min(most, free // one)
+    def __init__(self, engines: list[Any]) -> None:
+        self._engines = engines
 
     def diagonal(self) -> np.ndarray:
-        """Theta(i, i) of every tile, (d, count)."""
         return np.concatenate([engine.diagonal() for engine in self._engines], axis=1)
 
     def store(self) -> None:
@@ -218,12 +70,128 @@ class TileEngines:
             engine.store()
 
     def product(self, arrays: Arrays, v: Any) -> Any:
-        """Theta V of every tile, (count, d, n); an array like v, of the host or of the card."""
-        if arrays.device is None:
-            return np.stack(
-                [
-                    engine.product(np.ascontiguousarray(part)[:, :, None])[:, :, 0]
-                    for engine, part in zip(self._engines, v, strict=True)
-                ]
-            )
-        return arrays.stack([product(engine, arrays, v[n]) for n, engine in enumerate(self._engines)])
+        return arrays.stack([arrays.product(engine, v[n]) for n, engine in enumerate(self._engines)])
+
+
+class SingleTiles(Tiles):
+    """Tiles go to a card one after the other, from one worker."""
+
+    has_dense = False
+
+    def __init__(self, card: CudaBackend) -> None:
+        self._card = card
+
+    def engine(self, problem: Problem, tiles: np.ndarray) -> SingleEngines:
+        return SingleEngines([self._card.make(problem, tile[None]) for tile in tiles])
+
+    def at_once(self, problem: Problem, columns: int, most: int) -> int:
+        one, budget = self._card.peaks(problem, columns)["dense"], self._card.budget()
+        budget.require("one tile", "use a smaller tile_size" + self._card.elsewhere, one)
+        return min(most, budget.free // one)
+
+    def on_host(self, at_once: int) -> int:
+        return 1  # the fields of one engine after the other are made there
+
+    def shares(self, threads: int) -> tuple[int, int]:
+        return 1, threads
+
+
+class CudaBackend(Backend):
+    """A card, by its number."""
+
+    elsewhere = ", or device='cpu'"
+    has_columns = False
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+        self.name = f"cuda:{number}"
+        self.where = f" on {self.name}"
+        self.tiles = SingleTiles(self)
+
+    def free(self) -> int:
+        return devices()[self._number].free_bytes
+
+    def estimate(self, problem: Problem, columns: int) -> dict[str, int]:
+        function = _core.cuda_estimate_float32 if problem.dtype == np.float32 else _core.cuda_estimate_float64
+        return named_parts(function(*problem.program, problem.shape, columns, self._number))
+
+    def make(self, problem: Problem, images: np.ndarray) -> Any:
+        """Compiled engine for one image."""
+        engine = _core.CudaEngineFloat32 if problem.dtype == np.float32 else _core.CudaEngineFloat64
+        return engine(
+            *problem.program,
+            np.ascontiguousarray(images, dtype=np.float64),
+            problem.noise,
+            device=self._number,
+            threads=problem.threads,
+        )
+
+    def arrays(self, own: Arrays) -> Arrays:
+        """Right-hand sides of the host go to the card once, if CuPy is there to hold them.
+
+        Without it each product copies its vectors there and back.
+        """
+        return own if own.device != HOST or emulated() else cupy_arrays(self.name) or own
+
+    def host_bytes(self, count: int) -> int:
+        return 0
+
+    def require_fields(self, problem: Problem) -> None:
+        """They are computed on the host, in double."""
+        parts = CPU.estimate(problem, 1)
+        memory.require_memory(
+            "the engine's fields, on the host", parts["fields"] + parts["building"], "use a smaller image"
+        )
+
+    def require_result(self, what: str, needed: int, hint: str) -> None:
+        super().require_result(what, needed, hint)
+        self.require(what, needed, hint)
+
+
+class Cards(Devices):
+    """The cards that CUDA sees."""
+
+    kind = "cuda"
+
+    def names(self) -> list[str]:
+        return [f"cuda:{n}" for n in range(len(devices()))]
+
+    def at(self, number: int) -> CudaBackend:
+        return CudaBackend(number)
+
+    def choose(self, asked: str, number: int | None, near: str) -> CudaBackend:
+        count = len(devices())
+        if not count:
+            raise RuntimeError(f"device={asked!r} cannot be used: {_core.cuda_why_unavailable()}; or use device='cpu'")
+        if number is None:
+            kind, _, at = near.partition(":")
+            return CudaBackend(int(at) if kind == self.kind else 0)
+        if number >= count:
+            raise ValueError(f"device must name a card from 'cuda:0' to 'cuda:{count - 1}', got {asked!r}")
+        return CudaBackend(number)
+
+    def worthwhile(self, problem: Problem) -> CudaBackend | None:
+        """Card 0 if there is one, the problem is large enough to gain from it, and fits."""
+        pairs = (problem.shape[1] * problem.shape[2]) ** 2 / 2
+        layers = max(1, len(problem.network.convs) - 1)
+        if _core.cuda_backend() != "cuda" or pairs * layers < AUTO_PAIR_LAYERS or not devices():
+            return None
+        card = CudaBackend(0)
+        return card if card.peaks(problem, 3)["stream"] <= card.free() else None
+
+    def holding(self, kind: int, number: int) -> str | None:
+        return f"cuda:{number}" if kind in (DLPACK_CPU if emulated() else DLPACK_CUDA) else None
+
+    def info(self) -> dict[str, Any]:
+        return {
+            "cuda": _core.cuda_backend(),
+            "cuda_architectures": _core.cuda_architectures() or "none",
+            "cuda_compiler": _core.cuda_compiler() or "none",
+            "cuda_driver": _core.cuda_driver() or "none",
+            "cuda_cards": [
+                f"{n}: {card.name}, compute capability {card.capability[0]}.{card.capability[1]}, "
+                f"{card.multiprocessors} multiprocessors, {memory.readable(card.bytes)}"
+                for n, card in enumerate(devices())
+            ]
+            or f"none: {_core.cuda_why_unavailable()}",
+        }

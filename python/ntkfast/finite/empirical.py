@@ -22,7 +22,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.dropout import _DropoutNd
 
 from .. import _check
-from ..engine import cpu as _engine
+from ..engine.memory import Budget, require_memory
 
 __all__ = ["EmpiricalNTK", "empirical_ntk"]
 
@@ -184,9 +184,9 @@ class EmpiricalNTK(LinearOperator):  # type: ignore[misc]
         device = self._x.device
         if device.type == "cuda":  # pragma: no cover - no GPU where tests run
             free = torch.cuda.mem_get_info(device)[0]
-            _engine.require_memory("the Jacobian", needed, hint, available=free, where=f" on {device}")
+            Budget(free, f" on {device}").require("the Jacobian", hint, needed)
         else:
-            _engine.require_memory("the Jacobian", needed, hint)
+            require_memory("the Jacobian", needed, hint)
         jacobian = torch.empty(d, parameters, dtype=self._x.dtype, device=device)
         for rows, block in self._rows():
             jacobian[rows] = block

@@ -12,7 +12,7 @@ import torch
 
 from .. import _check
 from ..activations import Activation
-from ..engine import cpu as _engine
+from ..engine.memory import require_memory
 from ..network import Add, AvgPool, Concat, Conv, Network, Node, Upsample, as_network
 
 __all__ = ["NTKConv2d", "NTKGraph", "to_torch"]
@@ -264,7 +264,7 @@ def to_torch(
     nodes = network.graph()
     channels = _channels(nodes, width, in_channels, out_channels)
     what = f"a network with width = {width}, in_channels = {in_channels} and out_channels = {out_channels}"
-    _engine.require_memory(what, _bytes(nodes, channels, dtype), "use fewer channels")
+    require_memory(what, _bytes(nodes, channels, dtype), "use fewer channels")
     generator = torch.Generator().manual_seed(seed)
     modules: list[torch.nn.Module] = []
     for n, node in enumerate(nodes[1:], start=1):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,9 +15,11 @@ from threadpoolctl import threadpool_limits
 
 from .. import _check
 from .._choices import METHODS, REFINE, TILE_OVERLAP, TILE_SIZE
-from ..engine import cpu as _engine
-from ..engine import cuda as _cuda
-from ..kernel import LARGEST, require_conversion, require_magnitude
+from ..engine.backend import choose
+from ..engine.cpu import CPU, threads_of
+from ..engine.memory import Budget
+from ..engine.program import Progress
+from ..images import LARGEST, as_stack
 from ..network import Network, as_network, vanilla_cnn
 from .noise_level import noise_level
 from .stabilize import PoissonGaussian
@@ -120,7 +121,7 @@ def denoise_ntk(
     device: str = "auto",
     dtype: Any = "float32",
     threads: int | None = None,
-    progress: _engine.Progress | None = None,
+    progress: Progress | None = None,
     full_output: bool = False,
 ) -> Any:
     """Denoise an image by what an infinitely wide CNN learns from it in a limited number of steps.
@@ -217,7 +218,7 @@ def denoise_ntk(
     """
     started = time.perf_counter()
     real = _check.float_dtype(dtype)
-    pixels, restore = _as_stack(image, channel_axis, real)
+    pixels, layout = as_stack("image", image, channel_axis, real)
     passes = 1 + _check.at_least("refine", refine, 0)
     net = as_network(NETWORK if network is None else network, trainable=True)
     _check.choice("method", method, METHODS)
@@ -232,8 +233,9 @@ def denoise_ntk(
         size=size,
         overlap=overlap if method == "tiles" else 0,
         dtype=real,
-        threads=_engine.threads(threads),
-        card=None,
+        backend=CPU,
+        workers=1,
+        threads=threads_of(threads),
         tiles_at_once=TILES_PER_BATCH,
         chroma_time=_check.positive("chroma_time", chroma_time),
         landmarks=landmarks if method == "nystrom" else None,
@@ -260,7 +262,7 @@ def denoise_ntk(
         mixed, taken, rates = _filter(problem, given, times, report.add)
     report.finish()
     result = problem.image(mixed) if taken else pixels  # to the bit, if nothing was done
-    out = restore(result if stabilizer is None else stabilizer.invert(result))
+    out = layout.restored(result if stabilizer is None else stabilizer.invert(result))[0]
     if not full_output:
         return out
     return out, DenoiseInfo(
@@ -297,16 +299,16 @@ def _filter(
 
 
 def _placed(setting: Setting, method: str, device: Any, shape: tuple[int, ...]) -> Setting:
-    """The setting with the card for tiles of an image of ``shape`` (1, H, W, C), and how many go there at a time."""
-    net, channels = setting.network, shape[3]
-    height, width = (min(setting.size, _next_multiple(side, net.multiple)) for side in shape[1:3])
-    card = _cuda.choose(device, net, (1, height, width, channels), kernel="ntk", dtype=setting.dtype, image_device=None)
-    if card is None or method != "tiles":
-        return replace(setting, card=card)
-    at_once = _cuda.TileEngines.at_once(
-        net, (height, width, channels), columns=channels, dtype=setting.dtype, device=card, most=TILES_PER_BATCH
-    )
-    return replace(setting, card=card, tiles_at_once=at_once)
+    """The setting with the device for tiles of an image of ``shape`` (1, H, W, C), and how many are there at a time."""
+    m, channels = setting.network.multiple, shape[3]
+    height, width = (min(setting.size, _next_multiple(side, m)) for side in shape[1:3])
+    tile = setting.problem((1, height, width, channels))
+    backend = choose(device, tile)
+    if method != "tiles":
+        return replace(setting, backend=backend)
+    workers, threads = backend.tiles.shares(setting.threads)
+    at_once = backend.tiles.at_once(tile, channels, TILES_PER_BATCH)
+    return replace(setting, backend=backend, workers=workers, threads=threads, tiles_at_once=at_once)
 
 
 def _stabilizer(gain: Any, sigma: Any) -> PoissonGaussian:
@@ -348,16 +350,15 @@ class _Problem:
                 for tiling, times in phases
             )
 
-        most = setting.tiles_at_once if setting.card is None else 1  # those of a card fit there
-        free = _engine.available_memory() - arrays
-        fit = bisect_right(range(1, most + 1), free, key=needed)
+        most, budget = setting.backend.tiles.on_host(setting.tiles_at_once), Budget().state(arrays)
+        fit = budget.most(most, needed)
         if not fit:
             hint = "use a smaller tile_size" if needed(1) > arrays else "use a smaller image"
             what = f"a tile of {' x '.join(map(str, self.tiling.tile_shape))} pixels, with the image,"
-            _engine.require_memory(what, arrays + needed(1), hint, available=free + arrays)
-        if setting.card is None:
-            threads = min(setting.threads, max(1, free // needed(fit)))
-            self._setting = replace(setting, tiles_at_once=fit, threads=threads)
+            budget.require(what, hint, needed(1))
+        if fit < most:
+            setting = replace(setting, tiles_at_once=fit)
+        self._setting = replace(setting, workers=min(setting.workers, max(1, budget.left // needed(fit))))
 
     def _require_whole(self, phases: list[tuple[Tiling, int]], arrays: int) -> None:
         """Refuse a filter of the whole image that does not fit beside ``arrays``."""
@@ -365,16 +366,16 @@ class _Problem:
 
         def needed(landmarks: int | None) -> int:
             setting = replace(self._setting, landmarks=landmarks)
-            return arrays + max(whole_bytes(setting, (*tiling.shape, channels), times) for tiling, times in phases)
+            return max(whole_bytes(setting, (*tiling.shape, channels), times) for tiling, times in phases)
 
-        landmarks, free = self._setting.landmarks, _engine.available_memory()
+        landmarks, budget = self._setting.landmarks, Budget().state(arrays)
         fewer = math.ceil(EXACT_FROM * self.pixels[0, :, :, 0].size)
         hint = f"use method='tiles', or method='nystrom' with landmarks below {fewer}"
         if landmarks is not None:
-            fit = bisect_right(range(1, landmarks + 1), free, key=needed)
+            fit = budget.most(landmarks, needed)
             hint = f"landmarks = {fit} would fit" if fit else "use method='tiles'"
         what = f"method={self._method!r} on {' x '.join(map(str, self.pixels.shape[1:3]))} pixels"
-        _engine.require_memory(what, needed(landmarks), hint, available=free)
+        budget.require(what, hint, needed(landmarks))
 
     def filter(self, guide: np.ndarray) -> ImageFilter:
         """The filter of the whole picture with Theta from ``guide``."""
@@ -462,7 +463,7 @@ def _pad(pixels: np.ndarray, setting: Setting) -> np.ndarray:
 class _Report:
     """Fraction of the tiles done, over the stopping rule and the passes."""
 
-    def __init__(self, progress: _engine.Progress | None, tiling: Tiling, trials: Tiling | None, passes: int) -> None:
+    def __init__(self, progress: Progress | None, tiling: Tiling, trials: Tiling | None, passes: int) -> None:
         self._progress = _check.callback("progress", progress)
         self._total = passes * (tiling.count + (trials.count if trials is not None else 0))
         self._done = 0
@@ -504,28 +505,6 @@ def _require_level(level: float, dtype: np.dtype[Any]) -> None:
     """Refuse a noise level whose noise, which the rules add, would leave the range of the type."""
     if level > LARGEST[dtype.name]:
         raise ValueError(f"sigma must be at most {LARGEST[dtype.name]:g} for dtype {dtype.name}, got {level:g}")
-
-
-def _as_stack(image: Any, channel_axis: int | None, dtype: np.dtype[Any]) -> tuple[np.ndarray, Any]:
-    """The image as float64 (1, H, W, C), and the function that gives such a stack the shape and type of the image."""
-    _check.real_numbers("image", image)
-    require_conversion("image", image)
-    array = _check.real_array("image", image)
-    given = np.asarray(image).dtype
-    single = given.kind == "f" and given.itemsize <= 4  # in either byte order
-    kept = np.dtype(np.float32 if single else np.float64)
-    require_magnitude("image", float(np.abs(array).max()), dtype)
-    if channel_axis is None:
-        if array.ndim != 2:
-            raise ValueError(f"image must have 2 dimensions when channel_axis is None, got shape {array.shape}")
-        return array[None, :, :, None].astype(np.float64), lambda z: z[0, :, :, 0].astype(kept)
-    axis = _check.integer("channel_axis", channel_axis)
-    if array.ndim != 3:
-        raise ValueError(f"image must have 3 dimensions when channel_axis is given, got shape {array.shape}")
-    if not -3 <= axis < 3:
-        raise ValueError(f"channel_axis must lie between -3 and 2, got {axis}")
-    stack = np.moveaxis(array, axis, -1)[None].astype(np.float64)
-    return stack, lambda z: np.ascontiguousarray(np.moveaxis(z[0], -1, axis), dtype=kept)
 
 
 def _steps(steps: Any, passes: int) -> list[int]:

@@ -22,10 +22,13 @@ from scipy import sparse
 from scipy.sparse.linalg import LinearOperator, aslinearoperator, cg, splu
 
 from .. import _check
-from ..engine import cpu as _engine
-from ..engine import cuda as _cuda
-from ..engine.arrays import NUMPY, to_host
-from ..kernel import NTK, as_image, without_mean
+from ..engine.arrays import NUMPY
+from ..engine.backend import choose
+from ..engine.cpu import threads_of
+from ..engine.memory import Budget
+from ..engine.program import Problem, Progress
+from ..images import as_data, as_image, as_size, without_mean
+from ..kernel import NTK
 from ..network import Network, as_network, autoencoder, vanilla_cnn
 from ..spectral.filters import (
     MAX_PRODUCTS,
@@ -38,7 +41,7 @@ from ..spectral.filters import (
     stable_learning_rate,
 )
 from ..spectral.lanczos import Filter, Solution, lanczos_bytes, landweber_filter
-from .operators import ImageOperator, as_image_shape
+from .operators import ImageOperator
 
 __all__ = ["RestoreInfo", "restore"]
 
@@ -120,7 +123,7 @@ def restore(
     dtype: Any = "float32",
     storage: str = "auto",
     threads: int | None = None,
-    progress: _engine.Progress | None = None,
+    progress: Progress | None = None,
     full_output: bool = False,
 ) -> Any:
     """Restore an image from data y = A x + noise by what an infinitely wide CNN learns from them.
@@ -217,8 +220,8 @@ def restore(
     started = time.perf_counter()
     operator = _operator(A)
     real = _check.float_dtype(dtype)
-    data, layout = _data(y, operator, channel_axis)
-    picture = None if guide is None else as_image("guide", to_host(guide), channel_axis, real)
+    data, layout = as_data("y", y, operator, channel_axis)
+    picture = None if guide is None else as_image("guide", guide, channel_axis, real)
     image_shape = _image_shape(operator, shape, picture)
     level = 0.0 if sigma is None else _check.not_negative("sigma", sigma)
     net = default_network(operator) if network is None else as_network(network)
@@ -229,13 +232,9 @@ def restore(
     report = _Report(progress, passes)
     pixels = (*(-(-n // net.multiple) * net.multiple for n in image_shape), data.shape[1])
     shape_of_guide = (1, *pixels[:2], pixels[2] if picture is None else picture.shape[2])
-    card = _cuda.choose(device, net, shape_of_guide, kernel="ntk", dtype=real, image_device=None)
-    engine = 0
-    if card is None:
-        parts = _engine.estimate(
-            net, shape_of_guide, kernel="ntk", columns=pixels[2] + 1, dtype=real, threads=_engine.threads(threads)
-        )
-        engine = _engine.peaks(parts)["stream"]
+    problem = Problem(net, shape_of_guide, real, threads_of(threads))
+    backend = choose(device, problem)
+    engine = backend.host_bytes(backend.peaks(problem, pixels[2] + 1)["stream"])
     _require_memory(engine, data.shape, pixels, 1 if times is None else len(times), products, real)
 
     # The constant image that explains the data best: m = <A 1, y>/|A 1|^2.
@@ -380,27 +379,28 @@ def _require_memory(
     """Refuse what will not fit beside the engine: data (n, C), pixels (H, W, C), ``times`` images of the result."""
     (n, channels), d = data, pixels[0] * pixels[1]
 
+    budget = Budget().state(engine)
+
     def needed(images: int, columns: int) -> int:
         basis = lanczos_bytes(
             n, columns + 1, min(max_products, USUAL_PRODUCTS, n + 1), images * columns, dtype.itemsize
         )
         products = 8 * PRODUCT_VECTORS * d * (columns + 1)
-        return engine + max(basis + products, 8 * RESULT_VECTORS * d * images * columns)
+        return max(basis + products, 8 * RESULT_VECTORS * d * images * columns)
 
-    free = _engine.available_memory()
     hint = "use a smaller image"
-    if times > 1 and needed(1, channels) <= free:
+    if times > 1 and budget.fits(needed(1, channels)):
         hint = "ask for fewer steps at once"
-    elif channels > 1 and needed(times, 1) <= free:
+    elif channels > 1 and budget.fits(needed(times, 1)):
         hint = "restore one channel at a time"
     what = f"restoring {times} image{'s' * (times != 1)} of {' x '.join(map(str, pixels))} numbers"
-    _engine.require_memory(what, needed(times, channels), hint, available=free)
+    budget.require(what, hint, needed(times, channels))
 
 
 class _Report:
     """A guess of the fraction done, and the products counted."""
 
-    def __init__(self, progress: _engine.Progress | None, passes: int) -> None:
+    def __init__(self, progress: Progress | None, passes: int) -> None:
         self._progress, self._passes = _check.callback("progress", progress), passes
         self._pass, self._in_pass, self._shown = 0, 0, 0.0
         self.products = 0
@@ -440,8 +440,7 @@ class _Misfit(LinearOperator):  # type: ignore[misc]
 
     def working_bytes(self, columns: int) -> int:
         """Bytes that a product takes in the host's memory beside its input and result."""
-        kernel = self._K.working_bytes(columns) if self._K.device == "cpu" else 0
-        return kernel + 8 * PRODUCT_VECTORS * int(self._K.shape[0]) * columns
+        return self._K.host_bytes(columns) + 8 * PRODUCT_VECTORS * int(self._K.shape[0]) * columns
 
     def forward(self, z: np.ndarray) -> np.ndarray:
         """A z."""
@@ -584,57 +583,13 @@ def _operator(A: Any) -> LinearOperator:
     return operator
 
 
-@dataclass(frozen=True)
-class _Layout:
-    """How y was laid out, so that the result is as y."""
-
-    axis: int | None
-    dtype: np.dtype[Any]
-
-    def restored(self, path: np.ndarray) -> np.ndarray:
-        """(times, H, W, C) as the caller wants it."""
-        if self.axis is None:
-            return np.asarray(path[..., 0], dtype=self.dtype)
-        moved = np.moveaxis(path, -1, self.axis if self.axis < 0 else self.axis + 1)
-        return np.ascontiguousarray(moved, dtype=self.dtype)
-
-
-def _data(y: Any, A: LinearOperator, channel_axis: int | None) -> tuple[np.ndarray, _Layout]:
-    """y as float64 (n, C), and how it was laid out."""
-    value, n = to_host(y), A.shape[0]
-    known, data_shape = getattr(A, "known", None), getattr(A, "data_shape", (n,))
-    shapes = [(n,)] + [s for s in (data_shape, None if known is None else known.shape) if s not in (None, (n,))]
-    # Missing pixels may be NaN: they are dropped before anything is checked.
-    array = np.asarray(value) if known is not None else _check.real_array("y", value)
-    axis = None
-    if channel_axis is not None:
-        axis = _check.integer("channel_axis", channel_axis)
-        if not -array.ndim <= axis < array.ndim:
-            raise ValueError(f"channel_axis must be an axis of y, which has shape {array.shape}, got {axis}")
-        array = np.moveaxis(array, axis, -1)
-    lead = array.shape if axis is None else array.shape[:-1]
-    if lead not in shapes:
-        wanted = " or ".join(str(s) for s in shapes)
-        channels = "" if axis is None else ", beside the channel axis"
-        raise ValueError(
-            f"y must have shape {wanted}{channels}, for A of shape {A.shape} and channel_axis={channel_axis}, "
-            f"got {np.shape(value)}"
-        )
-    if known is not None:
-        array = _check.real_array("y", array[known] if lead == known.shape else array)
-    kept = array.dtype if np.asarray(value).dtype == np.float32 else np.dtype(np.float64)
-    if axis is not None and axis == len(lead):
-        axis = -1  # the last of y is the last of the result, which may have another number of axes
-    return array.reshape(n, -1).astype(np.float64), _Layout(axis, kept)
-
-
 def _image_shape(A: LinearOperator, shape: Any, guide: np.ndarray | None) -> tuple[int, int]:
     """(H, W), from A, the argument or the guide, which must agree."""
     said: dict[str, tuple[int, int]] = {}
     if isinstance(A, ImageOperator):
         said["A"] = A.image_shape
     if shape is not None:
-        said["shape"] = as_image_shape(shape)
+        said["shape"] = as_size(shape)
     if guide is not None:
         said["guide"] = (guide.shape[0], guide.shape[1])
     if not said:

@@ -14,6 +14,7 @@ from scipy import signal, sparse
 from scipy.sparse.linalg import LinearOperator
 
 from .. import _check
+from ..images import as_size
 
 __all__ = ["ImageOperator", "blurring", "downsampling", "inpainting"]
 
@@ -131,7 +132,7 @@ def blurring(kernel: Any, shape: tuple[int, int], boundary: str = "reflect") -> 
     psf = _check.real_array("kernel", kernel).astype(np.float64)
     if psf.ndim != 2:
         raise ValueError(f"kernel must have 2 dimensions, got shape {psf.shape}")
-    height, width = as_image_shape(shape)
+    height, width = as_size(shape)
     mode = BOUNDARIES[_check.choice("boundary", boundary, tuple(BOUNDARIES))]
     rows, cols = (_padding(n, k, mode) for n, k in zip((height, width), psf.shape, strict=True))
     psf = psf[:, :, None]
@@ -165,7 +166,7 @@ def downsampling(shape: tuple[int, int], factor: int) -> ImageOperator:
     TypeError, ValueError
         If an argument is of the wrong kind or out of range; the message names it.
     """
-    height, width = as_image_shape(shape)
+    height, width = as_size(shape)
     number = _check.integer("factor", factor)
     if number < 1:
         raise ValueError(f"factor must be at least 1, got {number}")
@@ -178,15 +179,6 @@ def downsampling(shape: tuple[int, int], factor: int) -> ImageOperator:
         lambda image: _separable(rows, cols, image),
         lambda data: _separable(rows.T, cols.T, data),
     )
-
-
-def as_image_shape(shape: Any) -> tuple[int, int]:
-    if not isinstance(shape, (tuple, list)) or len(shape) != 2:
-        raise TypeError(f"shape must be two integers (H, W), got {shape!r}")
-    height, width = (_check.integer("shape", n) for n in shape)
-    if min(height, width) < 1:
-        raise ValueError(f"shape must be two positive integers, got {(height, width)}")
-    return height, width
 
 
 def _padding(length: int, kernel: int, mode: str) -> sparse.csr_matrix:

@@ -15,17 +15,20 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, TypeVar
 
 import numpy as np
 from scipy.sparse.linalg import LinearOperator
 
-from ..engine import cpu as _engine
-from ..engine import cuda as _cuda
-from ..engine.arrays import NUMPY, cupy_arrays
-from ..kernel import NTK, without_mean
+from ..engine.arrays import NUMPY
+from ..engine.backend import Backend, TileEngine
+from ..engine.cpu import CPU
+from ..engine.memory import peaks
+from ..engine.program import Problem
+from ..images import without_mean
+from ..kernel import NTK
 from ..network import Network
 from ..spectral.filters import USUAL_PRODUCTS, Settings, descend
 from ..spectral.lanczos import RESULT_COPIES, BlockLanczos, gradient_descent_filter, lanczos_bytes
@@ -59,10 +62,12 @@ class Setting:
         Of the tiles, in pixels.
     dtype : numpy dtype
         Of the engine's arithmetic.
-    threads : int
-    card : int or None
-        None for the CPU.
+    backend : Backend
+        The device.
+    workers, threads : int
+        Batches of tiles in work at a time, and the threads of each.
     tiles_at_once : int
+        Of a batch.
     chroma_time : float
         Training time of the differences between the channels, relative to that of their mean.
     landmarks : int or None
@@ -73,11 +78,17 @@ class Setting:
     size: int
     overlap: int
     dtype: np.dtype[Any]
+    backend: Backend
+    workers: int
     threads: int
-    card: int | None
     tiles_at_once: int
     chroma_time: float
     landmarks: int | None = None
+
+    def problem(self, shape: tuple[int, ...]) -> Problem:
+        """The kernels of images or tiles (n, H, W, C)."""
+        count, height, width, channels = shape
+        return Problem(self.network, (count, height, width, channels), self.dtype, self.threads)
 
 
 def array_bytes(shape: tuple[int, ...], times: int) -> int:
@@ -89,9 +100,7 @@ def array_bytes(shape: tuple[int, ...], times: int) -> int:
 def batch_bytes(setting: Setting, shape: tuple[int, int, int], count: int, times: int) -> int:
     """Bytes that ``count`` tiles (h, w, C) take at their most, ``times`` results of them included."""
     height, width, channels = shape
-    parts = _engine.estimate(
-        setting.network, (count, *shape), kernel="ntk", columns=channels, dtype=setting.dtype, threads=1
-    )
+    engine = CPU.peaks(replace(setting.problem((count, *shape)), threads=1), channels)["dense"]
     d = height * width
     if _by_eigenvectors(setting, shape):
         # Theta as the engine gives it and in double, eigenvectors and LAPACK's work; coordinates, filtered.
@@ -99,13 +108,13 @@ def batch_bytes(setting: Setting, shape: tuple[int, int, int], count: int, times
     else:
         basis = lanczos_bytes(d, channels, min(MAX_PRODUCTS, d), times * channels, setting.dtype.itemsize)
     waiting = 8 * (1 + BATCHES_AHEAD) * times * channels * d
-    return _engine.peaks(parts)["dense"] + count * (basis + waiting)
+    return engine + count * (basis + waiting)
 
 
 def _by_eigenvectors(setting: Setting, shape: tuple[int, int, int]) -> bool:
     """Whether tiles (h, w, C) are filtered by all of their eigenvectors."""
     height, width, channels = shape
-    return setting.card is None and channels >= EIGENVECTORS_FROM * height * width
+    return setting.backend.tiles.has_dense and channels >= EIGENVECTORS_FROM * height * width
 
 
 def whole_bytes(setting: Setting, shape: tuple[int, ...], times: int) -> int:
@@ -113,13 +122,8 @@ def whole_bytes(setting: Setting, shape: tuple[int, ...], times: int) -> int:
     count, height, width, channels = shape
     d, n, item = height * width, channels + 1, setting.dtype.itemsize  # with the direction that finds lambda_max
     results = channels * times * (2 if channels > 1 else 1)
-    work = 0
-    if setting.card is None:
-        one = (1, height, width, channels)
-        parts = _engine.estimate(
-            setting.network, one, kernel="ntk", columns=n, dtype=setting.dtype, threads=setting.threads
-        )
-        work = (count - 1) * parts["fields"] + _engine.peaks(parts)["stream"]
+    parts = setting.backend.estimate(setting.problem((1, height, width, channels)), n)
+    work = setting.backend.host_bytes((count - 1) * parts["fields"] + peaks(parts)["stream"])
     if setting.landmarks is None:
         return work + lanczos_bytes(d, n, min(USUAL_PRODUCTS, d + 1), results, item)
     return work + landmark_bytes(d, min(setting.landmarks, d), item) + item * d * (results + 2)
@@ -196,16 +200,16 @@ class TileFilter(ImageFilter):
 
     def _over_batches(self, work: Callable[[slice], Result]) -> Iterator[tuple[slice, Result]]:
         """Batches of tiles in order, each with what ``work`` makes of it."""
-        batches = self._batches()
-        if self._workers == 1:
+        batches, workers = self._batches(), self._setting.workers
+        if workers == 1:
             yield from ((which, work(which)) for which in batches)
             return
-        pool = ThreadPoolExecutor(self._workers)
+        pool = ThreadPoolExecutor(workers)
         running: deque[tuple[slice, Future[Result]]] = deque()
         try:
             for which in batches:
                 running.append((which, pool.submit(work, which)))
-                if len(running) > BATCHES_AHEAD * self._workers:  # results that wait for their turn take memory
+                if len(running) > BATCHES_AHEAD * workers:  # results that wait for their turn take memory
                     done, future = running.popleft()
                     yield done, future.result()
             while running:
@@ -218,19 +222,12 @@ class TileFilter(ImageFilter):
         step, count = self._setting.tiles_at_once, self._tiling.count
         return [slice(n, min(n + step, count)) for n in range(0, count, step)]
 
-    @property
-    def _workers(self) -> int:
-        return self._setting.threads if self._setting.card is None else 1
-
     def _weights_of(self, which: slice) -> np.ndarray | None:
         return None if self._weights is None else self._tiling.extract(self._weights, which)
 
-    def _engine(self, which: slice) -> Any:
+    def _engine(self, which: slice) -> TileEngine:
         tiles, _ = _centred(self._tiling.extract(self._guide, which), None)
-        s = self._setting
-        if s.card is not None:
-            return _cuda.TileEngines(s.network, tiles, dtype=s.dtype, threads=s.threads, device=s.card)
-        return _engine.make(s.network, tiles, kernel="ntk", dtype=s.dtype, threads=1)
+        return self._setting.backend.tiles.engine(self._setting.problem(tiles.shape), tiles)
 
     def path(self, steps: Sequence[int], advance: Advance) -> list[np.ndarray]:
         """Blended images (n, H, W, C) after each number of steps."""
@@ -265,7 +262,7 @@ class TileFilter(ImageFilter):
             z[..., 1:] = after(of_differences)[..., 1:]
         return (z if root is None else z / root).reshape(len(steps), count, h, w, channels)
 
-    def _by_eigenvectors(self, engine: Any, start: np.ndarray, root: np.ndarray | None) -> Path:
+    def _by_eigenvectors(self, engine: TileEngine, start: np.ndarray, root: np.ndarray | None) -> Path:
         """f_t(W^1/2 Theta W^1/2) of the columns of ``start`` (count, d, C) from all eigenvectors of each tile."""
         theta = engine.dense().astype(np.float64)  # (count, d, d)
         if root is not None:
@@ -279,21 +276,14 @@ class TileFilter(ImageFilter):
 
         return after
 
-    def _by_lanczos(self, engine: Any, start: np.ndarray, root: np.ndarray | None, most: int) -> Path:
+    def _by_lanczos(self, engine: TileEngine, start: np.ndarray, root: np.ndarray | None, most: int) -> Path:
         """The same by block Lanczos, for up to ``most`` steps."""
-        card = self._setting.card
         engine.store()
-        arrays = NUMPY if card is None else cupy_arrays(card)
-        on_device = None if root is None else arrays.asarray(root, self._setting.dtype)
-
-        def theta(v: Any) -> Any:
-            if card is not None:
-                return engine.product(arrays, v)
-            interleaved = np.ascontiguousarray(v.transpose(1, 2, 0))
-            return np.asarray(engine.product(interleaved).transpose(2, 0, 1))
+        arrays = self._setting.backend.arrays(NUMPY)
+        weight = None if root is None else arrays.asarray(root, self._setting.dtype)
 
         def product(v: Any) -> Any:
-            return theta(v) if on_device is None else on_device * theta(on_device * v)
+            return engine.product(arrays, v) if weight is None else weight * engine.product(arrays, weight * v)
 
         lanczos = BlockLanczos(product, arrays.asarray(start, self._setting.dtype), arrays)
         if lanczos.exhausted:
@@ -319,9 +309,8 @@ class WholeFilter(ImageFilter):
     @cached_property
     def _operators(self) -> list[Any]:
         s = self._setting
-        device = "cpu" if s.card is None else f"cuda:{s.card}"
         images = [without_mean(image) for image in self._guide]
-        return [NTK(s.network, image, device=device, dtype=s.dtype, threads=s.threads) for image in images]
+        return [NTK(s.network, image, device=s.backend.name, dtype=s.dtype, threads=s.threads) for image in images]
 
     def _largest_trace(self) -> float:
         weights = 1.0 if self._weights is None else self._weights.reshape(len(self._guide), -1)

@@ -12,7 +12,6 @@ Source: Tachella, Tang, Davies, CVPR 2021, equation for "twicing"; Jacot et al.,
 from __future__ import annotations
 
 import warnings
-from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -21,10 +20,11 @@ import numpy as np
 from scipy.sparse.linalg import LinearOperator
 
 from .. import _check
-from ..engine import cpu as _engine
-from ..engine import cuda as _cuda
 from ..engine.arrays import Arrays, namespace
-from ..kernel import as_columns, filter_arrays, require_operator
+from ..engine.backend import backend_of, budget_of, filter_arrays
+from ..engine.memory import require_memory
+from ..images import as_columns
+from ..kernel import require_operator
 from .lanczos import (
     BlockLanczos,
     Filter,
@@ -258,7 +258,7 @@ def _filtered(
     count, n = len(functions), y.shape[1]
     needed = np.dtype(K.dtype).itemsize * K.shape[0] * n * (count + 2)  # beside the results y and a multiple of it
     what = f"a filter's {_counted(count, 'result')} with {_counted(n, 'column')}"
-    _engine.require_memory(what, needed, settings.hint or _smaller(count > 1, n))
+    require_memory(what, needed, settings.hint or _smaller(count > 1, n))
     return eigenpairs(functions, y), FilterInfo(0, 0.0, K.lambda_max)
 
 
@@ -333,30 +333,29 @@ def _products_that_fit(
 ) -> int:
     """Products, up to ``max_products``, whose vectors fit where ``arrays`` are; refuses less than the usual number."""
     d, dtype = K.shape[0], np.dtype(K.dtype)
-    product = _product_bytes(K, arrays)
+    budget = budget_of(arrays).state(_product_bytes(K, arrays))
 
     def needed(products: int, results: int = filters * columns) -> int:
-        return product + lanczos_bytes(d, with_probe, products, results, dtype.itemsize)
+        return lanczos_bytes(d, with_probe, products, results, dtype.itemsize)
 
-    free, where = _free_memory(arrays)
     most = min(settings.max_products, d + 1)  # each adds a dimension at least
-    fit = bisect_right(range(1, most + 1), free, key=needed)
+    fit = budget.most(most, needed)
     if fit < min(most, USUAL_PRODUCTS):
         least = min(most, USUAL_PRODUCTS)
-        fewer = filters > 1 and needed(least, columns) <= free
+        fewer = filters > 1 and budget.fits(needed(least, columns))
         hint = settings.hint or (f"max_products={fit} would fit" if fit and not fewer else _smaller(fewer, columns))
         what = f"a filter's vectors of {least} products with {_counted(with_probe, 'column')}"
         what += f", and {_counted(filters, 'result')}," * (filters > 1)
-        _engine.require_memory(what, needed(least), hint, available=free, where=where)
+        budget.require(what, hint, needed(least))
     return settings.max_products if fit == most else fit
 
 
 def _require_iteration(K: LinearOperator, arrays: Arrays, columns: int, times: int) -> None:
     """Refuse a path of the plain iteration that does not fit where ``arrays`` are."""
-    needed = _product_bytes(K, arrays) + iteration_bytes(K.shape[0], columns, times, np.dtype(K.dtype).itemsize)
-    free, where = _free_memory(arrays)
+    budget = budget_of(arrays).state(_product_bytes(K, arrays))
+    budget.state(iteration_bytes(K.shape[0], columns, times, np.dtype(K.dtype).itemsize))
     what = f"a path of {_counted(times, 'image')} with {_counted(columns, 'column')}"
-    _engine.require_memory(what, needed, _smaller(times > 1, columns), available=free, where=where)
+    budget.require(what, _smaller(times > 1, columns))
 
 
 def iteration_bytes(d: int, n: int, times: int, itemsize: int) -> int:
@@ -368,14 +367,7 @@ def iteration_bytes(d: int, n: int, times: int, itemsize: int) -> int:
 def _product_bytes(K: LinearOperator, arrays: Arrays) -> int:
     """What a product with one column takes beside its vectors, where these are."""
     beside = getattr(K, "working_bytes", lambda columns: 0)
-    return int(beside(1)) if getattr(K, "_card", None) == arrays.device else 0
-
-
-def _free_memory(arrays: Arrays) -> tuple[int, str]:
-    """Free bytes where ``arrays`` are, and the place in words."""
-    if arrays.device is None:
-        return _engine.available_memory(), ""
-    return _cuda.available_memory(arrays.device) + arrays.reusable(), f" on cuda:{arrays.device}"
+    return int(beside(1)) if backend_of(K).name == arrays.device else 0
 
 
 def _counted(count: int, what: str) -> str:
@@ -395,7 +387,7 @@ def random_direction(d: int) -> np.ndarray:
 
 def _as(own: Arrays, arrays: Arrays, result: Any) -> Any:
     """The result as the caller's kind of array, where the filter has worked on another."""
-    return result if own.device is not None or arrays.device is None else arrays.to_host(result)
+    return result if own.device == arrays.device else arrays.to_host(result)
 
 
 def largest_eigenvalue(K: LinearOperator, arrays: Arrays, settings: Settings) -> float:

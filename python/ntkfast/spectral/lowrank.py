@@ -15,7 +15,6 @@ there, its eigenvalues lie below those of Theta, and the trace of the residual i
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,9 +24,10 @@ import scipy.linalg
 from threadpoolctl import threadpool_limits
 
 from .. import _check
-from ..engine import cpu as _engine
 from ..engine.arrays import namespace
-from ..kernel import NTK, PixelOperator, as_pixels, require_device
+from ..engine.memory import Budget, require_memory
+from ..images import as_pixels, require_device
+from ..kernel import NTK, PixelOperator
 from .lanczos import Function
 
 __all__ = ["ErrorEstimate", "LowRank", "nystrom", "randomized"]
@@ -246,7 +246,7 @@ class LowRank(PixelOperator):
         return np.asarray(self.spectral_filter([lambda x: x], V)[0])
 
     def _host(self, array: Any) -> Any:
-        """Refuse what lies on a GPU."""
+        """Refuse what lies on a device."""
         require_device(self, namespace(array), "the array")
         return array
 
@@ -276,7 +276,7 @@ class LowRank(PixelOperator):
         """Some columns of Theta~, shape (d, m), for m pixels ``row*W + col``; computed in double precision."""
         pixels = as_pixels("indices", indices, self.shape[0])
         needed = (8 + self.dtype.itemsize) * self.shape[0] * pixels.size
-        _engine.require_memory(f"{pixels.size} columns", needed, "ask for fewer columns at a time")
+        require_memory(f"{pixels.size} columns", needed, "ask for fewer columns at a time")
         return np.ascontiguousarray(self._columns(pixels), dtype=self.dtype)
 
     def _columns(self, pixels: np.ndarray) -> np.ndarray:
@@ -560,15 +560,13 @@ def landmark_bytes(d: int, m: int, itemsize: int) -> int:
 def _require_memory(what: str, k: int, K: NTK, *, doubles: int = 1, products: bool = False) -> None:
     """Refuse k columns or vectors that will not fit, with how many would."""
     d, item = K.shape[0], K.dtype.itemsize
-    fixed = (K.working_bytes(1) if K.device == "cpu" else 0) if products else K.columns_bytes(k)
+    budget = Budget().state(K.host_bytes(1) if products else K.columns_bytes(k))
 
     def needed(n: int) -> int:
-        return fixed + _peak_bytes(d, n, item, doubles)
+        return _peak_bytes(d, n, item, doubles)
 
-    free = _engine.available_memory()
-    fits = bisect_right(range(1, k + 1), free, key=needed)
-    hint = f"{what} = {fits} would fit" if fits else "use a smaller image"
-    _engine.require_memory(f"{what} = {k}", needed(k), hint, available=free)
+    fits = budget.most(k, needed)
+    budget.require(f"{what} = {k}", f"{what} = {fits} would fit" if fits else "use a smaller image", needed(k))
 
 
 def _require_ntk(K: Any) -> None:

@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from . import _core
-from .engine import cpu as _engine
-from .engine import cuda as _cuda
+from .. import _core
+from .backend import kinds
 
 __version__: str = _core.__version__
 
@@ -21,22 +20,19 @@ def info() -> dict[str, Any]:
     Returns
     -------
     dict
-        Version, Python, NumPy, machine, instruction sets (compiled, supported, active), threads, compiler and flags;
+        Version, Python, NumPy, machine, threads, instruction sets (compiled, supported, active), compiler and flags;
         devices, and of CUDA the architectures compiled in, compiler, driver and cards, or what is missing.
     """
-    return {
+    host, *others = kinds()
+    found: dict[str, Any] = {
         "version": __version__,
         "python": platform.python_version(),
         "numpy": np.__version__,
         "machine": platform.machine(),
         "cores": os.cpu_count(),
-        "threads": _engine.threads(None),
-        "openmp": _core.openmp,
-        "isa_compiled": _core.compiled_isas(),
-        "isa_supported": _core.supported_isas(),
-        "isa_active": _engine.isa(),
-        "isa_override": f"environment variable {_engine.ISA_VARIABLE}",
-        "compiler": _core.compiler,
-        "float_flags": _core.float_flags,
-        **_cuda.info(),
+        **host.info(),
+        "devices": [name for kind in (host, *others) for name in kind.names()],
     }
+    for kind in others:
+        found |= kind.info()
+    return found

@@ -1,0 +1,262 @@
+"""Devices as objects: all that differs between them, so that nobody above asks which one it is.
+
+``choose`` makes a :class:`Backend` of the caller's argument ``device``.  A kind of device is one module with a
+:class:`Devices`, and a line in ``engine/__init__.py`` that registers it.
+"""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from typing import Any
+
+import numpy as np
+
+from .._choices import DEVICE
+from .arrays import HOST, Arrays, register_memory
+from .memory import Budget, peaks, require_memory
+from .program import Problem
+
+__all__ = [
+    "Backend",
+    "Devices",
+    "TileEngine",
+    "Tiles",
+    "at",
+    "backend_of",
+    "budget_of",
+    "choose",
+    "filter_arrays",
+    "kinds",
+    "register",
+]
+
+DEVICES = "'auto', 'cpu', 'cuda' or 'cuda:N'"
+
+
+class TileEngine(ABC):
+    """The kernels of a batch of tiles."""
+
+    @abstractmethod
+    def diagonal(self) -> np.ndarray:
+        """Theta(i, i) of every tile, float64 (d, count)."""
+
+    @abstractmethod
+    def store(self) -> None:
+        """Keep the kernels for the products to come."""
+
+    @abstractmethod
+    def product(self, arrays: Arrays, v: Any) -> Any:
+        """Theta V of every tile, for V (count, d, n) of the engine's dtype: an array like it, of ``arrays``."""
+
+    def dense(self) -> np.ndarray:
+        """Theta of every tile, (count, d, d), where ``Tiles.has_dense``."""
+        raise NotImplementedError
+
+
+class Tiles(ABC):
+    """How the tiles of an image are filtered on a device.
+
+    Attributes
+    ----------
+    has_dense : bool
+        Whether its engines give whole matrices.
+    """
+
+    has_dense: bool
+
+    @abstractmethod
+    def engine(self, problem: Problem, tiles: np.ndarray) -> TileEngine:
+        """Engines of a batch of tiles, float64 of shape (count, h, w, C)."""
+
+    @abstractmethod
+    def at_once(self, problem: Problem, columns: int, most: int) -> int:
+        """How many tiles may be on the device at a time, up to ``most``; ``problem`` is that of one tile.
+
+        Raises
+        ------
+        MemoryError
+            If not one fits on a device with memory of its own.
+        """
+
+    @abstractmethod
+    def on_host(self, at_once: int) -> int:
+        """Of so many tiles at a time, those whose engines take the host's memory."""
+
+    @abstractmethod
+    def shares(self, threads: int) -> tuple[int, int]:
+        """Batches in work at a time, and the threads of each."""
+
+
+class Backend(ABC):
+    """A device.
+
+    Attributes
+    ----------
+    name : str
+        "cpu" or "cuda:0", say; that of the arrays in its memory is the same.
+    where : str
+        The place as refusals for want of memory name it; nothing for the host.
+    elsewhere : str
+        What their hints offer besides: ", or device='cpu'".
+    has_columns : bool
+        Whether its engines give some columns of the kernel; if not, an engine of the host does.
+    tiles : Tiles
+    """
+
+    name: str
+    where: str
+    elsewhere: str
+    has_columns: bool
+    tiles: Tiles
+
+    @abstractmethod
+    def free(self) -> int:
+        """Free bytes of its memory."""
+
+    @abstractmethod
+    def estimate(self, problem: Problem, columns: int) -> dict[str, int]:
+        """Bytes of its memory that an engine and products of so many columns take, by part.
+
+        See MemoryEstimate in csrc/plan/engine.h.
+        """
+
+    @abstractmethod
+    def make(self, problem: Problem, images: np.ndarray) -> Any:
+        """Compiled engine for ``images``, float64 of shape (batch, H, W, C)."""
+
+    @abstractmethod
+    def arrays(self, own: Arrays) -> Arrays:
+        """Where a filter keeps its own arrays, the right-hand side being ``own``."""
+
+    @abstractmethod
+    def host_bytes(self, count: int) -> int:
+        """Of so many bytes that an engine takes, those in the host's memory."""
+
+    @abstractmethod
+    def require_fields(self, problem: Problem) -> None:
+        """Refuse fields that do not fit on the host, if those of an engine elsewhere are made there."""
+
+    def peaks(self, problem: Problem, columns: int) -> dict[str, int]:
+        """The most bytes of its memory that construction and products take, by storage."""
+        return peaks(self.estimate(problem, columns))
+
+    def budget(self) -> Budget:
+        """Its memory."""
+        return Budget(self.free(), self.where)
+
+    def require(self, what: str, needed: int, hint: str) -> None:
+        """Refuse what will not fit in its memory; see :meth:`Budget.require`."""
+        self.budget().require(what, hint, needed)
+
+    def require_result(self, what: str, needed: int, hint: str) -> None:
+        """Refuse a result of the host that will not fit there, or not where it is computed."""
+        require_memory(what, needed, hint)
+
+    def __repr__(self) -> str:
+        return f"<{self.name}>"
+
+
+class Devices(ABC):
+    """All devices of one kind.
+
+    Attributes
+    ----------
+    kind : str
+        The first word of their names.
+    """
+
+    kind: str
+
+    @abstractmethod
+    def names(self) -> list[str]:
+        """Of the devices that can be used."""
+
+    @abstractmethod
+    def at(self, number: int) -> Backend:
+        """A device that is there."""
+
+    @abstractmethod
+    def choose(self, asked: str, number: int | None, near: str) -> Backend:
+        """The device with a number, or the one for all that ask for none; see :func:`choose`."""
+
+    @abstractmethod
+    def worthwhile(self, problem: Problem) -> Backend | None:
+        """The device for device="auto": one that gains with the problem, which fits there."""
+
+    @abstractmethod
+    def holding(self, kind: int, number: int) -> str | None:
+        """Name of the device with memory of its own that DLPack calls so; see dlpack.h."""
+
+    @abstractmethod
+    def info(self) -> dict[str, Any]:
+        """What the build and the machine have of them, for bug reports."""
+
+
+_kinds: dict[str, Devices] = {}
+
+
+def register(devices: Devices) -> None:
+    """Offer devices of a kind; "auto" asks those that were registered last first."""
+    _kinds[devices.kind] = devices
+    register_memory(devices.holding)
+
+
+def kinds() -> list[Devices]:
+    """All kinds of devices, that of the host first."""
+    return list(_kinds.values())
+
+
+def at(name: str) -> Backend:
+    """The device of this name, which is there."""
+    kind, _, number = name.partition(":")
+    return _kinds[kind].at(int(number or 0))
+
+
+def choose(device: Any, problem: Problem, near: str = HOST) -> Backend:
+    """The device that the argument ``device`` stands for.
+
+    Parameters
+    ----------
+    device : str
+        "auto", "cpu", "cuda" or "cuda:N".
+    problem : Problem
+    near : str
+        The device that holds the caller's image: "cuda" is that one, and "auto" too, since what is applied to will lie
+        there.  Otherwise "cuda" is the first one.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If ``device`` is none of these, or N is no device.
+    RuntimeError
+        If there is none: with what is missing.
+    """
+    if not isinstance(device, str):
+        raise TypeError(f"device must be {DEVICES}, got {device!r}")
+    match = re.fullmatch(DEVICE, device)
+    if match is None:
+        raise ValueError(f"device must be {DEVICES}, got {device!r}")
+    if device == "auto":
+        if near != HOST:
+            return at(near)
+        worthwhile = (devices.worthwhile(problem) for devices in reversed(kinds()))
+        return next(backend for backend in worthwhile if backend is not None)  # that of the host always is
+    kind, _, number = device.partition(":")
+    return _kinds[kind].choose(device, int(number) if number else None, near)
+
+
+def backend_of(operator: Any) -> Backend:
+    """Where an operator computes: the host but for a kernel on a device."""
+    return getattr(operator, "_backend", None) or at(HOST)
+
+
+def budget_of(arrays: Arrays) -> Budget:
+    """The memory that arrays of a kind take, with what their library holds free for them."""
+    backend = at(arrays.device)
+    return Budget(backend.free() + arrays.reusable(), backend.where)
+
+
+def filter_arrays(operator: Any, own: Arrays) -> Arrays:
+    """Where a filter of an operator keeps its own arrays, the right-hand side being ``own``."""
+    return backend_of(operator).arrays(own)

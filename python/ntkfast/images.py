@@ -1,0 +1,235 @@
+"""Images, channels and pixels as callers give them, made into the arrays that everything else takes.
+
+Arrays of other libraries are recognised by :mod:`ntkfast.engine.arrays`, which adapters add themselves to.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.sparse.linalg import LinearOperator
+
+from . import _check
+from .engine.arrays import HOST, NUMPY, Arrays, namespace, to_host
+from .engine.backend import backend_of
+from .engine.memory import require_memory
+
+# Largest magnitude of an image, and smallest of one that is not zero: its squares, times the gain of a network, must
+# stay in the range of the type.
+LARGEST = {"float32": 1e15, "float64": 1e120}
+SMALLEST = {"float32": 1e-18, "float64": 1e-150}
+
+# The same of a right-hand side: its norm must stay in the range of the type, and the square of that in double.
+LARGEST_VECTOR = {"float32": 1e30, "float64": 1e120}
+SMALLEST_VECTOR = {"float32": 1e-30, "float64": 1e-120}
+
+# Of an image less its mean, what is below this share of the image is the mean's rounding.
+ROUNDING = 1e-14
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a caller laid out an image, so that results are as it.
+
+    Attributes
+    ----------
+    axis : int or None
+        Of the channels; None of a gray image, which has none.
+    dtype : numpy dtype
+    """
+
+    axis: int | None
+    dtype: np.dtype[Any]
+
+    def restored(self, path: np.ndarray) -> np.ndarray:
+        """Images (n, H, W, C) as the caller wants them, the axis of n before all others."""
+        if self.axis is None:
+            return np.ascontiguousarray(path[..., 0], dtype=self.dtype)
+        return np.ascontiguousarray(
+            np.moveaxis(path, -1, self.axis if self.axis < 0 else self.axis + 1), dtype=self.dtype
+        )
+
+
+def shape_of_image(name: str, value: Any, channel_axis: int | None) -> tuple[int, int, int]:
+    """(H, W, C) of an image, of which nothing is copied."""
+    shape = _check.real_numbers(name, value).shape if namespace(value) is NUMPY else tuple(value.shape)
+    axis = _check.integer("channel_axis", -1 if channel_axis is None else channel_axis)
+    if len(shape) == 2:
+        return (*shape, 1)
+    if len(shape) != 3:
+        raise ValueError(f"{name} must have shape (H, W) or, with a channel axis, 3 dimensions, got shape {shape}")
+    _require_axis(axis)
+    sides = list(shape)
+    channels = sides.pop(axis)
+    return sides[0], sides[1], channels
+
+
+def as_image(name: str, value: Any, channel_axis: int | None, dtype: np.dtype[Any]) -> np.ndarray:
+    """``value``, of the host or of a device, as float64 of shape (H, W, C) on the host."""
+    value = to_host(value)
+    shape_of_image(name, value, channel_axis)
+    _require_conversion(name, value)
+    array = _check.real_array(name, value)
+    array = (
+        array[:, :, None] if array.ndim == 2 else np.moveaxis(array, -1 if channel_axis is None else channel_axis, -1)
+    )
+    _require_magnitude(name, float(np.abs(array).max()), dtype)
+    return array.astype(np.float64)
+
+
+def as_stack(name: str, value: Any, channel_axis: int | None, dtype: np.dtype[Any]) -> tuple[np.ndarray, Layout]:
+    """An image whose channel axis, if it has one, is named: as float64 (1, H, W, C), and how it was laid out."""
+    _check.real_numbers(name, value)
+    _require_conversion(name, value)
+    array = _check.real_array(name, value)
+    given = np.asarray(value).dtype
+    single = given.kind == "f" and given.itemsize <= 4  # in either byte order
+    kept = np.dtype(np.float32 if single else np.float64)
+    _require_magnitude(name, float(np.abs(array).max()), dtype)
+    if channel_axis is None:
+        if array.ndim != 2:
+            raise ValueError(f"{name} must have 2 dimensions when channel_axis is None, got shape {array.shape}")
+        return array[None, :, :, None].astype(np.float64), Layout(None, kept)
+    axis = _check.integer("channel_axis", channel_axis)
+    if array.ndim != 3:
+        raise ValueError(f"{name} must have 3 dimensions when channel_axis is given, got shape {array.shape}")
+    _require_axis(axis)
+    return np.moveaxis(array, axis, -1)[None].astype(np.float64), Layout(axis, kept)
+
+
+def as_data(name: str, value: Any, operator: LinearOperator, channel_axis: int | None) -> tuple[np.ndarray, Layout]:
+    """Data of a linear operator of n rows as float64 (n, C), and how they were laid out.
+
+    They are (n,), or in the operator's ``data_shape``, or, where it picks ``known`` pixels, the whole image; and in
+    any of these beside a channel axis.
+    """
+    value, n = to_host(value), operator.shape[0]
+    known, data_shape = getattr(operator, "known", None), getattr(operator, "data_shape", (n,))
+    shapes = [(n,)] + [s for s in (data_shape, None if known is None else known.shape) if s not in (None, (n,))]
+    # Missing pixels may be NaN: they are dropped before anything is checked.
+    array = np.asarray(value) if known is not None else _check.real_array(name, value)
+    axis = None
+    if channel_axis is not None:
+        axis = _check.integer("channel_axis", channel_axis)
+        if not -array.ndim <= axis < array.ndim:
+            raise ValueError(f"channel_axis must be an axis of {name}, which has shape {array.shape}, got {axis}")
+        array = np.moveaxis(array, axis, -1)
+    lead = array.shape if axis is None else array.shape[:-1]
+    if lead not in shapes:
+        wanted = " or ".join(str(s) for s in shapes)
+        channels = "" if axis is None else ", beside the channel axis"
+        raise ValueError(
+            f"{name} must have shape {wanted}{channels}, for A of shape {operator.shape} and "
+            f"channel_axis={channel_axis}, got {np.shape(value)}"
+        )
+    if known is not None:
+        array = _check.real_array(name, array[known] if lead == known.shape else array)
+    kept = array.dtype if np.asarray(value).dtype == np.float32 else np.dtype(np.float64)
+    if axis is not None and axis == len(lead):
+        axis = -1  # the last of y is the last of the result, which may have another number of axes
+    return array.reshape(n, -1).astype(np.float64), Layout(axis, kept)
+
+
+def as_size(shape: Any) -> tuple[int, int]:
+    """The argument ``shape``, (H, W)."""
+    if not isinstance(shape, (tuple, list)) or len(shape) != 2:
+        raise TypeError(f"shape must be two integers (H, W), got {shape!r}")
+    height, width = (_check.integer("shape", n) for n in shape)
+    if min(height, width) < 1:
+        raise ValueError(f"shape must be two positive integers, got {(height, width)}")
+    return height, width
+
+
+def as_columns(operator: LinearOperator, name: str, value: Any) -> tuple[Any, tuple[int, ...]]:
+    """``value`` as (d, n) and its own shape, where it is shaped as vectors over pixels or as an image."""
+    arrays = namespace(value)
+    array = _check.real_array(name, value) if arrays is NUMPY else _device_array(operator, arrays, name, value)
+    if arrays.kind(array) == "f":  # integers are in the range of either type
+        _require_magnitude(name, arrays.largest(array), operator.dtype, vector=True)
+    d, shape = operator.shape[0], tuple(array.shape)
+    image_shape = getattr(operator, "image_shape", None)
+    if len(shape) in (1, 2) and shape[0] == d:
+        return array.reshape(d, -1), shape
+    if image_shape is not None and shape[: len(image_shape)] == image_shape and len(shape) <= len(image_shape) + 1:
+        return array.reshape(d, -1), shape
+    wanted = f"({d},) or ({d}, n)"
+    if image_shape is not None:
+        wanted += f", or {image_shape} or ({', '.join(map(str, image_shape))}, n)"
+    raise ValueError(f"{name} must have shape {wanted}, got {shape}")
+
+
+def as_pixels(name: str, indices: Any, d: int) -> np.ndarray:
+    """Indices of pixels as int64 of shape (m,), or an error naming the argument."""
+    try:
+        pixels = np.asarray(indices)
+    except ValueError as error:  # rows of unequal length
+        raise TypeError(f"{name} must be a 1-D sequence of integers, got {indices!r}") from error
+    if pixels.ndim != 1 or (pixels.size and pixels.dtype.kind not in "iu"):
+        raise TypeError(f"{name} must be a 1-D sequence of integers, got {indices!r}")
+    if pixels.size and (pixels.min() < 0 or pixels.max() >= d):
+        raise ValueError(f"{name} must lie between 0 and {d - 1}, got {int(pixels.min())} to {int(pixels.max())}")
+    return pixels.astype(np.int64)
+
+
+def without_mean(images: np.ndarray) -> np.ndarray:
+    """Images (..., H, W, C) less the mean of each channel; zeros where nothing but the mean's rounding is left."""
+    centred = images - images.mean(axis=(-3, -2), keepdims=True)
+    flat = np.abs(centred).max(axis=(-3, -2), keepdims=True) <= ROUNDING * np.abs(images).max()
+    return np.where(flat, 0.0, centred)
+
+
+def require_device(operator: LinearOperator, arrays: Arrays, name: str) -> None:
+    """Refuse an array on a device unless the operator is on the same one."""
+    there, here = arrays.device, backend_of(operator).name
+    if there in (HOST, here):
+        return
+    if not hasattr(operator, "_backend"):
+        raise ValueError(f"{name} is on {there}, but the operator is on the CPU: give a NumPy array")
+    if here == HOST:
+        raise ValueError(
+            f"{name} is on {there}, but the operator is on the CPU: make it with NTK(..., device={there!r}), "
+            "or give a NumPy array"
+        )
+    raise ValueError(
+        f"{name} is on {there}, but the operator is on {here}: make it with NTK(..., device={there!r}), "
+        f"or move the array to {here}"
+    )
+
+
+def _device_array(operator: LinearOperator, arrays: Arrays, name: str, value: Any) -> Any:
+    """As real_array, of an array on the operator's device."""
+    require_device(operator, arrays, name)
+    if arrays.kind(value) not in "fiub":
+        raise TypeError(f"{name} must be a real numeric array, got dtype {value.dtype}")
+    if 0 in value.shape:
+        raise ValueError(f"{name} must not be empty, got shape {tuple(value.shape)}")
+    count = arrays.not_finite(value)
+    if count:
+        raise ValueError(f"{name} must be finite, got {count} NaN or infinite values")
+    return value
+
+
+def _require_axis(axis: int) -> None:
+    if not -3 <= axis < 3:
+        raise ValueError(f"channel_axis must lie between -3 and 2, got {axis}")
+
+
+def _require_conversion(name: str, value: Any) -> None:
+    """Refuse an image whose copies in double precision will not fit."""
+    copies = 2 * 8 + 1  # as float64, magnitudes, and which numbers are finite
+    require_memory(f"{name} in double precision", copies * np.size(value), "use a smaller image")
+
+
+def _require_magnitude(name: str, largest: float, dtype: np.dtype[Any], *, vector: bool = False) -> None:
+    """Refuse an image, or a right-hand side, whose squares leave the range of the type."""
+    largest_of, smallest_of = (LARGEST_VECTOR, SMALLEST_VECTOR) if vector else (LARGEST, SMALLEST)
+    most, least = largest_of[dtype.name], smallest_of[dtype.name]
+    if largest > most:
+        raise ValueError(f"{name} must have magnitudes up to {most:g} for dtype {dtype.name}, got {largest:g}")
+    if 0 < largest < least:
+        raise ValueError(
+            f"{name} must have magnitudes of {least:g} or more for dtype {dtype.name}, got at most {largest:g}: "
+            "give it in larger units"
+        )
