@@ -84,8 +84,8 @@ Draw the filter weights of one pixel over the picture: which other pixels, near 
 
 INFO_HELP = """\
 Print versions, threads and instruction sets: those compiled in, those that this processor has, and the active one.  The
-environment variable NTKFAST_ISA selects another one.  And of CUDA the architectures compiled in, the driver and the
-cards, or what is missing."""
+environment variable NTKFAST_ISA selects another one.  And of GPUs the architectures compiled in, the driver and which
+there are, or what is missing."""
 
 
 # What goes to the denoiser under the same name, if it is given.
