@@ -19,20 +19,18 @@ import numpy as np
 
 from bench import machine
 from bench.networks import stack, table
-from ntkfast import NTK, Conv, LeakyReLU, Network, ReLU, Upsample, _core, autoencoder, unet, vanilla_cnn
-from ntkfast._choices import PADDINGS
-from ntkfast.activations import GELU, Activation, Erf, Sin
-from ntkfast.engine.cpu import ISA_VARIABLE
+from ntkfast import GELU, NTK, Conv, Erf, LeakyReLU, Network, ReLU, Sin, Upsample, autoencoder, info, unet, vanilla_cnn
 from ntkfast.reference import kernel_matrix
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 from images import HARD, IMAGES, NATURAL, noise
 
 DTYPES = ("float32", "float64")
+PADDINGS = ("zeros", "circular")
 HARD_BAR = 1e-5  # float32, images made to be hard
 
 
-def smooth(activation: Activation) -> Network:
+def smooth(activation: GELU | Erf | Sin) -> Network:
     """Two hidden layers with an activation that knows the size of its input."""
     return Network([Conv(3), activation, Conv(3), activation, Conv(1)])
 
@@ -94,8 +92,8 @@ def measure(image: np.ndarray, network: Network) -> dict[str, dict[tuple[str, st
     for padding in PADDINGS:
         net = Network(network.layers, padding=padding)
         theta = kernel_matrix(net, image)
-        for isa in _core.supported_isas():
-            os.environ[ISA_VARIABLE] = isa
+        for isa in info()["isa_supported"]:
+            os.environ["NTKFAST_ISA"] = isa
             for dtype in DTYPES:
                 errors[dtype][padding, isa] = error(NTK(net, image, dtype=dtype, storage="stream").dense(), theta)
     return errors

@@ -30,7 +30,6 @@ from bench import machine
 from bench.networks import picture, table
 from bench.psnr import psnr
 from ntkfast import NTK, LowRank, Network, autoencoder, gradient_descent, nystrom, randomized, unet, vanilla_cnn
-from ntkfast.spectral.lowrank import OVERSAMPLING
 
 NETWORKS: dict[str, Network] = {
     "conv5": vanilla_cnn(1, 5),
@@ -38,11 +37,19 @@ NETWORKS: dict[str, Network] = {
     "autoencoder": autoencoder(1),
     "unet": unet(1),
 }
+OVERSAMPLING = 10  # vectors of a sketch beyond its rank
+
+
+def sketch(K: NTK, k: int, sweeps: int) -> LowRank:
+    """Of k random vectors."""
+    return randomized(K, k - OVERSAMPLING, sweeps=sweeps, oversampling=OVERSAMPLING)
+
+
 METHODS: dict[str, Callable[[NTK, int], LowRank]] = {
     "lattice": nystrom,
     "random": lambda K, k: nystrom(K, k, landmarks="random"),
-    "one sweep": lambda K, k: randomized(K, k - OVERSAMPLING),
-    "two sweeps": lambda K, k: randomized(K, k - OVERSAMPLING, sweeps=2),
+    "one sweep": lambda K, k: sketch(K, k, 1),
+    "two sweeps": lambda K, k: sketch(K, k, 2),
 }
 SKETCHES = ("one sweep", "two sweeps")
 SIGMA = 25 / 255

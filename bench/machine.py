@@ -19,6 +19,7 @@ import scipy
 from ntkfast import info
 
 ROOT = Path(__file__).resolve().parent.parent
+LINE, DIGITS = 480, 7  # of the files kept
 
 
 def cpu_model() -> str:
@@ -72,11 +73,30 @@ def description() -> dict[str, Any]:
     }
 
 
+def as_text(value: Any, indent: str = "", *, item: bool = False) -> str:
+    """JSON to be read and compared line by line: items of lists on one line each where they fit, seven digits."""
+    if isinstance(value, float):
+        return json.dumps(float(f"{value:.{DIGITS}g}"))
+    inner = indent + "  "
+    if isinstance(value, dict) and value:
+        parts = [f"{json.dumps(str(key))}: {as_text(part, inner, item=item)}" for key, part in value.items()]
+        line = f"{{{', '.join(parts)}}}"
+        if item and len(line) <= LINE and "\n" not in line:
+            return line
+        return f"{{\n{inner}" + f",\n{inner}".join(parts) + f"\n{indent}}}"
+    if isinstance(value, (list, tuple)):
+        parts = [as_text(part, inner, item=True) for part in value]
+        if any(isinstance(part, dict) for part in value):
+            return f"[\n{inner}" + f",\n{inner}".join(parts) + f"\n{indent}]"
+        return f"[{', '.join(parts)}]"
+    return json.dumps(value)
+
+
 def save(path: Path, results: Any) -> None:
     """Write results and the machine they were measured on as JSON."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps({"machine": description(), "results": results}, indent=2) + "\n")
+    part.write_text(as_text({"machine": description(), "results": results}) + "\n")
     part.replace(path)  # at once: who is stopped meanwhile keeps the old results
 
 

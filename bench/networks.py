@@ -7,12 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from ntkfast import Conv, Network, ReLU, vanilla_cnn
-from ntkfast.network import Layer
 
 
 def stack(convs: int, kernel_size: int) -> Network:
     """``convs`` convolutions with a ReLU between any two."""
-    hidden: list[Layer] = [Conv(kernel_size), ReLU()]
+    hidden = [Conv(kernel_size), ReLU()]
     return Network([*hidden * (convs - 1), Conv(kernel_size)])
 
 
@@ -37,21 +36,6 @@ PROTOTYPE_SECONDS: dict[tuple[str, int], float] = {
 }
 FASTER_THAN_PROTOTYPE = 1.25  # target
 ROOFLINE_SHARE = 0.7  # target, at 256 x 256
-
-
-def stages(network: Network) -> list[tuple[int, float, float, bool, bool, float]]:
-    """A chain as the roofline takes it: kernel size, variances, trainable, whether an activation follows, its slope."""
-    return [
-        (
-            stage.conv.kernel_size,
-            stage.conv.weight_var,
-            stage.conv.bias_var,
-            stage.conv.trainable,
-            stage.activation is not None,
-            stage.activation.slope if stage.activation is not None else 1.0,
-        )
-        for stage in network.stages()
-    ]
 
 
 def picture(size: int) -> np.ndarray:

@@ -15,9 +15,8 @@ import numpy as np
 import pytest
 
 from bench.conftest import Rows
-from bench.networks import FASTER_THAN_PROTOTYPE, NETWORKS, PROTOTYPE_SECONDS, ROOFLINE_SHARE, pairs, picture, stages
-from ntkfast import NTK, Network, _core
-from ntkfast.engine.cpu import isa, threads_of
+from bench.networks import FASTER_THAN_PROTOTYPE, NETWORKS, PROTOTYPE_SECONDS, ROOFLINE_SHARE, pairs, picture
+from ntkfast import NTK, roofline
 from ntkfast.reference import kernel_matrix
 
 TOLERANCE = 1e-5
@@ -52,7 +51,6 @@ def exact_columns(name: str, size: int) -> np.ndarray:
     if size <= REFERENCE_UP_TO:
         return reference(name, size)[:, some_pixels(size)]
     operator = NTK(NETWORKS[name], picture(size), dtype="float64", storage="stream")
-    assert not operator._columns_by_sweep(1)
     return np.concatenate([operator.columns([pixel]) for pixel in some_pixels(size)], axis=1)
 
 
@@ -70,11 +68,6 @@ def product_deviation(name: str, size: int, v: np.ndarray, out: np.ndarray) -> f
     if size <= REFERENCE_UP_TO:
         return deviation(out, reference(name, size) @ v)
     return deviation(out[some_pixels(size)], exact_columns(name, size).T @ v)
-
-
-def floor_seconds(network: Network, columns: int = COLUMNS) -> float:
-    """Seconds a pair that the inner loops take by themselves, in cache, on one core."""
-    return float(_core.roofline(stages(network), COLUMNS, columns, isa(), 256, 50, threads_of(None)))
 
 
 class Timing:
@@ -151,7 +144,7 @@ def test_streaming_product(benchmark: Any, report: Rows, name: str, size: int) -
     operator = NTK(NETWORKS[name], picture(size), storage="stream")
     v = columns_of_picture(size)
 
-    timing = Timing(benchmark, ROUNDS[size], lambda: operator @ v, lambda: floor_seconds(operator.network))
+    timing = Timing(benchmark, ROUNDS[size], lambda: operator @ v, lambda: roofline(operator.network))
     error = product_deviation(name, size, v, timing.result)
 
     figures = engine_figures(timing, name, size, operator.threads)
@@ -174,7 +167,7 @@ def test_dense(benchmark: Any, report: Rows, name: str, size: int) -> None:
     operator = NTK(NETWORKS[name], picture(size), storage="stream")
 
     # Nothing is multiplied here, but entries are written: a floor with no columns.
-    timing = Timing(benchmark, ROUNDS[size], operator.dense, lambda: floor_seconds(operator.network, columns=0))
+    timing = Timing(benchmark, ROUNDS[size], operator.dense, lambda: roofline(operator.network, columns=0))
     matrix = timing.result
     if size <= REFERENCE_UP_TO:
         error = deviation(matrix, reference(name, size))

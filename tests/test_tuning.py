@@ -216,7 +216,7 @@ def test_choices(tmp_path, capsys, monkeypatch):
     kept = json.loads(path.read_text())["results"]
     assert kept.keys() == {"guide", "refine"}
     one, two, three = oracle.passes(oracle.Trial(NAME, pictures.TEST[NAME].crop(24), SIGMA), 3)
-    found = {r["choice"]: r["psnr"] for what in kept.values() for r in what["rows"]}
+    found = {r["choice"]: r["psnr"][NAME] for what in kept.values() for r in what["rows"]}
     assert found["first result"] == found["refine 1"] == pytest.approx(two.best)
     assert (found["refine 0"], found["refine 2"]) == pytest.approx((one.best, three.best))
     guides = [round(found[name], 6) for name in choices.CHOICES["guide"]]
@@ -237,9 +237,11 @@ def test_every_choice_runs(monkeypatch):
 
 def test_table_of_choices():
     rows = [
-        {"choice": name, "picture": picture, "sigma": sigma, "psnr": psnr + sigma / 10, "seconds": 2.0}
-        for name, by_picture in (("default", (30.0, 32.0, 31.0)), ("other", (31.0, 30.0, 32.0)))
-        for picture, psnr in zip("abc", by_picture, strict=True)
+        {"choice": name, "sigma": sigma, "psnr": {p: v + sigma / 10 for p, v in by_picture.items()}, "seconds": 2.0}
+        for name, by_picture in (
+            ("default", {"a": 30.0, "b": 32.0, "c": 31.0}),
+            ("other", {"a": 31.0, "b": 30.0, "c": 32.0}),
+        )
         for sigma in (10.0, 25.0)
     ]
     cells = [line.split() for line in choices.lines("what", rows)]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .activations import GELU, Abs, Cos, Erf, LeakyReLU, ReLU, Sin
     from .engine.info import __version__, info
+    from .engine.roofline import *
     from .finite.from_torch import *
     from .inputs import *
     from .kernel import *
@@ -59,6 +60,7 @@ __all__ = [
     "randomized",
     "restore",
     "ridge",
+    "roofline",
     "unet",
     "vanilla_cnn",
 ]
@@ -68,6 +70,7 @@ __all__ = [
 _MODULES = {
     "activations": ("GELU", "Abs", "Cos", "Erf", "LeakyReLU", "ReLU", "Sin"),
     "engine.info": ("__version__", "info"),
+    "engine.roofline": ("roofline",),
     "finite.from_torch": ("from_torch",),
     "restoration.denoise": ("DenoiseInfo", "denoise_ntk"),
     "spectral.filters": ("FilterInfo", "gradient_descent", "gradient_flow", "ridge"),

@@ -205,22 +205,27 @@ def measure(name: str, clean: np.ndarray, sigma: float, choice: Choice) -> tuple
         return found[-1].best, time.perf_counter() - start
 
 
+def measure_all(name: str, crops: dict[str, np.ndarray], sigma: float, choice: Choice) -> Row:
+    """Best PSNR of each picture in dB, and mean seconds."""
+    found = {picture: measure(picture, clean, sigma, choice) for picture, clean in crops.items()}
+    seconds = float(np.mean([seconds for _, seconds in found.values()]))
+    return {"choice": name, "sigma": sigma, "psnr": {p: psnr for p, (psnr, _) in found.items()}, "seconds": seconds}
+
+
 def lines(what: str, rows: Sequence[Row]) -> list[str]:
     """The table of one group: at each sigma mean PSNR, mean and median difference to the default; mean seconds."""
     sigmas = sorted({r["sigma"] for r in rows})
     names = list(dict.fromkeys(r["choice"] for r in rows))
 
-    def of(name: str, sigma: float, key: str) -> np.ndarray:
-        return np.array([r[key] for r in rows if (r["choice"], r["sigma"]) == (name, sigma)])
-
+    of = {(r["choice"], r["sigma"]): r for r in rows}
     body = []
     for name in names:
         cells = [name]
         for sigma in sigmas:
-            values = of(name, sigma, "psnr")
-            differences = values - of(names[0], sigma, "psnr")  # picture by picture
+            values, default = (np.array(list(of[n, sigma]["psnr"].values())) for n in (name, names[0]))
+            differences = values - default  # picture by picture
             cells += [f"{values.mean():.2f}", f"{differences.mean():+.2f}", f"{np.median(differences):+.2f}"]
-        body.append([*cells, f"{np.mean([of(name, sigma, 'seconds').mean() for sigma in sigmas]):.2f}"])
+        body.append([*cells, f"{np.mean([of[name, sigma]['seconds'] for sigma in sigmas]):.2f}"])
     head = [part for sigma in sigmas for part in (f"{sigma:g}: dB", "diff.", "median")]
     return table([what, *head, "s"], body)
 
@@ -244,10 +249,7 @@ def main(argv: list[str] | None = None) -> int:
         for name, choice in CHOICES[what].items():
             print(f"{what}: {name}", file=sys.stderr, flush=True)
             for sigma in args.sigmas:
-                for picture, clean in crops.items():
-                    psnr, seconds = measure(picture, clean, sigma, choice)
-                    row = {"choice": name, "picture": picture, "sigma": sigma}
-                    rows.append({**row, "psnr": psnr, "seconds": seconds})
+                rows.append(measure_all(name, crops, sigma, choice))
         print("\n".join([*lines(what, rows), ""]), flush=True)
         if args.json:
             oracle.save(args.json, what, {"size": args.size, "sigmas": args.sigmas, "rows": rows})

@@ -24,11 +24,11 @@ from unittest import mock
 
 import numpy as np
 from bench import machine
-from bench.networks import stages, table
+from bench.networks import table
 from scipy.optimize import nnls
 
-from ntkfast import _core, denoise_ntk
-from ntkfast.engine.cpu import CPU, isa
+from ntkfast import denoise_ntk, roofline
+from ntkfast.engine.cpu import CPU
 from ntkfast.restoration import tile_filter
 from ntkfast.restoration.denoise import CHROMA_TIME, NETWORK, TILES_PER_BATCH
 from ntkfast.spectral.lanczos import BlockLanczos
@@ -91,14 +91,9 @@ def measure(size: int, channels: int, side: int) -> dict[str, Any]:
         "pair_layers": pair_layers,
         "multiply_adds": multiply_adds,
         "bytes": tile_bytes(size, channels),
-        "kernel_seconds": pair_layers / NETWORK.depth * _roofline(channels),
+        "kernel_seconds": pair_layers / NETWORK.depth * roofline(NETWORK, channels=channels, columns=0, threads=1),
         "seconds": seconds / info.tiles,
     }
-
-
-def _roofline(channels: int) -> float:
-    """Seconds a pair of the inner loops by themselves, without products; on one core."""
-    return float(_core.roofline(stages(NETWORK), channels, 0, isa(), 256, 50, 1))
 
 
 def predict(results: list[dict[str, Any]]) -> None:
