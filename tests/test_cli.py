@@ -521,12 +521,16 @@ def test_failing_work_exits_1_with_one_line(
     assert names() == ["in.png"]
 
 
-@pytest.mark.parametrize("moment", ["denoising", "writing"])
+@pytest.mark.parametrize("moment", ["importing", "denoising", "writing"])
 def test_ctrl_c_exits_130_with_nothing_written(
     here: Path, denoiser: FakeDenoiser, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
     if moment == "denoising":
         denoiser.meanwhile = fail(KeyboardInterrupt())
+    elif moment == "importing":  # as pybind11 reports it
+        failed = ImportError("initialization failed")
+        failed.__cause__ = KeyboardInterrupt()
+        denoiser.meanwhile = fail(failed)
     else:
         monkeypatch.setattr(os, "fsync", fail(KeyboardInterrupt()))
     assert main(["denoise", "in.png", "out.png"]) == 130

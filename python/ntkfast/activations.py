@@ -1,6 +1,6 @@
 """Activations: all that the package knows of each stands in its class, and everything else walks :data:`ACTIVATIONS`.
 
-A new activation is one class here, and its name among the public ones: the reference, networks of finite width, the
+A new activation is one class here, and its name in ``__init__.pyi``: the reference, networks of finite width, the
 reader of PyTorch modules, the nodes for the engine, and the random networks of the tests find it by themselves.
 """
 

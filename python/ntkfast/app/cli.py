@@ -25,11 +25,9 @@ import numpy as np
 
 from .. import _choices
 from . import figures, image_files
-from .entry import INTERRUPTED
+from .exit_codes import FAILURE, INTERRUPTED, SUCCESS, USAGE
 
 __all__ = ["build_parser", "main"]
-
-SUCCESS, FAILURE, USAGE = 0, 1, 2
 
 EPILOG = "exit codes: 0 success, 1 the work failed, 2 wrong usage or existing output without --force, 130 interrupted"
 
@@ -136,6 +134,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except MemoryError as error:
         return _complain(name, f"error: out of memory: {_text(error) or 'try smaller tiles'}", FAILURE, debug)
     except Exception as error:
+        if isinstance(error.__cause__, KeyboardInterrupt):  # while a compiled module was imported, which then failed
+            return _complain(name, "interrupted", INTERRUPTED, debug)
         return _complain(name, f"error: {_text(error) or type(error).__name__}", FAILURE, debug)
 
 

@@ -3,13 +3,13 @@
 import os
 import sys
 
-__all__ = ["INTERRUPTED", "main"]
+from .exit_codes import INTERRUPTED
 
-INTERRUPTED = 130
+__all__ = ["main"]
 
 
 def main() -> int:
-    """``ntkfast.cli.main``, or the exit code of an interruption before it is there."""
+    """``ntkfast.app.cli.main``, or the exit code of an interruption before it is there."""
     try:
         _open_streams()
         from .cli import main as run
