@@ -6,8 +6,8 @@ Theta is the block tridiagonal matrix T = Q^T Theta Q.  With Y = Q_0 R,
     f(Theta) Y  ~  Q f(T) E_1 R,        E_1 = [I 0 ... 0]^T
 
 (Saad, SIAM J. Numer. Anal. 29, 1992; block form: Frommer, Lund, Szyld, SIAM J. Matrix Anal. 41, 2020).  Everything
-works on a stack of independent problems: arrays are (batch, d, n).  Those with d rows may lie on a GPU (_arrays.py);
-what is small, n or a few hundred a side, is NumPy's.
+works on a stack of independent problems: arrays are (batch, d, n).  Those with d rows may lie on a GPU
+(engine/arrays.py); what is small, n or a few hundred a side, is NumPy's.
 """
 
 from __future__ import annotations
