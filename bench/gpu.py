@@ -22,9 +22,7 @@ import numpy as np
 
 from bench import machine
 from bench.networks import NETWORKS, table
-from ntkfast import NTK, Network, _core, gradient_descent, unet
-from ntkfast.engine import cuda
-from ntkfast.network import Conv
+from ntkfast import NTK, Conv, Network, gradient_descent, info, unet
 
 COLUMNS = 3
 TOLERANCE = 1e-5  # of the largest number of the result
@@ -89,15 +87,16 @@ def clock_hz() -> float | None:
 
 def floor() -> float | None:
     """Pair-layers a second that the first card could do at most, by its multiprocessors and its clock."""
-    hertz = clock_hz()
-    if hertz is None or _core.cuda_backend() != "cuda":
+    hertz, here = clock_hz(), info()
+    if hertz is None or here["cuda"] != "cuda":
         return None
-    return cuda.devices()[0].multiprocessors * LANES_PER_MULTIPROCESSOR * hertz / INSTRUCTIONS_PER_PAIR_LAYER
+    multiprocessors = int(here["cuda_cards"][0]["multiprocessors"])
+    return multiprocessors * LANES_PER_MULTIPROCESSOR * hertz / INSTRUCTIONS_PER_PAIR_LAYER
 
 
 def on_card(array: np.ndarray) -> Any:
     """A copy in the card's memory, by CuPy or PyTorch; the array itself where neither is, or the card is emulated."""
-    if _core.cuda_backend() != "cuda":
+    if info()["cuda"] != "cuda":
         return array
     try:
         import cupy
@@ -114,10 +113,11 @@ def on_card(array: np.ndarray) -> Any:
 
 
 def on_host(array: Any) -> np.ndarray:
-    """A NumPy array."""
-    from ntkfast.engine.arrays import to_host
-
-    return np.asarray(to_host(array))
+    """A NumPy array: of CuPy's by ``get``, of PyTorch's by ``cpu``."""
+    for copy in ("get", "cpu"):
+        if hasattr(array, copy):
+            array = getattr(array, copy)()
+    return np.asarray(array)
 
 
 def deviation(got: np.ndarray, want: np.ndarray, largest: float) -> float:
@@ -177,13 +177,13 @@ def measure_descent(name: str, size: int, storage: str, clock: Clock) -> dict[st
     y = on_card(image.astype(np.float32))
     start = time.perf_counter()
     K = NTK(CASES[name], image, device="cuda", storage=storage, progress=clock.progress)
-    z, info = gradient_descent(K, y, steps=DESCENT_STEPS, full_output=True)
+    z, found = gradient_descent(K, y, steps=DESCENT_STEPS, full_output=True)
     seconds = time.perf_counter() - start
     error = None
     if size <= CPU_UP_TO // 2:
         want = gradient_descent(NTK(CASES[name], image, device="cpu"), image, steps=DESCENT_STEPS)
         error = deviation(on_host(z), want, float(np.abs(want).max()))
-    return {"seconds": seconds, "products": info.products, "error": error, "bound": info.error, "storage": K.storage}
+    return {"seconds": seconds, "products": found.products, "error": error, "bound": found.error, "storage": K.storage}
 
 
 def row(result: dict[str, Any]) -> list[str]:
@@ -257,6 +257,20 @@ def cases(sizes: list[int], names: list[str], best: float | None) -> list[tuple[
     return out
 
 
+def attempt(measure: Callable[[Clock], dict[str, Any]], clock: Clock, predicted: float) -> dict[str, Any]:
+    """What was measured, or why it was ``skipped``; one case must not stop the others."""
+    if predicted > clock.left:
+        return {"skipped": f"not run: some {predicted:.0f} s predicted"}
+    try:
+        return measure(clock)
+    except OutOfTimeError:
+        return {"skipped": "stopped: out of time"}
+    except MemoryError as error:
+        return {"skipped": f"not run: {error or 'out of memory'}"}
+    except Exception as error:
+        return {"skipped": f"FAILED: {type(error).__name__}: {error}", "failed": True}
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES), help="sides of the image, multiples of 4")
@@ -265,14 +279,15 @@ def main() -> int:
     parser.add_argument("--small", action="store_true", help="check some small products only")
     parser.add_argument("--json", type=Path, help="write the results here, after each of them")
     args = parser.parse_args()
-    if not _core.cuda_devices():
-        print(f"no card: {_core.cuda_why_unavailable()}", file=sys.stderr)
+    here = info()
+    if here["cuda_missing"] is not None:
+        print(f"no card: {here['cuda_missing']}", file=sys.stderr)
         return 1
     if args.small:
         return small()
 
     best, clock = floor(), Clock(args.seconds)
-    card = {"cards": [vars(device) for device in cuda.devices()], "driver": _core.cuda_driver(), "floor": best}
+    card = {"cards": here["cuda_cards"], "driver": here["cuda_driver"], "floor": best}
     results: list[dict[str, Any]] = []
     last: dict[tuple[str, str], float] = {}  # seconds of the last size of the same kind
     failed = False
@@ -281,27 +296,17 @@ def main() -> int:
         size = result["size"]
         predicted = last[kind] * (size / result_size(results, kind)) ** 4 if kind in last else 0.0
         start = time.monotonic()
-        try:
-            if predicted > clock.left:
-                result["skipped"] = f"not run: some {predicted:.0f} s predicted"
-            else:
-                result |= measure(clock)
-                last[kind] = time.monotonic() - start
-        except OutOfTimeError:
-            result["skipped"] = "stopped: out of time"
-        except MemoryError as error:
-            result["skipped"] = f"not run: {error or 'out of memory'}"
-        except Exception as error:  # one case must not stop the others
-            result["skipped"] = f"FAILED: {type(error).__name__}: {error}"
-            failed = True
-        failed |= (result.get("error") or 0.0) > result["tolerance"]
+        result |= attempt(measure, clock, predicted)
+        if "seconds" in result:
+            last[kind] = time.monotonic() - start
+        failed |= result.get("failed", False) or (result.get("error") or 0.0) > result["tolerance"]
         results.append(result)
         print("  ".join(filter(None, row(result))), flush=True)
         if args.json:
             machine.save(args.json, {"card": card, "results": results})
 
-    names = ", ".join(device.name for device in cuda.devices())
-    print(f"\n{names}; driver {_core.cuda_driver() or 'none'}; commit {machine.commit()}")
+    names = ", ".join(device["name"] for device in here["cuda_cards"])
+    print(f"\n{names}; driver {here['cuda_driver']}; commit {machine.commit()}")
     print("\n".join(line.rstrip() for line in table(HEAD, [row(result) for result in results])))
     print("* error above what is allowed" if failed else "all errors are as small as they must be")
     return 1 if failed else 0

@@ -705,6 +705,11 @@ def test_version(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[
 
 def test_info(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     facts = {"version": "1.2.3", "isa_compiled": ["baseline", "avx2"], "openmp": True, "something new": 5}
+    facts["cards"] = [
+        {"name": "A", "capability": "9.0", "bytes": 2**31},
+        {"name": "B", "capability": "8.6", "bytes": 4},
+    ]
+    facts |= {"nothing": [], "missing": None}
     monkeypatch.setattr(ntkfast, "info", lambda: facts, raising=False)
     monkeypatch.setenv("NTKFAST_ISA", "baseline")
     assert main(["info"]) == 0
@@ -713,6 +718,8 @@ def test_info(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
     assert shown["isa_compiled"] == "baseline, avx2"
     assert shown["openmp"] == "True"
     assert shown["something new"] == "5"
+    assert shown["cards"] == "0: A, capability 9.0, 2.0 GiB (2147483648 bytes); 1: B, capability 8.6, 4 bytes"
+    assert shown["nothing"] == shown["missing"] == "none"
     assert shown["NTKFAST_ISA"] == "baseline"
     assert (
         len({len(line) - len(shown[key]) for key, line in zip(lines, map(": ".join, lines.items()), strict=True)}) == 1

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -95,9 +96,12 @@ def test_info_without_a_card(without_a_card, capsys):
     info = ntkfast.info()
     assert info["devices"] == ["cpu"]
     assert info["cuda"] == BACKEND
-    assert info["cuda_cards"] == "none: the driver is missing"
+    assert info["cuda_cards"] == []
+    assert info["cuda_missing"] == "the driver is missing"
     assert cli.main(["info"]) == 0
-    assert "none: the driver is missing" in capsys.readouterr().out
+    shown = dict(re.split(r":\s+", line, maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert shown["cuda_cards"] == "none"
+    assert shown["cuda_missing"] == "the driver is missing"
 
 
 def test_command_line_without_a_card(without_a_card, tmp_path, capsys):
@@ -640,7 +644,15 @@ def test_info_names_the_cards():
     info = ntkfast.info()
     assert info["devices"] == ["cpu", *(f"cuda:{n}" for n in range(len(_core.cuda_devices())))]
     assert info["cuda_architectures"] != "none"
-    assert _core.cuda_devices()[0][0] in info["cuda_cards"][0]
+    name, capability, multiprocessors, size, _ = _core.cuda_devices()[0]
+    assert info["cuda_cards"][0] == {
+        "name": name,
+        "capability": f"{capability[0]}.{capability[1]}",
+        "multiprocessors": multiprocessors,
+        "bytes": size,
+    }
+    assert len(info["cuda_cards"]) == len(_core.cuda_devices())
+    assert info["cuda_missing"] is None
 
 
 @on_a_device

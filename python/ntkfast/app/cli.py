@@ -538,5 +538,18 @@ def _info(args: argparse.Namespace) -> None:
         return
     width = max(map(len, items)) + 1
     for key, value in items.items():
-        shown = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else value
-        print(f"{key + ':':<{width}} {shown}")
+        print(f"{key + ':':<{width}} {_shown(value)}")
+
+
+def _shown(value: Any) -> str:
+    """What ``ntkfast.info`` holds, for people: of several things with properties the number and these."""
+    from ..engine.memory import readable
+
+    if isinstance(value, dict):
+        name, *others = value.items()
+        said = [readable(part) if key == "bytes" else f"{key} {part}" for key, part in others]
+        return ", ".join([str(name[1]), *said])
+    if isinstance(value, (list, tuple)):
+        parts = [f"{n}: {_shown(part)}" if isinstance(part, dict) else str(part) for n, part in enumerate(value)]
+        return ("; " if parts and isinstance(value[0], dict) else ", ").join(parts) or "none"
+    return "none" if value is None else str(value)

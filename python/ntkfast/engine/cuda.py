@@ -183,15 +183,20 @@ class Cards(Devices):
         return f"cuda:{number}" if kind in (DLPACK_CPU if emulated() else DLPACK_CUDA) else None
 
     def info(self) -> dict[str, Any]:
+        cards = devices()
         return {
             "cuda": _core.cuda_backend(),
             "cuda_architectures": _core.cuda_architectures() or "none",
             "cuda_compiler": _core.cuda_compiler() or "none",
             "cuda_driver": _core.cuda_driver() or "none",
             "cuda_cards": [
-                f"{n}: {card.name}, compute capability {card.capability[0]}.{card.capability[1]}, "
-                f"{card.multiprocessors} multiprocessors, {memory.readable(card.bytes)}"
-                for n, card in enumerate(devices())
-            ]
-            or f"none: {_core.cuda_why_unavailable()}",
+                {
+                    "name": card.name,
+                    "capability": "{}.{}".format(*card.capability),
+                    "multiprocessors": card.multiprocessors,
+                    "bytes": card.bytes,
+                }
+                for card in cards
+            ],
+            "cuda_missing": None if cards else _core.cuda_why_unavailable(),
         }

@@ -21,7 +21,10 @@ def info() -> dict[str, Any]:
     -------
     dict
         Version, Python, NumPy, machine, threads, instruction sets (compiled, supported, active), compiler and flags;
-        devices, and of CUDA the architectures compiled in, compiler, driver and cards, or what is missing.
+        devices, and of CUDA the architectures compiled in, compiler, driver and ``cuda_cards``: for each card, in the
+        order of "cuda:0", "cuda:1" and so on, a dict with its ``name``, compute ``capability`` (such as "9.0"),
+        ``multiprocessors`` and the ``bytes`` of its memory.  Without one ``cuda_missing`` says what is missing; else it
+        is None.
     """
     host, *others = kinds()
     found: dict[str, Any] = {
