@@ -14,9 +14,7 @@ import ntkfast
 BENCH = Path(__file__).parents[1] / "bench"
 SUBMODULES = {"reference", "finite", "deepinv"}
 PUBLIC = set(dir(ntkfast))  # of __init__.pyi
-FILES = sorted(
-    path.relative_to(BENCH).as_posix() for path in BENCH.rglob("*.py") if path.relative_to(BENCH).parts[0] != "paper"
-)
+FILES = sorted(path.relative_to(BENCH).as_posix() for path in BENCH.rglob("*.py"))
 
 
 def imports(tree: ast.AST) -> Iterator[tuple[str, str | None, str]]:

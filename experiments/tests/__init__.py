@@ -1,0 +1,1 @@
+"""Tests of the experiments: ``python -m pytest experiments/tests``."""
