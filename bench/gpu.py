@@ -4,7 +4,7 @@
 bench/gpu_check.sh runs it with all else that is to be checked on a machine with a card.  ``--small`` checks a few small
 products against the CPU and measures nothing: for compute-sanitizer.
 
-Needs NumPy and SciPy alone; right-hand sides lie on the card if CuPy or PyTorch is there.
+Needs NumPy, SciPy and lazy_loader alone; right-hand sides lie on the card if CuPy or PyTorch is there.
 """
 
 from __future__ import annotations

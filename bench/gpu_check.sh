@@ -4,9 +4,9 @@
 #   bench/gpu_check.sh                      on a machine with a card; takes at most 8 minutes
 #   NTKFAST_CUDA=emulate bench/gpu_check.sh   the same steps with the emulated engine, at small sizes: tests this script
 #
-# Needs nvcc and a python3 with numpy, scipy, pybind11, cmake, ninja and pytest; uses torch and cupy if they are there.  Writes
-# logs and JSON to the folder that NTKFAST_RESULTS names (default build/gpu), prints one table last, and exits with 1 if a
-# part has failed.  NTKFAST_COMMIT names the commit where there is no repository.  No setting of the card is changed.
+# Needs nvcc and a python3 with numpy, scipy, lazy_loader, pybind11, cmake, ninja and pytest; uses torch and cupy if they
+# are there.  Writes logs and JSON to the folder that NTKFAST_RESULTS names (default build/gpu), prints one table last, and
+# exits with 1 if a part has failed.  NTKFAST_COMMIT names the commit where there is no repository.  No setting of the card is changed.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 unset PYTHONPATH PYTHONHOME

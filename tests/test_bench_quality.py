@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from bench import machine
 from bench.quality import __main__ as command
 from bench.quality import methods, pictures, scaling, tables
 from skimage.metrics import peak_signal_noise_ratio
@@ -171,6 +172,20 @@ def test_targets(results, want):
     found = [line.rpartition(": ")[2] for line in tables.targets(grid_of(results, names))]
     assert len(found) == len(want)
     assert all(line.startswith(start) for line, start in zip(found, want, strict=True)), found
+
+
+def test_results_are_kept_a_line_each():
+    records = [{"a": 1.23456789, "b": {"c": [1, 2], "d": None}}, {"name": "x" * 500, "e": (2.0, math.inf)}]
+    text = machine.as_text({"machine": {"cores": 2}, "results": records, "none": []})
+    assert json.loads(text) == {
+        "machine": {"cores": 2},
+        "results": [{"a": 1.234568, "b": {"c": [1, 2], "d": None}}, {"name": "x" * 500, "e": [2.0, math.inf]}],
+        "none": [],
+    }
+    lines = text.splitlines()
+    assert '    {"a": 1.234568, "b": {"c": [1, 2], "d": null}},' in lines
+    assert '      "e": [2.0, Infinity]' in lines  # of a result too long for a line
+    assert '    "cores": 2' in lines
 
 
 def test_noise_is_the_same_at_every_call_and_differs_by_name_and_sigma():

@@ -1,8 +1,11 @@
 """What chooses the constants of the denoiser: oracles, the fit and the tables, on parts of one picture, no download."""
 
+import ast
 import json
 import math
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +19,29 @@ from ntkfast.restoration.stopping import Crops
 from ntkfast.restoration.tile_filter import TileFilter
 
 NAME, SIGMA = "astronaut", 25.0
+ROOT = Path(__file__).parents[1]
+
+
+def assigned(file):
+    """Names that a file of the package gives values to at its top."""
+    tree = ast.parse((ROOT / "python" / "ntkfast" / file).read_text(encoding="utf-8"))
+    targets = [target for node in tree.body if isinstance(node, ast.Assign) for target in node.targets]
+    return {node.id for target in targets for node in ast.walk(target) if isinstance(node, ast.Name)}
+
+
+def test_the_constants_that_the_readme_names_are_where_it_says():
+    readme = (ROOT / "tools" / "tuning" / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"\| `python -m tools\.tuning\.(\w+)[^`]*` \| ([^|]*) \|", readme)
+    named = set()
+    for module, chooses in rows:
+        assert (ROOT / "tools" / "tuning" / f"{module}.py").exists()
+        for names, file in re.findall(r"((?:`[A-Z_]+`(?:, | and )?)+) of `([^`]*\.py)`", chooses):
+            constants = set(re.findall("`([^`]*)`", names))
+            assert constants <= assigned(file), file
+            named |= constants
+        assert set(re.findall("`([A-Z_]+)`", chooses)) <= named  # each has its file
+    assert len(rows) == 8
+    assert {"LANES", "KAPPA", "POWER", "TILE_SIZE", "REFINE", "EIGENVECTORS_FROM"} <= named
 
 
 def test_cost_of_tiles(tmp_path, capsys):
