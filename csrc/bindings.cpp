@@ -19,6 +19,7 @@
 #include "cuda/engine.h"
 #include "cuda/runtime.h"
 #include "plan/aligned.h"
+#include "plan/engine.h"
 #include "plan/program.h"
 
 namespace py = pybind11;
@@ -144,96 +145,111 @@ template <class Real> int columns_of(const Array<Real>& v, const Shape& shape) {
     return int(v.shape(1));
 }
 
-// What the engines of the CPU and of a card have in common.
-template <class E> class PySweeps {
-public:
-    explicit PySweeps(E engine) : engine_(std::move(engine)) {}
+// --- What every engine does -----------------------------------------------------------------------------------------------
 
-    // (pixels, batch)
-    Array<double> diagonal() const {
-        Array<double> out({engine_.shape().pixels(), std::int64_t(engine_.shape().batch)});
-        double* to = out.mutable_data();
-        const py::gil_scoped_release release;
-        engine_.diagonal(to);
-        return out;
-    }
-
-    void store(py::object progress) {
-        PythonPoll(std::move(progress)).run([&](Poll poll) { engine_.store(std::move(poll)); });
-    }
-    bool stored() const { return engine_.stored(); }
-
-    void keep_coarse(py::object progress) {
-        PythonPoll(std::move(progress)).run([&](Poll poll) { engine_.keep_coarse(std::move(poll)); });
-    }
-    bool coarse_kept() const { return engine_.coarse_kept(); }
-
-protected:
-    E engine_;
-};
-
-template <class Class> Class& bind_sweeps(Class& bound) {
-    using E = typename Class::type;
-    return bound.def("diagonal", &E::diagonal)
-        .def("product", &E::product, py::arg("v").noconvert(), py::arg("progress") = py::none())
-        .def("store", &E::store, py::arg("progress") = py::none())
-        .def_property_readonly("stored", &E::stored)
-        .def("keep_coarse", &E::keep_coarse, py::arg("progress") = py::none())
-        .def_property_readonly("coarse_kept", &E::coarse_kept)
-        .def("dense", &E::dense, py::arg("progress") = py::none());
+// An engine made without the GIL: make(program, shape, image, poll), with no image for noise.
+template <class Make>
+auto made(const std::vector<NodeTuple>& nodes, bool circular, bool nngp, const Array<double>& images, bool noise,
+          Make make) {
+    const Program program = make_program(nodes, circular, nngp);
+    const Shape shape = shape_of(images);
+    const double* image = noise ? nullptr : images.data();
+    return PythonPoll(py::none()).run([&](Poll poll) { return make(program, shape, image, std::move(poll)); });
 }
 
-template <class Real> class PyEngine : public PySweeps<CpuEngine<Real>> {
-    using PySweeps<CpuEngine<Real>>::engine_;
+// (pixels, batch)
+template <class Real> Array<double> diagonal(const Engine<Real>& engine) {
+    Array<double> out({engine.shape().pixels(), std::int64_t(engine.shape().batch)});
+    double* to = out.mutable_data();
+    const py::gil_scoped_release release;
+    engine.diagonal(to);
+    return out;
+}
 
-public:
-    PyEngine(const std::vector<NodeTuple>& nodes, bool circular, bool nngp, const Array<double>& images, bool noise,
-             const std::string& isa, int threads, int lanes)
-        : PySweeps<CpuEngine<Real>>(make(nodes, circular, nngp, images, noise, {isa_from_name(isa), threads, lanes})) {}
+// v (pixels, columns, batch) -> the same shape
+template <class Real> Array<Real> product(const Engine<Real>& engine, const Array<Real>& v, py::object progress) {
+    const int columns = columns_of(v, engine.shape());
+    Array<Real> out({v.shape(0), v.shape(1), v.shape(2)});
+    const Real* from = v.data();
+    Real* to = out.mutable_data();
+    PythonPoll(std::move(progress)).run([&](Poll poll) { engine.product(from, to, columns, std::move(poll)); });
+    return out;
+}
 
-    // v (pixels, columns, batch) -> the same shape
-    Array<Real> product(const Array<Real>& v, py::object progress) const {
-        const int columns = columns_of(v, engine_.shape());
-        Array<Real> out({v.shape(0), v.shape(1), v.shape(2)});
-        const Real* from = v.data();
-        Real* to = out.mutable_data();
-        PythonPoll(std::move(progress)).run([&](Poll poll) { engine_.product(from, to, columns, std::move(poll)); });
-        return out;
-    }
+template <class Real> void store(Engine<Real>& engine, py::object progress) {
+    PythonPoll(std::move(progress)).run([&](Poll poll) { engine.store(std::move(poll)); });
+}
 
-    // (batch, pixels, pixels)
-    Array<Real> dense(py::object progress) const {
-        const py::ssize_t d = engine_.shape().pixels();
-        Array<Real> out = aligned_array<Real>({py::ssize_t(engine_.shape().batch), d, d});
-        Real* to = out.mutable_data();
-        PythonPoll(std::move(progress)).run([&](Poll poll) { engine_.dense(to, std::move(poll)); });
-        return out;
-    }
+template <class Real> void keep_coarse(Engine<Real>& engine, py::object progress) {
+    PythonPoll(std::move(progress)).run([&](Poll poll) { engine.keep_coarse(std::move(poll)); });
+}
 
-    // (count, pixels)
-    Array<Real> columns(const Array<std::int64_t>& pixels, py::object progress) const {
-        if (pixels.ndim() != 1) throw py::value_error("pixels must have 1 dimension");
-        Array<Real> out({pixels.shape(0), py::ssize_t(engine_.shape().pixels())});
-        const std::int64_t* from = pixels.data();
-        Real* to = out.mutable_data();
-        const std::int64_t count = pixels.shape(0);
-        PythonPoll(std::move(progress)).run([&](Poll poll) { engine_.columns(from, count, to, std::move(poll)); });
-        return out;
-    }
+// (batch, pixels, pixels)
+template <class Real> Array<Real> dense(const Engine<Real>& engine, py::object progress) {
+    const py::ssize_t d = engine.shape().pixels();
+    Array<Real> out = aligned_array<Real>({py::ssize_t(engine.shape().batch), d, d});
+    Real* to = out.mutable_data();
+    PythonPoll(std::move(progress)).run([&](Poll poll) { engine.dense(to, std::move(poll)); });
+    return out;
+}
 
-    std::int64_t columns_bytes() const { return engine_.columns_bytes(); }
+template <class Real> void bind_engine(py::module_& module, const char* name) {
+    py::class_<Engine<Real>>(module, name)
+        .def("diagonal", &diagonal<Real>)
+        .def("product", &product<Real>, py::arg("v").noconvert(), py::arg("progress") = py::none())
+        .def("store", &store<Real>, py::arg("progress") = py::none())
+        .def_property_readonly("stored", &Engine<Real>::stored)
+        .def("keep_coarse", &keep_coarse<Real>, py::arg("progress") = py::none())
+        .def_property_readonly("coarse_kept", &Engine<Real>::coarse_kept)
+        .def("dense", &dense<Real>, py::arg("progress") = py::none());
+}
 
-private:
-    static CpuEngine<Real> make(const std::vector<NodeTuple>& nodes, bool circular, bool nngp,
-                                const Array<double>& images, bool noise, const EngineOptions& options) {
-        const Program program = make_program(nodes, circular, nngp);
-        const Shape shape = shape_of(images);
-        const double* image = noise ? nullptr : images.data();
-        return PythonPoll(py::none()).run([&](Poll poll) {
-            return CpuEngine<Real>(program, shape, image, options, std::move(poll));
-        });
-    }
-};
+// By part.
+py::dict parts(const MemoryEstimate& bytes) {
+    py::dict out;
+    for (const MemoryPart& part : memory_parts) out[part.name] = bytes.*part.bytes;
+    return out;
+}
+
+// --- The CPU's --------------------------------------------------------------------------------------------------------------
+
+// (count, pixels)
+template <class Real>
+Array<Real> columns(const CpuEngine<Real>& engine, const Array<std::int64_t>& pixels, py::object progress) {
+    if (pixels.ndim() != 1) throw py::value_error("pixels must have 1 dimension");
+    Array<Real> out({pixels.shape(0), py::ssize_t(engine.shape().pixels())});
+    const std::int64_t* from = pixels.data();
+    Real* to = out.mutable_data();
+    const std::int64_t count = pixels.shape(0);
+    PythonPoll(std::move(progress)).run([&](Poll poll) { engine.columns(from, count, to, std::move(poll)); });
+    return out;
+}
+
+template <class Real> void bind_cpu_engine(py::module_& module, const char* name) {
+    const auto make = [](const std::vector<NodeTuple>& nodes, bool circular, bool nngp, const Array<double>& images,
+                         bool noise, const std::string& isa, int threads, int lanes) {
+        const EngineOptions options{isa_from_name(isa), threads, lanes};
+        return made(nodes, circular, nngp, images, noise,
+                    [&](const Program& program, const Shape& shape, const double* image, Poll poll) {
+                        return std::make_unique<CpuEngine<Real>>(program, shape, image, options, std::move(poll));
+                    });
+    };
+    py::class_<CpuEngine<Real>, Engine<Real>>(module, name)
+        .def(py::init(make), py::arg("nodes"), py::arg("circular"), py::arg("nngp"), py::arg("images"),
+             py::arg("noise"), py::kw_only(), py::arg("isa"), py::arg("threads"), py::arg("lanes"))
+        .def("columns", &columns<Real>, py::arg("pixels").noconvert(), py::arg("progress") = py::none())
+        .def_property_readonly("columns_bytes", &CpuEngine<Real>::columns_bytes);
+}
+
+template <class Real>
+py::dict estimate(const std::vector<NodeTuple>& nodes, bool circular, bool nngp, std::array<int, 4> shape, int columns,
+                  int threads, int lanes) {
+    const auto [batch, height, width, channels] = shape;
+    return parts(CpuEngine<Real>::estimate(make_program(nodes, circular, nngp), {height, width, channels, batch},
+                                           columns, {Isa::baseline, threads, lanes}));
+}
+
+// --- A card's ---------------------------------------------------------------------------------------------------------------
 
 // An array in a device's memory: contiguous, of the engine's type, alive during the call.
 struct DeviceArray {
@@ -243,129 +259,51 @@ struct DeviceArray {
 };
 using DeviceTuple = std::tuple<std::uintptr_t, std::vector<std::int64_t>, int>;
 
-// The CUDA engine, for arrays of the host (copied there and back) and for arrays of the device, by address.
-template <class Real> class PyCudaEngine : public PySweeps<cuda::Engine<Real>> {
-    using PySweeps<cuda::Engine<Real>>::engine_;
+template <class Real> DeviceArray device_array(const char* name, const DeviceTuple& tuple, int device) {
+    const auto& [address, shape, on] = tuple;
+    if (on != device)
+        throw py::value_error(std::string(name) + " must be on device " + std::to_string(device) + ", got " +
+                              std::to_string(on));
+    if (address == 0 || address % sizeof(Real) != 0)
+        throw py::value_error(std::string(name) + " must be the address of numbers, got " + std::to_string(address));
+    return {address, shape, on};
+}
 
-public:
-    PyCudaEngine(const std::vector<NodeTuple>& nodes, bool circular, bool nngp, const Array<double>& images, bool noise,
-                 int device, int threads)
-        : PySweeps<cuda::Engine<Real>>(make(nodes, circular, nngp, images, noise, device, threads)) {}
-
-    int device() const { return engine_.device(); }
-
-    // v (pixels, columns, 1) -> the same shape
-    Array<Real> product(const Array<Real>& v, py::object progress) const {
-        const int columns = columns_of(v, engine_.shape());
-        Array<Real> out({v.shape(0), v.shape(1), v.shape(2)});
-        const Real* from = v.data();
-        Real* to = out.mutable_data();
-        const std::int64_t bytes = std::int64_t(v.nbytes());
-        PythonPoll(std::move(progress)).run([&](Poll poll) {
-            const cuda::CurrentDevice current(device());
-            const cuda::Array<Real> in(v.size()), result(v.size());
-            cuda::to_device(in.data(), from, bytes, 0);
-            engine_.product(in.data(), result.data(), columns, 0, std::move(poll));
-            cuda::to_host(to, result.data(), bytes, 0);
-        });
-        return out;
-    }
-
-    // v, out (pixels, columns)
-    void product_on_device(const DeviceTuple& v, const DeviceTuple& out, cuda::Stream stream,
-                           py::object progress) const {
-        const DeviceArray from = array("v", v), to = array("out", out);
-        if (from.shape.size() != 2 || from.shape[0] != engine_.shape().pixels() || to.shape != from.shape)
-            throw py::value_error("v and out must have the same shape (" + std::to_string(engine_.shape().pixels()) +
-                                  ", columns)");
-        PythonPoll(std::move(progress)).run([&](Poll poll) {
-            engine_.product(reinterpret_cast<const Real*>(from.address), reinterpret_cast<Real*>(to.address),
-                            int(from.shape[1]), stream, std::move(poll));
-        });
-    }
-
-    // (1, pixels, pixels)
-    Array<Real> dense(py::object progress) const {
-        const py::ssize_t d = engine_.shape().pixels();
-        Array<Real> out({py::ssize_t(1), d, d});
-        Real* to = out.mutable_data();
-        const std::int64_t bytes = std::int64_t(out.nbytes());
-        PythonPoll(std::move(progress)).run([&](Poll poll) {
-            const cuda::CurrentDevice current(device());
-            const cuda::Array<Real> result(d * d);
-            engine_.dense(result.data(), 0, std::move(poll));
-            cuda::to_host(to, result.data(), bytes, 0);
-        });
-        return out;
-    }
-
-private:
-    static cuda::Engine<Real> make(const std::vector<NodeTuple>& nodes, bool circular, bool nngp,
-                                   const Array<double>& images, bool noise, int device, int threads) {
-        const Program program = make_program(nodes, circular, nngp);
-        const Shape shape = shape_of(images);
-        const double* image = noise ? nullptr : images.data();
-        return PythonPoll(py::none()).run([&](Poll poll) {
-            return cuda::Engine<Real>(program, shape, image, device, threads, {}, std::move(poll));
-        });
-    }
-
-    DeviceArray array(const char* name, const DeviceTuple& tuple) const {
-        const auto& [address, shape, on] = tuple;
-        if (on != device())
-            throw py::value_error(std::string(name) + " must be on device " + std::to_string(device()) + ", got " +
-                                  std::to_string(on));
-        if (address == 0 || address % sizeof(Real) != 0)
-            throw py::value_error(std::string(name) + " must be the address of numbers, got " +
-                                  std::to_string(address));
-        return {address, shape, on};
-    }
-};
-
-template <class Real> void bind_engine(py::module_& module, const char* name) {
-    using E = PyEngine<Real>;
-    py::class_<E> bound(module, name);
-    bound.def(
-        py::init<const std::vector<NodeTuple>&, bool, bool, const Array<double>&, bool, const std::string&, int, int>(),
-        py::arg("nodes"), py::arg("circular"), py::arg("nngp"), py::arg("images"), py::arg("noise"), py::kw_only(),
-        py::arg("isa"), py::arg("threads"), py::arg("lanes"));
-    bind_sweeps(bound)
-        .def("columns", &E::columns, py::arg("pixels").noconvert(), py::arg("progress") = py::none())
-        .def_property_readonly("columns_bytes", &E::columns_bytes);
+// v, out (pixels, columns)
+template <class Real>
+void product_on_device(const cuda::Engine<Real>& engine, const DeviceTuple& v, const DeviceTuple& out,
+                       cuda::Stream stream, py::object progress) {
+    const DeviceArray from = device_array<Real>("v", v, engine.device()),
+                      to = device_array<Real>("out", out, engine.device());
+    if (from.shape.size() != 2 || from.shape[0] != engine.shape().pixels() || to.shape != from.shape)
+        throw py::value_error("v and out must have the same shape (" + std::to_string(engine.shape().pixels()) +
+                              ", columns)");
+    PythonPoll(std::move(progress)).run([&](Poll poll) {
+        engine.product_on_device(reinterpret_cast<const Real*>(from.address), reinterpret_cast<Real*>(to.address),
+                                 int(from.shape[1]), stream, std::move(poll));
+    });
 }
 
 template <class Real> void bind_cuda_engine(py::module_& module, const char* name) {
-    using E = PyCudaEngine<Real>;
-    py::class_<E> bound(module, name);
-    bound.def(py::init<const std::vector<NodeTuple>&, bool, bool, const Array<double>&, bool, int, int>(),
-              py::arg("nodes"), py::arg("circular"), py::arg("nngp"), py::arg("images"), py::arg("noise"),
-              py::kw_only(), py::arg("device"), py::arg("threads"));
-    bind_sweeps(bound)
-        .def_property_readonly("device", &E::device)
-        .def("product_on_device", &E::product_on_device, py::arg("v"), py::arg("out"), py::kw_only(), py::arg("stream"),
-             py::arg("progress") = py::none());
+    const auto make = [](const std::vector<NodeTuple>& nodes, bool circular, bool nngp, const Array<double>& images,
+                         bool noise, int device, int threads) {
+        return made(nodes, circular, nngp, images, noise,
+                    [&](const Program& program, const Shape& shape, const double* image, Poll poll) {
+                        return std::make_unique<cuda::Engine<Real>>(program, shape, image, device, threads,
+                                                                    cuda::Tuning{}, std::move(poll));
+                    });
+    };
+    py::class_<cuda::Engine<Real>, Engine<Real>>(module, name)
+        .def(py::init(make), py::arg("nodes"), py::arg("circular"), py::arg("nngp"), py::arg("images"),
+             py::arg("noise"), py::kw_only(), py::arg("device"), py::arg("threads"))
+        .def_property_readonly("device", &cuda::Engine<Real>::device)
+        .def("product_on_device", &product_on_device<Real>, py::arg("v"), py::arg("out"), py::kw_only(),
+             py::arg("stream"), py::arg("progress") = py::none());
 }
 
-using Estimate = std::array<std::int64_t, 6>;
-
-// Bytes of (fields, building, product, bands, coarse, store); see MemoryEstimate.
-Estimate parts(const MemoryEstimate& bytes) {
-    return {bytes.fields, bytes.building, bytes.product, bytes.bands, bytes.coarse, bytes.store};
-}
-
+// Of the memory of a device.
 template <class Real>
-Estimate estimate(const std::vector<NodeTuple>& nodes, bool circular, bool nngp, std::array<int, 4> shape, int columns,
-                  int threads, int lanes) {
-    const auto [batch, height, width, channels] = shape;
-    const MemoryEstimate bytes =
-        CpuEngine<Real>::estimate(make_program(nodes, circular, nngp), {height, width, channels, batch}, columns,
-                                  {Isa::baseline, threads, lanes});
-    return parts(bytes);
-}
-
-// The same of the memory of a device.
-template <class Real>
-Estimate cuda_estimate(const std::vector<NodeTuple>& nodes, bool circular, bool nngp, std::array<int, 4> shape,
+py::dict cuda_estimate(const std::vector<NodeTuple>& nodes, bool circular, bool nngp, std::array<int, 4> shape,
                        int columns, int device) {
     const auto [batch, height, width, channels] = shape;
     const std::vector<cuda::Device> devices = cuda::devices();
@@ -398,6 +336,8 @@ PYBIND11_MODULE(_core, module) {
     module.doc() = "Compiled engine of ntkfast.  Not public: use ntkfast.NTK.";
     bind_engine<float>(module, "EngineFloat32");
     bind_engine<double>(module, "EngineFloat64");
+    bind_cpu_engine<float>(module, "CpuEngineFloat32");
+    bind_cpu_engine<double>(module, "CpuEngineFloat64");
     bind_cuda_engine<float>(module, "CudaEngineFloat32");
     bind_cuda_engine<double>(module, "CudaEngineFloat64");
     for (const bool wide : {false, true}) {

@@ -93,12 +93,11 @@ std::int64_t DeviceBands<Real>::band_bytes(const Program& program, const Target&
 
 template <class Real>
 std::int64_t DeviceBands<Real>::near_bytes(const Program& program, const Target& target, const Shape& shape,
-                                           int reach) {
+                                           const NearStep& near) {
     const Shape at = at_level(shape, target.level);
-    const int most = program.circular() ? reach : std::min(reach, at.height - 1);
-    std::int64_t sum = Array<Real*>::bytes(2 * reach + 1);
-    for (int dy = -most; dy <= most; ++dy)
-        sum += Array<Real>::bytes(band_elements(program, target, at, dy, reach_of(at, reach)));
+    std::int64_t sum = Array<Real*>::bytes(2 * near.reach + 1);
+    for (int dy = near.made.first; dy <= near.made.last; ++dy)
+        sum += Array<Real>::bytes(band_elements(program, target, at, dy, reach_of(at, near.reach)));
     return sum;
 }
 

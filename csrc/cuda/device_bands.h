@@ -10,6 +10,7 @@
 #include "cuda/sweep.h"
 #include "plan/fields.h"
 #include "plan/geometry.h"
+#include "plan/near_bands.h"
 #include "plan/program.h"
 
 namespace ntkfast::cuda {
@@ -36,10 +37,11 @@ public:
     void clear() { bands_.clear(); }
     void publish(Stream stream);
 
-    // Predicted from the sizes alone: of one band of all displacements, of those up to a reach for all dy, of the table and what
-    // is known of i = j.
+    // Predicted from the sizes alone: of one band of all displacements, of all bands near D = 0 with their table, of the table and
+    // what is known of i = j.
     static std::int64_t band_bytes(const Program& program, const Target& target, const Shape& at, int dy);
-    static std::int64_t near_bytes(const Program& program, const Target& target, const Shape& shape, int reach);
+    static std::int64_t near_bytes(const Program& program, const Target& target, const Shape& shape,
+                                   const NearStep& near);
     static std::int64_t table_bytes(const Program& program, const Target& target, const Shape& shape);
 
 private:

@@ -31,7 +31,7 @@ template <class Real> struct Engine<Real>::Impl {
     bool coarse_kept = false;
     std::mutex mutex;  // of a call: bands and waves are those of one at a time
 
-    static constexpr Stream setup = 0;  // the stream of what the constructor does
+    static constexpr Stream setup = 0;  // the stream of the constructor, and of calls with arrays of the host
 
     Impl(const Program& of_program, Fields<Real> of_fields, int number, const Tuning& tuning)
         : program(of_program), fields(std::move(of_fields)), device_number(number),
@@ -61,32 +61,25 @@ template <class Real> struct Engine<Real>::Impl {
         return {plans.segments[t], plans.layouts[t], planes.geometry(plans.targets[t].sweep_level()), stages[t]};
     }
 
-    void make_bands(const MakeBands& step, Stream stream, Monitor& monitor) {
+    void make_step(const MakeBands& step, Stream stream, Monitor& monitor) {
         const std::size_t t = std::size_t(step.target);
         DeviceBands<Real>& store = *bands[t];
-        const bool pooled = plans.targets[t].kind == TargetKind::pooled;
-        for (int dy = step.first; dy <= step.last + (pooled ? 1 : 0); ++dy)
+        for (int dy = step.first; dy <= plans.targets[t].last_begun(step.last); ++dy)
             if (store.exists(dy)) store.make(dy, stream);
         store.publish(stream);
         waves.fill_bands(staged(t), plans.band_tasks(step), store, stream, monitor);
         for (int dy = step.first; dy <= step.last; ++dy) store.seal(dy, known[t], stream);
     }
 
-    // As Engine::make_bands of the CPU.
+    // All coarse bands; see make_bands() of plan/groups.h.
     template <class Output>
     void make_all_bands(const HalfPlane& plane, bool keep, Stream stream, Monitor& monitor, Output output) {
-        each_group(program, plans.targets, plane, fields.shape, keep,
-                   [&](const auto& steps, const Schedule& schedule, int first, int last) {
-                       for (const MakeBands& step : steps) {
-                           if (monitor.stopped()) return;
-                           make_bands(step, stream, monitor);
-                       }
-                       for (std::size_t t = 0; t < bands.size(); ++t) {
-                           bands[t]->drop_below(schedule.drop(int(t)));
-                           bands[t]->publish(stream);
-                       }
-                       if (!monitor.stopped()) output(first, last);
-                   });
+        const auto make = [&](const MakeBands& step) { make_step(step, stream, monitor); };
+        const auto drop = [&](int target, int dy) {
+            bands[std::size_t(target)]->drop_below(dy);
+            bands[std::size_t(target)]->publish(stream);
+        };
+        make_bands(program, plans.targets, plane, fields.shape, keep, monitor, make, drop, output);
     }
 
     void clear_bands() {
@@ -195,12 +188,8 @@ Fields<Real> make_fields(const Program& program, const Shape& shape, const doubl
 template <class Real>
 Engine<Real>::Engine(const Program& program, const Shape& shape, const double* image, int device, int threads,
                      const Tuning& tuning, Poll poll) {
-    program.check();
-    if (shape.height < 1 || shape.width < 1 || shape.channels < 1 || shape.batch != 1)
-        throw std::invalid_argument("image must not be empty, and there must be one");
-    const int multiple = 1 << program.levels();
-    if (shape.height % multiple != 0 || shape.width % multiple != 0)
-        throw std::invalid_argument("image must have sides that are multiples of " + std::to_string(multiple));
+    check_sizes(program, shape);
+    if (shape.batch != 1) throw std::invalid_argument("there must be one image, got " + std::to_string(shape.batch));
     const std::string missing = why_unavailable();
     if (!missing.empty()) throw std::runtime_error(missing);
     if (device < 0 || device >= int(devices().size()))
@@ -221,7 +210,6 @@ template <class Real> Engine<Real>::~Engine() {
         impl_.reset();
     }
 }
-template <class Real> Engine<Real>::Engine(Engine&&) noexcept = default;
 
 template <class Real> const Shape& Engine<Real>::shape() const { return impl_->fields.shape; }
 template <class Real> int Engine<Real>::device() const { return impl_->device_number; }
@@ -229,12 +217,21 @@ template <class Real> bool Engine<Real>::stored() const { return impl_->matrix.d
 template <class Real> bool Engine<Real>::coarse_kept() const { return impl_->coarse_kept; }
 
 template <class Real> void Engine<Real>::diagonal(double* out) const {
-    const Plane& diagonal = impl_->fields.diagonal(impl_->program);
-    for (std::size_t n = 0; n < diagonal.size(); ++n) out[n] = diagonal[n] * impl_->fields.unit;
+    impl_->fields.write_diagonal(impl_->program, out);
+}
+
+template <class Real> void Engine<Real>::product(const Real* v, Real* out, int columns, Poll poll) const {
+    if (columns < 1) throw std::invalid_argument("columns must be at least 1");
+    const CurrentDevice current(impl_->device_number);
+    const std::int64_t size = shape().pixels() * columns, bytes = size * std::int64_t(sizeof(Real));
+    const Array<Real> in(size), result(size);
+    to_device(in.data(), v, bytes, Impl::setup);
+    product_on_device(in.data(), result.data(), columns, Impl::setup, std::move(poll));
+    to_host(out, result.data(), bytes, Impl::setup);
 }
 
 template <class Real>
-void Engine<Real>::product(const Real* v, Real* out, int columns, Stream stream, Poll poll) const {
+void Engine<Real>::product_on_device(const Real* v, Real* out, int columns, Stream stream, Poll poll) const {
     if (columns < 1) throw std::invalid_argument("columns must be at least 1");
     const std::lock_guard<std::mutex> lock(impl_->mutex);
     const CurrentDevice current(impl_->device_number);
@@ -283,17 +280,18 @@ template <class Real> void Engine<Real>::keep_coarse(Poll poll) {
     impl_->coarse_kept = true;
 }
 
-template <class Real> void Engine<Real>::dense(Real* out, Stream stream, Poll poll) const {
+template <class Real> void Engine<Real>::dense(Real* out, Poll poll) const {
     const std::lock_guard<std::mutex> lock(impl_->mutex);
     const CurrentDevice current(impl_->device_number);
     Monitor monitor(std::move(poll), impl_->all_pairs());
-    if (stored()) {
-        launch_items<Copy<Real>>("copy", {out, impl_->matrix.data(), impl_->matrix.size()}, stream);
-        synchronize(stream);
-    } else {
-        impl_->fill_matrix(out, stream, monitor);
+    const std::int64_t d = shape().pixels(), bytes = d * d * std::int64_t(sizeof(Real));
+    Array<Real> made;
+    if (!stored()) {
+        made = Array<Real>(d * d);
+        impl_->fill_matrix(made.data(), Impl::setup, monitor);
     }
     monitor.finish();
+    to_host(out, stored() ? impl_->matrix.data() : made.data(), bytes, Impl::setup);
 }
 
 template <class Real>

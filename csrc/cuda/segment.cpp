@@ -13,15 +13,6 @@ int up_to(int n, int multiple) { return (n + multiple - 1) / multiple * multiple
 
 Segment::Segment(const Program& program, const std::vector<Target>& targets, int target, const Shape& shape, bool noise)
     : plan_(program, targets, target, shape, noise) {
-    for (const Value& value : plan_.values) {
-        int low = program.circular() ? -value.reach : 0;
-        for (const int b : value.boxes) {
-            const Box& box = plan_.boxes[std::size_t(b)];
-            low = std::min(low, -(program.circular() ? box.reach + box.radius() : box.radius()));
-        }
-        begin_ = std::min(begin_, low + value.lag);
-        beyond_ = std::max(beyond_, value.lag - low);
-    }
     find_stages(program);
     place_rows();
 }

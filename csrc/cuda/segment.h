@@ -37,8 +37,6 @@ public:
     const Plan& plan() const { return plan_; }
     const std::vector<StagePlan>& stages() const { return stages_; }
     int rows() const { return rows_; }
-    int begin() const { return begin_; }
-    int beyond() const { return beyond_; }
     Rows end() const { return end_; }
     int dx_step() const { return plan_.target.kind == TargetKind::strided ? 2 : 1; }
     // The least kernel that can run the stages.
@@ -55,7 +53,7 @@ private:
 
     Plan plan_;
     std::vector<StagePlan> stages_;
-    int rows_ = 0, begin_ = 0, beyond_ = 0;
+    int rows_ = 0;
     Rows end_{};
     Reach reach_ = Reach::plain;
 };

@@ -141,18 +141,6 @@ template <class Real> struct Fill {
     }
 };
 
-template <class Real> struct Copy {
-    struct Arguments {
-        Real* to;
-        const Real* from;
-        std::int64_t count;
-    };
-    static constexpr int most_threads = items_per_block;
-    static NTKFAST_DEVICE void run(Team& team, int block, double*, const Arguments& a) {
-        each_item(team, block, a.count, [&a](std::int64_t n) { a.to[n] = a.from[n]; });
-    }
-};
-
 // Writes what is known of the displacement 0 into a band of dy = 0 (on the torus, modulo the height): known (fields, pixels).
 template <class Real> struct SealBand {
     struct Arguments {

@@ -1,11 +1,10 @@
 #include "cuda/spreads.h"
 
 #include <algorithm>
-#include <cstdlib>
 #include <memory>
 
-#include "cpu/fields_builder.h"
 #include "cuda/stages.h"
+#include "plan/near_bands.h"
 
 namespace ntkfast::cuda {
 namespace {
@@ -14,15 +13,15 @@ template <class Real> class Spreads {
 public:
     Spreads(const Plans& plans, Fields<Real>& fields, DeviceFields<Real>& planes, Waves<Real>& waves, Stream stream)
         : plans_(plans), program_(plans.program), fields_(fields), planes_(planes), waves_(waves),
-          maker_(program_, fields, planes), stream_(stream), near_(plans.targets.size()) {}
+          maker_(program_, fields, planes), stream_(stream), near_(plans.targets.size()),
+          steps_(near_steps(program_, plans.targets, fields.shape)) {}
 
     std::vector<Array<Real>> choose() {
-        const std::vector<int> reaches = near_reaches(program_, plans_.targets);
         std::vector<Array<Real>> known(plans_.targets.size() - 1);
         for (int n = 0; n < program_.size(); ++n) {
             const int pooled = find_target(plans_.targets, TargetKind::pooled, n);
             if (pooled >= 0) {
-                make_near(pooled, reaches[std::size_t(pooled)]);
+                make_near(pooled);
                 set(n, near_[std::size_t(pooled)]->same_pixels(stream_));
             }
             for (const Plans::Raw& raw : plans_.raws)
@@ -32,8 +31,8 @@ public:
                 if (found < 0) continue;
                 const std::size_t t = std::size_t(found);
                 known[t] = known_of(program_, plans_.targets[t], fields_, stream_);
-                if (kind != TargetKind::pooled) make_near(found, reaches[t]);
-                for (int dy = -reaches[t]; near_[t] != nullptr && dy <= reaches[t]; ++dy)
+                if (kind != TargetKind::pooled) make_near(found);
+                for (int dy = steps_[t].made.first; dy <= steps_[t].made.last; ++dy)
                     near_[t]->seal(dy, known[t], stream_);
             }
         }
@@ -41,19 +40,14 @@ public:
     }
 
 private:
-    void make_near(int t, int reach) {
+    void make_near(int t) {
+        const auto& [reach, step] = steps_[std::size_t(t)];
         if (reach < 0) return;
         const Target& target = plans_.targets[std::size_t(t)];
         auto store = std::make_unique<DeviceBands<Real>>(program_, target, fields_.shape, reach);
         const Shape& coarse = store->shape();
-        const int rows = at_level(fields_.shape, target.sweep_level()).height;
-        const int most = program_.circular() ? reach : std::min(reach, coarse.height - 1);
-        for (int dy = -most; dy <= most; ++dy) store->make(dy, stream_);
+        for (int dy = step.first; dy <= step.last; ++dy) store->make(dy, stream_);
         store->publish(stream_);
-        std::vector<int> sweep;
-        const int far = target.last_sweep(most);
-        for (int dy = -far; dy <= far; dy += target.sweep_step())
-            if (program_.circular() || std::abs(dy) < rows) sweep.push_back(dy);
         int first = -reach, count = 2 * reach + 1;
         if (store->reach() == Bands<Real>::no_reach) {
             // On the torus once around, on either side of 0 as the bands of the sources are.
@@ -62,8 +56,8 @@ private:
         }
         const Segment& segment = plans_.segments[std::size_t(t)];
         const Layout& layout = plans_.layouts[std::size_t(t)];
-        fill(segment, layout, maker_.stages_of(segment, near_), plans_.band_tasks(segment, layout, sweep, first, count),
-             *store);
+        fill(segment, layout, maker_.stages_of(segment, near_),
+             plans_.band_tasks(segment, layout, step.sweep, first, count), *store);
         near_[std::size_t(t)] = std::move(store);
     }
 
@@ -106,6 +100,7 @@ private:
     StageMaker<Real> maker_;
     Stream stream_;
     DeviceStores<Real> near_;
+    std::vector<NearStep> steps_;  // by target
 };
 
 }  // namespace
@@ -117,14 +112,16 @@ std::vector<Array<Real>> choose_spreads(const Plans& plans, Fields<Real>& fields
 }
 
 template <class Real> std::int64_t spreads_bytes(const Plans& plans) {
-    const std::vector<int> reaches = near_reaches(plans.program, plans.targets);
-    const auto bands = [&](const Target& target, int reach) {
-        return DeviceBands<Real>::near_bytes(plans.program, target, plans.shape, reach);
+    const auto bands = [&](const Target& target, const NearStep& near) {
+        return DeviceBands<Real>::near_bytes(plans.program, target, plans.shape, near);
     };
     std::int64_t near = 0, raw = 0;
-    for (std::size_t t = 0; t < plans.targets.size(); ++t)
-        if (reaches[t] >= 0) near += bands(plans.targets[t], reaches[t]);
-    for (const Plans::Raw& of : plans.raws) raw = std::max(raw, bands(of.segment.plan().target, 0));
+    for (const NearStep& step : near_steps(plans.program, plans.targets, plans.shape))
+        if (step.needed()) near += bands(plans.targets[std::size_t(step.made.target)], step);
+    for (const Plans::Raw& of : plans.raws) {
+        const Target& target = of.segment.plan().target;
+        raw = std::max(raw, bands(target, near_step(plans.program, target, int(plans.targets.size()), plans.shape, 0)));
+    }
     return near + raw;
 }
 

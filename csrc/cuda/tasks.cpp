@@ -149,12 +149,11 @@ std::int64_t Plans::pairs_of(const Segment& segment, const Task& task) const {
 }
 
 std::int64_t Plans::coarse_pairs(const HalfPlane& plane) const {
-    std::int64_t sum = 0;
-    each_group(program, targets, plane, shape, false, [&](const auto& steps, const Schedule&, int, int) {
-        for (const MakeBands& step : steps)
-            for (const Task& task : band_tasks(step)) sum += pairs_of(segments[std::size_t(step.target)], task);
+    return ntkfast::coarse_pairs(program, targets, plane, shape, [&](const MakeBands& step) {
+        std::int64_t sum = 0;
+        for (const Task& task : band_tasks(step)) sum += pairs_of(segments[std::size_t(step.target)], task);
+        return sum;
     });
-    return sum;
 }
 
 Tiles::Tiles(const Plans& plans, int all_columns, std::size_t real) {

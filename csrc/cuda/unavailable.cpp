@@ -40,16 +40,16 @@ Engine<Real>::Engine(const Program&, const Shape&, const double*, int, int, cons
     refuse();
 }
 template <class Real> Engine<Real>::~Engine() = default;
-template <class Real> Engine<Real>::Engine(Engine&&) noexcept = default;
 template <class Real> const Shape& Engine<Real>::shape() const { refuse(); }
 template <class Real> int Engine<Real>::device() const { refuse(); }
 template <class Real> void Engine<Real>::diagonal(double*) const { refuse(); }
-template <class Real> void Engine<Real>::product(const Real*, Real*, int, Stream, Poll) const { refuse(); }
+template <class Real> void Engine<Real>::product(const Real*, Real*, int, Poll) const { refuse(); }
+template <class Real> void Engine<Real>::product_on_device(const Real*, Real*, int, Stream, Poll) const { refuse(); }
 template <class Real> void Engine<Real>::store(Poll) { refuse(); }
 template <class Real> bool Engine<Real>::stored() const { refuse(); }
 template <class Real> void Engine<Real>::keep_coarse(Poll) { refuse(); }
 template <class Real> bool Engine<Real>::coarse_kept() const { refuse(); }
-template <class Real> void Engine<Real>::dense(Real*, Stream, Poll) const { refuse(); }
+template <class Real> void Engine<Real>::dense(Real*, Poll) const { refuse(); }
 template <class Real>
 MemoryEstimate Engine<Real>::estimate(const Program&, const Shape&, int, const Device&, const Tuning&) {
     refuse();

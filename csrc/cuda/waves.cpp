@@ -36,8 +36,8 @@ Sweep<Real> Waves<Real>::sweep_of(const Staged<Real>& part, const Result<Real>& 
     sweep.stage_count = int(part.stages.size());
     sweep.dx_step = part.segment.dx_step();
     sweep.end_lag = part.segment.plan().end().lag;
-    sweep.begin = part.segment.begin();
-    sweep.beyond = part.segment.beyond();
+    sweep.begin = part.segment.plan().first_step;
+    sweep.beyond = part.segment.plan().steps_beyond;
     sweep.lane_bits = layout.lane_bits;
     sweep.stride = layout.stride;
     sweep.halo = layout.halo;

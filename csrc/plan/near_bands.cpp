@@ -8,18 +8,8 @@
 namespace ntkfast {
 namespace {
 
-MakeBands step_of(const Program& program, const Target& target, int index, const Shape& image, int reach) {
-    const int most = program.circular() ? reach : std::min(reach, at_level(image, target.level).height - 1);
-    const int rows = at_level(image, target.sweep_level()).height, far = target.last_sweep(most);
-    MakeBands step{index, -most, most, {}};
-    for (int dy = -far; dy <= far; dy += target.sweep_step())
-        if (program.circular() || std::abs(dy) < rows) step.sweep.push_back(dy);
-    return step;
-}
-
-}  // namespace
-
-std::vector<int> near_reaches(const Program& program, const std::vector<Target>& targets) {
+// How far from D = 0 each target's bands must reach, along either axis; -1: not needed.
+std::vector<int> reaches_of(const Program& program, const std::vector<Target>& targets) {
     std::vector<int> reaches(targets.size(), -1);
     const auto raise = [&](int target, int reach) {
         int& known = reaches[std::size_t(target)];
@@ -42,12 +32,23 @@ std::vector<int> near_reaches(const Program& program, const std::vector<Target>&
     return reaches;
 }
 
+}  // namespace
+
+NearStep near_step(const Program& program, const Target& target, int index, const Shape& image, int reach) {
+    if (reach < 0) return {reach, {index, 0, -1, {}}};
+    const int most = program.circular() ? reach : std::min(reach, at_level(image, target.level).height - 1);
+    const int rows = at_level(image, target.sweep_level()).height, far = target.last_sweep(most);
+    NearStep step{reach, {index, -most, most, {}}};
+    for (int dy = -far; dy <= far; dy += target.sweep_step())
+        if (program.circular() || std::abs(dy) < rows) step.made.sweep.push_back(dy);
+    return step;
+}
+
 std::vector<NearStep> near_steps(const Program& program, const std::vector<Target>& targets, const Shape& image) {
     std::vector<NearStep> out;
-    const std::vector<int> reaches = near_reaches(program, targets);
+    const std::vector<int> reaches = reaches_of(program, targets);
     for (std::size_t t = 0; t < targets.size(); ++t)
-        out.push_back({reaches[t], reaches[t] < 0 ? MakeBands{int(t), 0, -1, {}}
-                                                  : step_of(program, targets[t], int(t), image, reaches[t])});
+        out.push_back(near_step(program, targets[t], int(t), image, reaches[t]));
     return out;
 }
 

@@ -10,9 +10,6 @@
 
 namespace ntkfast {
 
-// How far from D = 0 each target's bands must reach, along either axis; -1: not needed.
-std::vector<int> near_reaches(const Program& program, const std::vector<Target>& targets);
-
 // Of one target: its displacements up to `reach` along either axis.
 struct NearStep {
     int reach;       // -1: none are needed
@@ -21,7 +18,10 @@ struct NearStep {
     bool needed() const { return reach >= 0; }
 };
 
-// By target.
+// Of the target with an index among all, out to a reach.
+NearStep near_step(const Program& program, const Target& target, int index, const Shape& image, int reach);
+
+// Of all targets, as far as the local variances need them.
 std::vector<NearStep> near_steps(const Program& program, const std::vector<Target>& targets, const Shape& image);
 
 }  // namespace ntkfast

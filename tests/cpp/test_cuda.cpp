@@ -90,19 +90,15 @@ template <class Real> bool within(double got, double expected, double scale) {
 template <class Real>
 std::vector<Real> product_of(const cuda::Engine<Real>& engine, const std::vector<Real>& v, int columns,
                              const Poll& poll = nullptr) {
-    const Array<Real> from(v, 0), to(std::int64_t(v.size()));
-    engine.product(from.data(), to.data(), columns, 0, poll);
     std::vector<Real> out(v.size());
-    cuda::to_host(out.data(), to.data(), std::int64_t(out.size() * sizeof(Real)), 0);
+    engine.product(v.data(), out.data(), columns, poll);
     return out;
 }
 
 template <class Real> std::vector<Real> dense_of(const cuda::Engine<Real>& engine, const Poll& poll = nullptr) {
     const std::int64_t d = engine.shape().pixels();
-    const Array<Real> to(d * d);
-    engine.dense(to.data(), 0, poll);
     std::vector<Real> out(std::size_t(d * d));
-    cuda::to_host(out.data(), to.data(), d * d * std::int64_t(sizeof(Real)), 0);
+    engine.dense(out.data(), poll);
     return out;
 }
 
@@ -359,7 +355,7 @@ void test_estimate() {
                 const Array<float> from(v, 0), to(std::int64_t(v.size()));
                 const std::int64_t held = cuda::allocated();
                 cuda::reset_most_allocated();
-                engine.product(from.data(), to.data(), 3, 0, nullptr);
+                engine.product_on_device(from.data(), to.data(), 3, 0, nullptr);
                 check(cuda::most_allocated() - held == bytes.product + bytes.bands, where + ": product, bands");
                 check(cuda::allocated() == held, where + ": a product keeps nothing");
                 cuda::reset_most_allocated();
@@ -436,7 +432,9 @@ void test_bad_arguments() {
     check(make(small, {2, 2, 1, 1}, -1) && make(small, {2, 2, 1, 1}, 99), "bad device");
     check(!make(small, {2, 2, 1, 1}, 0), "good arguments");
     const cuda::Engine<float> engine(small, {2, 2, 1, 1}, image, 0, 1);
-    check(throws<std::invalid_argument>([&] { engine.product(nullptr, nullptr, 0, 0, nullptr); }), "no columns");
+    check(throws<std::invalid_argument>([&] { engine.product(nullptr, nullptr, 0, nullptr); }), "no columns");
+    check(throws<std::invalid_argument>([&] { engine.product_on_device(nullptr, nullptr, 0, 0, nullptr); }),
+          "no columns on the device");
 }
 
 void test_zero_image() {

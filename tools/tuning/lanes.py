@@ -27,7 +27,7 @@ def measure(name: str, size: int, rounds: int, threads: int) -> dict[str, Any]:
     network, x = NETWORKS[name], picture(size)
     v = np.ascontiguousarray(x.reshape(-1, 3, 1), dtype=np.float32)
     engines = {
-        lanes: _core.EngineFloat32(
+        lanes: _core.CpuEngineFloat32(
             nodes(network), False, False, x[None], False, isa=cpu.isa(), threads=threads, lanes=lanes
         )
         for lanes in LANES

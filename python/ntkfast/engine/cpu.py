@@ -12,7 +12,7 @@ from .._choices import MOST_THREADS
 from . import memory
 from .arrays import HOST, Arrays
 from .backend import Backend, Devices, TileEngine, Tiles
-from .program import Problem, named_parts
+from .program import Problem
 
 ISA_VARIABLE = "NTKFAST_ISA"
 
@@ -108,10 +108,10 @@ class CpuBackend(Backend):
 
     def estimate(self, problem: Problem, columns: int) -> dict[str, int]:
         function = _core.estimate_float32 if problem.dtype == np.float32 else _core.estimate_float64
-        return named_parts(function(*problem.program, problem.shape, columns, problem.threads, _lanes(problem.shape)))
+        return function(*problem.program, problem.shape, columns, problem.threads, _lanes(problem.shape))
 
     def make(self, problem: Problem, images: np.ndarray) -> Any:
-        engine = _core.EngineFloat32 if problem.dtype == np.float32 else _core.EngineFloat64
+        engine = _core.CpuEngineFloat32 if problem.dtype == np.float32 else _core.CpuEngineFloat64
         return engine(
             *problem.program,
             np.ascontiguousarray(images, dtype=np.float64),

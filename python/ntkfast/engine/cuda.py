@@ -13,7 +13,7 @@ from .arrays import HOST, Arrays
 from .backend import Backend, Devices, TileEngine, Tiles
 from .cpu import CPU
 from .cupy_arrays import cupy_arrays
-from .program import Problem, named_parts
+from .program import Problem
 
 # Pair-layers of one product from which device="auto" takes a card: one hidden layer at 128 x 128, a tenth of a second
 # on two cores.  An estimate, not a measurement: below it a CPU takes less time than starting a card does (some tenths
@@ -113,7 +113,7 @@ class CudaBackend(Backend):
 
     def estimate(self, problem: Problem, columns: int) -> dict[str, int]:
         function = _core.cuda_estimate_float32 if problem.dtype == np.float32 else _core.cuda_estimate_float64
-        return named_parts(function(*problem.program, problem.shape, columns, self._number))
+        return function(*problem.program, problem.shape, columns, self._number)
 
     def make(self, problem: Problem, images: np.ndarray) -> Any:
         """Compiled engine for one image."""

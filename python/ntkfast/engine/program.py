@@ -69,8 +69,3 @@ class Problem:
     def program(self) -> tuple[list[NodeTuple], bool, bool]:
         """The first arguments of all engines and estimates: nodes, whether padding is circular, whether it is NNGP."""
         return nodes(self.network), self.network.padding == "circular", self.kernel == "nngp"
-
-
-def named_parts(parts: list[int]) -> dict[str, int]:
-    """What the compiled estimates return, by name: see MemoryEstimate in csrc/plan/engine.h."""
-    return dict(zip(("fields", "building", "product", "bands", "coarse", "store"), parts, strict=True))
