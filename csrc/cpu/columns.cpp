@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "math/activation_table.h"
 #include "math/pair_math.h"
-#include "math/smooth_activations.h"
 
 namespace ntkfast {
 namespace {
@@ -615,13 +615,7 @@ void Columns::activate_pairs(int n, const PairWindow& region) {
                 return Activation::template apply<false>(e, 0, i, j, constants);
             });
     };
-    switch (node.op) {
-        case Op::erf: return smooth(ErfActivation<double>{});
-        case Op::gelu: return smooth(GeluActivation<double>{});
-        case Op::sin: return smooth(SinActivation<double>{});
-        case Op::cos: return smooth(CosActivation<double>{});
-        default: break;
-    }
+    if (node.op != Op::rectifier) return with_smooth<double>(activation_of(node.op), smooth);
     const double largest = fields_.maps.at(n).largest_root;
     const auto constants = ActivationConstants<double>::make(node.slope, 1.0, false, largest, false);
     if (plan_.tangent(n))

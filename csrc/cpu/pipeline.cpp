@@ -55,7 +55,7 @@ template <class Real> typename Pipeline<Real>::Map Pipeline<Real>::make_map(cons
     map.args.smooth = choice.smooth;
     map.args.scale = Real(value.gain);
     const Node& node = program_[value.node];
-    map.table = is_activation(node.op) ? &kernels_.activation[int(node.op) - int(Op::rectifier)]
+    map.table = is_activation(node.op) ? &kernels_.activation[int(activation_of(node.op))]
                 : choice.output        ? &kernels_.output
                                        : &kernels_.linear;
     return map;
@@ -288,7 +288,7 @@ template <class Real>
 void Pipeline<Real>::refine(const Value& value, const Map& map, const MapArgs<Real>& args, int rows,
                             std::uint32_t lanes, int y) {
     const Box& box = plan_.boxes[std::size_t(value.box)];
-    const auto& exact = map.last < 0 ? kernels_.activation_exact[int(program_[value.node].op) - int(Op::rectifier)]
+    const auto& exact = map.last < 0 ? kernels_.activation_exact[int(activation_of(program_[value.node].op))]
                                      : kernels_.rectifier_output_exact;
     for (int b = 0; b < block_->lanes; ++b) {
         if ((lanes >> b & 1) == 0) continue;

@@ -3,11 +3,6 @@
 #include "plan/map_choice.h"
 
 namespace ntkfast::cuda {
-namespace {
-
-MapKind kind_of(Op op) { return MapKind(int(MapKind::rectifier) + int(op) - int(Op::rectifier)); }
-
-}  // namespace
 
 template <class Real>
 std::vector<Stage<Real>> StageMaker<Real>::stages_of(const Segment& segment, const DeviceStores<Real>& sources) const {
@@ -91,7 +86,9 @@ template <class Real> Map<Real> StageMaker<Real>::make_map(const Plan& plan, con
     if (value.sums) return map;
     const MapChoice<Real> choice = choose_map(program_, plan, fields_, value);
     const Node& node = program_[value.node];
-    map.kind = is_activation(node.op) ? kind_of(node.op) : choice.output ? MapKind::output : MapKind::linear;
+    map.kind = is_activation(node.op) ? map_kind(activation_of(node.op))
+               : choice.output        ? MapKind::output
+                                      : MapKind::linear;
     map.tangent = has_tangent(choice.flow);
     map.refined = choice.refined && sizeof(Real) == 4;
     map.always_refined = choice.always_refined;

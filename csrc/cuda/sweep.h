@@ -6,8 +6,8 @@
 #include <cstdint>
 
 #include "cuda/team.h"
+#include "math/activation_table.h"
 #include "math/pair_math.h"
-#include "math/smooth_activations.h"
 
 namespace ntkfast::cuda {
 
@@ -50,7 +50,8 @@ struct Rows {
 };
 
 enum class StageKind { image, noise, banded, upsampled, map, merge };
-enum class MapKind { sums, linear, output, rectifier, erf, gelu, sin, cos };
+enum class MapKind { sums, linear, output, NTKFAST_ACTIVATIONS(NTKFAST_ENUMERATOR, NTKFAST_ENUMERATOR) };
+inline MapKind map_kind(ActivationKind kind) { return MapKind(int(MapKind::output) + 1 + int(kind)); }
 
 // A pointwise map.
 template <class Real> struct Map {

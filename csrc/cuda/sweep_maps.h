@@ -160,10 +160,11 @@ template <class Real, Reach reach> struct SweepMaps : SweepBlock<Real, reach> {
     static NTKFAST_APART Pair<Number> smooth(MapKind kind, Number e, Number t, Root<Number> i, Root<Number> j,
                                              const SmoothConstants<Number>& k) {
         switch (kind) {
-            case MapKind::erf: return ErfActivation<Number>::template apply<true>(e, t, i, j, k);
-            case MapKind::gelu: return GeluActivation<Number>::template apply<true>(e, t, i, j, k);
-            case MapKind::sin: return SinActivation<Number>::template apply<true>(e, t, i, j, k);
-            default: return CosActivation<Number>::template apply<true>(e, t, i, j, k);
+            default:  // what is no smooth activation does not come here
+#define NTKFAST_CASE(name, Activation) \
+    case MapKind::name: return Activation<Number>::template apply<true>(e, t, i, j, k);
+                NTKFAST_ACTIVATIONS(NTKFAST_NO_ROW, NTKFAST_CASE)
+#undef NTKFAST_CASE
         }
     }
 

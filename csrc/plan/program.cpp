@@ -12,12 +12,18 @@ struct Name {
     Op op;
     int inputs;
 };
+#define NTKFAST_NAME(name, Activation) {#name, Op::name, 1},
 constexpr Name names[] = {
-    {"input", Op::input, 0},   {"conv", Op::conv, 1},         {"rectifier", Op::rectifier, 1},
-    {"erf", Op::erf, 1},       {"gelu", Op::gelu, 1},         {"sin", Op::sin, 1},
-    {"cos", Op::cos, 1},       {"avg_pool", Op::avg_pool, 1}, {"upsample", Op::upsample, 1},
-    {"concat", Op::concat, 2}, {"add", Op::add, 2},
+    // in the order of Op
+    {"input", Op::input, 0},
+    {"conv", Op::conv, 1},
+    NTKFAST_ACTIVATIONS(NTKFAST_NAME, NTKFAST_NAME)  // one input each
+    {"avg_pool", Op::avg_pool, 1},
+    {"upsample", Op::upsample, 1},
+    {"concat", Op::concat, 2},
+    {"add", Op::add, 2},
 };
+#undef NTKFAST_NAME
 
 const Name& entry(Op op) { return names[int(op)]; }
 

@@ -4,16 +4,27 @@
 #include <string>
 #include <vector>
 
+#include "math/activation_table.h"
+
 namespace ntkfast {
 
 enum class Padding { zeros, circular };
 enum class Kernel { ntk, nngp };
-enum class Op { input, conv, rectifier, erf, gelu, sin, cos, avg_pool, upsample, concat, add };
+enum class Op {
+    input,
+    conv,
+    NTKFAST_ACTIVATIONS(NTKFAST_ENUMERATOR, NTKFAST_ENUMERATOR)  // in the order of ActivationKind
+    avg_pool,
+    upsample,
+    concat,
+    add
+};
 
 // Throws std::invalid_argument for a name that is none of these.
 Op op_from_name(const std::string& name);
 
-inline bool is_activation(Op op) { return op >= Op::rectifier && op <= Op::cos; }
+inline bool is_activation(Op op) { return op > Op::conv && op < Op::avg_pool; }
+inline ActivationKind activation_of(Op op) { return ActivationKind(int(op) - int(Op::conv) - 1); }
 inline bool is_merge(Op op) { return op == Op::concat || op == Op::add; }
 
 // One step of the graph; only the numbers of its own kind are read.

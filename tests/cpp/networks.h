@@ -131,8 +131,9 @@ inline std::vector<Network> chains() {
         g.conv(13), g.rectifier(0.2), g.conv(15), g.rectifier(-1), g.conv(1);
         out.push_back(finish("13 15", g));
     }
-    for (const auto& [name, op] : std::vector<std::pair<const char*, Op>>{
-             {"erf", Op::erf}, {"gelu", Op::gelu}, {"sin", Op::sin}, {"cos", Op::cos}}) {
+#define NETWORKS_SMOOTH(name, Activation) {#name, Op::name},
+    for (const auto& [name, op] :
+         std::vector<std::pair<const char*, Op>>{NTKFAST_ACTIVATIONS(NTKFAST_NO_ROW, NETWORKS_SMOOTH)}) {
         Graph g;
         g.conv(3, 1.2, 0.1), g.activation(op), g.conv(5, 2, 0, false), g.activation(op), g.conv(3);
         out.push_back(finish(name, g));

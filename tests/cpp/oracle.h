@@ -15,6 +15,7 @@
 #include <cmath>
 #include <cstddef>
 #include <limits>
+#include <stdexcept>
 #include <utility>
 #include <vector>
 
@@ -123,7 +124,9 @@ inline std::pair<Number, Number> dual(const Node& node, Number s, Number s_i, Nu
         return {s * g + p * (s_i * s_j - s * s + s * s * r), g + p * s * (r + 1 / det)};
     }
     const Number sine = std::exp(-(s_i + s_j) / 2) * std::sinh(s), cosine = std::exp(-(s_i + s_j) / 2) * std::cosh(s);
-    return node.op == Op::sin ? std::make_pair(sine, cosine) : std::make_pair(cosine, sine);
+    if (node.op == Op::sin) return {sine, cosine};
+    if (node.op == Op::cos) return {cosine, sine};
+    throw std::logic_error("the oracle knows no dual of this operation");
 }
 
 // image: (pixels, channels); null for noise

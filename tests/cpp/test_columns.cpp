@@ -10,9 +10,9 @@
 
 #include "checks.h"
 #include "cpu/columns.h"
-#include "math/smooth_activations.h"
 #include "networks.h"
 #include "oracle.h"
+#include "plan/activations.h"
 
 using namespace ntkfast;
 
@@ -31,11 +31,8 @@ PaddedRows<double> padded(const Plane& plane, int height, int width, const Progr
 }
 
 Root<double> root_of(Op op, double s) {
-    if (op == Op::erf) return ErfActivation<double>::diagonal(s * unit);
-    if (op == Op::gelu) return GeluActivation<double>::diagonal(s * unit);
-    if (op == Op::sin) return SinActivation<double>::diagonal(s * unit);
-    if (op == Op::cos) return CosActivation<double>::diagonal(s * unit);
-    return {std::sqrt(s), s > 0 ? 1 / std::sqrt(s) : 0, 0};
+    if (op == Op::rectifier || !is_activation(op)) return {std::sqrt(s), s > 0 ? 1 / std::sqrt(s) : 0, 0};
+    return smooth_number<double>(op, s * unit);
 }
 
 MapFields<double> map_fields(Op op, const Plane& variance, int height, int width, const Program& program) {

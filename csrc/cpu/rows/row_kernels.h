@@ -9,8 +9,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "math/activation_table.h"
 #include "math/pair_math.h"
-#include "math/smooth_activations.h"
 #include "plan/flow.h"
 #include "plan/lanes.h"
 
@@ -38,9 +38,6 @@ template <class Real> struct MapArgs {
     Real last_trainable;
 };
 
-// Activations in the order of the table RowKernels::activation.
-constexpr int activation_kinds = 5;  // rectifier, erf, gelu, sin, cos
-
 // Returns the lanes with doubtful pairs, one bit each.
 template <class Real> using MapKernel = std::uint32_t (*)(const Lanes&, const MapArgs<Real>&);
 template <class Real> using MapTable = MapKernel<Real>[row_counts][flows];
@@ -58,7 +55,7 @@ template <class Real> struct RowKernels {
     void (*outside_row)(const Lanes&, Real* e, Real* t, const Real* sum_i, const Real* sum_j);
     // out = a + b; out may be a or b
     void (*add)(const Lanes&, Real* out, const Real* a, const Real* b);
-    // Pointwise maps by [row_count_index][flow]
+    // Pointwise maps by [row_count_index][flow]; of activations in the order of ActivationKind
     MapTable<Real> activation[activation_kinds];
     MapTable<Real> linear;  // no activation: E' = scale E, T' = scale T
     // Last convolution: t_out = T, or S without a tangent; zero for one chunk before the lane, and for one more behind the

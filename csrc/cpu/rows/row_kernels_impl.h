@@ -284,19 +284,6 @@ std::uint32_t smooth(const Lanes& lanes, const MapArgs<Real>& args) {
     return 0;
 }
 
-template <class Real, int Rows, Flow flow> std::uint32_t erf(const Lanes& lanes, const MapArgs<Real>& args) {
-    return smooth<ErfActivation, Real, Rows, flow>(lanes, args);
-}
-template <class Real, int Rows, Flow flow> std::uint32_t gelu(const Lanes& lanes, const MapArgs<Real>& args) {
-    return smooth<GeluActivation, Real, Rows, flow>(lanes, args);
-}
-template <class Real, int Rows, Flow flow> std::uint32_t sine(const Lanes& lanes, const MapArgs<Real>& args) {
-    return smooth<SinActivation, Real, Rows, flow>(lanes, args);
-}
-template <class Real, int Rows, Flow flow> std::uint32_t cosine(const Lanes& lanes, const MapArgs<Real>& args) {
-    return smooth<CosActivation, Real, Rows, flow>(lanes, args);
-}
-
 template <class Real>
 void input_exact(double* __restrict sums, const Real* x_i, const Real* x_j, std::ptrdiff_t plane, int channels,
                  std::ptrdiff_t n) {
@@ -588,11 +575,20 @@ void accumulate_j(const Lanes& lanes, const Real* const* t, bool slack, const Re
     accumulate(lanes, t, slack, v_i, lanes.at_i, v_plane, sums_j, lanes.at_j, plane, columns);
 }
 
-#define NTKFAST_BY_FLOW(kernel, rows)                                         \
-    {kernel<Real, rows, Flow::covariance>, kernel<Real, rows, Flow::tangent>, \
-     kernel<Real, rows, Flow::first_covariance>, kernel<Real, rows, Flow::first_tangent>}
-#define NTKFAST_BY_ROWS(kernel) \
-    {NTKFAST_BY_FLOW(kernel, 1), NTKFAST_BY_FLOW(kernel, 2), NTKFAST_BY_FLOW(kernel, 3), NTKFAST_BY_FLOW(kernel, 5)}
+// kernel: a function template whose first parameters are given, whose last two are the rows and the flow.
+#define NTKFAST_BY_FLOW(rows, kernel, ...)                                                  \
+    {kernel<__VA_ARGS__, rows, Flow::covariance>, kernel<__VA_ARGS__, rows, Flow::tangent>, \
+     kernel<__VA_ARGS__, rows, Flow::first_covariance>, kernel<__VA_ARGS__, rows, Flow::first_tangent>}
+#define NTKFAST_BY_ROWS(...)                                                                            \
+    {NTKFAST_BY_FLOW(1, __VA_ARGS__), NTKFAST_BY_FLOW(2, __VA_ARGS__), NTKFAST_BY_FLOW(3, __VA_ARGS__), \
+     NTKFAST_BY_FLOW(5, __VA_ARGS__)}
+
+#define NTKFAST_RECTIFIER(name, Activation) NTKFAST_BY_ROWS(rectifier, Real),
+#define NTKFAST_SMOOTH(name, Activation) NTKFAST_BY_ROWS(smooth, Activation, Real),
+#define NTKFAST_RECTIFIER_EXACT(name, Activation) \
+    {rectifier_exact<Real, false, false>, rectifier_exact<Real, true, false>},
+#define NTKFAST_SMOOTH_EXACT(name, Activation) \
+    {smooth_exact<Activation, Real, false>, smooth_exact<Activation, Real, true>},
 
 template <class Real>
 constexpr RowKernels<Real> table = {
@@ -601,17 +597,12 @@ constexpr RowKernels<Real> table = {
     outside<Real>,
     outside_row<Real>,
     add<Real>,
-    {NTKFAST_BY_ROWS(rectifier), NTKFAST_BY_ROWS(erf), NTKFAST_BY_ROWS(gelu), NTKFAST_BY_ROWS(sine),
-     NTKFAST_BY_ROWS(cosine)},
-    NTKFAST_BY_ROWS(linear),
-    NTKFAST_BY_ROWS(output),
-    NTKFAST_BY_ROWS(rectifier_output),
+    {NTKFAST_ACTIVATIONS(NTKFAST_RECTIFIER, NTKFAST_SMOOTH)},
+    NTKFAST_BY_ROWS(linear, Real),
+    NTKFAST_BY_ROWS(output, Real),
+    NTKFAST_BY_ROWS(rectifier_output, Real),
     input_exact<Real>,
-    {{rectifier_exact<Real, false, false>, rectifier_exact<Real, true, false>},
-     {smooth_exact<ErfActivation, Real, false>, smooth_exact<ErfActivation, Real, true>},
-     {smooth_exact<GeluActivation, Real, false>, smooth_exact<GeluActivation, Real, true>},
-     {smooth_exact<SinActivation, Real, false>, smooth_exact<SinActivation, Real, true>},
-     {smooth_exact<CosActivation, Real, false>, smooth_exact<CosActivation, Real, true>}},
+    {NTKFAST_ACTIVATIONS(NTKFAST_RECTIFIER_EXACT, NTKFAST_SMOOTH_EXACT)},
     rectifier_distance,
     {rectifier_exact<Real, false, true>, rectifier_exact<Real, true, true>},
     combine<Real>,
