@@ -78,108 +78,111 @@ template <class Real, Reach reach> struct SweepResults : SweepBlock<Real, reach>
         return part;
     }
 
+    // sum_b T_b(x) v(x + dx_b) for four columns x of i, of N right-hand sides; v: that of the first pair.
+    template <int N>
+    static NTKFAST_DEVICE void sum_at_i(const A& a, const Part& part, const Real* v, int lanes, Real (&sums)[N][V]) {
+        const int pitch = a.geometry.pitch;
+        Real w[N][2 * V];
+        NTKFAST_UNROLL
+        for (int c = 0; c < N; ++c) {
+            fetch_four(v + c * pitch, w[c]);
+            NTKFAST_UNROLL
+            for (int m = 0; m < V; ++m) sums[c][m] = 0;
+        }
+        for (int b = 0; b < lanes; b += V) {
+            NTKFAST_UNROLL
+            for (int c = 0; c < N; ++c) fetch_four(v + c * pitch + b + V, w[c] + V);
+            NTKFAST_UNROLL
+            for (int d = 0; d < V; ++d) {
+                Real row[V];
+                load_four(part.t + (b + d) * a.out_pitch + V * part.quad, row);
+                NTKFAST_UNROLL
+                for (int c = 0; c < N; ++c) {
+                    NTKFAST_UNROLL
+                    for (int m = 0; m < V; ++m) sums[c][m] += row[m] * w[c][m + d];
+                }
+            }
+            NTKFAST_UNROLL
+            for (int c = 0; c < N; ++c) {
+                NTKFAST_UNROLL
+                for (int m = 0; m < V; ++m) w[c][m] = w[c][m + V];
+            }
+        }
+    }
+
+    // sum_b T_b(u - b) v(u - b) for four columns u of j, counted from x + dx; v: that of the strip's first column.
+    // period: 0, or the width where displacements dx of half of it, or of none, are their own opposites: these meet each pair from
+    // both ends, and count once.
+    template <int N>
+    static NTKFAST_DEVICE void sum_at_j(const A& a, const F& f, const Part& part, const Real* v, int lanes, int period,
+                                        Real (&sums)[N][V]) {
+        const int pitch = a.geometry.pitch;
+        Real w[N][2 * V];
+        NTKFAST_UNROLL
+        for (int c = 0; c < N; ++c) {
+            fetch_four(v + c * pitch + V * part.quad, w[c] + V);
+            NTKFAST_UNROLL
+            for (int m = 0; m < V; ++m) sums[c][m] = 0;
+        }
+        for (int b = 0; b < lanes; b += V) {
+            const int right = V * part.quad - b, left = right - V;  // the lanes' columns
+            const bool has_right = right >= 0 && right < f.task.columns;
+            const bool has_left = left >= 0 && left < f.task.columns;
+            NTKFAST_UNROLL
+            for (int c = 0; c < N; ++c) fetch_four(v + c * pitch + left, w[c]);
+            NTKFAST_UNROLL
+            for (int d = 0; d < V; ++d) {
+                if (period != 0 && 2 * (f.task.dx + b + d) % period == 0) continue;
+                const Real* lane = part.t + (b + d) * a.out_pitch;
+                Real row[2 * V];
+                NTKFAST_UNROLL
+                for (int m = 0; m < 2 * V; ++m) row[m] = 0;
+                if (has_left && d > 0) load_four(lane + left, row);
+                if (has_right) load_four(lane + right, row + V);
+                NTKFAST_UNROLL
+                for (int c = 0; c < N; ++c) {
+                    NTKFAST_UNROLL
+                    for (int m = 0; m < V; ++m) sums[c][m] += row[V + m - d] * w[c][V + m - d];
+                }
+            }
+            NTKFAST_UNROLL
+            for (int c = 0; c < N; ++c) {
+                NTKFAST_UNROLL
+                for (int m = 0; m < V; ++m) w[c][m + V] = w[c][m];
+            }
+        }
+    }
+
     // out(i) += T v(j) and out(j) += T v(i), for `groups` times N right-hand sides, into the tiles of the task: each entry is the
     // item's own.
     template <int N>
     static NTKFAST_DEVICE void multiply(Team& team, const A& a, const F& f, int y, int block, int first_column,
                                         int groups) {
-        Real* tile_i = a.result.tiles + block * a.result.tile;
-        add_to_i<N>(team, a, f, y, tile_i, first_column, groups);
-        add_to_j<N>(team, a, f, y, tile_i + a.result.tile_i, first_column, groups);
-    }
-
-    // Four columns of i: sum_b T_b(x) v(x + dx_b)
-    template <int N>
-    static NTKFAST_DEVICE void add_to_i(Team& team, const A& a, const F& f, int y, Real* tile, int first_column,
-                                        int groups) {
         const Result<Real>& to = a.result;
         const int lanes = 1 << lane_bits(a), pitch = a.geometry.pitch;
-        const int quads = f.task.columns / V;
-        team.for_each(R * groups * quads, [=, &a](int n) {
-            const Part part = part_of<N>(a, f, y, first_column, groups, quads, n);
+        Real* tile_i = to.tiles + block * to.tile;
+        Real* tile_j = tile_i + to.tile_i;
+        const int quads_i = f.task.columns / V;
+        team.for_each(R * groups * quads_i, [=, &a](int n) {
+            const Part part = part_of<N>(a, f, y, first_column, groups, quads_i, n);
             if (!part.inside) return;
             const Real* v = Geometry::at(a.geometry, to.v, to.columns, part.y_j) + part.c * pitch + f.task.x +
                             f.task.dx + V * part.quad;
-            Real sums[N][V], w[N][2 * V];
-            NTKFAST_UNROLL
-            for (int c = 0; c < N; ++c) {
-                fetch_four(v + c * pitch, w[c]);
-                NTKFAST_UNROLL
-                for (int m = 0; m < V; ++m) sums[c][m] = 0;
-            }
-            for (int b = 0; b < lanes; b += V) {
-                NTKFAST_UNROLL
-                for (int c = 0; c < N; ++c) fetch_four(v + c * pitch + b + V, w[c] + V);
-                NTKFAST_UNROLL
-                for (int d = 0; d < V; ++d) {
-                    Real row[V];
-                    load_four(part.t + (b + d) * a.out_pitch + V * part.quad, row);
-                    NTKFAST_UNROLL
-                    for (int c = 0; c < N; ++c) {
-                        NTKFAST_UNROLL
-                        for (int m = 0; m < V; ++m) sums[c][m] += row[m] * w[c][m + d];
-                    }
-                }
-                NTKFAST_UNROLL
-                for (int c = 0; c < N; ++c) {
-                    NTKFAST_UNROLL
-                    for (int m = 0; m < V; ++m) w[c][m] = w[c][m + V];
-                }
-            }
+            Real sums[N][V];
+            sum_at_i<N>(a, part, v, lanes, sums);
             const std::ptrdiff_t at = (std::ptrdiff_t(part.y_i) * to.columns + part.c) * to.pitch_i + V * part.quad;
-            add_to_tile<N>(tile + at, to.pitch_i, f.first, sums);
+            add_to_tile<N>(tile_i + at, to.pitch_i, f.first, sums);
         });
-    }
-
-    // Four columns u of j, counted from x + dx: sum_b T_b(u - b) v(u - b).  On the torus displacements that are their own
-    // opposites meet each pair from both ends, and count once.
-    template <int N>
-    static NTKFAST_DEVICE void add_to_j(Team& team, const A& a, const F& f, int y, Real* tile, int first_column,
-                                        int groups) {
-        const Result<Real>& to = a.result;
-        const int lanes = 1 << lane_bits(a), pitch = a.geometry.pitch;
         const int period = 2 * f.dy % a.geometry.height == 0 && a.geometry.circular ? a.geometry.width : 0;
-        const int quads = (f.task.columns + lanes) / V;
-        team.for_each(R * groups * quads, [=, &a](int n) {
-            const Part part = part_of<N>(a, f, y, first_column, groups, quads, n);
+        const int quads_j = (f.task.columns + lanes) / V;
+        team.for_each(R * groups * quads_j, [=, &a](int n) {
+            const Part part = part_of<N>(a, f, y, first_column, groups, quads_j, n);
             if (!part.inside) return;
             const Real* v = Geometry::at(a.geometry, to.v, to.columns, part.y_i) + part.c * pitch + f.task.x;
-            Real sums[N][V], w[N][2 * V];
-            NTKFAST_UNROLL
-            for (int c = 0; c < N; ++c) {
-                fetch_four(v + c * pitch + V * part.quad, w[c] + V);
-                NTKFAST_UNROLL
-                for (int m = 0; m < V; ++m) sums[c][m] = 0;
-            }
-            for (int b = 0; b < lanes; b += V) {
-                const int right = V * part.quad - b, left = right - V;  // the lanes' columns
-                const bool has_right = right >= 0 && right < f.task.columns;
-                const bool has_left = left >= 0 && left < f.task.columns;
-                NTKFAST_UNROLL
-                for (int c = 0; c < N; ++c) fetch_four(v + c * pitch + left, w[c]);
-                NTKFAST_UNROLL
-                for (int d = 0; d < V; ++d) {
-                    if (period != 0 && 2 * (f.task.dx + b + d) % period == 0) continue;
-                    const Real* lane = part.t + (b + d) * a.out_pitch;
-                    Real row[2 * V];
-                    NTKFAST_UNROLL
-                    for (int m = 0; m < 2 * V; ++m) row[m] = 0;
-                    if (has_left && d > 0) load_four(lane + left, row);
-                    if (has_right) load_four(lane + right, row + V);
-                    NTKFAST_UNROLL
-                    for (int c = 0; c < N; ++c) {
-                        NTKFAST_UNROLL
-                        for (int m = 0; m < V; ++m) sums[c][m] += row[V + m - d] * w[c][V + m - d];
-                    }
-                }
-                NTKFAST_UNROLL
-                for (int c = 0; c < N; ++c) {
-                    NTKFAST_UNROLL
-                    for (int m = 0; m < V; ++m) w[c][m + V] = w[c][m];
-                }
-            }
+            Real sums[N][V];
+            sum_at_j<N>(a, f, part, v, lanes, period, sums);
             const std::ptrdiff_t at = (std::ptrdiff_t(part.y_j) * to.columns + part.c) * to.pitch_j + V * part.quad;
-            add_to_tile<N>(tile + at, to.pitch_j, f.first, sums);
+            add_to_tile<N>(tile_j + at, to.pitch_j, f.first, sums);
         });
     }
 
