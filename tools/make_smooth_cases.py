@@ -37,6 +37,11 @@ def q_gelu(a, b, s):
     return s / 4 + (root * (1 - 1 / h - 1 / g) + 1 / root + s * asin(s / sqrt(h * g))) / (2 * pi)
 
 
+# Gaussian, f(x) = exp(-x^2/2):  Q = 1/sqrt((1 + S_ii)(1 + S_jj) - S_ij^2)
+def q_gaussian(a, b, s):
+    return 1 / sqrt((1 + a) * (1 + b) - s * s)
+
+
 # Sin and Cos:  Q = exp(-(S_ii + S_jj)/2) sinh(S_ij), cosh(S_ij)
 def q_sin(a, b, s):
     return exp(-(a + b) / 2) * sinh(s)
@@ -60,6 +65,7 @@ ACTIVATIONS = {
     "Gelu": (q_gelu, lambda x: x * normal_distribution(x), lambda x: normal_distribution(x) + x * normal_density(x)),
     "Sin": (q_sin, np.sin, np.cos),
     "Cos": (q_cos, np.cos, lambda x: -np.sin(x)),
+    "Gaussian": (q_gaussian, lambda x: np.exp(-x * x / 2), lambda x: -x * np.exp(-x * x / 2)),
 }
 
 

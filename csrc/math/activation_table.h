@@ -17,7 +17,8 @@
     smooth_row(erf, ErfActivation)                     \
     smooth_row(gelu, GeluActivation)                   \
     smooth_row(sin, SinActivation)                     \
-    smooth_row(cos, CosActivation)
+    smooth_row(cos, CosActivation)                     \
+    smooth_row(gaussian, GaussianActivation)
 // clang-format on
 
 // What users of the table give for one of its kinds of rows that they leave out, and for enumerators.

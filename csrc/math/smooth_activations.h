@@ -1,4 +1,4 @@
-// The scalar maps of one pixel pair (i, j) for the activations that are not homogeneous: Erf, GELU, Sin and Cos.
+// The scalar maps of one pixel pair (i, j) for the activations that are not homogeneous: Erf, GELU, Gaussian, Sin and Cos.
 //
 // State of a pair as in pair_math.h: E(i,j) = (S(i,i) + S(j,j))/2 - S(i,j) and sum T'.  Here S is in true units,
 // S = unit * (the engine's S), since these activations change with the size of their argument.
@@ -8,9 +8,9 @@
 //   T'(i,j) = Q'(i,j) (trainable*S(i,j) + sum T')
 //
 // In each form below the terms are of the size of E' (GELU: of the part of E' that is due to E/4), so that nothing cancels
-// where two patches are alike.  Erf and GELU share the lengths and angles of the features (1, u) and (1, v):
+// where two patches are alike.  Erf, GELU and Gaussian share the lengths and angles of the features (1, u) and (1, v):
 //
-//   alpha = sqrt(1 + c S(i,i)),  c = 4 for Erf, 2 for GELU;    d = alpha_i - alpha_j,  s = (alpha_i + alpha_j)/2
+//   alpha = sqrt(1 + c S(i,i)),  c = 4 for Erf, 2 for GELU and Gaussian;    d = alpha_i - alpha_j,  s = (alpha_i + alpha_j)/2
 //   W = (c/2) E - d^2/4,  Z = alpha_i alpha_j - 1 - W,  D = sqrt(s^2 + W Z),  delta = atan(W/(D + s))
 //
 // With cos psi = S(i,j)/sqrt(h_i h_j), h = (alpha^2 + 1)/2 (for Erf S and h doubled) and beta the mean of the two angles psi(i,i)
@@ -130,6 +130,7 @@ template <class Real> inline Root<double> alpha_number(double alpha, double c_S,
 // The numbers of a pair in the first table above.
 template <class Real> struct AlphaPair {
     Real product, d, s, w, z, root;  // alpha_i alpha_j, d, s, W, Z, D
+    Real lost;                       // of d
 };
 
 // half_c_e: (c/2) E
@@ -149,6 +150,7 @@ NTKFAST_HD AlphaPair<Real> alpha_pair(Real half_c_e, const Root<Real>& i, const 
     AlphaPair<Real> out;
     out.product = i.p * j.p + (i.p + j.p) + 1;
     out.d = d + lost;
+    out.lost = lost;
     out.s = 1 + Real(0.5) * (i.p + j.p);
     out.w = w > 0 ? w : Real(0);
     out.z = fused(half, half, fused(i.p, j.p, -half_c_e) + (i.p + j.p)) + z_rest;
@@ -245,6 +247,47 @@ template <class Real> struct GeluActivation {
         const Real covariance = Real(0.5) * (a.z - a.w);
         const Real bend = covariance * inverse_root * (inverses + inverse_root * inverse_root);
         const Real derivative = k.derivative * (half_pi + ((mean - 2 * turn.angle) + bend));
+        out.t = with_tangent ? derivative * (k.covariance * covariance + t) : Real(0);
+        return out;
+    }
+};
+
+// --- Gaussian: f(x) = exp(-x^2/2) ------------------------------------------------------------------------------------------
+//
+// E[exp(-(u^2 + v^2)/2)] = det(1 + S)^(-1/2) over the 2 x 2 matrix S, and f'(x) = -x f(x), with Q' = dQ/dS_ij:
+//   Q  = 1/D,  Q' = S_ij/D^3,  Q(i,i) = 1/alpha_i
+//   E' = (1/alpha_i + 1/alpha_j)/2 - 1/D = (s D - alpha_i alpha_j)/(alpha_i alpha_j D)
+//      = (s (D - s) + d^2/4)/(alpha_i alpha_j D),   D - s = W Z/(D + s)
+//   S_ij = (Z - W)/2
+// f is even: E' is 0 for opposite patches too, where Z is.  The larger of W and Z (`far`) is taken from the smaller (`near`) and
+// their sum: an error of W then moves E' by as much as Q' says, and by nothing where S_ij is 0.
+template <class Real> struct GaussianActivation {
+    using Constants = SmoothConstants<Real>;
+
+    static Constants make(double unit, double scale, bool trainable) {
+        return Constants::make(1, unit, scale, trainable);
+    }
+
+    // p = alpha - 1; `inverse` is not used.
+    static Root<double> diagonal(double S) { return alpha_number<Real>(std::sqrt(1 + 2 * S), 2 * S, 0); }
+
+    static double gain_q(double S) { return 1 / std::sqrt(1 + 2 * S); }
+    static double gain_dq(double S) { return S / ((1 + 2 * S) * std::sqrt(1 + 2 * S)); }
+
+    template <bool with_tangent>
+    NTKFAST_HD Pair<Real> apply(Real e, Real t, const Root<Real>& i, const Root<Real>& j, const Constants& k) {
+        const AlphaPair<Real> a = alpha_pair(k.unit * e, i, j);
+        const Real w = fused(Real(-0.25) * a.lost, a.lost, a.w);  // less the square that alpha_pair() leaves out
+        const Real smaller = w < a.z ? w : a.z, near = smaller > 0 ? smaller : Real(0);
+        const Real far = fused(i.p, j.p, (i.p - near) + j.p);  // near + far = alpha_i alpha_j - 1
+        const Real both = near * far;                          // W Z
+        const Real root = std::sqrt(fused(a.s, a.s, both)), inverse_root = 1 / root;
+        const Real bracket = fused(Real(0.25) * a.d, a.d, a.s * (both / (root + a.s)));
+        Pair<Real> out;
+        out.e = k.distance * (bracket / (a.product * root));
+        const Real size = Real(0.5) * (far - near), covariance = w < a.z ? size : -size;
+        // One factor after the other: the cube of 1/D may be too small for the type.
+        const Real derivative = k.derivative * (((covariance * inverse_root) * inverse_root) * inverse_root);
         out.t = with_tangent ? derivative * (k.covariance * covariance + t) : Real(0);
         return out;
     }

@@ -10,6 +10,7 @@ from .activations import GELU as GELU
 from .activations import Abs as Abs
 from .activations import Cos as Cos
 from .activations import Erf as Erf
+from .activations import Gaussian as Gaussian
 from .activations import LeakyReLU as LeakyReLU
 from .activations import ReLU as ReLU
 from .activations import Sin as Sin

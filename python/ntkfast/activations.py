@@ -280,6 +280,29 @@ class Cos(Activation):
         return cosine, sine
 
 
+@dataclass(frozen=True, repr=False)
+class Gaussian(Activation):
+    """Pointwise ``exp(-x^2/2)``: a bump of height 1 at 0 and of width 1, in units of x."""
+
+    operation = "gaussian"
+
+    def function(self, x: Array) -> Array:
+        return np.asarray(np.exp(-(x**2) / 2))
+
+    def derivative(self, x: Array) -> Array:
+        return np.asarray(-x * np.exp(-(x**2) / 2))
+
+    def dual(self, s: Array, si: Array, sj: Array) -> tuple[Array, Array]:
+        # A Gaussian integral, over the 2 x 2 matrix S of a pair:  E[exp(-(u^2 + v^2)/2)] = det(1 + S)^(-1/2), so that
+        #     Q = 1 / sqrt D,    Q' = dQ/dS_ij = S_ij / D^(3/2),    D = (1 + S_ii)(1 + S_jj) - S_ij^2
+        det = determinant(s, si, sj)
+        root = np.sqrt(det)
+        return 1 / root, s / (det * root)
+
+    def on_tensor(self, h: Any) -> Any:
+        return (-h.square() / 2).exp()
+
+
 # --- What several of them need ------------------------------------------------------------------------------------
 
 

@@ -185,8 +185,8 @@ class Skip(Described):
       convolutions with other weights.  One such path is therefore enough.  If both paths have a route without Conv (of
       activations, pools, identities of nested skips), then a_c and b_c are both functions of the same h_c.
     - *Mean zero.*  Then ``E[a_c b_c] = E[a_c] E[b_c]``: one factor must be 0.  The output of a Conv has mean zero;
-      Erf, Sin and a LeakyReLU of slope 1 are odd and keep it, and so do the linear maps; a concat or a sum has it if
-      both parts do.  ReLU, LeakyReLU, Abs, GELU and Cos lose it.
+      odd activations keep it, such as Erf, Sin and a LeakyReLU of slope 1, and so do the linear maps; a concat or a
+      sum has it if both parts do.  The other activations lose it.
     - *Tangent kernel.*  Its cross term ``<grad a_c(i), grad b_c(j)>`` vanishes by the independence alone.  Weights
       inside one path do not move the other.  Weights upstream move both, through h: with b as above, the term is a sum
       over c' of ``W_cc'/sqrt(n) <grad a_c, grad g_c'>`` for n channels.  There ``<grad h_c, grad h_c'>`` is T' for

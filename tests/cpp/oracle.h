@@ -123,6 +123,10 @@ inline std::pair<Number, Number> dual(const Node& node, Number s, Number s_i, Nu
         const Number r = 1 / (1 + s_i) + 1 / (1 + s_j);
         return {s * g + p * (s_i * s_j - s * s + s * s * r), g + p * s * (r + 1 / det)};
     }
+    if (node.op == Op::gaussian) {
+        const Number det = (1 + s_i) * (1 + s_j) - s * s;  // Q = E[exp(-(u^2 + v^2)/2)], Q' = dQ/ds
+        return {1 / std::sqrt(det), s / (det * std::sqrt(det))};
+    }
     const Number sine = std::exp(-(s_i + s_j) / 2) * std::sinh(s), cosine = std::exp(-(s_i + s_j) / 2) * std::cosh(s);
     if (node.op == Op::sin) return {sine, cosine};
     if (node.op == Op::cos) return {cosine, sine};

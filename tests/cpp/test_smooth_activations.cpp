@@ -4,7 +4,7 @@
 // Tolerances are multiples of u, the rounding of the type.  A pair carries its E with a rounding error of u E at least, which
 // any evaluation turns into u E |Q'| in E' and u E |Q''| in Q'.  A small multiple of that is granted, and on top of it
 //   E':  of_e u E', relative to E' itself, down to a millionth of sqrt(Q(i,i) Q(j,j)) in float; in double, where no remainder
-//        of the per-pixel numbers is known, of_e u sqrt(Q(i,i) Q(j,j))
+//        of the per-pixel numbers is known, of_e u sqrt(Q(i,i) Q(j,j)), and where Q decays what rounding S(i,i) moves
 //   Q':  of_q u
 // Without fused multiply-adds more is granted: the products in W and Z are rounded like E, but each by itself.
 #include <algorithm>
@@ -28,6 +28,10 @@ constexpr double of_e = 6, of_q = 6, of_input = 2;
 constexpr double of_e = 20, of_q = 6, of_input = 6;
 #endif
 
+// By so many u of S(i,i) - S(j,j), of which E' is off by Q' times as much: Gaussian alone has a Q that decays.
+template <template <class> class Activation> constexpr double of_lengths = 0;
+template <> constexpr double of_lengths<GaussianActivation> = 1;
+
 template <class Real> Root<Real> rounded(const Root<double>& a) { return {Real(a.p), Real(a.inverse), Real(a.rest)}; }
 
 template <template <class> class Activation, class Real> typename Activation<Real>::Constants plain() {
@@ -47,7 +51,8 @@ template <template <class> class Activation, class Real>
 double limit_e(double s_i, double s_j, double e, const Pair<double>& expected) {
     const double part = sizeof(Real) == 4 ? 1e-6 : 1.0;
     const double least = part * std::sqrt(Activation<double>::gain_q(s_i) * Activation<double>::gain_q(s_j));
-    return of_e * std::max(expected.e, least) + of_input * e * std::abs(expected.t);
+    const double lengths = sizeof(Real) == 4 ? 0.0 : of_lengths<Activation> * std::abs(s_i - s_j);
+    return of_e * std::max(expected.e, least) + (of_input * e + lengths) * std::abs(expected.t);
 }
 
 std::string describe(const char* name, double s_i, double s_j, double e) {
@@ -201,6 +206,7 @@ template <template <class> class Activation> void check_range(const char* name) 
 
 double nothing(double) { return 0; }
 double mean_of_cos(double s) { return std::exp(-s / 2); }
+double mean_of_gaussian(double s) { return 1 / std::sqrt(1 + s); }
 
 template <template <class> class Activation, std::size_t count>
 void test(const char* name, const SmoothCase (&cases)[count], double at_zero, double (*mean_times_zero)(double)) {
@@ -226,6 +232,7 @@ int main() {
     test<GeluActivation>("GELU", cases_gelu, 0, nothing);
     test<SinActivation>("Sin", cases_sin, 0, nothing);
     test<CosActivation>("Cos", cases_cos, 1, mean_of_cos);
+    test<GaussianActivation>("Gaussian", cases_gaussian, 1, mean_of_gaussian);
     std::printf("%d checks, %d failed\n", checks, failures);
     return failures == 0 ? 0 : 1;
 }
