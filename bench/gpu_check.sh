@@ -6,7 +6,8 @@
 #
 # Needs nvcc and a python3 with numpy, scipy, lazy_loader, pybind11, cmake, ninja and pytest; uses torch and cupy if they
 # are there.  Writes logs and JSON to the folder that NTKFAST_RESULTS names (default build/gpu), prints one table last, and
-# exits with 1 if a part has failed.  NTKFAST_COMMIT names the commit where there is no repository.  No setting of the card is changed.
+# exits with 1 if a part has failed.  NTKFAST_COMMIT names the commit where there is no repository.  No setting of the
+# card is changed.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 unset PYTHONPATH PYTHONHOME
