@@ -54,6 +54,7 @@ class Toy(CpuBackend):
 
 class Toys(Devices):
     kind = "toy"
+    spellings = ("toy", "toy:N")
 
     def __init__(self) -> None:
         self.worth = False
@@ -83,7 +84,6 @@ def toys(monkeypatch):
     monkeypatch.setattr(backend, "_kinds", dict(backend._kinds))
     monkeypatch.setattr(arrays, "_memories", list(arrays._memories))
     monkeypatch.setattr(arrays, "_adapters", dict(arrays._adapters))
-    monkeypatch.setattr(backend, "DEVICE", backend.DEVICE + r"|toy(?::\d+)?")
     found = Toys()
     register(found)
     return found
@@ -131,6 +131,10 @@ def test_refusals_name_the_device_and_another(toys, monkeypatch):
     message = r"one product needs .* on toy:0, but only 1000 bytes are available: use a smaller image, or device='cpu'"
     with pytest.raises(MemoryError, match=message):
         nf.NTK(NET, noise(6, 8, 1, 0), device="toy")
+    for wrong in ("toys", "toy:", "cpu:0", "auto:1", "Toy"):
+        message = f"device must be 'auto', 'cpu', 'cuda', 'cuda:N', 'toy' or 'toy:N', got '{wrong}'"
+        with pytest.raises(ValueError, match=message):
+            nf.NTK(NET, noise(6, 8, 1, 0), device=wrong)
 
 
 def test_info_names_all_devices(toys):

@@ -652,10 +652,13 @@ def test_format_that_does_not_fit_exits_1_before_any_work(
         ("denoise in.png out.png --refine -1", "argument --refine: must be an integer >= 0"),
         ("denoise in.png out.png --seed -1", "argument --seed: must be an integer >= 0"),
         ("denoise in.png out.png --threads 0", "argument --threads: must be an integer from 1 to 1024"),
-        ("denoise in.png out.png --device gpu", "argument --device: must be auto, cpu, cuda or cuda:N, got 'gpu'"),
+        (
+            "denoise in.png out.png --device gpu",
+            "argument --device: must be 'auto', 'cpu', 'cuda' or 'cuda:N', got 'gpu'",
+        ),
         ("denoise in.png out.png --report out.txt", "argument --report: must be named *.html or *.htm, got 'out.txt'"),
         ("denoise in.png out.png --clean in.png", "argument --clean: needs --report PAGE, on which it is used"),
-        ("denoise in.png out.png --device cuda:x", "argument --device: must be auto, cpu, cuda or cuda:N"),
+        ("denoise in.png out.png --device cuda:x", "argument --device: must be 'auto', 'cpu', 'cuda' or 'cuda:N', got"),
         ("affinity in.png -o out.png", "the following arguments are required: --at"),
         ("affinity in.png --at 1,2", "the following arguments are required: -o/--output"),
         (

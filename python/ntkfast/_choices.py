@@ -11,4 +11,3 @@ TILE_SIZE, TILE_OVERLAP = 16, 10  # of denoise_ntk; small tiles overlap less, by
 REFINE = 1
 # Far more than cores: each thread has its own sums and buffers, and the stacks of 100000 are more than a process gets.
 MOST_THREADS = 1024
-DEVICE = r"auto|cpu|cuda(?::(\d+))?"  # the card's number, if there is one, as a group

@@ -11,7 +11,6 @@ import contextlib
 import json
 import math
 import os
-import re
 import shlex
 import shutil
 import sys
@@ -67,7 +66,7 @@ TILE_SIZE_HELP = f"side of the tiles in pixels (default: {_choices.TILE_SIZE})"
 TILE_OVERLAP_HELP = f"overlap of the tiles in pixels (default: {_choices.TILE_OVERLAP}, or all but one of small tiles)"
 
 DEVICE_HELP = """\
-auto, cpu, cuda or cuda:N (default: auto, a GPU for tiles large enough to gain, if there is one)"""
+auto, or a device that `ntkfast info` lists (default: auto, a GPU for tiles large enough to gain, if there is one)"""
 
 REPORT_HELP = """\
 also write an HTML page on which the result can be judged, its pictures inside: what was removed, enlarged parts, filter
@@ -280,9 +279,13 @@ def _row_col(text: str) -> tuple[int, int]:
 
 
 def _device(text: str) -> str:
-    if re.fullmatch(_choices.DEVICE, text):
-        return text
-    raise argparse.ArgumentTypeError(f"must be auto, cpu, cuda or cuda:N, got {text!r}")
+    from ..engine import backend  # takes long to import: only where it is asked for
+
+    try:
+        backend.parsed(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error).removeprefix("device ")) from None
+    return text
 
 
 def _output_picture(text: str) -> str:

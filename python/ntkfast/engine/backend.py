@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from .._choices import DEVICE
 from .arrays import HOST, Arrays, register_memory
 from .memory import Budget, peaks, require_memory
 from .program import Problem
@@ -28,10 +27,9 @@ __all__ = [
     "choose",
     "filter_arrays",
     "kinds",
+    "parsed",
     "register",
 ]
-
-DEVICES = "'auto', 'cpu', 'cuda' or 'cuda:N'"
 
 
 class TileEngine(ABC):
@@ -164,9 +162,12 @@ class Devices(ABC):
     ----------
     kind : str
         The first word of their names.
+    spellings : tuple of str
+        What callers may write for them: the kind, and "kind:N" where they are numbered.
     """
 
     kind: str
+    spellings: tuple[str, ...]
 
     @abstractmethod
     def names(self) -> list[str]:
@@ -193,6 +194,8 @@ class Devices(ABC):
         """What the build and the machine have of them, for bug reports."""
 
 
+AUTO = "auto"
+
 _kinds: dict[str, Devices] = {}
 
 
@@ -211,6 +214,19 @@ def at(name: str) -> Backend:
     """The device of this name, which is there."""
     kind, _, number = name.partition(":")
     return _kinds[kind].at(int(number or 0))
+
+
+def parsed(device: Any) -> tuple[str, int | None]:
+    """The kind and the number, if it has one, of the argument ``device``, or an error that names what it may be."""
+    spellings = [AUTO, *(spelling for devices in kinds() for spelling in devices.spellings)]
+    *most, last = map(repr, spellings)
+    wanted = f"device must be {', '.join(most)} or {last}, got {device!r}"
+    if not isinstance(device, str):
+        raise TypeError(wanted)
+    match = re.fullmatch(r"([a-z]+)(?::(\d+))?", device)
+    if match is None or (match[1] if match[2] is None else f"{match[1]}:N") not in spellings:
+        raise ValueError(wanted)
+    return match[1], None if match[2] is None else int(match[2])
 
 
 def choose(device: Any, problem: Problem, near: str = HOST) -> Backend:
@@ -232,18 +248,13 @@ def choose(device: Any, problem: Problem, near: str = HOST) -> Backend:
     RuntimeError
         If there is none: with what is missing.
     """
-    if not isinstance(device, str):
-        raise TypeError(f"device must be {DEVICES}, got {device!r}")
-    match = re.fullmatch(DEVICE, device)
-    if match is None:
-        raise ValueError(f"device must be {DEVICES}, got {device!r}")
-    if device == "auto":
+    kind, number = parsed(device)
+    if kind == AUTO:
         if near != HOST:
             return at(near)
         worthwhile = (devices.worthwhile(problem) for devices in reversed(kinds()))
         return next(backend for backend in worthwhile if backend is not None)  # that of the host always is
-    kind, _, number = device.partition(":")
-    return _kinds[kind].choose(device, int(number) if number else None, near)
+    return _kinds[kind].choose(device, number, near)
 
 
 def backend_of(operator: Any) -> Backend:

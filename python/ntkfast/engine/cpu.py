@@ -137,7 +137,7 @@ CPU = CpuBackend()
 class Host(Devices):
     """The one device that is always there."""
 
-    kind = HOST
+    kind, spellings = HOST, (HOST,)
 
     def names(self) -> list[str]:
         return [HOST]

@@ -151,7 +151,7 @@ class CudaBackend(Backend):
 class Cards(Devices):
     """The cards that CUDA sees."""
 
-    kind = "cuda"
+    kind, spellings = "cuda", ("cuda", "cuda:N")
 
     def names(self) -> list[str]:
         return [f"cuda:{n}" for n in range(len(devices()))]
