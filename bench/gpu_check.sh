@@ -2,21 +2,25 @@
 # Everything that needs a card, in one command and without a network: build, tests, sanitizers, counters, benchmarks.
 #
 #   bench/gpu_check.sh                      on a machine with a card; takes at most 8 minutes
+#   bench/gpu_check.sh build test-cpp       these parts alone, after something was mended: what was built is there still
 #   NTKFAST_CUDA=emulate bench/gpu_check.sh   the same steps with the emulated engine, at small sizes: tests this script
 #
-# Needs nvcc and a python3 with numpy, scipy, lazy_loader, pybind11, cmake, ninja and pytest; uses torch and cupy if they
-# are there.  Writes logs and JSON to the folder that NTKFAST_RESULTS names (default build/gpu), prints one table last, and
-# exits with 1 if a part has failed.  NTKFAST_COMMIT names the commit where there is no repository.  No setting of the
-# card is changed.
+# The parts: build, environment, test-cpp, test-python, memcheck, racecheck, counters, benchmarks.  Needs nvcc and a python3
+# with numpy, scipy, lazy_loader, pybind11, cmake, ninja, pytest and hypothesis; uses torch and cupy if they are there.
+# Writes check.log, table.txt and gpu.json to the folder that NTKFAST_RESULTS names (default build/gpu), prints the table last,
+# and exits with 1 if a part has failed.  NTKFAST_SECONDS is the time for all, 470 by default; NTKFAST_COMMIT names the commit
+# where there is no repository.  No setting of the card is changed.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 unset PYTHONPATH PYTHONHOME
 
-readonly how=${NTKFAST_CUDA:-on} budget=470
+readonly how=${NTKFAST_CUDA:-on} budget=${NTKFAST_SECONDS:-470} wanted=" $* "
 readonly work=$PWD/build/gpu
 mkdir -p "$work" "${NTKFAST_RESULTS:=$work}"
 results=$(cd "$NTKFAST_RESULTS" && pwd)
 readonly results
+readonly log=$results/check.log
+: >"$log"
 if [[ $how == emulate ]]; then
     sizes=(8 16) small=(--networks conv11 unet)
 else
@@ -26,30 +30,35 @@ fi
 declare -a lines=()
 failed=0
 
+# Whether a part is to be run: all are, unless some are named.
+chosen() { [[ -z ${wanted// /} || $wanted == *" $1 "* ]]; }
+
 # part NAME LIMIT COMMAND...: runs it with a time limit of its own, within what is left of the whole.
 part() {
     local name=$1 limit=$2 start=$SECONDS rc left=$((budget - SECONDS)) outcome
     shift 2
+    chosen "$name" || return 0
     ((limit > left)) && limit=$left
     if ((limit <= 0)); then
         lines+=("$(printf '%-28s not run: out of time' "$name")") && failed=1
         return 1
     fi
-    printf '=== %s\n' "$name"
-    timeout --kill-after=5 "$limit" "$@" >"$results/$name.log" 2>&1
+    printf '=== %s\n' "$name" | tee -a "$log"
+    timeout --kill-after=5 "$limit" "$@" >"$work/part.log" 2>&1
     rc=$?
+    cat "$work/part.log" >>"$log"
     case $rc in
         0) outcome="ok" ;;
         124 | 137) outcome="FAILED: over its limit of $limit s" && failed=1 ;;
         *) outcome="FAILED: exit status $rc" && failed=1 ;;
     esac
-    tail -n 12 "$results/$name.log"
+    tail -n 12 "$work/part.log"
     lines+=("$(printf '%-28s %-12s %4d s' "$name" "$outcome" $((SECONDS - start)))")
     return $rc
 }
 
 # without NAME REASON: a part that cannot be run here.
-without() { lines+=("$(printf '%-28s not run: %s' "$1" "$2")"); }
+without() { chosen "$1" && lines+=("$(printf '%-28s not run: %s' "$1" "$2")"); }
 
 build() {
     set -e
@@ -111,7 +120,9 @@ if part build 200 bash -c build; then
         "with_package python3 -m bench.gpu --seconds $limit --sizes ${sizes[*]} ${small[*]} --json '$results/gpu.json'"
 fi
 
-printf '\n=== in %d s, logs in %s\n' "$SECONDS" "$results"
-printf '%s\n' "${lines[@]}"
-[[ -f $results/benchmarks.log ]] && sed -n '/^what, network, side/,$p' "$results/benchmarks.log"
+{
+    printf '=== in %d s, logs in %s\n' "$SECONDS" "$results"
+    printf '%s\n' "${lines[@]}"
+    sed -n '/^what, network, side/,$p' "$log"
+} | tee "$results/table.txt"
 exit $failed
