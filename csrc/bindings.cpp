@@ -33,7 +33,8 @@ template <class T> using Array = py::array_t<T, py::array::c_style>;
 // (operation, inputs, level, numbers); numbers by operation:
 //   conv       kernel_size, stride, weight_var, bias_var, trainable
 //   rectifier  slope
-//   upsample   1 for bilinear, 0 for nearest
+//   avg_pool   factor
+//   upsample   factor, 1 for bilinear or 0 for nearest
 //   concat     the two shares
 using NodeTuple = std::tuple<std::string, std::vector<int>, int, std::vector<double>>;
 
@@ -51,8 +52,11 @@ Node make_node(const NodeTuple& tuple) {
         require(1);
         node.slope = numbers[0];
     } else if (node.op == Op::upsample) {
+        require(2);
+        node.factor = int(numbers[0]), node.bilinear = numbers[1] != 0;
+    } else if (node.op == Op::avg_pool) {
         require(1);
-        node.bilinear = numbers[0] != 0;
+        node.factor = int(numbers[0]);
     } else if (node.op == Op::concat) {
         require(2);
         node.shares[0] = numbers[0], node.shares[1] = numbers[1];

@@ -37,9 +37,9 @@ from ntkfast.activations import LeakyReLU, ReLU
 from ntkfast.engine.cpu import CPU
 from ntkfast.engine.cpu import isa as chosen_isa
 from ntkfast.engine.memory import peaks
-from ntkfast.engine.program import Problem
+from ntkfast.engine.program import Problem, nodes
 from ntkfast.inputs import NoiseInput
-from ntkfast.network import Conv, Network, unet, vanilla_cnn
+from ntkfast.network import AvgPool, Conv, Network, Upsample, unet, vanilla_cnn
 from ntkfast.reference import kernel_matrix
 from strategies import SMOOTH, chains, image_shapes, networks
 
@@ -636,6 +636,24 @@ def test_exceptions_stop_a_product_of_a_graph(error):
     assert 0 < calls[0] < 1
 
 
+@pytest.mark.parametrize("operation", ["conv", "avg_pool", "upsample"])
+def test_engine_takes_the_factors_of_the_layers_and_refuses_others(operation):
+    def with_factor(node, factor):
+        name, inputs, level, numbers = node
+        if name != operation or (name == "conv" and numbers[1] == 1):
+            return node
+        at = 1 if name == "conv" else 0
+        assert numbers[at] == 2
+        return name, inputs, level, [*numbers[:at], factor, *numbers[at + 1 :]]
+
+    layers = [Conv(3, stride=2), ReLU(), AvgPool(), Conv(3), ReLU(), Upsample(), Upsample(), Conv(1)]
+    built = nodes(Network(layers))
+    for factor in (3, 4):
+        changed = [with_factor(node, factor) for node in built]
+        with pytest.raises(ValueError, match=f"factor of 2 only, got {factor}"):
+            _core.estimate_float32(changed, False, False, (1, 8, 8, 1), 1, 1, 1)
+
+
 @pytest.mark.parametrize("shape", [(8, 10), (9, 12), (2, 4), (1, 1)])
 @pytest.mark.parametrize("make", [noise, lambda h, w, c, s: NoiseInput((h, w))], ids=["image", "noise"])
 def test_sides_must_be_multiples(make, shape):
@@ -706,7 +724,7 @@ import sys
 import numpy as np
 from ntkfast import NTK, autoencoder, unet
 from ntkfast.engine.cpu import CPU
-from ntkfast.engine.program import Problem
+from ntkfast.engine.program import Problem, nodes
 def resident(key):
     for line in open("/proc/self/status"):
         if line.startswith(key):

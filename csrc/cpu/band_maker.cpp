@@ -8,7 +8,10 @@
 namespace ntkfast {
 namespace {
 
-// Writes rows of a segment into bands at the same resolution (stored), or those of even pixels into bands at half of it.
+constexpr int factor = supported_factor;  // of both sinks
+constexpr Resampling pool{Resampling::Kind::pool, factor};
+
+// Writes rows of a segment into bands at the same resolution (stored), or those of every f-th pixel into coarser bands.
 template <class Real> class StoreBands final : public RowSink<Real> {
 public:
     StoreBands(BandStore<Real>& store, const RowKernels<Real>& kernels, bool strided)
@@ -16,12 +19,12 @@ public:
 
     void row(const Block& block, int y, const Real* const* e, const Real* const* t) override {
         const int batch = store_.shape().batch;
-        if (strided_ && (y & 1) != 0) return;
-        Band<Real>& band = *store_.find(strided_ ? block.dy / 2 : block.dy);
+        if (strided_ && modulo<factor>(y) != 0) return;
+        Band<Real>& band = *store_.find(strided_ ? block.dy / factor : block.dy);
         for (int b = 0; b < block.lanes; ++b) {
             const Displacement& lane = block.lane[b];
-            const int to_y = strided_ ? y / 2 : y, to_dx = strided_ ? lane.dx / 2 : lane.dx;
-            const std::ptrdiff_t n = strided_ ? (lane.cols + 1) / 2 : lane.cols;
+            const int to_y = strided_ ? y / factor : y, to_dx = strided_ ? lane.dx / factor : lane.dx;
+            const std::ptrdiff_t n = strided_ ? ceil_div(lane.cols, factor) : lane.cols;
             write(band.e(to_y, to_dx), e[b], n, batch);
             if (band.has_tangent()) write(band.t(to_y, to_dx), t[b], n, batch);
         }
@@ -42,37 +45,35 @@ private:
     bool strided_;
 };
 
-// A E A^T of the average over cells of 2 x 2: the pair of pixels (a, b) counts to the pair of cells (a/2, b/2).  Only the coarse
-// displacements [first, first + count) are written.
+// A E A^T of the average over cells of f x f: the pair of pixels (a, b) counts to the pair of cells (a/f, b/f).  Only
+// the coarse displacements [first, first + count) are written.
 template <class Real> class PoolBands final : public RowSink<Real> {
 public:
     PoolBands(BandStore<Real>& store, const RowKernels<Real>& kernels, int first, int count, bool circular)
         : store_(store), kernels_(kernels), first_(first), count_(count), circular_(circular) {}
 
     void row(const Block& block, int y, const Real* const* e, const Real* const* t) override {
-        Band<Real>* band = store_.find(floor_half(y + block.dy) - floor_half(y));
+        Band<Real>* band = store_.find(floor_div<factor>(y + block.dy) - floor_div<factor>(y));
         if (band == nullptr) return;
         for (int b = 0; b < block.lanes; ++b) {
             const Displacement& lane = block.lane[b];
-            const int c = floor_half(lane.dx);
-            if ((lane.dx & 1) == 0) {
-                add(*band, y / 2, c, true, 0, e[b], t[b]);
-            } else {
-                const int even = lane.col0 & 1;  // where the first even column lies
-                add(*band, y / 2, c, false, even, e[b], t[b]);
-                add(*band, y / 2, c + 1, false, 1 - even, e[b], t[b]);
-            }
+            const Range cells = pool.read_by(lane.dx);
+            for (int c = cells.low; c <= cells.high; ++c) add(*band, y / factor, c, lane, e[b], t[b]);
         }
     }
 
 private:
-    void add(Band<Real>& band, int y, int c, bool both, int offset, const Real* e, const Real* t) const {
+    void add(Band<Real>& band, int y, int c, const Displacement& lane, const Real* e, const Real* t) const {
         if (c < first_ || c >= first_ + count_) return;
+        constexpr Real weight = Real(1) / (factor * factor * factor * factor);
         const Shape& shape = store_.shape();
         const std::ptrdiff_t n = circular_ ? shape.width : shape.width - std::abs(c);
-        const std::ptrdiff_t start = std::ptrdiff_t(offset) * shape.batch;
-        kernels_.pool(band.e(y, c), e + start, Real(1) / 16, both, n, shape.batch);
-        if (band.has_tangent()) kernels_.pool(band.t(y, c), t + start, Real(1) / 16, both, n, shape.batch);
+        const Range pixels = pool.cell_pixels(lane.dx, c);  // of each cell, one or both
+        const int first_cell = circular_ ? 0 : std::max(0, -c);
+        const std::ptrdiff_t start = std::ptrdiff_t(factor * first_cell + pixels.low - lane.col0) * shape.batch;
+        const bool both = pixels.size() == 2;
+        kernels_.pool(band.e(y, c), e + start, weight, both, n, shape.batch);
+        if (band.has_tangent()) kernels_.pool(band.t(y, c), t + start, weight, both, n, shape.batch);
     }
 
     BandStore<Real>& store_;
@@ -81,25 +82,22 @@ private:
     bool circular_;
 };
 
-// Lanes of the pipelines: at least the three that one coarse displacement of a pool needs.
-int sweep_lanes(int lanes) { return std::max(3, lanes); }
+// Lanes of the pipelines: at least those that one coarse displacement of a pool needs.
+int sweep_lanes(int lanes) { return std::max(pool.displacements_read(1), lanes); }
 
 std::vector<BandTask> tasks_of(const Target& target, int lanes, int first_dx, int count) {
-    const int at_once = target.kind == TargetKind::pooled ? (lanes - 1) / 2 : lanes;
+    const int at_once = target.sampling.displacements_within(lanes);
     std::vector<BandTask> tasks;
     for (int n = 0; n < count; n += at_once) tasks.push_back({first_dx + n, std::min(at_once, count - n)});
     return tasks;
 }
 
-// What a task sweeps of one dy; shape is that of the sweep level.  A pool's coarse displacement c reads the fine ones 2c - 1,
-// 2c and 2c + 1.
+// What a task sweeps of one dy; shape is that of the sweep level.
 Block block_of(const Target& target, const Shape& shape, bool circular, int dy, const BandTask& task) {
     Block block = Block::of_rows(shape, circular, dy);
-    const bool pooled = target.kind == TargetKind::pooled, strided = target.kind == TargetKind::strided;
-    const int first = pooled ? 2 * task.first - 1 : strided ? 2 * task.first : task.first;
-    const int count = pooled ? 2 * task.count + 1 : task.count;
+    const int first = target.first_sweep(task.first), count = target.sampling.displacements_read(task.count);
     for (int n = 0; n < count; ++n) {
-        const int dx = first + (strided ? 2 * n : n);
+        const int dx = first + n * target.sweep_step();
         if (circular || std::abs(dx) < shape.width) block.add_lane(shape, circular, dx);
     }
     return block;
@@ -109,8 +107,8 @@ Block block_of(const Target& target, const Shape& shape, bool circular, int dy, 
 
 std::int64_t pairs_of(const Program& program, const Target& target, const Shape& image, int lanes,
                       const MakeBands& step) {
-    const Shape shape = at_level(image, target.sweep_level());
-    const int width = at_level(image, target.level).width;
+    const Shape shape = at_level(program, image, target.sweep_level());
+    const int width = at_level(program, image, target.level).width;
     const int first = program.circular() ? 0 : 1 - width, count = program.circular() ? width : 2 * width - 1;
     std::int64_t per_row = 0, rows = 0;  // the same displacements for every dy
     for (const BandTask& task : tasks_of(target, sweep_lanes(lanes), first, count))
@@ -140,8 +138,8 @@ template <class Real> void BandMaker<Real>::run(const MakeBands& step, Monitor& 
         if (!pipeline) pipeline = std::make_unique<Pipeline<Real>>(program_, plan_, fields_, stores_, kernels_, lanes_);
         for (std::size_t n; (n = next.fetch_add(1)) < tasks.size() && !monitor.stopped();) {
             StoreBands<Real> stored(store, kernels_, plan_.target.kind == TargetKind::strided);
-            PoolBands<Real> pool(store, kernels_, tasks[n].first, tasks[n].count, program_.circular());
-            RowSink<Real>& sink = pooled ? static_cast<RowSink<Real>&>(pool) : stored;
+            PoolBands<Real> cells(store, kernels_, tasks[n].first, tasks[n].count, program_.circular());
+            RowSink<Real>& sink = pooled ? static_cast<RowSink<Real>&>(cells) : stored;
             for (const int dy : step.sweep) {
                 const Block part = block_of(plan_.target, plan_.shape, program_.circular(), dy, tasks[n]);
                 if (part.lanes > 0) pipeline->run(part, sink, monitor, thread == 0);
@@ -164,11 +162,11 @@ Pair<Real> same_pixel(const Program& program, const Target& target, const Fields
 template <class Real>
 void seal(const Program& program, const Target& target, const Fields<Real>& fields, BandStore<Real>& store, int dy) {
     const Shape& shape = store.shape();
-    if (program.circular() ? wrap(dy, shape.height) != 0 : dy != 0) return;
+    if (program.circular() ? modulo(dy, shape.height) != 0 : dy != 0) return;
     Band<Real>& band = *store.find(dy);
     const std::ptrdiff_t width = std::ptrdiff_t(shape.width) * shape.batch;
     for (int dx = band.first_dx(); dx < band.first_dx() + band.count(); ++dx) {
-        if (program.circular() ? wrap(dx, shape.width) != 0 : dx != 0) continue;
+        if (program.circular() ? modulo(dx, shape.width) != 0 : dx != 0) continue;
         for (int y = 0; y < shape.height; ++y)
             for (std::ptrdiff_t l = 0; l < width; ++l) {
                 const Pair<Real> known = same_pixel(program, target, fields, shape, y, l);

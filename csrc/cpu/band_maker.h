@@ -18,7 +18,7 @@ struct BandTask {
     int first, count;
 };
 
-// Pairs that the tasks of a step visit.  Neighbouring tasks of a pool both sweep the odd displacement between them.
+// Pairs that the tasks of a step visit.  Neighbouring tasks of a pool both sweep the displacements between theirs.
 std::int64_t pairs_of(const Program& program, const Target& target, const Shape& image, int lanes,
                       const MakeBands& step);
 

@@ -39,7 +39,7 @@ public:
 private:
     int lane_of(int dx) const {
         const int lane = dx - first_dx_;
-        return circular_ && (lane < 0 || lane >= shape_.width) ? wrap(lane, shape_.width) : lane;
+        return circular_ && (lane < 0 || lane >= shape_.width) ? modulo(lane, shape_.width) : lane;
     }
     std::ptrdiff_t offset(int y, int dx) const {
         const Lane& lane = lanes_[std::size_t(lane_of(dx))];

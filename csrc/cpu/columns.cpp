@@ -16,15 +16,9 @@ constexpr double rounding =
             // left of equal features where two such follow each other, an angle of 1e-7
 constexpr double good_enough = 1.15;  // longer strips must pay this factor per row
 
-int modulo(int n, int period) {
-    const int rest = n % period;
-    return rest < 0 ? rest + period : rest;
-}
-
-// n/2 rounded down, for negative n too.
-int half_of(int n) { return (n - modulo(n, 2)) / 2; }
-
 Interval hull(Interval a, Interval b) { return {std::min(a.lo, b.lo), std::max(a.hi, b.hi)}; }
+
+Interval interval(Range range) { return {range.low, range.high + 1}; }
 
 Interval clip(Interval a, int lo, int hi) {
     const Interval out{std::max(a.lo, lo), std::min(a.hi, hi)};
@@ -38,34 +32,15 @@ template <class Visit> void for_parts(Interval whole, int length, Visit visit) {
     for (int lo = whole.lo; lo < whole.hi; lo += length) visit(Interval{lo, std::min(lo + length, whole.hi)});
 }
 
-// One axis of a pool or an upsampling: output n is the sum of weight*input over the taps.
-struct Taps {
-    int count;
-    int index[2];
-    double weight[2];
-};
-
-//   pool:     out[n] = (in[2n] + in[2n+1])/2
-//   nearest:  out[2a] = out[2a+1] = in[a]
-//   bilinear: out[2a] = 3/4 in[a] + 1/4 in[a-1],  out[2a+1] = 3/4 in[a] + 1/4 in[a+1]; beyond the border of zero padding the
-//             border's own pixel
-// length: pixels of the input along the axis
-Taps taps_of(const Node& node, int n, int length, bool circular) {
-    if (node.op == Op::avg_pool) return {2, {2 * n, 2 * n + 1}, {0.5, 0.5}};
-    const int nearest = half_of(n);
-    if (!node.bilinear) return {1, {nearest, nearest}, {1, 0}};
-    const int other = modulo(n, 2) == 0 ? nearest - 1 : nearest + 1;
-    return {2, {nearest, circular ? other : std::clamp(other, 0, length - 1)}, {0.75, 0.25}};
-}
-
-// to[x] += weight * from[stride*x + shift], wrapped or, outside [0, length), `outside` in its place.
+// to[x] += weight * from[stride*x + shift], stride 1 or supported_factor, wrapped or, outside [0, length), `outside` in
+// its place.
 void add_shifted(double* __restrict to, int count, const double* __restrict from, int length, int stride, int shift,
                  double weight, bool circular, double outside) {
     const auto add = [&](int x0, int x1, const double* source) {  // source: input of x = 0
         if (stride == 1)
             for (int x = x0; x < x1; ++x) to[x] += weight * source[x];
         else
-            for (int x = x0; x < x1; ++x) to[x] += weight * source[2 * x];
+            for (int x = x0; x < x1; ++x) to[x] += weight * source[supported_factor * x];
     };
     if (circular) {
         shift = modulo(shift, length);
@@ -126,6 +101,7 @@ ColumnPlan::ColumnPlan(const Program& program, const Shape& shape)
     kept_.back() = true;
     for (int n = 0; n < program.size(); ++n) {
         const Node& node = program[n];
+        shapes_.push_back(at_level(program, shape, node.level));
         if (node.goes_down()) kept_[std::size_t(n)] = true;
         if (node.op == Op::upsample) kept_[std::size_t(node.input())] = true;
         const auto before = [&](int m) { return tangent(m); };
@@ -160,28 +136,21 @@ ColumnPlan::ColumnPlan(const Program& program, const Shape& shape)
 Interval ColumnPlan::box_rows(int n, Interval i_y) const {
     const Node& node = program_[n];
     const int size = height(node.input());
-    const Interval all{node.stride * i_y.lo - node.radius(), node.stride * (i_y.hi - 1) + node.radius() + 1};
+    const Interval centres = interval(node.resampling().inputs({i_y.lo, i_y.hi - 1}));
+    const Interval all{centres.lo - node.radius(), centres.hi + node.radius()};
     return circular() ? wrap(all, size) : clip(all, 0, size);
 }
 
 // Pairs of a node's inputs that its own pairs need, before clipping.
 PairWindow ColumnPlan::needed(int n, const PairWindow& w) const {
     const Node& node = program_[n];
-    const auto each = [&](auto side, auto dy) { return PairWindow{side(w.i_y), side(w.i_x), dy(w.dy)}; };
-    if (node.op == Op::conv) {
-        const int s = node.stride, r = node.radius();
-        return each([=](Interval i) { return Interval{s * i.lo - r, s * (i.hi - 1) + r + 1}; },
-                    [=](Interval d) { return Interval{s * d.lo, s * (d.hi - 1) + 1}; });
-    }
-    if (node.op == Op::avg_pool)
-        return each([](Interval i) { return Interval{2 * i.lo, 2 * i.hi}; },
-                    [](Interval d) { return Interval{2 * d.lo - 1, 2 * d.hi}; });
-    if (node.op == Op::upsample) {
-        const int reach = node.bilinear ? 1 : 0;  // of the taps around n/2, in half pixels: dy has twice that
-        return each([=](Interval i) { return Interval{half_of(i.lo - reach), half_of(i.hi - 1 + reach) + 1}; },
-                    [=](Interval d) { return Interval{half_of(d.lo) - reach, half_of(d.hi) + reach + 1}; });
-    }
-    return w;
+    const Resampling layer = node.resampling();
+    const int radius = node.op == Op::conv ? node.radius() : 0;
+    const auto side = [&](Interval i) {
+        const Interval centres = interval(layer.inputs({i.lo, i.hi - 1}));
+        return Interval{centres.lo - radius, centres.hi + radius};
+    };
+    return {side(w.i_y), side(w.i_x), interval(layer.reads({w.dy.lo, w.dy.hi - 1}))};
 }
 
 // The same window without what lies outside the image, or beyond one turn of the torus.
@@ -304,7 +273,7 @@ void ColumnPlan::choose_strip() {
     const int h = shape_.height;
     std::vector<std::pair<int, double>> candidates;  // rows, work a row
     std::vector<std::int64_t> bytes;
-    for (int rows = std::min(h, std::max(8, 1 << program_.levels()));; rows = std::min(h, 2 * rows)) {
+    for (int rows = std::min(h, std::max(8, program_.multiple()));; rows = std::min(h, 2 * rows)) {
         const Cost cost = strip_cost(rows);
         if (!candidates.empty() && cost.bytes > strip_budget) break;
         candidates.push_back({rows, cost.work / rows});
@@ -327,12 +296,13 @@ Columns::Columns(const Program& program, const Fields<double>& fields)
     for (int n = 0; n < program.size(); ++n) {
         if (program[n].op != Op::avg_pool && program[n].op != Op::upsample) continue;
         const int length = plan_.width(program[n].input());
-        ColumnTaps& columns = column_taps_[std::size_t(n)];
+        std::vector<ColumnTap>& columns = column_taps_[std::size_t(n)];
         for (int x = 0; x < plan_.width(n); ++x) {
-            const Taps taps = taps_of(program[n], x, length, plan_.circular());
-            for (int a = 0; a < 2; ++a) {
-                columns.index[a].push_back(modulo(taps.index[a], length));
-                columns.weight[a].push_back(taps.weight[a]);
+            const Taps taps = program[n].resampling().taps(x, length, plan_.circular());
+            columns.resize(std::size_t(taps.count));
+            for (int a = 0; a < taps.count; ++a) {
+                columns[std::size_t(a)].index.push_back(modulo(taps.index(a), length));
+                columns[std::size_t(a)].weight.push_back(taps.weight(a));
             }
         }
     }
@@ -673,26 +643,30 @@ void Columns::resample(int n, const PairWindow& region) {
     const bool circular = plan_.circular();
     const PairField& in = pairs_[std::size_t(m)];
     PairField& out = pairs_[std::size_t(n)];
-    const ColumnTaps& columns = column_taps_[std::size_t(n)];
-    const int *index0 = columns.index[0].data(), *index1 = columns.index[1].data();
-    const double *weight0 = columns.weight[0].data(), *weight1 = columns.weight[1].data();
+    const Resampling layer = node.resampling();
+    const std::vector<ColumnTap>& columns = column_taps_[std::size_t(n)];
     const auto spread = fields_.spread.find(n);
 
     for_places(n, region, [&](const Place& at) {
-        const Taps i_y = taps_of(node, at.i_y, h, circular), i_x = taps_of(node, at.i_x, w, circular);
-        const Taps j_y = taps_of(node, at.i_y + at.dy, h, circular);
+        const Taps i_y = layer.taps(at.i_y, h, circular), i_x = layer.taps(at.i_x, w, circular);
+        const Taps j_y = layer.taps(at.i_y + at.dy, h, circular);
         for (const bool tangent : {false, true}) {
             if (tangent && !plan_.tangent(n)) break;
             std::fill(row_.begin(), row_.end(), 0.0);
             for (int a = 0; a < i_y.count; ++a)
                 for (int b = 0; b < i_x.count; ++b)
                     for (int c = 0; c < j_y.count; ++c) {
-                        const std::ptrdiff_t from = in.at(i_y.index[a], i_x.index[b], j_y.index[c] - i_y.index[a]);
-                        const double weight = i_y.weight[a] * i_x.weight[b] * j_y.weight[c];
+                        const std::ptrdiff_t from = in.at(i_y.index(a), i_x.index(b), j_y.index(c) - i_y.index(a));
+                        const double weight = i_y.weight(a) * i_x.weight(b) * j_y.weight(c);
                         add_row(row_.data(), (tangent ? in.t : in.e).data() + from, weight, w);
                     }
             double* to = (tangent ? out.t : out.e).data() + out.at(at.i_y, at.i_x, at.dy);
-            for (int x = 0; x < out.width; ++x) to[x] = weight0[x] * row_[index0[x]] + weight1[x] * row_[index1[x]];
+            std::fill(to, to + out.width, 0.0);
+            for (const ColumnTap& tap : columns) {
+                const int* __restrict index = tap.index.data();
+                const double* __restrict weight = tap.weight.data();
+                for (int x = 0; x < out.width; ++x) to[x] += weight[x] * row_[std::size_t(index[x])];
+            }
         }
         if (spread == fields_.spread.end()) return;
         double* e = out.e_row(at.i_y, at.i_x, at.dy);

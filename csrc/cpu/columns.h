@@ -4,9 +4,9 @@
 // addressed by I, the difference of the rows, dy = J_y - I_y, and the column of J.  A convolution takes the same delta on both
 // sides, so that it keeps dy: a strip of output rows has no halo in J, except where the resolution changes.
 //
-// Arrays over whole windows would be large at the finer levels.  So only the nodes that end a segment are kept over their
-// window: those that halve the resolution, those that are upsampled, and the last.  Each is computed block by block, together
-// with the nodes between it and the kept ones before it.
+// Arrays over whole windows would be large at the finer levels.  So only the nodes that end a segment are kept over
+// their window: those that lower the resolution, those that are upsampled, and the last.  Each is computed block by
+// block, together with the nodes between it and the kept ones before it.
 #pragma once
 
 #include <cstddef>
@@ -56,8 +56,8 @@ public:
     bool kept(int n) const { return kept_[std::size_t(n)]; }
     bool tangent(int n) const { return tangent_[std::size_t(n)]; }
     bool circular() const { return program_.circular(); }
-    int height(int n) const { return shape_.height >> program_[n].level; }
-    int width(int n) const { return shape_.width >> program_[n].level; }
+    int height(int n) const { return shapes_[std::size_t(n)].height; }
+    int width(int n) const { return shapes_[std::size_t(n)].width; }
 
     // Windows of all nodes for the rows [y0, y1) of Theta(pixel, .).
     std::vector<PairWindow> windows(std::int64_t pixel, int y0, int y1) const;
@@ -87,7 +87,8 @@ private:
     void choose_strip();
 
     Program program_;
-    Shape shape_;
+    Shape shape_;                // of the image
+    std::vector<Shape> shapes_;  // by node
     std::vector<bool> kept_, tangent_;
     std::vector<Segment> segments_;
     int strip_ = 1;
@@ -130,10 +131,10 @@ private:
         int pixel_y, pixel_x, j_y;  // inside the image
         std::ptrdiff_t i, j;        // of pixel I, and of the first of J's row, in a plane
     };
-    // Row x of an operation's output is sum_n weight[n][x] in[index[n][x]].
-    struct ColumnTaps {
-        std::vector<int> index[2];
-        std::vector<double> weight[2];
+    // One tap of every column of an operation's output: out[x] is the sum of weight[x] in[index[x]] over its taps.
+    struct ColumnTap {
+        std::vector<int> index;
+        std::vector<double> weight;
     };
 
     void allocate(int n, const PairWindow& window, int width, bool with_tangent, int period_y, int period_dy,
@@ -157,10 +158,10 @@ private:
     const Program& program_;
     const Fields<double>& fields_;
     ColumnPlan plan_;
-    std::vector<PairField> pairs_;         // by node
-    std::vector<ColumnTaps> column_taps_;  // by node; of pools and upsampling
-    PairField sums_;                       // of a convolution: box sums along rows
-    std::vector<double> side_rows_;        // of a convolution: box sums along rows of Q(j,j)/2, made where needed
+    std::vector<PairField> pairs_;                     // by node
+    std::vector<std::vector<ColumnTap>> column_taps_;  // by node; of pools and upsampling
+    PairField sums_;                                   // of a convolution: box sums along rows
+    std::vector<double> side_rows_;  // of a convolution: box sums along rows of Q(j,j)/2, made where needed
     std::vector<bool> side_known_;
     Interval side_range_;
     std::vector<double> row_;

@@ -73,8 +73,8 @@ Stores<Real> make_stores(const Program& program, const std::vector<Target>& targ
     for (const Target& target : targets) {
         if (target.kind == TargetKind::output) break;
         const int all = shape.height + shape.width + 8;  // on the torus upsampling reads some beyond the last, again
-        stores.push_back(std::make_unique<BandStore<Real>>(at_level(shape, target.level), program.circular(), all,
-                                                           program.has_tangent(target.node)));
+        stores.push_back(std::make_unique<BandStore<Real>>(at_level(program, shape, target.level), program.circular(),
+                                                           all, program.has_tangent(target.node)));
     }
     return stores;
 }

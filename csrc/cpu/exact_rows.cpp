@@ -109,7 +109,7 @@ double ExactRows<Real>::outside(const Plane& variance, int i_row, std::ptrdiff_t
 template <class Real>
 void ExactRows<Real>::roots(const Plane& variance, int y, std::ptrdiff_t start, std::ptrdiff_t n, double* p) const {
     const std::ptrdiff_t width = std::ptrdiff_t(plan_.shape.width) * plan_.shape.batch;
-    const double* from = &variance[std::size_t(wrap(y, plan_.shape.height) * width)];
+    const double* from = &variance[std::size_t(modulo(y, plan_.shape.height) * width)];
     for (std::ptrdiff_t l = 0; l < n; ++l) p[l] = from[start + l < width ? start + l : start + l - width];
     for (std::ptrdiff_t l = 0; l < n; ++l) p[l] = std::sqrt(p[l]);
 }
@@ -118,9 +118,9 @@ void ExactRows<Real>::roots(const Plane& variance, int y, std::ptrdiff_t start, 
 //   E' = activate(E),  E = w/k^2 sum of the box before
 template <class Real> const double* ExactRows<Real>::row(int number, int lane, int y) {
     const bool circular = program_.circular();
-    if (circular) y = wrap(y, block_->rows);
+    if (circular) y = modulo(y, block_->rows);
     Kept& kept = kept_[std::size_t(number)];
-    const std::size_t slot = std::size_t(lane * kept.slots + wrap(y, kept.slots));
+    const std::size_t slot = std::size_t(lane * kept.slots + modulo(y, kept.slots));
     double* out = at(kept.first + slot);
     const std::int64_t tag = block_number_ * rows_of_a_block + y + rows_of_a_block / 2;
     if (kept.tag[slot] == tag) return out;

@@ -36,7 +36,7 @@ void box_along(const Plane& in, Plane& out, std::ptrdiff_t step, int length, int
         for (int m = -radius; m <= radius; ++m) {
             monitor.check();
             if (circular) {
-                const std::ptrdiff_t shift = wrap(m, length) * step;
+                const std::ptrdiff_t shift = modulo(m, length) * step;
                 add(0, line - shift, shift);
                 add(line - shift, line, shift - line);
             } else {
@@ -55,50 +55,29 @@ Plane box(const Plane& in, const Shape& shape, int radius, bool circular, Monito
     return out;
 }
 
-// out(P) = in(2P)
-Plane even_pixels(const Plane& in, const Shape& coarse) {
+// sum_a A_pa in(a) of a layer that changes the resolution; shape: of `in`.
+Plane resampled(const Plane& in, const Shape& shape, const Resampling& layer, bool circular) {
+    const int height = layer.output_size(shape.height), width = layer.output_size(shape.width);
+    const auto inside = [=](int n, int length) { return circular ? modulo(n, length) : n; };
+    const bool by_rows = layer.goes_down();  // the order in which sums round: by rows of the pixels, or by columns
     Plane out;
-    for (int y = 0; y < coarse.height; ++y)
-        for (int x = 0; x < coarse.width; ++x)
-            for (int n = 0; n < coarse.batch; ++n)
-                out.push_back(in[(std::size_t(2 * y) * 2 * std::size_t(coarse.width) + 2 * std::size_t(x)) *
-                                     std::size_t(coarse.batch) +
-                                 std::size_t(n)]);
-    return out;
-}
-
-// sum_a A_pa in(a) of the mean over cells of 2 x 2.
-Plane mean_of_cells(const Plane& in, const Shape& coarse) {
-    Plane out(std::size_t(coarse.elements()), 0.0);
-    const std::size_t batch = std::size_t(coarse.batch), width = std::size_t(coarse.width);
-    for (std::size_t n = 0; n < in.size(); ++n) {
-        const std::size_t pixel = n / batch, y = pixel / (2 * width), x = pixel % (2 * width);
-        out[((y / 2) * width + x / 2) * batch + n % batch] += in[n] / 4;
-    }
-    return out;
-}
-
-// sum_a A_pa in(a) of upsampling.
-Plane upsampled(const Plane& in, const Shape& fine, bool bilinear, bool circular) {
-    const Shape coarse = at_level(fine, 1);
-    const auto neighbour = [&](int n, int length) {
-        const int other = n / 2 + (n % 2 != 0 ? 1 : -1);
-        return circular ? wrap(other, length) : std::clamp(other, 0, length - 1);
-    };
-    const auto from = [&](int y, int x, int n) {
-        return in[std::size_t((std::int64_t(y) * coarse.width + x) * coarse.batch + n)];
-    };
-    Plane out;
-    for (int y = 0; y < fine.height; ++y)
-        for (int x = 0; x < fine.width; ++x)
-            for (int n = 0; n < fine.batch; ++n) {
-                double sum = from(y / 2, x / 2, n);
-                if (bilinear) {
-                    const int y1 = neighbour(y, coarse.height), x1 = neighbour(x, coarse.width);
-                    sum = (9 * sum + 3 * from(y1, x / 2, n) + 3 * from(y / 2, x1, n) + from(y1, x1, n)) / 16;
-                }
-                out.push_back(sum);
+    for (int y = 0; y < height; ++y) {
+        const Taps rows = layer.taps(y, shape.height, circular);
+        for (int x = 0; x < width; ++x) {
+            const Taps columns = layer.taps(x, shape.width, circular);
+            const std::size_t begin = out.size();
+            out.resize(begin + std::size_t(shape.batch), 0.0);
+            for (int m = 0; m < rows.count * columns.count; ++m) {
+                const int a = by_rows ? m / columns.count : m % rows.count;
+                const int b = by_rows ? m % columns.count : m / rows.count;
+                const std::int64_t pixel = std::int64_t(inside(rows.index(a), shape.height)) * shape.width +
+                                           inside(columns.index(b), shape.width);
+                const double weight = rows.weight(a) * columns.weight(b);
+                for (int n = 0; n < shape.batch; ++n)
+                    out[begin + std::size_t(n)] += weight * in[std::size_t(pixel * shape.batch + n)];
             }
+        }
+    }
     return out;
 }
 
@@ -228,7 +207,7 @@ void FieldsBuilder::read_image(const double* image) {
 void FieldsBuilder::add(int n, NearBands<double>& near) {
     const Node& node = program_[n];
     if (node.op == Op::input) return;
-    const Shape shape = at_level(shape_, node.level);
+    const Shape shape = at_level(program_, shape_, node.level);
     if (node.op == Op::conv) {
         add_conv(n, shape);
     } else if (program_.is_image(n)) {
@@ -260,17 +239,18 @@ void FieldsBuilder::add(int n, NearBands<double>& near) {
 }
 
 // An average pool of an image is an image: its pixels, and from them, without a difference of large numbers,
-// Q(p,p) = 2 |s(p)|^2 and v(p) = sum_a A_pa |s(a) - s(p)|^2 for E = |s(i) - s(j)|^2.  Noise stays noise, with a quarter of the
-// variance.
+// Q(p,p) = 2 |s(p)|^2 and v(p) = sum_a A_pa |s(a) - s(p)|^2 for E = |s(i) - s(j)|^2.  Noise stays noise, with its
+// variance divided by the pixels of a cell.
 void FieldsBuilder::add_pooled_image(int n, const Shape& shape) {
     const bool circular = program_.circular();
     const std::size_t input = std::size_t(program_[n].input());
+    const int factor = program_[n].factor, cell = factor * factor;  // pixels
     if (fields_.noise) {
-        Plane quarter(std::size_t(shape.elements()), fields_.variance[input][0] / 4), none(quarter.size(), 0.0);
-        // 2 v = (A E A^T)(p,p): 12 of 16 pairs are of different pixels.
-        Plane raw(quarter.size(), fields_.variance[input][0] * 12 / 16);
+        Plane mean(std::size_t(shape.elements()), fields_.variance[input][0] / cell), none(mean.size(), 0.0);
+        // 2 v = (A E A^T)(p,p): of the pairs of a cell those of different pixels count.
+        Plane raw(mean.size(), fields_.variance[input][0] * (cell * (cell - 1)) / (cell * cell));
         fields_.spread.emplace(n, halved<double>(raw, shape, program_));
-        return push(std::move(quarter), std::move(none));
+        return push(std::move(mean), std::move(none));
     }
     const PaddedRows<double>& fine = fields_.image_of(int(input));
     PaddedRows<double> coarse(shape, shape.channels, circular, margin_of(program_));
@@ -280,17 +260,18 @@ void FieldsBuilder::add_pooled_image(int n, const Shape& shape) {
         monitor_.check();
         for (int c = 0; c < shape.channels; ++c)
             for (std::ptrdiff_t e = 0; e < width; ++e) {
-                const std::ptrdiff_t x = 2 * (e / batch) * batch + e % batch + c * fine.plane_stride();
-                const double cell[] = {fine.row(2 * y)[x], fine.row(2 * y)[x + batch], fine.row(2 * y + 1)[x],
-                                       fine.row(2 * y + 1)[x + batch]};
-                const double mean = (cell[0] + cell[1] + cell[2] + cell[3]) / 4;
+                const std::ptrdiff_t x = factor * (e / batch) * batch + e % batch + c * fine.plane_stride();
+                const auto pixel = [&](int m) { return fine.row(factor * y + m / factor)[x + m % factor * batch]; };
+                double sum = 0;
+                for (int m = 0; m < cell; ++m) sum += pixel(m);
+                const double mean = sum / cell;
                 const double value = single_precision_ ? double(float(mean)) : mean;
                 const std::size_t at = std::size_t(y * width + e);
                 double* row = coarse.row(y) + c * coarse.plane_stride();
                 row[e] = value;
                 if (circular) row[width + e] = value;
                 q[at] += 2 * value * value;
-                for (const double pixel : cell) raw[at] += 2 * (pixel - mean) * (pixel - mean) / 4;
+                for (int m = 0; m < cell; ++m) raw[at] += 2 * (pixel(m) - mean) * (pixel(m) - mean) / cell;
             }
     }
     push(std::move(q), std::move(none));
@@ -298,16 +279,16 @@ void FieldsBuilder::add_pooled_image(int n, const Shape& shape) {
     fields_.spread.emplace(n, halved<double>(raw, shape, program_));
 }
 
-// S = box(w/k^2 Q) + b,  T = [trainable] S + box(w/k^2 T'), at even pixels with stride 2.
+// S = box(w/k^2 Q) + b,  T = [trainable] S + box(w/k^2 T'), with a stride s at every s-th pixel.
 void FieldsBuilder::add_conv(int n, const Shape& shape) {
     const Node& node = program_[n];
-    const Shape before = at_level(shape_, program_[node.input()].level);
+    const Shape before = at_level(program_, shape_, program_[node.input()].level);
     const std::size_t input = std::size_t(node.input());
     const auto box_sum = [&](const Plane& plane) {
         Plane scaled = plane;
         for (double& value : scaled) value *= node.scale();
         Plane out = box(scaled, before, node.radius(), program_.circular(), monitor_);
-        return node.stride == 2 ? even_pixels(out, shape) : out;
+        return node.is_strided() ? resampled(out, before, node.resampling(), program_.circular()) : out;
     };
     Plane half = fields_.variance[input];
     for (double& value : half) value *= node.scale() / 2;
@@ -333,10 +314,10 @@ void FieldsBuilder::add_conv(int n, const Shape& shape) {
 void FieldsBuilder::add_average(int n, const Shape& shape, NearBands<double>& near) {
     const Node& node = program_[n];
     const std::size_t input = std::size_t(node.input());
-    const bool pooled = node.op == Op::avg_pool, circular = program_.circular();
-    const Plane& before = fields_.variance[input];
-    Plane q = pooled ? mean_of_cells(before, shape) : upsampled(before, shape, node.bilinear, circular);
-    if (!pooled && !node.bilinear) return push(std::move(q), upsampled(fields_.tangent[input], shape, false, circular));
+    const Shape before = at_level(program_, shape_, program_[node.input()].level);
+    const auto mean = [&](const Plane& of) { return resampled(of, before, node.resampling(), program_.circular()); };
+    Plane q = mean(fields_.variance[input]);
+    if (node.resampling().kind == Resampling::Kind::nearest) return push(std::move(q), mean(fields_.tangent[input]));
     typename NearBands<double>::Raw raw = near.raw(n);
     for (std::size_t e = 0; e < q.size(); ++e) q[e] = std::max(0.0, q[e] - raw.e[e]);
     push(std::move(q), std::move(raw.t));
@@ -365,7 +346,7 @@ template <class Real> std::int64_t NearBands<Real>::bytes(const Program& program
         const int t = near.made.target;
         const Target& target = targets[std::size_t(t)];
         for (int dy = near.made.first; dy <= near.made.last; ++dy)
-            sum += Band<Real>::bytes(at_level(shape, target.level), program.circular(), dy, near.reach,
+            sum += Band<Real>::bytes(at_level(program, shape, target.level), program.circular(), dy, near.reach,
                                      program.has_tangent(target.node));
         lines = std::max(lines, Pipeline<Real>::bytes(program, Plan(program, targets, t, shape, false), lanes));
     }
@@ -376,8 +357,9 @@ template <class Real> void NearBands<Real>::make(int target) {
     const NearStep& near = steps_[std::size_t(target)];
     if (!near.needed()) return;
     const Target& made = targets_[std::size_t(target)];
-    stores_[std::size_t(target)] = std::make_unique<BandStore<Real>>(
-        at_level(fields_.shape, made.level), program_.circular(), near.reach, program_.has_tangent(made.node));
+    stores_[std::size_t(target)] =
+        std::make_unique<BandStore<Real>>(at_level(program_, fields_.shape, made.level), program_.circular(),
+                                          near.reach, program_.has_tangent(made.node));
     BandMaker<Real> maker(program_, targets_, target, fields_, stores_, kernels_, lanes, threads_);
     maker.run(near.made, monitor_);
     monitor_.check();
@@ -391,7 +373,7 @@ template <class Real> void NearBands<Real>::seal(int target) {
 
 template <class Real> typename NearBands<Real>::Raw NearBands<Real>::raw(int n) {
     const Node& node = program_[n];
-    const Shape shape = at_level(fields_.shape, node.level);
+    const Shape shape = at_level(program_, fields_.shape, node.level);
     const std::ptrdiff_t width = std::ptrdiff_t(shape.width) * shape.batch;
     Raw raw{Plane(std::size_t(shape.elements()), 0.0), Plane(std::size_t(shape.elements()), 0.0)};
     const auto keep = [&](int y, const Real* e, const Real* t) {
@@ -406,7 +388,7 @@ template <class Real> typename NearBands<Real>::Raw NearBands<Real>::raw(int n) 
         return raw;
     }
     const BandStore<Real>& store = *stores_[std::size_t(find_target(targets_, TargetKind::stored, node.input()))];
-    UpsampledRows<Real> rows(shape, program_.circular(), true, nullptr, 1.0, kernels_, 1);
+    UpsampledRows<Real> rows(shape, program_.circular(), node.resampling(), nullptr, 1.0, kernels_, 1);
     Block block = Block::of_rows(shape, program_.circular(), 0);
     block.add_lane(shape, program_.circular(), 0);
     std::vector<Real> e(std::size_t(width + 2 * chunk)), t(e.size());
@@ -456,10 +438,10 @@ Fields<float> float_fields(const Fields<double>& from, const Program& program, c
     to.image = rounded(from.image, from.shape, from.noise ? 0 : from.shape.channels, circular, margin);
     for (const auto& [n, rows] : from.pooled_images)
         to.pooled_images.emplace(
-            n, rounded(rows, at_level(from.shape, program[n].level), from.shape.channels, circular, margin));
+            n, rounded(rows, at_level(program, from.shape, program[n].level), from.shape.channels, circular, margin));
     const auto of_input = [&](int n, const PaddedRows<double>& rows) {
         monitor.check();
-        return rounded(rows, at_level(from.shape, program[program[n].input()].level), 1, circular, margin);
+        return rounded(rows, at_level(program, from.shape, program[program[n].input()].level), 1, circular, margin);
     };
     for (const auto& [n, rows] : from.halves) to.halves.emplace(n, of_input(n, rows));
     for (const auto& [n, rows] : from.half_sums) to.half_sums.emplace(n, of_input(n, rows));
@@ -467,13 +449,14 @@ Fields<float> float_fields(const Fields<double>& from, const Program& program, c
         const int n = entry.first;
         const Node& node = program[n];
         const std::size_t source = std::size_t(is_activation(node.op) ? node.input() : n);
-        to.maps.emplace(n, map_fields<float>(node, at_level(from.shape, node.level), from.variance[source], from.unit,
-                                             circular, margin, monitor));
+        to.maps.emplace(n, map_fields<float>(node, at_level(program, from.shape, node.level), from.variance[source],
+                                             from.unit, circular, margin, monitor));
     }
     NearBands<float> near(program, to, kernels, threads, monitor);
     for (int n = 0; n < program.size(); ++n) {
         if (from.spread.count(n) != 0 && !program.is_image(n))
-            to.spread.emplace(n, halved<float>(near.raw(n).e, at_level(from.shape, program[n].level), program));
+            to.spread.emplace(n,
+                              halved<float>(near.raw(n).e, at_level(program, from.shape, program[n].level), program));
         near.finish(n);
     }
     return to;
@@ -489,7 +472,7 @@ std::int64_t fields_bytes(const Program& program, const Shape& shape, bool singl
     sum += number * rows(shape, shape.channels);
     for (int n = 0; n < program.size(); ++n) {
         const Node& node = program[n];
-        const Shape at = at_level(shape, node.level);
+        const Shape at = at_level(program, shape, node.level);
         sum += 2 * copies * at.elements() * std::int64_t(sizeof(double));
         const int planes = node.op == Op::conv      ? (program.circular() ? 1 : 2) + (program.is_bare(n) ? 3 : 0)
                            : is_activation(node.op) ? 3

@@ -20,9 +20,9 @@ Pipeline<Real>::Pipeline(const Program& program, const Plan& plan, const Fields<
         const Value& value = plan.values[v];
         if (value.kind == ValueKind::map) maps_[v] = make_map(value);
         if (value.kind != ValueKind::upsampled) continue;
-        const bool bilinear = program[value.node].bilinear;
-        upsampled_[v] = std::make_unique<UpsampledRows<Real>>(plan.shape, program.circular(), bilinear,
-                                                              bilinear ? &fields.spread.at(value.node) : nullptr,
+        const Node& node = program[value.node];
+        upsampled_[v] = std::make_unique<UpsampledRows<Real>>(plan.shape, program.circular(), node.resampling(),
+                                                              node.bilinear ? &fields.spread.at(value.node) : nullptr,
                                                               value.gain, kernels, lanes);
     }
     join_last();
@@ -35,7 +35,8 @@ template <class Real> std::int64_t Pipeline<Real>::bytes(const Program& program,
     std::int64_t sum = (lanes * plan.lane_stride + 2 * plan.row_stride) * std::int64_t(sizeof(Real)) +
                        ExactRows<Real>::bytes(program, plan, lanes);
     for (const Value& value : plan.values)
-        if (value.kind == ValueKind::upsampled) sum += UpsampledRows<Real>::bytes(plan.shape, lanes);
+        if (value.kind == ValueKind::upsampled)
+            sum += UpsampledRows<Real>::bytes(plan.shape, program[value.node].factor, lanes);
     return sum;
 }
 
@@ -128,7 +129,7 @@ template <class Real> void Pipeline<Real>::compute(std::size_t v, int y, Rows ou
         case ValueKind::banded: return banded_row(value, y, out);
         case ValueKind::upsampled:
             return upsampled_[v]->row(*block_, *stores_[std::size_t(value.target)],
-                                      program_.circular() ? wrap(y, block_->rows) : y + block_->row0, out.e, out.t,
+                                      program_.circular() ? modulo(y, block_->rows) : y + block_->row0, out.e, out.t,
                                       value.tangent, plan_.lane_stride);
         case ValueKind::map: return maps_[v].done ? void() : map(value, maps_[v], y, out);
         case ValueKind::merge: break;
@@ -189,14 +190,15 @@ template <class Real> void Pipeline<Real>::image_row(const Value& value, int y, 
     }
     const Real different = Real(value.gain * fields_.variance[std::size_t(value.node)][0]);
     for (int b = 0; b < lanes_.count; ++b, e += lanes_.stride) {
-        const bool same = wrap(block_->dy, plan_.shape.height) == 0 && wrap(block_->lane[b].dx, plan_.shape.width) == 0;
+        const bool same =
+            modulo(block_->dy, plan_.shape.height) == 0 && modulo(block_->lane[b].dx, plan_.shape.width) == 0;
         std::fill_n(e, lanes_.length[b], same ? Real(0) : different);
     }
 }
 
 template <class Real> void Pipeline<Real>::banded_row(const Value& value, int y, Rows out) {
     const Band<Real>& band = stores_[std::size_t(value.target)]->at(block_->dy);
-    const int row = program_.circular() ? wrap(y, block_->rows) : y + block_->row0;
+    const int row = program_.circular() ? modulo(y, block_->rows) : y + block_->row0;
     const bool pooled = program_[value.node].op == Op::avg_pool;
     for (int b = 0; b < lanes_.count; ++b, out.e += lanes_.stride, out.t += lanes_.stride) {
         const Displacement& lane = block_->lane[b];

@@ -52,7 +52,7 @@ private:
         return at(box.base + (std::ptrdiff_t(field) * box.rows + slot) * plan_.row_stride);
     }
     Rows rows_of(const Value& value, int y) {
-        const int slot = wrap(y, value.depth);
+        const int slot = modulo(y, value.depth);
         return {at(value.base + slot * plan_.row_stride), at(value.base + (value.depth + slot) * plan_.row_stride)};
     }
     Map make_map(const Value& value) const;

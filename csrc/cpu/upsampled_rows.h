@@ -1,4 +1,4 @@
-// Rows of a field at twice the resolution of the bands that hold it.
+// Rows of a field at a finer resolution than that of the bands that hold it.
 #pragma once
 
 #include <algorithm>
@@ -8,36 +8,41 @@
 #include "plan/aligned.h"
 #include "plan/fields.h"
 #include "plan/geometry.h"
+#include "plan/resampling.h"
 
 namespace ntkfast {
 
-// Bilinear weights (torch's align_corners=False): fine pixel 2A is 3/4 A + 1/4 (A - 1), pixel 2A + 1 is 3/4 A + 1/4 (A + 1),
-// indices clamped to the image, or wrapped on the torus.  For the pair of fine rows (y, y + dy) at most four pairs of coarse
-// rows are combined first, once for all lanes; then, for each lane, at most four neighbours in (column, lane).
-//
 //   E'(p,r) = sum_ab A_pa A_rb E(a,b) - v(p) - v(r),   T'(p,r) = sum_ab A_pa A_rb T'(a,b)
+//
+// A is that of a Resampling with two taps at most along either axis.  For the pair of fine rows (y, y + dy) at most
+// four pairs of coarse rows are combined first, once for all lanes; then, for each lane, at most four neighbours in
+// (column, lane).
 template <class Real> class UpsampledRows {
 public:
     // spread: v, or nullptr where it is zero (nearest)
-    UpsampledRows(const Shape& fine, bool circular, bool bilinear, const PaddedRows<Real>* spread, double gain,
-                  const RowKernels<Real>& kernels, int lanes);
+    UpsampledRows(const Shape& fine, bool circular, const Resampling& sampling, const PaddedRows<Real>* spread,
+                  double gain, const RowKernels<Real>& kernels, int lanes);
 
     // Row y (of pixel i, from the image's top) of the lanes of a block; lane b of e and t lies b*stride behind lane 0.
-    // One column more than the lane has may be written on either side.
+    // Whole cells are written: up to factor - 1 columns more than the lane has on either side.
     void row(const Block& block, const BandStore<Real>& store, int y, Real* e, Real* t, bool tangent,
              std::ptrdiff_t stride);
 
-    static std::int64_t bytes(const Shape& fine, int lanes);
+    static std::int64_t bytes(const Shape& fine, int factor, int lanes);
 
 private:
-    struct Taps {  // of one pair of fine rows
+    struct RowPairs {  // coarse ones of one pair of fine rows
         int count = 0;
         int a[4], dy[4];
         Real weights[4];
     };
-    Taps taps(const Block& block, int y) const;
-    void combine_rows(const Taps& taps, const BandStore<Real>& store);
+    // In the form in which the compiler sees the factor.
+    Resampling sampling() const { return {kind_, supported_factor}; }
+    bool bilinear() const { return kind_ == Resampling::Kind::bilinear; }
+    RowPairs row_pairs(const Block& block, int y) const;
+    void combine_rows(const RowPairs& pairs, const BandStore<Real>& store);
     void complete(int field);
+    void neighbours(int field, int phase, int dx, int a, const Real* (&terms)[4]);
     void lane_row(const Block& block, int b, int y, int field, Real* out);
     int first_column(int c) const { return circular_ ? 0 : std::max(0, -c); }
     // Column a of coarse displacement c, -1 <= a <= width; T' lies behind E as in a band.
@@ -48,7 +53,8 @@ private:
     bool exists(int c) const { return circular_ || (c < coarse_.width && -c < coarse_.width); }
 
     Shape fine_, coarse_;
-    bool circular_, bilinear_;
+    bool circular_;
+    Resampling::Kind kind_;
     const PaddedRows<Real>* spread_;
     Real gain_;
     const RowKernels<Real>& kernels_;

@@ -27,12 +27,12 @@ int key_count(const Shape& at) { return 3 * at.height + 24; }
 
 template <class Real>
 DeviceBands<Real>::DeviceBands(const Program& program, const Target& target, const Shape& shape)
-    : program_(program), target_(target), shape_(at_level(shape, target.level)), first_key_(first_key(shape_)),
+    : program_(program), target_(target), shape_(at_level(program, shape, target.level)), first_key_(first_key(shape_)),
       table_(key_count(shape_)) {}
 
 template <class Real>
 DeviceBands<Real>::DeviceBands(const Program& program, const Target& target, const Shape& shape, int reach)
-    : program_(program), target_(target), shape_(at_level(shape, target.level)), first_key_(-reach),
+    : program_(program), target_(target), shape_(at_level(program, shape, target.level)), first_key_(-reach),
       reach_(reach_of(shape_, reach)), table_(2 * reach + 1) {}
 
 template <class Real> Bands<Real> DeviceBands<Real>::view() const {
@@ -64,7 +64,7 @@ template <class Real> void DeviceBands<Real>::make(int dy, Stream stream) {
 }
 
 template <class Real> void DeviceBands<Real>::seal(int dy, const Array<Real>& known, Stream stream) {
-    if (find(dy) == nullptr || (program_.circular() ? wrap(dy, shape_.height) != 0 : dy != 0)) return;
+    if (find(dy) == nullptr || (program_.circular() ? modulo(dy, shape_.height) != 0 : dy != 0)) return;
     launch_items<SealBand<Real>>("seal", {view(), dy, known.data(), shape_.pixels()}, stream);
 }
 
@@ -94,7 +94,7 @@ std::int64_t DeviceBands<Real>::band_bytes(const Program& program, const Target&
 template <class Real>
 std::int64_t DeviceBands<Real>::near_bytes(const Program& program, const Target& target, const Shape& shape,
                                            const NearStep& near) {
-    const Shape at = at_level(shape, target.level);
+    const Shape at = at_level(program, shape, target.level);
     std::int64_t sum = Array<Real*>::bytes(2 * near.reach + 1);
     for (int dy = near.made.first; dy <= near.made.last; ++dy)
         sum += Array<Real>::bytes(band_elements(program, target, at, dy, reach_of(at, near.reach)));
@@ -103,14 +103,14 @@ std::int64_t DeviceBands<Real>::near_bytes(const Program& program, const Target&
 
 template <class Real>
 std::int64_t DeviceBands<Real>::table_bytes(const Program& program, const Target& target, const Shape& shape) {
-    const Shape at = at_level(shape, target.level);
+    const Shape at = at_level(program, shape, target.level);
     return Array<Real*>::bytes(key_count(at)) +
            Array<Real>::bytes(at.pixels() * (program.has_tangent(target.node) ? 2 : 1));
 }
 
 template <class Real>
 Array<Real> known_of(const Program& program, const Target& target, const Fields<Real>& fields, Stream stream) {
-    const Shape at = at_level(fields.shape, target.level);
+    const Shape at = at_level(program, fields.shape, target.level);
     std::vector<Real> e, t;
     for (int y = 0; y < at.height; ++y)
         for (int x = 0; x < at.width; ++x) {

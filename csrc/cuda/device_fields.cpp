@@ -18,7 +18,7 @@ Array<Real> uploaded(const Geometry& g, const std::vector<std::pair<const Padded
             for (int c = 0; c < planes; ++c, to += g.pitch) {
                 const Real* from = rows->row(y) + c * rows->plane_stride();
                 for (int n = 0; n < g.pitch; ++n) {
-                    const int x = g.circular ? wrap(n - g.left, g.width) : n - g.left;
+                    const int x = g.circular ? modulo(n - g.left, g.width) : n - g.left;
                     if (x >= 0 && x < g.width) to[n] = from[x];
                 }
             }
@@ -45,7 +45,7 @@ template <class Real>
 DeviceFields<Real>::DeviceFields(const Program& program, const Fields<Real>& fields, int columns, Stream stream)
     : diagonal_(fields.diagonal(program), stream) {
     for (int level = 0; level <= program.levels(); ++level)
-        geometry_.push_back(geometry(program, at_level(fields.shape, level), columns));
+        geometry_.push_back(geometry(program, at_level(program, fields.shape, level), columns));
     const auto at = [&](int node) -> const Geometry& { return geometry(program[node].level); };
     if (!fields.noise) {
         images_.emplace(0, uploaded<Real>(at(0), {{&fields.image, fields.shape.channels}}, stream));
@@ -69,7 +69,7 @@ void DeviceFields<Real>::set_spread(int node, int level, const PaddedRows<Real>&
 template <class Real>
 std::int64_t DeviceFields<Real>::bytes(const Program& program, const Shape& shape, bool noise, int columns) {
     const auto planes = [&](int level, int count) {
-        return Array<Real>::bytes(geometry(program, at_level(shape, level), columns).elements(count));
+        return Array<Real>::bytes(geometry(program, at_level(program, shape, level), columns).elements(count));
     };
     std::int64_t sum = Array<double>::bytes(shape.pixels());
     for (int n = 0; n < program.size(); ++n) {

@@ -38,7 +38,7 @@ public:
     const std::vector<StagePlan>& stages() const { return stages_; }
     int rows() const { return rows_; }
     Rows end() const { return end_; }
-    int dx_step() const { return plan_.target.kind == TargetKind::strided ? 2 : 1; }
+    int dx_step() const { return plan_.target.sweep_step(); }
     // The least kernel that can run the stages.
     Reach reach() const { return reach_; }
     // The fastest layout by an estimate; forced where the tuning says so.

@@ -82,7 +82,7 @@ private:
     // raw: 2 v
     void set(int n, const std::vector<Real>& raw) {
         PaddedRows<Real>& rows = fields_.spread.at(n);
-        const Shape at = at_level(fields_.shape, program_[n].level);
+        const Shape at = at_level(program_, fields_.shape, program_[n].level);
         for (int y = 0; y < at.height; ++y)
             for (int x = 0; x < at.width; ++x) {
                 const Real v = raw[std::size_t(y) * std::size_t(at.width) + std::size_t(x)] / 2;

@@ -8,6 +8,7 @@
 #include "cuda/team.h"
 #include "math/activation_table.h"
 #include "math/pair_math.h"
+#include "plan/resampling.h"
 
 namespace ntkfast::cuda {
 
@@ -20,11 +21,6 @@ constexpr int guard = 4;  // positions before the first column and behind the la
 
 NTKFAST_HD int larger(int a, int b) { return a > b ? a : b; }
 NTKFAST_HD int smaller(int a, int b) { return a < b ? a : b; }
-NTKFAST_HD int modulo(int n, int period) {
-    const int rest = n % period;
-    return rest < 0 ? rest + period : rest;
-}
-NTKFAST_HD int halved(int n) { return n >> 1; }  // rounded down
 
 // Planes of pixels of one level, with a margin on every side: zeros, or on the torus the image again.  Plane c of row y starts
 // c*pitch behind plane 0, the next row behind the last plane.

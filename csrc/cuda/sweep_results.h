@@ -213,50 +213,54 @@ template <class Real, Reach reach> struct SweepResults : SweepBlock<Real, reach>
         });
     }
 
-    // Rows of the segment as they are, or those of even pixels.
+    // Rows of the segment as they are, or those of every factor-th pixel.
     static NTKFAST_DEVICE void into_bands(Team& team, const A& a, const F& f, int y) {
         const Bands<Real>& bands = a.result.bands;
         const bool strided = a.result.kind == ResultKind::strided;
-        const int y_i = y + f.row0, shift = strided ? 1 : 0, lanes = 1 << lane_bits(a);
-        if (strided && (y_i & 1) != 0) return;
-        Real* to = Bands<Real>::row(bands, strided ? f.dy / 2 : f.dy, y_i >> shift);
+        const int y_i = y + f.row0, step = strided ? supported_factor : 1, lanes = 1 << lane_bits(a);
+        if (strided && modulo<supported_factor>(y_i) != 0) return;
+        const auto coarse = [=](int n) { return strided ? floor_div<supported_factor>(n) : n; };
+        Real* to = Bands<Real>::row(bands, coarse(f.dy), coarse(y_i));
         const Real* e = row_at(a, f, a.end, y, 0);
         const Real* t = row_at(a, f, a.end, y, bands.fields - 1);
-        team.for_each((f.task.columns >> shift) << lane_bits(a), [=, &a](int n) {
-            const int b = n & (lanes - 1), local = (n >> lane_bits(a)) << shift;
+        team.for_each(coarse(f.task.columns) << lane_bits(a), [=, &a](int n) {
+            const int b = n & (lanes - 1), local = (n >> lane_bits(a)) * step;
             const int x = f.task.x + local, dx = dx_of(a, f, b), width = a.geometry.width;
             const Lane lane = lane_of(a, dx);
             if (b < f.task.first_lane || b >= f.task.end_lane || x < larger(0, lane.begin) ||
                 x >= smaller(width, lane.end))
                 return;
-            if (!Bands<Real>::has(bands, dx >> shift)) return;
-            const std::ptrdiff_t pair = Bands<Real>::pair(bands, x >> shift, dx >> shift);
+            if (!Bands<Real>::has(bands, coarse(dx))) return;
+            const std::ptrdiff_t pair = Bands<Real>::pair(bands, coarse(x), coarse(dx));
             const std::ptrdiff_t from = (guard + a.halo + local) * stride(a) + b;
             to[pair] = e[from];
             if (bands.fields == 2) to[pair + Bands<Real>::field_size(bands)] = t[from];
         });
     }
 
-    // A E A^T of the average over cells of 2 x 2.  Lane 0 is the fine displacement 2c - 1 of the first coarse c; c takes those of
-    // lanes 2n, 2n + 1 and 2n + 2:
+    // A E A^T of the average over cells of 2 x 2.  Lane 0 is the first fine displacement of the first coarse c, 2c - 1;
+    // c takes those of lanes 2n, 2n + 1 and 2n + 2:
     //   out(X, c) += (T_{2c-1}(2X + 1) + T_2c(2X) + T_2c(2X + 1) + T_{2c+1}(2X))/16
     // A task has all of its coarse displacements to itself and takes the fine dy in ascending order.
     static NTKFAST_DEVICE void into_pool(Team& team, const A& a, const F& f, int y) {
         const Bands<Real>& bands = a.result.bands;
-        const int y_i = y + f.row0, count = (f.task.end_lane - 1) / 2, half = f.task.columns / 2;
-        Real* to = Bands<Real>::row(bands, halved(y_i + f.dy) - halved(y_i), y_i / 2);
+        constexpr int factor = supported_factor;
+        static_assert(factor == 2, "the sum below is written out");
+        const int y_i = y + f.row0, count = (f.task.end_lane - (factor - 1)) / factor, cells = f.task.columns / factor;
+        Real* to =
+            Bands<Real>::row(bands, floor_div<factor>(y_i + f.dy) - floor_div<factor>(y_i), floor_div<factor>(y_i));
         if (to == nullptr) return;
         for (int field = 0; field < bands.fields; ++field) {
             const Real* from = row_at(a, f, a.end, y, field) + (guard + a.halo) * stride(a);
             Real* out = to + field * Bands<Real>::field_size(bands);
-            team.for_each(count * half, [=, &a](int n) {
-                const int c = n % count, cell = n / count, x = f.task.x / 2 + cell, b = 2 * c;
-                const int dx = (f.task.dx + 1) / 2 + c;
+            team.for_each(count * cells, [=, &a](int n) {
+                const int c = n % count, cell = n / count, x = f.task.x / factor + cell, b = factor * c;
+                const int dx = floor_div<factor>(f.task.dx + factor - 1) + c;
                 if (x >= bands.width || (!bands.circular && (x + dx < 0 || x + dx >= bands.width))) return;
-                const Real* even = from + 2 * cell * stride(a) + b;
+                const Real* even = from + factor * cell * stride(a) + b;
                 const Real* odd = even + stride(a);
                 const Real sum = (odd[0] + even[1]) + (odd[1] + even[2]);
-                out[Bands<Real>::pair(bands, x, dx)] += sum / 16;
+                out[Bands<Real>::pair(bands, x, dx)] += sum / (factor * factor * factor * factor);
             });
         }
         // The next row adds to the same entries.

@@ -5,6 +5,11 @@
 
 namespace ntkfast::cuda {
 
+// Of bilinear upsampling: a fine pixel takes so much of the nearest coarse pixel and of the next one, in every phase.
+constexpr Taps bilinear_taps = Resampling{Resampling::Kind::bilinear, supported_factor}.taps(0, 1, true);
+constexpr double near_weight = bilinear_taps.first_weight, far_weight = bilinear_taps.other_weight;
+static_assert(supported_factor == 2, "the phases of larger factors have weights of their own");
+
 template <class Real, Reach reach> struct SweepStages : SweepBlock<Real, reach> {
     using Base = SweepBlock<Real, reach>;
     using Maps = SweepMaps<Real, reach>;
@@ -349,12 +354,13 @@ template <class Real, Reach reach> struct SweepStages : SweepBlock<Real, reach> 
         return (raw - v_i) - v_j;
     }
 
-    // The coarse pixels next to a fine one: 3/4 of the first and 1/4 of the second, or the first alone.
-    struct Taps {
+    // The coarse pixels next to a fine one, as Resampling::taps has them, by shifts.
+    struct Neighbours {
         int at[2];
     };
-    static NTKFAST_DEVICE Taps taps(int fine, int coarse_size, bool circular) {
-        const int first = halved(fine), second = first + ((fine & 1) != 0 ? 1 : -1);
+    static NTKFAST_DEVICE Neighbours neighbours(int fine, int coarse_size, bool circular) {
+        constexpr int f = supported_factor;
+        const int first = floor_div<f>(fine), second = first + (2 * modulo<f>(fine) + 1 > f ? 1 : -1);
         return {{first, circular ? second : larger(0, smaller(second, coarse_size - 1))}};
     }
 
@@ -364,8 +370,9 @@ template <class Real, Reach reach> struct SweepStages : SweepBlock<Real, reach> 
         const Bands<Real>& bands = s->source;
         const bool circular = a.geometry.circular;
         const int y_i = circular ? modulo(y, a.geometry.height) : y + f.row0, count = s->bilinear ? 2 : 1;
-        const Taps rows_i = taps(y_i, bands.height, circular), rows_j = taps(y_i + f.dy, bands.height, circular);
-        const Real near = s->bilinear ? Real(0.75) : Real(1), far = Real(0.25);
+        const Neighbours rows_i = neighbours(y_i, bands.height, circular);
+        const Neighbours rows_j = neighbours(y_i + f.dy, bands.height, circular);
+        const Real near = s->bilinear ? Real(near_weight) : Real(1), far = Real(far_weight);
         const Real* from[4] = {};
         for (int m = 0; m < count; ++m)
             for (int k = 0; k < count; ++k) {
@@ -376,7 +383,8 @@ template <class Real, Reach reach> struct SweepStages : SweepBlock<Real, reach> 
         for (int m = 0; m < V; ++m) {
             const Pixels at = pixels(a, it, m);
             if (!at.inside) continue;
-            const Taps i = taps(at.x, bands.width, circular), j = taps(at.x + it.dx, bands.width, circular);
+            const Neighbours i = neighbours(at.x, bands.width, circular);
+            const Neighbours j = neighbours(at.x + it.dx, bands.width, circular);
             Real sum_e = 0, sum_t = 0;
             for (int p = 0; p < count; ++p)
                 for (int q = 0; q < count; ++q) {

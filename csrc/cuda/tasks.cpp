@@ -121,16 +121,16 @@ std::vector<Task> Plans::band_tasks(const Segment& segment, const Layout& layout
     const Target& target = segment.plan().target;
     const Shape& at = segment.plan().shape;
     Range range{sweep.front(), target.sweep_step(), int(sweep.size()), first, count};
-    if (target.kind == TargetKind::strided) range.dx = 2 * first;
     if (target.kind != TargetKind::pooled) {
+        range.dx = target.first_sweep(first);
         add_tasks(layout, at, range, segment.dx_step(), false, out);
         return out;
     }
-    // Coarse displacements c from 2c - 1, 2c and 2c + 1: a task has one more lane than it moves on.
-    const int coarse = (layout.lanes() - 1) / 2;
+    // Neighbouring coarse displacements share fine ones: a task has more lanes than it moves on.
+    const int coarse = target.sampling.displacements_within(layout.lanes());
     for (int c = 0; c < count; c += coarse) {
-        range.dx = 2 * (first + c) - 1;
-        range.dx_count = 2 * std::min(coarse, count - c) + 1;
+        range.dx = target.first_sweep(first + c);
+        range.dx_count = target.sampling.displacements_read(std::min(coarse, count - c));
         add_tasks(layout, at, range, 1, true, out);
     }
     return out;
@@ -138,7 +138,7 @@ std::vector<Task> Plans::band_tasks(const Segment& segment, const Layout& layout
 
 std::vector<Task> Plans::band_tasks(const MakeBands& step) const {
     const std::size_t t = std::size_t(step.target);
-    const int width = at_level(shape, targets[t].level).width;
+    const int width = at_level(program, shape, targets[t].level).width;
     const int first = program.circular() ? 0 : 1 - width, count = program.circular() ? width : 2 * width - 1;
     return band_tasks(segments[t], layouts[t], step.sweep, first, count);
 }

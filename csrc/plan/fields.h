@@ -58,7 +58,7 @@ private:
         return round_up(std::ptrdiff_t(std::max(1, margin)) * shape.batch);
     }
     std::ptrdiff_t offset(int y) const {
-        const int index = circular_ ? ((y % height_) + height_) % height_ : y + margin_;
+        const int index = circular_ ? modulo(y, height_) : y + margin_;
         return std::ptrdiff_t(index) * planes_ * plane_stride_ + left_;
     }
 

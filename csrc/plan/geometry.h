@@ -18,13 +18,13 @@ struct Shape {
     std::int64_t elements() const { return pixels() * batch; }
 };
 
-// The same images after `level` halvings of the resolution.
-inline Shape at_level(const Shape& shape, int level) {
-    return {shape.height >> level, shape.width >> level, shape.channels, shape.batch};
+// The same images at 1/downsampling of the resolution, and at a level of a network.
+inline Shape downsampled(const Shape& shape, int downsampling) {
+    return {size_at(shape.height, downsampling), size_at(shape.width, downsampling), shape.channels, shape.batch};
 }
-
-inline int floor_half(int n) { return (n - (n & 1)) / 2; }
-inline int wrap(int n, int period) { return ((n % period) + period) % period; }
+inline Shape at_level(const Program& program, const Shape& shape, int level) {
+    return downsampled(shape, program.downsampling(level));
+}
 
 // Positions l < 0 and l >= length of a row that repeats with period `length`.
 template <class Real> void wrap_columns(Real* row, std::ptrdiff_t length, std::ptrdiff_t halo) {
@@ -65,7 +65,7 @@ struct Block {
         Lanes out{lanes, stride, {}, {}, {}};
         const int batch = shape.batch;
         for (int b = 0; b < lanes; ++b) {
-            const int dx = circular ? wrap(lane[b].dx, shape.width) : lane[b].dx;
+            const int dx = circular ? modulo(lane[b].dx, shape.width) : lane[b].dx;
             out.at_i[b] = std::ptrdiff_t(lane[b].col0) * batch;
             out.at_j[b] = std::ptrdiff_t(lane[b].col0 + dx) * batch;
             out.length[b] = std::ptrdiff_t(lane[b].cols) * batch;

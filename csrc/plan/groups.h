@@ -63,7 +63,7 @@ std::int64_t most_band_bytes(const Program& program, const std::vector<Target>& 
     each_group(program, targets, plane, shape, keep, [&](const auto& steps, const Schedule& schedule, int, int) {
         for (const MakeBands& step : steps) {
             const Target& target = targets[std::size_t(step.target)];
-            const Shape at = at_level(shape, target.level);
+            const Shape at = at_level(program, shape, target.level);
             for (int dy = step.first; dy <= target.last_begun(step.last); ++dy) {
                 if (!program.circular() && std::abs(dy) >= at.height) continue;
                 std::int64_t& bytes = held[std::size_t(step.target)][dy];

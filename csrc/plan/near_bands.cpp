@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <cstdlib>
 
-#include "plan/resampling.h"
-
 namespace ntkfast {
 namespace {
 
@@ -21,12 +19,10 @@ std::vector<int> reaches_of(const Program& program, const std::vector<Target>& t
         const int sweep = target.last_sweep(reaches[t]);
         for (const Source& source : sources_of(program, targets, target)) {
             if (source.target < 0) continue;
-            const Node& node = program[source.node];
-            const bool up = node.op == Op::upsample;
             // Behind bilinear upsampling v is needed even where the segment itself is not.
-            const int needed = up && node.bilinear ? std::max(sweep, 0) : sweep;
-            if (needed < 0) continue;
-            raise(source.target, up ? highest_coarse(needed, node.bilinear) : needed);
+            const bool bilinear = source.sampling.kind == Resampling::Kind::bilinear;
+            const int needed = bilinear ? std::max(sweep, 0) : sweep;
+            if (needed >= 0) raise(source.target, source.sampling.reads({needed, needed}).high);
         }
     }
     return reaches;
@@ -36,8 +32,8 @@ std::vector<int> reaches_of(const Program& program, const std::vector<Target>& t
 
 NearStep near_step(const Program& program, const Target& target, int index, const Shape& image, int reach) {
     if (reach < 0) return {reach, {index, 0, -1, {}}};
-    const int most = program.circular() ? reach : std::min(reach, at_level(image, target.level).height - 1);
-    const int rows = at_level(image, target.sweep_level()).height, far = target.last_sweep(most);
+    const int most = program.circular() ? reach : std::min(reach, at_level(program, image, target.level).height - 1);
+    const int rows = at_level(program, image, target.sweep_level()).height, far = target.last_sweep(most);
     NearStep step{reach, {index, -most, most, {}}};
     for (int dy = -far; dy <= far; dy += target.sweep_step())
         if (program.circular() || std::abs(dy) < rows) step.made.sweep.push_back(dy);

@@ -12,8 +12,8 @@ int ring_rows(int kernel_size) { return kernel_size > max_direct_rows ? kernel_s
 }  // namespace
 
 Plan::Plan(const Program& program, const std::vector<Target>& targets, int index, const Shape& image_shape, bool noise)
-    : target(targets[std::size_t(index)]), shape(at_level(image_shape, target.sweep_level())), program_(&program),
-      targets_(&targets), noise_(noise), value_of_(std::size_t(program.size()), -1),
+    : target(targets[std::size_t(index)]), shape(at_level(program, image_shape, target.sweep_level())),
+      program_(&program), targets_(&targets), noise_(noise), value_of_(std::size_t(program.size()), -1),
       box_of_(std::size_t(program.size()), -1) {
     const int input = program[target.node].inputs[0];
     if (target.kind == TargetKind::output || target.kind == TargetKind::strided) {
@@ -40,10 +40,10 @@ bool Plan::is_pulled(int node) const {
     return n.op == Op::input || n.op == Op::avg_pool || n.op == Op::upsample;
 }
 
-// A convolution of stride 2 whose sums come from a band.
+// A convolution with a stride whose sums come from a band.
 bool Plan::is_banded(int node) const {
     const bool makes_it = target.kind == TargetKind::strided && target.node == node;
-    return (*program_)[node].op == Op::conv && (*program_)[node].stride == 2 && !makes_it;
+    return (*program_)[node].is_strided() && !makes_it;
 }
 
 int Plan::add(Value value) {
@@ -187,7 +187,8 @@ void Plan::choose_angles() {
 }
 
 void Plan::lay_out() {
-    const std::ptrdiff_t reach = std::max(1, program_->max_radius());  // upsampling writes in pairs of columns
+    // Upsampling writes whole cells: up to factor - 1 columns more on either side.
+    const std::ptrdiff_t reach = std::max(supported_factor - 1, program_->max_radius());
     const std::ptrdiff_t halo = reach * shape.batch;
     left = round_up(halo);
     row_stride = left + round_up(std::ptrdiff_t(shape.width) * shape.batch + 2 * halo) + 2 * chunk;

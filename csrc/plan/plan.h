@@ -15,7 +15,7 @@ namespace ntkfast {
 enum class ValueKind {
     image,      // squared differences of pixels
     noise,      // 1 for all pairs of different pixels
-    banded,     // a row of a band: average pool, convolution of stride 2
+    banded,     // a row of a band: average pool, convolution with a stride
     upsampled,  // rows of a band, upsampled
     map,        // of a box
     merge,      // one or two values with factors

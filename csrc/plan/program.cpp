@@ -34,10 +34,17 @@ void check_node(const Node& node, const std::string& where) {
     if (node.op == Op::conv) {
         if (node.kernel_size < 1 || node.kernel_size % 2 == 0)
             refuse("kernel_size must be odd, got " + std::to_string(node.kernel_size));
-        if (node.stride != 1 && node.stride != 2) refuse("stride must be 1 or 2, got " + std::to_string(node.stride));
+        if (node.stride < 1) refuse("stride must be at least 1, got " + std::to_string(node.stride));
         if (!positive(node.weight_var)) refuse("weight_var must be positive and finite");
         if (!(node.bias_var >= 0) || !std::isfinite(node.bias_var)) refuse("bias_var must be >= 0 and finite");
     }
+    // The one place that refuses other factors, for the loops that are made for supported_factor: the row kernels
+    // `pool` (two neighbours), `upsample` (two phases with the same weights) and what calls them, UpsampledRows (two
+    // taps a side) and the bands' sinks; in columns.cpp the rows of strided convolutions; on a card the stages
+    // `upsampled`, into_bands, into_pool.
+    if (node.changes_level() && node.resampling().factor != supported_factor)
+        refuse("the resolution can change by a factor of " + std::to_string(supported_factor) + " only, got " +
+               std::to_string(node.resampling().factor));
     if (!std::isfinite(node.slope)) refuse("slope must be finite");
     if (is_merge(node.op) && !(positive(node.shares[0]) && positive(node.shares[1])))
         refuse("shares must be positive and finite");
@@ -76,6 +83,17 @@ int Program::levels() const {
     return deepest;
 }
 
+int Program::downsampling(int level) const {
+    int product = 1, reached = 0;
+    for (const Node& node : nodes) {
+        if (reached == level) break;
+        if (node.level <= reached) continue;
+        product *= node.resampling().factor;  // the first node of a level comes down to it
+        ++reached;
+    }
+    return product;
+}
+
 int Program::max_radius() const {
     int most = 0;
     for (const Node& node : nodes) most = std::max(most, node.radius());
@@ -106,8 +124,9 @@ std::vector<Target> targets_of(const Program& program) {
     std::vector<Target> targets;
     for (int n = 0; n < program.size(); ++n) {
         const Node& node = program[n];
-        if (node.op == Op::avg_pool && !program.is_image(n)) targets.push_back({TargetKind::pooled, n, node.level});
-        if (node.op == Op::conv && node.stride == 2) targets.push_back({TargetKind::strided, n, node.level});
+        if (node.op == Op::avg_pool && !program.is_image(n))
+            targets.push_back({TargetKind::pooled, n, node.level, node.resampling()});
+        if (node.is_strided()) targets.push_back({TargetKind::strided, n, node.level, node.resampling()});
         if (node.op == Op::upsample) {
             if (find_target(targets, TargetKind::stored, node.input()) < 0)
                 targets.push_back({TargetKind::stored, node.input(), node.level + 1});
@@ -139,10 +158,11 @@ std::vector<Source> sources_of(const Program& program, const std::vector<Target>
         const Node& node = program[n];
         if (program.is_image(n)) sources.push_back({n, -1});
         if (!node.changes_level() || program.is_image(n)) continue;
-        const TargetKind kind = node.op == Op::upsample   ? TargetKind::stored
-                                : node.op == Op::avg_pool ? TargetKind::pooled
-                                                          : TargetKind::strided;
-        sources.push_back({n, find_target(targets, kind, node.op == Op::upsample ? node.input() : n)});
+        const TargetKind kind = node.op == Op::avg_pool ? TargetKind::pooled : TargetKind::strided;
+        if (node.op == Op::upsample)
+            sources.push_back({n, find_target(targets, TargetKind::stored, node.input()), node.resampling()});
+        else
+            sources.push_back({n, find_target(targets, kind, n)});
     }
     return sources;
 }

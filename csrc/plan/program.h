@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "math/activation_table.h"
+#include "plan/resampling.h"
 
 namespace ntkfast {
 
@@ -31,12 +32,13 @@ inline bool is_merge(Op op) { return op == Op::concat || op == Op::add; }
 struct Node {
     Op op;
     std::vector<int> inputs;  // earlier nodes; (shortcut, branch) of a merge
-    int level;                // halvings of the resolution at the node's output
+    int level;                // layers that lower the resolution, less those that raise it, up to the node's output
 
     int kernel_size = 1, stride = 1;      // conv
     double weight_var = 1, bias_var = 0;  // conv
     bool trainable = false;               // conv
     double slope = 1;                     // rectifier: max(x, 0) + slope min(x, 0)
+    int factor = 1;                       // avg_pool, upsample
     bool bilinear = false;                // upsample; else nearest
     double shares[2] = {1, 1};            // merges: factors of the two inputs
 
@@ -44,8 +46,16 @@ struct Node {
     int radius() const { return kernel_size / 2; }
     // w/k^2, the factor of every box sum.
     double scale() const { return weight_var / (double(kernel_size) * kernel_size); }
-    bool goes_down() const { return op == Op::avg_pool || (op == Op::conv && stride == 2); }
+    bool is_strided() const { return op == Op::conv && stride > 1; }
+    bool goes_down() const { return op == Op::avg_pool || is_strided(); }
     bool changes_level() const { return goes_down() || op == Op::upsample; }
+    // From the pixels of the input to those of the output; by a factor of 1 where the level stays.
+    Resampling resampling() const {
+        using Kind = Resampling::Kind;
+        if (op == Op::avg_pool) return {Kind::pool, factor};
+        if (op == Op::upsample) return {bilinear ? Kind::bilinear : Kind::nearest, factor};
+        return {Kind::stride, op == Op::conv ? stride : 1};
+    }
 };
 
 struct Program {
@@ -60,6 +70,10 @@ struct Program {
     const Node& operator[](int n) const { return nodes[std::size_t(n)]; }
     bool circular() const { return padding == Padding::circular; }
     int levels() const;
+    // Pixels of the image that one of a level spans along either axis: the product of the factors on the way down.
+    int downsampling(int level) const;
+    // What the sides of an image must be multiples of.
+    int multiple() const { return downsampling(levels()); }
     int max_radius() const;
     // Whether a node is the image or an average pool of it: an image again, known as exactly as the first.
     bool is_image(int n) const {
@@ -73,7 +87,7 @@ struct Program {
 
 // A field that is kept in bands, since it crosses from one resolution to another; always at the coarser of the two.
 //   pooled:   raw output of an average pool, A E A^T and A T' A^T
-//   strided:  box sums of a convolution with stride 2
+//   strided:  box sums of a convolution with a stride
 //   stored:   what is to be upsampled
 //   output:   not kept: T of the last node
 enum class TargetKind { pooled, strided, stored, output };
@@ -81,25 +95,24 @@ enum class TargetKind { pooled, strided, stored, output };
 // A target is computed by one segment: everything between it and the crossings before it, at one resolution.
 struct Target {
     TargetKind kind;
-    int node;   // whose output it is
-    int level;  // where it is kept
-    int sweep_level() const { return kind == TargetKind::pooled || kind == TargetKind::strided ? level - 1 : level; }
-    // The last displacement of the segment, along one axis, that contributes to `displacement` of the target.
-    int last_sweep(int displacement) const {
-        return kind == TargetKind::pooled    ? 2 * displacement + 1
-               : kind == TargetKind::strided ? 2 * displacement
-                                             : displacement;
-    }
-    // The last band that is begun when `band` is completed: pools share displacements with the next.
-    int last_begun(int band) const { return kind == TargetKind::pooled ? band + 1 : band; }
-    // From one displacement of the segment that contributes to the target at all to the next.
-    int sweep_step() const { return kind == TargetKind::strided ? 2 : 1; }
+    int node;                  // whose output it is
+    int level;                 // where it is kept
+    Resampling sampling = {};  // from the segment's resolution to the target's
+    int sweep_level() const { return sampling.factor > 1 ? level - 1 : level; }
+    // Displacements of the segment, along one axis, that contribute to `displacement` of the target: the first, the
+    // last, and how far they lie apart.
+    int first_sweep(int displacement) const { return sampling.reads({displacement, displacement}).low; }
+    int last_sweep(int displacement) const { return sampling.reads({displacement, displacement}).high; }
+    int sweep_step() const { return sampling.step(); }
+    // The last displacement of the target to which those of last_sweep() contribute: a pool's next one is begun.
+    int last_begun(int displacement) const { return sampling.read_by(last_sweep(displacement)).high; }
 };
 
 // Where rows of a segment come from: the image, or a band.
 struct Source {
-    int node;    // an image, or the node that changes the level
-    int target;  // index of the band's target; -1 for an image
+    int node;                  // an image, or the node that changes the level
+    int target;                // index of the band's target; -1 for an image
+    Resampling sampling = {};  // from the band's resolution to the segment's
 };
 
 // All targets in an order in which each comes behind those that it needs; the output is the last.

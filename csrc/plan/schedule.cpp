@@ -4,8 +4,6 @@
 #include <cstdint>
 #include <limits>
 
-#include "plan/resampling.h"
-
 namespace ntkfast {
 
 Schedule::Schedule(const Program& program, const std::vector<Target>& targets, const Shape& shape, bool keep)
@@ -17,7 +15,7 @@ Schedule::Schedule(const Program& program, const std::vector<Target>& targets, c
     first.back() = 0;
     for (int t = int(targets.size()) - 1; t >= 0; --t) {
         const int start = clip(t, first[std::size_t(t)]);
-        states_[std::size_t(t)] = {start, sweep_start(t, start)};
+        states_[std::size_t(t)] = {start, targets[std::size_t(t)].first_sweep(start)};
         for (const Source& source : sources_[std::size_t(t)]) {
             if (source.target < 0) continue;
             int& read = first[std::size_t(source.target)];
@@ -29,35 +27,25 @@ Schedule::Schedule(const Program& program, const std::vector<Target>& targets, c
 int Schedule::outputs_at_once(int bands) const {
     if (targets_.size() == 1) return bands;
     constexpr std::int64_t budget = 32 << 20, most = 8;  // bytes for bands beyond the fewest
-    const Shape coarse = at_level(shape_, 1);
+    const int factor = program_.downsampling(1);
+    const Shape coarse = downsampled(shape_, factor);
     const std::int64_t band = 2 * std::int64_t(sizeof(float)) * coarse.elements() * coarse.width;
-    return 2 * int(std::clamp<std::int64_t>(budget / band, 1, most));
+    return factor * int(std::clamp<std::int64_t>(budget / band, 1, most));
 }
 
 // Displacements that do not exist are not read; on the torus all exist.
 int Schedule::clip(int target, int dy) const {
     if (program_.circular()) return dy;
-    const int last = at_level(shape_, targets_[std::size_t(target)].level).height - 1;
+    const int last = at_level(program_, shape_, targets_[std::size_t(target)].level).height - 1;
     return std::clamp(dy, -last, last);
 }
 
-// The first displacement of the segment that contributes to a band.
-int Schedule::sweep_start(int target, int first_band) const {
-    switch (targets_[std::size_t(target)].kind) {
-        case TargetKind::pooled: return 2 * first_band - 1;
-        case TargetKind::strided: return 2 * first_band;
-        default: return first_band;
-    }
-}
-
 int Schedule::lowest_read(const Source& source, int dy) const {
-    const Node& node = program_[source.node];
-    return clip(source.target, node.op == Op::upsample ? lowest_coarse(dy, node.bilinear) : dy);
+    return clip(source.target, source.sampling.reads({dy, dy}).low);
 }
 
 int Schedule::highest_read(const Source& source, int dy) const {
-    const Node& node = program_[source.node];
-    return clip(source.target, node.op == Op::upsample ? highest_coarse(dy, node.bilinear) : dy);
+    return clip(source.target, source.sampling.reads({dy, dy}).high);
 }
 
 std::vector<MakeBands> Schedule::prepare(int low, int high) {
@@ -76,7 +64,7 @@ void Schedule::need(int target, int high, std::vector<MakeBands>& steps) {
     MakeBands step{target, state.next_band, high, {}};
     const Target& made = targets_[std::size_t(target)];
     const int last = made.last_sweep(high);
-    const int rows = at_level(shape_, made.sweep_level()).height;
+    const int rows = at_level(program_, shape_, made.sweep_level()).height;
     for (int dy = state.next_sweep; dy <= last; dy += made.sweep_step())
         if (program_.circular() || (dy < rows && -dy < rows)) step.sweep.push_back(dy);
     for (const Source& source : sources_[std::size_t(target)])

@@ -21,8 +21,9 @@ public:
     // keep: bands that the output reads are not dropped, so that a second sweep finds them
     Schedule(const Program& program, const std::vector<Target>& targets, const Shape& shape, bool keep);
 
-    // How many of the output's dy are swept between two calls of prepare(), of `bands` in all: an even number, since two read
-    // the same coarse bands; more where bands are small, so that threads seldom wait for each other.
+    // How many of the output's dy are swept between two calls of prepare(), of `bands` in all: a multiple of the factor
+    // of the first level, since so many read the same coarse bands; more where bands are small, so that threads seldom
+    // wait for each other.
     int outputs_at_once(int bands) const;
 
     // What is to be made before the output's displacements dy in [low, high] can be computed, in order.  After
@@ -35,7 +36,6 @@ private:
         int next_band, next_sweep;
     };
     void need(int target, int high, std::vector<MakeBands>& steps);
-    int sweep_start(int target, int first_band) const;
     int lowest_read(const Source& source, int dy) const;
     int highest_read(const Source& source, int dy) const;
     int clip(int target, int dy) const;

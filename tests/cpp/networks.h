@@ -17,12 +17,13 @@ class Graph {
 public:
     Graph() { nodes_.push_back({Op::input, {}, 0}); }
 
+    static constexpr int factor = ntkfast::supported_factor;
     int last() const { return int(nodes_.size()) - 1; }
     const std::vector<Node>& nodes() const { return nodes_; }
 
     int conv(int kernel_size, double weight_var = 2, double bias_var = 0, bool trainable = true, int stride = 1,
              int at = -1) {
-        Node node = follow(Op::conv, at, stride - 1);
+        Node node = follow(Op::conv, at, stride > 1 ? 1 : 0);
         node.kernel_size = kernel_size;
         node.stride = stride;
         node.weight_var = weight_var;
@@ -31,7 +32,7 @@ public:
         return append(node);
     }
     int strided(int kernel_size, double bias_var = 0, int at = -1) {
-        return conv(kernel_size, 2, bias_var, true, 2, at);
+        return conv(kernel_size, 2, bias_var, true, factor, at);
     }
     int rectifier(double slope = 0, int at = -1) {
         Node node = follow(Op::rectifier, at, 0);
@@ -39,9 +40,14 @@ public:
         return append(node);
     }
     int activation(Op op, int at = -1) { return append(follow(op, at, 0)); }
-    int pool(int at = -1) { return append(follow(Op::avg_pool, at, 1)); }
+    int pool(int at = -1) {
+        Node node = follow(Op::avg_pool, at, 1);
+        node.factor = factor;
+        return append(node);
+    }
     int upsample(bool bilinear, int at = -1) {
         Node node = follow(Op::upsample, at, -1);
+        node.factor = factor;
         node.bilinear = bilinear;
         return append(node);
     }

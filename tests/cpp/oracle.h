@@ -56,18 +56,25 @@ inline void add_both_sides(Matrix& sum, const Sparse& m, const Matrix& f) {
                 for (const auto& [b, weight_b] : m[std::size_t(j)]) sum(i, j) += weight_a * weight_b * f(a, b);
 }
 
+// Pixels that a layer makes of n along one axis.
+inline int resized(const Node& node, int n) {
+    return node.op == Op::conv ? n / node.stride : node.op == Op::avg_pool ? n / node.factor : node.factor * n;
+}
+
 // One axis of n pixels of a linear layer: for each output the inputs and their weights; for a convolution those of one delta.
 inline Sparse axis(const Node& node, int n, bool circular, int delta) {
     Sparse taps;
-    const int count = node.goes_down() ? n / 2 : node.op == Op::upsample ? 2 * n : n;
+    const int f = node.factor, count = resized(node, n);
     for (int at = 0; at < count; ++at) {
         std::vector<std::pair<int, Number>> row;
         if (node.op == Op::conv) row = {{node.stride * at + delta, 1}};
-        if (node.op == Op::avg_pool) row = {{2 * at, 0.5}, {2 * at + 1, 0.5}};
-        if (node.op == Op::upsample) row = {{at / 2, node.bilinear ? 0.75 : 1}};
+        for (int m = 0; node.op == Op::avg_pool && m < f; ++m) row.push_back({f * at + m, Number(1) / f});
+        if (node.op == Op::upsample && !node.bilinear) row = {{at / f, 1}};
         if (node.op == Op::upsample && node.bilinear) {
-            const int other = at / 2 + (at % 2 == 0 ? -1 : 1);
-            row.push_back({circular ? other : std::min(std::max(other, 0), n - 1), 0.25});
+            // torch's align_corners=False
+            const Number distance = (at + Number(0.5)) / f - Number(0.5) - at / f, weight = std::abs(distance);
+            const int other = at / f + (distance < 0 ? -1 : 1);
+            row = {{at / f, 1 - weight}, {circular ? other : std::min(std::max(other, 0), n - 1), weight}};
         }
         std::vector<std::pair<int, Number>> inside;
         for (const auto& [index, weight] : row)
@@ -147,8 +154,7 @@ inline Pairs input(int height, int width, int channels, const double* image) {
 }
 
 inline Pairs linear(const Node& node, const Pairs& in, bool circular) {
-    const int height = node.goes_down() ? in.height / 2 : node.op == Op::upsample ? 2 * in.height : in.height;
-    const int width = node.goes_down() ? in.width / 2 : node.op == Op::upsample ? 2 * in.width : in.width;
+    const int height = resized(node, in.height), width = resized(node, in.width);
     Pairs out{height, width, Matrix(height * width), Matrix(height * width)};
     for (const Sparse& m : matrices(node, in.height, in.width, circular)) {
         add_both_sides(out.q, m, in.q);

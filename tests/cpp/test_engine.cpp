@@ -428,7 +428,16 @@ void test_bad_programs() {
         {"even kernel", [](auto& nodes) { nodes[1].kernel_size = 2; }},
         {"zero kernel", [](auto& nodes) { nodes[1].kernel_size = 0; }},
         {"negative kernel", [](auto& nodes) { nodes[1].kernel_size = -3; }},
+        {"stride 0", [](auto& nodes) { nodes[1].stride = 0; }},
         {"stride 3", [](auto& nodes) { nodes[1].stride = 3; }},
+        {"stride 3 instead of a pool",
+         [](auto& nodes) {
+             nodes[3].op = Op::conv;
+             nodes[3].stride = 3;
+         }},
+        {"pool by 3", [](auto& nodes) { nodes[3].factor = 3; }},
+        {"pool by 1", [](auto& nodes) { nodes[3].factor = 1; }},
+        {"upsampling by 4", [](auto& nodes) { nodes[5].factor = 4; }},
         {"zero weights", [](auto& nodes) { nodes[1].weight_var = 0; }},
         {"negative weights", [](auto& nodes) { nodes[1].weight_var = -1; }},
         {"infinite weights", [](auto& nodes) { nodes[1].weight_var = INFINITY; }},

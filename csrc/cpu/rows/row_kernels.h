@@ -13,6 +13,7 @@
 #include "math/pair_math.h"
 #include "plan/flow.h"
 #include "plan/lanes.h"
+#include "plan/resampling.h"  // supported_factor alone: its functions are not compiled for each instruction set
 
 namespace ntkfast {
 
@@ -85,9 +86,9 @@ template <class Real> struct RowKernels {
     void (*weighted)(Real* out, const Real* const* rows, const Real* weights, int count, std::ptrdiff_t n);
     // out = gain (raw - v_i - v_j); without v, gain raw
     void (*finish)(Real* out, const Real* raw, const Real* v_i, const Real* v_j, Real gain, std::ptrdiff_t n);
-    // Coarse element A: out(A) += weight (in(2A) + in(2A + 1)), or without `both` weight in(2A)
+    // Coarse element A, f = supported_factor: out(A) += weight (in(fA) + in(fA + 1)), or without `both` weight in(fA)
     void (*pool)(Real* out, const Real* in, Real weight, bool both, std::ptrdiff_t n, int batch);
-    // Fine elements 2A and 2A + 1 of coarse element A: gain (sum_m weights[m] even[m](A) - v_i - v_j), and with odd[m]
+    // Fine elements fA and fA + 1 of coarse element A: gain (sum_m weights[m] even[m](A) - v_i - v_j), and with odd[m]
     void (*upsample)(Real* out, const Real* const* even, const Real* const* odd, const Real* weights, int count,
                      const Real* v_i, const Real* v_j, Real gain, std::ptrdiff_t n, int batch);
     // sums_c(i) += T v_c(j); column c lies c*v_plane and c*plane behind column 0.  `slack`: T is zero around the lanes as

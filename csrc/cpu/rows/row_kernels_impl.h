@@ -422,14 +422,15 @@ void finish(Real* __restrict out, const Real* raw, const Real* v_i, const Real* 
 
 template <class Real, bool both>
 void pool_pixels(Real* __restrict out, const Real* in, Real weight, std::ptrdiff_t n) {
+    constexpr int f = supported_factor;
     NTKFAST_VECTOR_LOOP
-    for (std::ptrdiff_t a = 0; a < n; ++a) out[a] += weight * (both ? in[2 * a] + in[2 * a + 1] : in[2 * a]);
+    for (std::ptrdiff_t a = 0; a < n; ++a) out[a] += weight * (both ? in[f * a] + in[f * a + 1] : in[f * a]);
 }
 
 template <class Real> void pool(Real* out, const Real* in, Real weight, bool both, std::ptrdiff_t n, int batch) {
     if (batch == 1)
         return both ? pool_pixels<Real, true>(out, in, weight, n) : pool_pixels<Real, false>(out, in, weight, n);
-    for (std::ptrdiff_t a = 0; a < n; ++a, out += batch, in += 2 * std::ptrdiff_t(batch)) {
+    for (std::ptrdiff_t a = 0; a < n; ++a, out += batch, in += supported_factor * std::ptrdiff_t(batch)) {
         NTKFAST_VECTOR_LOOP
         for (int m = 0; m < batch; ++m) out[m] += weight * (both ? in[m] + in[batch + m] : in[m]);
     }
@@ -439,6 +440,7 @@ template <class Real> void pool(Real* out, const Real* in, Real weight, bool bot
 template <class Real, int Count, bool spread>
 void upsample_pixels(Real* __restrict out, const Real* const* even, const Real* const* odd, const Real* weights,
                      const Real* v_i, const Real* v_j, Real gain, std::ptrdiff_t n, int batch) {
+    constexpr int f = supported_factor;
     const Real *rows_even[Count], *rows_odd[Count];
     Real w[Count];
     for (int m = 0; m < Count; ++m) rows_even[m] = even[m], rows_odd[m] = odd[m], w[m] = weights[m];
@@ -450,13 +452,13 @@ void upsample_pixels(Real* __restrict out, const Real* const* even, const Real* 
     if (batch == 1) {
         NTKFAST_VECTOR_LOOP
         for (std::ptrdiff_t a = 0; a < n; ++a) {
-            out[2 * a] = at(rows_even, a, 2 * a);
-            out[2 * a + 1] = at(rows_odd, a, 2 * a + 1);
+            out[f * a] = at(rows_even, a, f * a);
+            out[f * a + 1] = at(rows_odd, a, f * a + 1);
         }
         return;
     }
     for (std::ptrdiff_t a = 0; a < n; ++a) {
-        const std::ptrdiff_t first = 2 * a * batch;
+        const std::ptrdiff_t first = f * a * batch;
         NTKFAST_VECTOR_LOOP
         for (int m = 0; m < batch; ++m) {
             out[first + m] = at(rows_even, a * batch + m, first + m);

@@ -31,14 +31,16 @@ def _operation(layer: Any) -> tuple[str, list[float]]:
     if isinstance(layer, Activation):
         return layer.operation, layer.numbers()
     if isinstance(layer, Upsample):
-        return "upsample", [float(layer.mode == "bilinear")]
+        return "upsample", [layer.factor, float(layer.mode == "bilinear")]
+    if isinstance(layer, AvgPool):
+        return "avg_pool", [layer.factor]
     if isinstance(layer, Concat):
         return "concat", list(layer.shares)
     return OPERATIONS[type(layer)], []
 
 
 # Operations without numbers.
-OPERATIONS = {Input: "input", AvgPool: "avg_pool", Add: "add"}
+OPERATIONS = {Input: "input", Add: "add"}
 
 
 @dataclass(frozen=True)
