@@ -12,12 +12,14 @@ from skimage.metrics import peak_signal_noise_ratio
 
 import ntkfast as nf
 from images import IMAGES
-from ntkfast._choices import METHODS
+from ntkfast import _choices
+from ntkfast._choices import TILE_OVERLAP, TILE_SIZE
 from ntkfast.engine import memory
 from ntkfast.engine.cpu import CpuBackend
 from ntkfast.reference import kernel_matrix
-from ntkfast.restoration import tile_filter
-from ntkfast.restoration.denoise import LEAST_LEVEL, TILE_OVERLAP, TILE_SIZE, _Problem, _without_bad_pixels, mixing
+from ntkfast.restoration import tile_filter, whole_filter
+from ntkfast.restoration.methods import METHODS
+from ntkfast.restoration.picture import LEAST_LEVEL, _without_bad_pixels, mixing
 from ntkfast.restoration.stopping import RISKS, RULES, STEPS
 from ntkfast.restoration.tiles import Tiling
 
@@ -240,6 +242,10 @@ def test_the_whole_image_is_one_tile_and_may_have_all_pixels_as_landmarks(shape,
         assert (info.method, info.tiles, one.tiles) == ("exact", 1, 1)
     few = nf.denoise_ntk(y, 10, method="nystrom", landmarks=5, **options)
     assert np.linalg.norm(few - tile) > 1e-2 * scale
+
+
+def test_every_method_is_offered():
+    assert tuple(METHODS) == _choices.METHODS
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -508,7 +514,7 @@ def test_images_in_any_memory_order_are_only_read():
 
 def test_crops_of_the_rule_hold_whole_tiles(monkeypatch):
     """Crops of 12 pixels would not fit a network that needs multiples of 8."""
-    monkeypatch.setattr("ntkfast.restoration.denoise.RULE_CROP_SIZE", 12)
+    monkeypatch.setattr("ntkfast.restoration.picture.RULE_CROP_SIZE", 12)
     noisy = np.random.default_rng(0).standard_normal((56, 56))
     _, info = nf.denoise_ntk(noisy, 1.0, network=nf.autoencoder(3), refine=0, full_output=True)
     assert (info.stopping, info.tile_size) == ("sure", 16)
@@ -758,8 +764,9 @@ import re
 import numpy as np
 from ntkfast import denoise_ntk, vanilla_cnn
 from ntkfast.engine.cpu import CPU
-from ntkfast.restoration.denoise import CHROMA_TIME
-from ntkfast.restoration.tile_filter import Setting, array_bytes, batch_bytes
+from ntkfast.restoration.image_filter import array_bytes
+from ntkfast.restoration.options import CHROMA_TIME
+from ntkfast.restoration.tile_filter import TileMethod, batch_bytes
 
 def resident(name):
     return 1024 * int(re.search(name + r":\\s*(\\d+)", open("/proc/self/status").read())[1])
@@ -769,8 +776,8 @@ options = {"channel_axis": -1, "steps": 20, "refine": 0, "threads": 1, "device":
 denoise_ntk(image[:20, :20], 0.5, **options)  # imports
 before = resident("VmRSS")
 denoise_ntk(image, 0.5, tile_size=40, tile_overlap=20, **options)  # 49 tiles
-setting = Setting(vanilla_cnn(1, 5), 40, 20, np.dtype("float32"), CPU, 1, 1, 64, CHROMA_TIME)
-print(resident("VmHWM") - before, array_bytes((1, *image.shape), 1) + batch_bytes(setting, (40, 40, 1), 49, 1))
+method = TileMethod(vanilla_cnn(1, 5), 40, 20, np.dtype("float32"), CPU, 1, CHROMA_TIME)
+print(resident("VmHWM") - before, array_bytes((1, *image.shape), 1) + batch_bytes(method, (40, 40, 1), 49, 1))
 """
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     taken, counted = map(int, printed.split())
@@ -781,7 +788,7 @@ print(resident("VmHWM") - before, array_bytes((1, *image.shape), 1) + batch_byte
 def test_a_whole_image_that_does_not_fit_is_refused_before_work(steps, monkeypatch):
     options = {"channel_axis": -1, "steps": steps, "refine": 0}
     with monkeypatch.context() as patch:
-        patch.setattr(tile_filter, "NTK", fail)
+        patch.setattr(whole_filter, "NTK", fail)
         patch.setattr(memory, "available_memory", lambda: 10**6)
         message = r"method='exact' on 64 x 64 pixels needs .* bytes\), but only .*: use method='tiles', or .*'nystrom'"
         with pytest.raises(MemoryError, match=message):
@@ -799,7 +806,7 @@ def test_a_whole_image_that_does_not_fit_is_refused_before_work(steps, monkeypat
 @pytest.mark.parametrize(("method", "hint"), [("exact", "method='tiles', or .*'nystrom'"), ("nystrom", "landmarks = ")])
 def test_a_refusal_in_the_middle_names_an_option_of_the_caller(method, hint, monkeypatch):
     """Others may have taken memory since the first look."""
-    monkeypatch.setattr(_Problem, "fit_memory", lambda self, trials: None)
+    monkeypatch.setattr(whole_filter.WholeMethod, "fitted", lambda self, *_: self)
     kernel = nf.NTK(nf.vanilla_cnn(1, 5), noisy_square(64), threads=1)
     monkeypatch.setattr(memory, "available_memory", lambda: kernel.memory_estimate()["stream"])
     with pytest.raises(MemoryError, match=hint):

@@ -18,9 +18,11 @@ from ntkfast.engine import memory
 from ntkfast.engine.backend import Backend
 from ntkfast.reference import kernel_matrix
 from ntkfast.restoration import inverse
-from ntkfast.restoration.inverse import GUESS_WEIGHTS, MAX_STEPS, NOISELESS_MISFIT, first_guess
+from ntkfast.restoration.first_guess import GUESS_WEIGHTS, first_guess
+from ntkfast.restoration.inverse import MAX_STEPS, NOISELESS_MISFIT
 from ntkfast.restoration.operators import BOUNDARIES
-from ntkfast.spectral.filters import random_direction
+from ntkfast.restoration.progress import ProductsDone
+from ntkfast.spectral.filters import METHODS, random_direction
 from ntkfast.spectral.lanczos import landweber_filter
 
 SHAPE = (12, 10)
@@ -510,7 +512,7 @@ def wide_problem(channels):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("method", inverse.METHODS)
+@pytest.mark.parametrize("method", METHODS)
 def test_results_take_what_is_counted(method, dtype, monkeypatch):
     A, y, options = wide_problem(3)
     asked = []
@@ -557,7 +559,7 @@ def test_what_does_not_fit_is_refused_before_work(channels, steps, hint, monkeyp
 def test_products_with_the_data_count_what_the_kernel_takes():
     A, y, _ = wide_problem(1)
     K = nf.NTK(NETWORK, y, storage="stream", threads=1)
-    misfit = inverse._Misfit(A, K, (48, 48), inverse._Report(None, 1))
+    misfit = inverse._Misfit(A, K, (48, 48), ProductsDone(None, 1))
     assert misfit.working_bytes(2) == K.working_bytes(2) + 8 * inverse.PRODUCT_VECTORS * 48**2 * 2
 
 

@@ -145,7 +145,7 @@ def test_a_rule_for_each_tile_is_the_rule_where_there_is_one_tile(rule):
 
 @pytest.mark.parametrize("rule", stopping.RISKS)
 def test_tiles_stop_by_themselves_on_pictures_of_any_size(rule, monkeypatch):
-    monkeypatch.setattr("ntkfast.restoration.denoise.RULE_CROPS", 1)
+    monkeypatch.setattr("ntkfast.restoration.picture.RULE_CROPS", 1)
     trial = oracle.Trial(NAME, pictures.TEST[NAME].crop(64)[:49], SIGMA)
     assert trial.crops.pixels.shape != trial.pixels.shape  # the rule itself would look at a part
     with threadpool_limits(1, user_api="blas"):
@@ -231,7 +231,7 @@ def test_with_one_time_the_mean_and_the_differences_are_filtered_as_rgb():
     rgb = trial.noisy[None].astype(float)
     (found,) = trial.filter(trial.pixels).path([20], oracle.ignore)
     (want,) = trial.filter(rgb, rgb).path([20], oracle.ignore)
-    np.testing.assert_allclose(trial._problem.image(found), want, atol=1e-3 * np.abs(want).max())
+    np.testing.assert_allclose(trial._picture.image(found), want, atol=1e-3 * np.abs(want).max())
 
 
 def test_choices(tmp_path, capsys, monkeypatch):

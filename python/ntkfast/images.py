@@ -173,6 +173,11 @@ def as_pixels(name: str, indices: Any, d: int) -> np.ndarray:
     return pixels.astype(np.int64)
 
 
+def next_multiple(length: int, m: int) -> int:
+    """The least multiple of m from ``length`` on: sides that a network of several resolutions takes."""
+    return -(-length // m) * m
+
+
 def without_mean(images: np.ndarray) -> np.ndarray:
     """Images (..., H, W, C) less the mean of each channel; zeros where nothing but the mean's rounding is left."""
     centred = images - images.mean(axis=(-3, -2), keepdims=True)

@@ -21,9 +21,10 @@ from bench.quality import pictures
 from threadpoolctl import threadpool_limits
 
 from ntkfast import Network, autoencoder, unet, vanilla_cnn
+from ntkfast._choices import REFINE
 from ntkfast.engine.backend import TileEngine
-from ntkfast.restoration.denoise import REFINE
-from ntkfast.restoration.tile_filter import Advance, Setting, TileFilter
+from ntkfast.restoration.image_filter import Advance
+from ntkfast.restoration.tile_filter import TileFilter, TileMethod
 from ntkfast.restoration.tiles import Tiling
 from tools.tuning import oracle
 from tools.tuning.oracle import DEFAULT, Spectra, Trial
@@ -64,13 +65,13 @@ class ByVariance(TileFilter):
 class WholeMean(TileFilter):
     """Tiles less the mean of the picture, both for Theta and for what is filtered."""
 
-    def __init__(self, setting: Setting, tiling: Tiling, guide: np.ndarray, target: np.ndarray) -> None:
+    def __init__(self, setting: TileMethod, tiling: Tiling, guide: np.ndarray, target: np.ndarray) -> None:
         self._mean = target.mean(axis=(1, 2), keepdims=True)
         super().__init__(setting, tiling, guide - guide.mean(axis=(1, 2), keepdims=True), target - self._mean)
 
     def _engine(self, which: slice) -> TileEngine:
         tiles = self._tiling.extract(self._guide, which)
-        return self._setting.backend.tiles.engine(self._setting.problem(tiles.shape), tiles)
+        return self._method.backend.tiles.engine(self._method.problem(tiles.shape), tiles)
 
     def path(self, steps: Sequence[int], advance: Advance) -> list[np.ndarray]:
         sums = [self._tiling.accumulator(self._target.shape[3]) for _ in steps]
@@ -84,7 +85,7 @@ class WholeMean(TileFilter):
 class OnGrid(TileFilter):
     """Tiles that stay on their grid."""
 
-    def __init__(self, setting: Setting, tiling: Tiling, guide: np.ndarray, target: np.ndarray) -> None:
+    def __init__(self, setting: TileMethod, tiling: Tiling, guide: np.ndarray, target: np.ndarray) -> None:
         with mock.patch(
             "ntkfast.restoration.tiles._shifts", lambda rows, cols, most: np.zeros((rows, cols, 2), dtype=int)
         ):
@@ -98,8 +99,8 @@ class NNGP(TileFilter):
     def _engine(self, which: slice) -> TileEngine:
         tiles = self._tiling.extract(self._guide, which)
         tiles = tiles - tiles.mean(axis=(1, 2), keepdims=True)
-        problem = replace(self._setting.problem(tiles.shape), kernel="nngp")
-        return self._setting.backend.tiles.engine(problem, tiles)
+        problem = replace(self._method.problem(tiles.shape), kernel="nngp")
+        return self._method.backend.tiles.engine(problem, tiles)
 
 
 GuideOf = Callable[[Trial, np.ndarray], np.ndarray]
@@ -111,14 +112,14 @@ class Choice:
 
     Attributes
     ----------
-    setting : Setting
+    setting : TileMethod
     kind : type of TileFilter
     guide : callable, optional
         Trial and image of a pass -> guide of the next; by default the image.
     refine : int
     """
 
-    setting: Setting = DEFAULT
+    setting: TileMethod = DEFAULT
     kind: type[TileFilter] = TileFilter
     guide: GuideOf | None = None
     refine: int = REFINE

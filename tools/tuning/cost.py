@@ -30,7 +30,8 @@ from scipy.optimize import nnls
 from ntkfast import denoise_ntk, roofline
 from ntkfast.engine.cpu import CPU
 from ntkfast.restoration import tile_filter
-from ntkfast.restoration.denoise import CHROMA_TIME, NETWORK, TILES_PER_BATCH
+from ntkfast.restoration.options import CHROMA_TIME, NETWORK
+from ntkfast.restoration.tile_filter import TILES_PER_BATCH, TileMethod, batch_bytes
 from ntkfast.spectral.lanczos import BlockLanczos
 from tools.tuning.channels import mixtures
 
@@ -47,18 +48,16 @@ def operations(size: int, channels: int, products: float) -> tuple[float, float]
 
 def tile_bytes(size: int, channels: int) -> float:
     """Bytes of a tile of a full batch."""
-    setting = tile_filter.Setting(
+    method = TileMethod(
         network=NETWORK,
         size=size,
         overlap=0,
         dtype=np.dtype(np.float32),
         backend=CPU,
-        workers=1,
         threads=1,
-        tiles_at_once=TILES_PER_BATCH,
         chroma_time=CHROMA_TIME,
     )
-    return tile_filter.batch_bytes(setting, (size, size, channels), TILES_PER_BATCH, 1) / TILES_PER_BATCH
+    return batch_bytes(method, (size, size, channels), TILES_PER_BATCH, 1) / TILES_PER_BATCH
 
 
 def measure(size: int, channels: int, side: int) -> dict[str, Any]:

@@ -22,24 +22,25 @@ from bench.psnr import psnr
 from bench.quality import pictures
 from threadpoolctl import threadpool_limits
 
+from ntkfast._choices import REFINE, TILE_OVERLAP, TILE_SIZE
 from ntkfast.engine.arrays import NUMPY
 from ntkfast.engine.cpu import CPU
-from ntkfast.restoration.denoise import CHROMA_TIME, NETWORK, REFINE, TILE_OVERLAP, TILE_SIZE, TILES_PER_BATCH, _Problem
+from ntkfast.restoration.image_filter import centred
+from ntkfast.restoration.options import CHROMA_TIME, NETWORK
+from ntkfast.restoration.picture import Picture
 from ntkfast.restoration.stopping import STEPS, Crops
-from ntkfast.restoration.tile_filter import Setting, TileFilter, _centred
+from ntkfast.restoration.tile_filter import TileFilter, TileMethod
 from ntkfast.restoration.tiles import Tiling
 from ntkfast.spectral.lanczos import gradient_descent_filter
 
 # The denoiser's defaults, on one thread of the processor: the small crops here would gain little by more.
-DEFAULT = Setting(
+DEFAULT = TileMethod(
     network=NETWORK,
     size=TILE_SIZE,
     overlap=TILE_OVERLAP,
     dtype=np.dtype(np.float32),
     backend=CPU,
-    workers=1,
     threads=1,
-    tiles_at_once=TILES_PER_BATCH,
     chroma_time=CHROMA_TIME,
 )
 GUIDES = (-4, -2, 0, 2, 4)  # guides of pass 2 that `best` tries: so many times away from the best in STEPS
@@ -55,7 +56,7 @@ class Trial:
     clean : ndarray, shape (H, W, 3), uint8
     sigma : float
         Of 255.
-    setting : Setting
+    setting : TileMethod
 
     Attributes
     ----------
@@ -64,24 +65,23 @@ class Trial:
         The noisy picture, channels mixed.
     """
 
-    def __init__(self, name: str, clean: np.ndarray, sigma: float, setting: Setting = DEFAULT) -> None:
+    def __init__(self, name: str, clean: np.ndarray, sigma: float, setting: TileMethod = DEFAULT) -> None:
         self.name, self.clean, self.sigma, self.setting = name, clean, sigma, setting
         self.noisy = pictures.add_noise(clean, name, sigma)
-        self._problem = _Problem(self.noisy[None].astype(np.float64), sigma, None, setting, "tiles")
-        self.pixels = self._problem.pixels
+        self._picture = Picture(self.noisy[None].astype(np.float64), sigma, None, setting)
+        self.pixels = self._picture.pixels
 
     @property
     def crops(self) -> Crops:
         """What the stopping rules are given."""
-        return self._problem.crops([0])
+        return self._picture.crops([0])
 
     def filter(
         self, guide: np.ndarray, target: np.ndarray | None = None, kind: type[TileFilter] = TileFilter
     ) -> TileFilter:
         """The pass with Theta from ``guide``, both (n, H, W, 3); the target is the noisy picture by default."""
         seen = self.pixels if target is None else target
-        tiling = Tiling(seen.shape[:3], self.setting.size, self.setting.overlap)
-        return kind(self.setting, tiling, guide, seen)
+        return kind(self.setting, self.setting.tiling(seen.shape[:3]), guide, seen)
 
     @cached_property
     def spectra(self) -> Spectra:
@@ -90,7 +90,7 @@ class Trial:
 
     def psnr(self, mixed: np.ndarray) -> float:
         """PSNR in dB of what a pass makes, (1, H, W, 3)."""
-        return psnr(self.clean, self._problem.image(mixed)[0])
+        return psnr(self.clean, self._picture.image(mixed)[0])
 
 
 @dataclass(frozen=True)
@@ -167,7 +167,7 @@ def tiles_after(run: TileFilter, steps: Sequence[int]) -> np.ndarray:
     """Filtered tiles before they are blended: (times, tiles, h, w, C)."""
     parts = []
     for which in run._batches():
-        tiles, means = _centred(run._tiling.extract(run._target, which), None)
+        tiles, means = centred(run._tiling.extract(run._target, which), None)
         parts.append(run._descend(which, tiles, None, steps) + means)
     return np.concatenate(parts, axis=1)
 
@@ -195,7 +195,7 @@ class Spectra:
             engine = run._engine(which)
             count = len(run._tiling.places[which])
             d = math.prod(run._tiling.tile_shape)
-            identity = np.broadcast_to(np.eye(d, dtype=run._setting.dtype), (count, d, d))
+            identity = np.broadcast_to(np.eye(d, dtype=run._method.dtype), (count, d, d))
             matrices.append(engine.product(NUMPY, identity))
         values, self.vectors = np.linalg.eigh(np.concatenate(matrices).astype(np.float64))
         self.values = np.maximum(values, 0.0)  # rounding
@@ -214,7 +214,7 @@ class Spectra:
     def after(self, steps: Sequence[int]) -> np.ndarray:
         """What :func:`tiles_after` computes without eigenvalues."""
         tiling = self._run._tiling
-        tiles, means = _centred(tiling.extract(self._run._target), None)
+        tiles, means = centred(tiling.extract(self._run._target), None)
         columns = tiles.reshape(*self.values.shape, -1)
         turned = self.filters(steps) * (np.swapaxes(self.vectors, 1, 2) @ columns)[:, :, None, :]
         return _each_time(self.vectors, turned).reshape(len(steps), *tiles.shape) + means

@@ -23,8 +23,8 @@ from scipy.interpolate import CubicSpline
 from threadpoolctl import threadpool_limits
 
 from ntkfast import denoise_ntk
+from ntkfast._choices import REFINE
 from ntkfast.restoration import tile_filter
-from ntkfast.restoration.denoise import REFINE, TILES_PER_BATCH
 from ntkfast.restoration.stopping import KAPPA, POWER, RISKS, RULES, STEPS, Crops, calibrated_time
 from tools.tuning import oracle
 from tools.tuning.oracle import Spectra, Trial, blend, tiles_after
@@ -42,7 +42,7 @@ def by_rule(rule: str, *, estimated: bool = False, all_tiles: bool = False) -> C
         setting = {"stopping": rule, "refine": REFINE, "device": "cpu", "threads": oracle.DEFAULT.threads}
         looked_at = tile_filter.TILES_CHECKED
         try:
-            tile_filter.TILES_CHECKED = TILES_PER_BATCH if all_tiles else looked_at
+            tile_filter.TILES_CHECKED = tile_filter.TILES_PER_BATCH if all_tiles else looked_at
             return psnr(trial.clean, denoise_ntk(trial.noisy, sigma, channel_axis=-1, **setting))
         finally:
             tile_filter.TILES_CHECKED = looked_at

@@ -13,35 +13,35 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
-from scipy import sparse
-from scipy.sparse.linalg import LinearOperator, aslinearoperator, cg, splu
+from scipy.sparse.linalg import LinearOperator, aslinearoperator
 
 from .. import _check
 from ..engine.arrays import NUMPY
 from ..engine.backend import choose
-from ..engine.cpu import threads_of
 from ..engine.memory import Budget
-from ..engine.program import Problem, Progress
-from ..images import as_data, as_image, as_size, without_mean
+from ..engine.program import Progress
+from ..images import as_data, as_image, as_size, next_multiple, without_mean
 from ..kernel import NTK
 from ..network import Network, as_network, autoencoder, vanilla_cnn
 from ..spectral.filters import (
     MAX_PRODUCTS,
-    METHODS,
     USUAL_PRODUCTS,
-    Settings,
     largest_eigenvalue,
     random_direction,
     run_lanczos,
     stable_learning_rate,
 )
 from ..spectral.lanczos import Filter, Solution, lanczos_bytes, landweber_filter
+from .first_guess import first_guess
 from .operators import ImageOperator
+from .options import Compute, Descents
+from .progress import ProductsDone
 
 __all__ = ["RestoreInfo", "restore"]
 
@@ -53,16 +53,9 @@ NOISELESS_MISFIT = 5e-3
 MAX_STEPS = 10**6
 ROUNDING = 1e-12
 
-# The first guess: weights of the smoothness term, relative to the largest eigenvalue of A^T A, from smooth to rough.
-GUESS_WEIGHTS = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
-GUESS_ITERATIONS, GUESS_TOLERANCE = 100, 1e-4
-
 # Vectors over the pixels, in double precision, that become of one column in a product with A Theta A^T; and of one
 # channel of a result, which comes from such a product.
 PRODUCT_VECTORS, RESULT_VECTORS = 4, 5
-
-# Products of a pass after which its progress bar stands at 1 - 1/e; how many there will be is not known beforehand.
-TYPICAL_PRODUCTS = 40
 
 
 @dataclass(frozen=True)
@@ -218,69 +211,56 @@ def restore(
     >>> image = ntkfast.restore(damaged, A, channel_axis=-1)                       # doctest: +SKIP
     """
     started = time.perf_counter()
+    compute = Compute.of(device, dtype, threads)
     operator = _operator(A)
-    real = _check.float_dtype(dtype)
     data, layout = as_data("y", y, operator, channel_axis)
-    picture = None if guide is None else as_image("guide", guide, channel_axis, real)
-    image_shape = _image_shape(operator, shape, picture)
+    given = None if guide is None else as_image("guide", guide, channel_axis, compute.dtype)
     level = 0.0 if sigma is None else _check.not_negative("sigma", sigma)
+    problem = _Data(operator, data, _image_shape(operator, shape, given), level)
     net = default_network(operator) if network is None else as_network(network)
-    times, single = (None, True) if steps is None else _check.one_or_more("steps", steps, _check.steps)
-    passes = 1 + _check.at_least("refine", refine, 0)
-    _check.choice("method", method, METHODS)
-    products = _check.at_least("max_products", max_products, 1)
-    report = _Report(progress, passes)
-    pixels = (*(-(-n // net.multiple) * net.multiple for n in image_shape), data.shape[1])
-    shape_of_guide = (1, *pixels[:2], pixels[2] if picture is None else picture.shape[2])
-    problem = Problem(net, shape_of_guide, real, threads_of(threads))
-    backend = choose(device, problem)
-    engine = backend.host_bytes(backend.peaks(problem, pixels[2] + 1)["stream"])
-    _require_memory(engine, data.shape, pixels, 1 if times is None else len(times), products, real)
+    plan = Descents.of(refine, steps, learning_rate, tau, method, tolerance, max_products)
+    done = ProductsDone(progress, plan.passes)
+    _require_memory(compute, net, problem, given, plan)
 
-    # The constant image that explains the data best: m = <A 1, y>/|A 1|^2.
-    ones = operator.matvec(np.ones(operator.shape[1]))[:, None]
-    energy = float((ones * ones).sum())
-    mean = (ones * data).sum(axis=0) / energy if energy > 0 else np.zeros(data.shape[1])
-    target = data - ones * mean
-    if picture is None:
-        picture = first_guess(operator, data, image_shape, level)
-    noise = _check.positive("tau", tau) * target.size * level**2
-    goal = noise if level > 0 else NOISELESS_MISFIT**2 * float((target**2).sum())
-    plan = _Plan(
-        times=times,
-        goal=max(goal, ROUNDING**2 * float((data**2).sum())),  # what is left of constant data is no picture
-        noisy=level > 0,
-        learning_rate=None if learning_rate is None else _check.positive("learning_rate", learning_rate),
-        settings=Settings(_check.positive("tolerance", tolerance), products),
-        method=method,
-    )
-
-    first, done = picture, []
-    for _ in range(passes):
-        K = _kernel(net, picture, device=device, dtype=real, storage=storage, threads=threads, progress=report.within)
-        done.append(_descend(_Misfit(operator, K, image_shape, report), target, plan))
-        picture = (done[-1].path[-1] + mean).reshape(*image_shape, -1)
-        report.next_pass()
-
-    path = done[-1].path + mean
-    out = layout.restored(path.reshape(len(path), *image_shape, -1))
-    out = out[0] if single else out
-    report.finish()
+    first = first_guess(operator, data, problem.shape, level) if given is None else given
+    options = {"device": device, "dtype": dtype, "storage": storage, "threads": threads, "progress": done.within}
+    runs = _descents(problem, first, partial(_kernel, net, **options), plan, done)
+    path = runs[-1].path
+    out = layout.restored(path.reshape(len(path), *problem.shape, -1))
+    out = out[0] if plan.single else out
+    done.finish()
     if not full_output:
         return out
     misfits = tuple(float(np.sqrt(np.mean((operator.matmat(z) - data) ** 2))) for z in path)
     return out, RestoreInfo(
         network=net,
         guide=first,
-        steps=tuple(max(run.steps) for run in done),
-        learning_rate=tuple(run.learning_rate for run in done),
-        lambda_max=tuple(run.lambda_max for run in done),
-        products=report.products,
-        error=max(run.error for run in done),
-        misfit=misfits[0] if single else misfits,
-        refine=passes - 1,
+        steps=tuple(max(run.steps) for run in runs),
+        learning_rate=tuple(run.learning_rate for run in runs),
+        lambda_max=tuple(run.lambda_max for run in runs),
+        products=done.products,
+        error=max(run.error for run in runs),
+        misfit=misfits[0] if plan.single else misfits,
+        refine=plan.passes - 1,
         seconds=time.perf_counter() - started,
     )
+
+
+@dataclass(frozen=True)
+class _Data:
+    """y = A x + noise of a level, for images x of a shape."""
+
+    A: LinearOperator
+    y: np.ndarray  # (n, C)
+    shape: tuple[int, int]
+    level: float
+
+    def without_constant(self) -> tuple[np.ndarray, np.ndarray]:
+        """The constant image that explains the data best, m = <A 1, y>/|A 1|^2, as (C,); and y - A m."""
+        ones = self.A.matvec(np.ones(self.A.shape[1]))[:, None]
+        energy = float((ones * ones).sum())
+        mean = (ones * self.y).sum(axis=0) / energy if energy > 0 else np.zeros(self.y.shape[1])
+        return mean, self.y - ones * mean
 
 
 def default_network(A: LinearOperator) -> Network:
@@ -296,95 +276,24 @@ def default_network(A: LinearOperator) -> Network:
     return vanilla_cnn(1, 11) if getattr(A, "known", None) is not None else autoencoder(2)
 
 
-def first_guess(A: LinearOperator, y: np.ndarray, shape: tuple[int, int], sigma: float) -> np.ndarray:
-    """The smoothest image that explains the data: argmin |A x - y|^2 + mu |L x|^2, L the Laplacian of the pixel grid.
-
-    Parameters
-    ----------
-    A : LinearOperator, shape (n, H*W)
-    y : ndarray, shape (n, C)
-    shape : (int, int)
-        (H, W).
-    sigma : float
-        Noise level of y; mu is the largest of ``GUESS_WEIGHTS`` (relative to |A|^2) that fits so well.
-
-    Returns
-    -------
-    ndarray, shape (H, W, C)
-    """
-    lines = (_second_differences(n) for n in shape)
-    laplacian = sparse.kronsum(*reversed(list(lines)), format="csr")
-    smoothness = (laplacian @ laplacian).tocsr()
-    known = getattr(A, "known", None)
-    if known is not None and sigma == 0:
-        return _biharmonic(smoothness, known, y)
-    d, channels = A.shape[1], y.shape[1]
-    backprojected = A.rmatmat(y)
-    scale = _squared_norm(A)
-    x = np.zeros(d * channels)
-    if scale == 0 or not y.any():
-        return x.reshape(*shape, channels)
-    for weight in GUESS_WEIGHTS if sigma > 0 else GUESS_WEIGHTS[-1:]:
-        mu = weight * scale
-
-        def normal(v: np.ndarray, mu: float = mu) -> np.ndarray:
-            columns = v.reshape(d, channels)
-            return np.asarray(A.rmatmat(A.matmat(columns)) + mu * (smoothness @ columns)).ravel()
-
-        system = LinearOperator((x.size, x.size), matvec=normal, dtype=np.float64)
-        x, _ = cg(system, backprojected.ravel(), x0=x, maxiter=GUESS_ITERATIONS, rtol=GUESS_TOLERANCE)
-        if ((A.matmat(x.reshape(d, channels)) - y) ** 2).sum() <= y.size * sigma**2:
-            break
-    return x.reshape(*shape, channels)
-
-
-def _biharmonic(smoothness: sparse.csr_matrix, known: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """mu -> 0: the known pixels as they are, the others u from  B_uu x_u = -B_uk y,  B = L^T L."""
-    flat = known.ravel()
-    x = np.zeros((flat.size, y.shape[1]))
-    x[flat] = y
-    if not flat.all():
-        rows = smoothness[~flat]
-        # Positive definite: only constant images have no second differences, and a pixel at least is known.
-        x[~flat] = splu(rows[:, ~flat].tocsc()).solve(-(rows[:, flat] @ y))
-    return x.reshape(*known.shape, -1)
-
-
-def _second_differences(length: int) -> sparse.csr_matrix:
-    """Of a line of pixels that is mirrored at its ends: (length, length), negative semi-definite."""
-    gradient = sparse.eye(length - 1, length, 1) - sparse.eye(length - 1, length)
-    return sparse.csr_matrix(-(gradient.T @ gradient))
-
-
-def _squared_norm(A: LinearOperator) -> float:
-    """|A|^2, the largest eigenvalue of A^T A, by the power method to some percent."""
-    v = 1.0 + np.random.default_rng(0).random(A.shape[1])
-    size = 0.0
-    for _ in range(10):
-        v = A.rmatvec(A.matvec(v / np.linalg.norm(v)))
-        size = float(np.linalg.norm(v))
-        if size == 0:
-            break
-    return size
-
-
 def _require_memory(
-    engine: int,
-    data: tuple[int, ...],
-    pixels: tuple[int, ...],
-    times: int,
-    max_products: int,
-    dtype: np.dtype[Any],
+    compute: Compute,
+    network: Network,
+    data: _Data,
+    guide: np.ndarray | None,
+    plan: Descents,
 ) -> None:
-    """Refuse what will not fit beside the engine: data (n, C), pixels (H, W, C), ``times`` images of the result."""
-    (n, channels), d = data, pixels[0] * pixels[1]
-
-    budget = Budget().state(engine)
+    """Refuse data, images of the result and the kernel of a guide (H, W, C) that will not fit together."""
+    (n, channels), times = data.y.shape, 1 if plan.times is None else len(plan.times)
+    height, width = (next_multiple(side, network.multiple) for side in data.shape)
+    problem = compute.problem(network, (1, height, width, channels if guide is None else guide.shape[2]))
+    backend = choose(compute.device, problem)
+    budget = Budget().state(backend.host_bytes(backend.peaks(problem, channels + 1)["stream"]))
+    d, item = height * width, compute.dtype.itemsize
+    usual = min(plan.settings.max_products, USUAL_PRODUCTS, n + 1)
 
     def needed(images: int, columns: int) -> int:
-        basis = lanczos_bytes(
-            n, columns + 1, min(max_products, USUAL_PRODUCTS, n + 1), images * columns, dtype.itemsize
-        )
+        basis = lanczos_bytes(n, columns + 1, usual, images * columns, item)
         products = 8 * PRODUCT_VECTORS * d * (columns + 1)
         return max(basis + products, 8 * RESULT_VECTORS * d * images * columns)
 
@@ -393,38 +302,8 @@ def _require_memory(
         hint = "ask for fewer steps at once"
     elif channels > 1 and budget.fits(needed(times, 1)):
         hint = "restore one channel at a time"
-    what = f"restoring {times} image{'s' * (times != 1)} of {' x '.join(map(str, pixels))} numbers"
+    what = f"restoring {times} image{'s' * (times != 1)} of {height} x {width} x {channels} numbers"
     budget.require(what, hint, needed(times, channels))
-
-
-class _Report:
-    """A guess of the fraction done, and the products counted."""
-
-    def __init__(self, progress: Progress | None, passes: int) -> None:
-        self._progress, self._passes = _check.callback("progress", progress), passes
-        self._pass, self._in_pass, self._shown = 0, 0, 0.0
-        self.products = 0
-
-    def within(self, fraction: float) -> None:
-        """The fraction of the running product."""
-        done = 1.0 - math.exp(-(self._in_pass + fraction) / TYPICAL_PRODUCTS)
-        self._show((self._pass + done) / self._passes)
-
-    def count(self) -> None:
-        self.products += 1
-        self._in_pass += 1
-        self.within(0.0)
-
-    def next_pass(self) -> None:
-        self._pass, self._in_pass = self._pass + 1, 0
-
-    def finish(self) -> None:
-        self._show(1.0)
-
-    def _show(self, done: float) -> None:
-        if self._progress is not None and done > self._shown:
-            self._shown = done
-            self._progress(done)
 
 
 class _Misfit(LinearOperator):  # type: ignore[misc]
@@ -433,8 +312,8 @@ class _Misfit(LinearOperator):  # type: ignore[misc]
     The kernel's image may be larger than the operator's, below and to the right: Theta is then its part.
     """
 
-    def __init__(self, A: LinearOperator, K: NTK, shape: tuple[int, int], report: _Report) -> None:
-        self.A, self._K, self._image_shape, self._report = A, K, shape, report
+    def __init__(self, A: LinearOperator, K: NTK, shape: tuple[int, int], done: ProductsDone) -> None:
+        self.A, self._K, self._image_shape, self._done = A, K, shape, done
         self.lambda_max: float | None = None
         super().__init__(K.dtype, (A.shape[0], A.shape[0]))
 
@@ -452,7 +331,7 @@ class _Misfit(LinearOperator):  # type: ignore[misc]
         image = np.zeros((*self._K.image_shape, columns))
         image[:height, :width] = self.A.rmatmat(c.astype(np.float64)).reshape(height, width, columns)
         product = self._K.apply(image)
-        self._report.count()
+        self._done.count()
         return np.asarray(product[:height, :width].reshape(-1, columns), dtype=np.float64)
 
     def _matmat(self, V: np.ndarray) -> np.ndarray:
@@ -463,13 +342,26 @@ class _Misfit(LinearOperator):  # type: ignore[misc]
 
 
 @dataclass(frozen=True)
-class _Plan:
-    times: list[int] | None  # None for the discrepancy principle
-    goal: float  # |A z - y|^2 at which that stops, before what the freedom of z takes from it
+class _Goal:
+    """What the discrepancy principle asks of |A z - y|^2.
+
+    Attributes
+    ----------
+    square : float
+        Before what the freedom of z takes from it.
+    noisy : bool
+        Whether it takes anything.
+    """
+
+    square: float
     noisy: bool
-    learning_rate: float | None
-    settings: Settings
-    method: str
+
+    @classmethod
+    def of(cls, data: _Data, target: np.ndarray, tau: float) -> _Goal:
+        """For the data less their constant image, ``target``."""
+        square = tau * target.size * data.level**2 if data.level > 0 else NOISELESS_MISFIT**2 * float((target**2).sum())
+        # What is left of constant data is no picture.
+        return cls(max(square, ROUNDING**2 * float((data.y**2).sum())), data.level > 0)
 
 
 @dataclass(frozen=True)
@@ -481,10 +373,24 @@ class _Descent:
     error: float
 
 
-def _descend(misfit: _Misfit, y: np.ndarray, plan: _Plan) -> _Descent:
+def _descents(
+    data: _Data, first: np.ndarray, kernel: Callable[[np.ndarray], NTK], plan: Descents, done: ProductsDone
+) -> list[_Descent]:
+    """All passes, Theta of each from the last image of the one before; their paths with the constant image."""
+    mean, target = data.without_constant()
+    goal, picture, runs = _Goal.of(data, target, plan.tau), first, []
+    for _ in range(plan.passes):
+        run = _descend(_Misfit(data.A, kernel(picture), data.shape, done), target, plan, goal)
+        runs.append(replace(run, path=run.path + mean))
+        picture = runs[-1].path[-1].reshape(*data.shape, -1)
+        done.next_pass()
+    return runs
+
+
+def _descend(misfit: _Misfit, y: np.ndarray, plan: Descents, goal: _Goal) -> _Descent:
     """z_t for each time asked for, or for the one of the discrepancy principle."""
     if plan.method == "iteration":
-        return _iterate(misfit, y, plan)
+        return _iterate(misfit, y, plan, goal)
     chosen: list[int] = []
 
     def filters(lambda_max: float, solution: Solution | None) -> list[Filter]:
@@ -492,7 +398,7 @@ def _descend(misfit: _Misfit, y: np.ndarray, plan: _Plan) -> _Descent:
         if plan.times is not None:
             chosen[:] = plan.times
         else:
-            chosen[:] = [0 if solution is None else _discrepancy_steps(solution, y.shape[1], rate, plan)]
+            chosen[:] = [0 if solution is None else _discrepancy_steps(solution, y.shape[1], rate, goal)]
         return [landweber_filter(t, rate) for t in chosen]
 
     c, info = run_lanczos(misfit, y, filters, plan.settings, with_lambda_max=True)
@@ -504,7 +410,7 @@ def _descend(misfit: _Misfit, y: np.ndarray, plan: _Plan) -> _Descent:
     )
 
 
-def _discrepancy_steps(solution: Solution, channels: int, eta: float, plan: _Plan) -> int:
+def _discrepancy_steps(solution: Solution, channels: int, eta: float, goal: _Goal) -> int:
     """The first t that fits, up to ``MAX_STEPS``, of a grid whose members are a quarter apart, then by bisection; of
     the grid the one that comes nearest if none fits.
 
@@ -518,9 +424,9 @@ def _discrepancy_steps(solution: Solution, channels: int, eta: float, plan: _Pla
     def ratio(t: int) -> float:
         """At most 1 where t fits."""
         power = decay**t
-        free = float((power * random).sum() / random.sum()) if plan.noisy else 1.0
+        free = float((power * random).sum() / random.sum()) if goal.noisy else 1.0
         misfit = float((power**2 * data).sum())
-        return misfit / (plan.goal * free) if plan.goal * free > 0 else float(misfit > 0) * math.inf
+        return misfit / (goal.square * free) if goal.square * free > 0 else float(misfit > 0) * math.inf
 
     grid = [0, *np.unique(np.geomspace(1, MAX_STEPS, 64).astype(int)).tolist()]
     ratios = [ratio(t) for t in grid]
@@ -534,7 +440,7 @@ def _discrepancy_steps(solution: Solution, channels: int, eta: float, plan: _Pla
     return int(high)
 
 
-def _iterate(misfit: _Misfit, y: np.ndarray, plan: _Plan) -> _Descent:
+def _iterate(misfit: _Misfit, y: np.ndarray, plan: Descents, goal: _Goal) -> _Descent:
     """z_{t+1} = z_t + eta Theta A^T (y - A z_t), step by step."""
     lambda_max = largest_eigenvalue(misfit, NUMPY, plan.settings)
     eta = stable_learning_rate(plan.learning_rate, lambda_max)
@@ -544,8 +450,8 @@ def _iterate(misfit: _Misfit, y: np.ndarray, plan: _Plan) -> _Descent:
     residual, step, path = y, 0, {0: z}
 
     def fits() -> bool:
-        free = float((residual * y)[:, channels:].sum() / (y * y)[:, channels:].sum()) if plan.noisy else 1.0
-        return float((residual[:, :channels] ** 2).sum()) <= plan.goal * free
+        free = float((residual * y)[:, channels:].sum() / (y * y)[:, channels:].sum()) if goal.noisy else 1.0
+        return float((residual[:, :channels] ** 2).sum()) <= goal.square * free
 
     last = MAX_STEPS if plan.times is None else max(plan.times)
     while step < last and not (plan.times is None and fits()):

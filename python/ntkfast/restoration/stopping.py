@@ -19,7 +19,7 @@ import numpy as np
 from scipy import ndimage
 
 from .. import _choices
-from .tile_filter import Advance, ImageFilter
+from .image_filter import Advance, ImageFilter
 
 __all__ = ["MOST_TIMES", "RISKS", "RULES", "Crops", "Risk", "calibrated_time"]
 

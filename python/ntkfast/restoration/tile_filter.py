@@ -1,180 +1,121 @@
-"""The NTK filters of all tiles of an image, and of a whole image: one pass of the denoiser.
-
-With weights w(p), one over the noise's variance up to a factor, gradient descent on sum_p w(p) (z(p) - y(p))^2/2 gives
-
-    z_{t+1} = z_t + eta Theta W (y - z_t)   =>   z_t = W^-1/2 f_t(W^1/2 Theta W^1/2) W^1/2 y,
-    f_t(x) = 1 - (1 - eta x)^t,  W = diag(w)
-
-so that weights only surround the product with Theta.  Channels come as their mean and their differences (an orthonormal
-transform, docs/math.md), and the differences are trained for a share of the time.
-"""
+"""The NTK filters of all tiles of an image."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any, TypeVar
 
 import numpy as np
-from scipy.sparse.linalg import LinearOperator
 
+from .._choices import TILE_OVERLAP
 from ..engine.arrays import NUMPY
-from ..engine.backend import Backend, TileEngine
+from ..engine.backend import TileEngine
 from ..engine.cpu import CPU
-from ..engine.memory import peaks
-from ..engine.program import Problem
-from ..images import without_mean
-from ..kernel import NTK
-from ..network import Network
-from ..spectral.filters import USUAL_PRODUCTS, Settings, descend
+from ..engine.memory import Budget
+from ..images import next_multiple
 from ..spectral.lanczos import RESULT_COPIES, BlockLanczos, gradient_descent_filter, lanczos_bytes
-from ..spectral.lowrank import LowRank, from_landmarks, landmark_bytes, lattice
+from .image_filter import TOLERANCE, Advance, ImageFilter, Method, Phases, centred, tile_of
+from .options import Areas, Compute, Training
 from .tiles import Tiling
 
-__all__ = ["ImageFilter", "Setting", "TileFilter", "WholeFilter", "array_bytes", "batch_bytes", "whole_bytes"]
+__all__ = ["TileFilter", "TileMethod", "batch_bytes"]
 
-# Lanczos: this error is far below the noise that is left (one gray level of 256 is 4e-3 of the range).
-TOLERANCE = 1e-3
-MAX_PRODUCTS = 40
-LANCZOS = Settings(TOLERANCE, 200, hint="use method='tiles', or method='nystrom'")  # of whole images
-MAX_STEPS = 10**9  # eigenvalues below 1e-9 of the trace are rounding errors: more steps fit nothing but these
+# Tiles that go through the engine together, interleaved: long rows, and few calls from Python.
+TILES_PER_BATCH = 64
+
+MAX_PRODUCTS = 40  # of Lanczos
 BATCHES_AHEAD = 2  # of each worker, begun or done before the oldest is blended
 # Channels a pixel of a tile from which all of its eigenvectors cost less than Lanczos, whose basis comes near all of
 # its pixels: 24 channels for tiles of 16 (python -m tools.tuning.channels).
 EIGENVECTORS_FROM = 1 / 11
 EIGEN_MATRICES = 3  # a tile: Theta in double, its eigenvectors, and a copy on the way
-IMAGE_COPIES = 6  # of the images of a pass: the guide, the target, both less their means, and what becomes of them
 TILES_CHECKED = 8  # of a batch, for convergence; the eigenvalue problems of all would take longer than the products
 
 
 @dataclass(frozen=True)
-class Setting:
-    """What all passes of one denoising share.
+class TileMethod(Method):
+    """Small overlapping tiles, batch by batch.
 
     Attributes
     ----------
-    network : Network
-    size, overlap : int
-        Of the tiles, in pixels.
-    dtype : numpy dtype
-        Of the engine's arithmetic.
-    backend : Backend
-        The device.
-    workers, threads : int
-        Batches of tiles in work at a time, and the threads of each.
+    workers : int
+        Batches in work at a time.
     tiles_at_once : int
         Of a batch.
-    chroma_time : float
-        Training time of the differences between the channels, relative to that of their mean.
-    landmarks : int or None
-        For whole images: those of the Nystrom approximation; None for the exact kernel.
     """
 
-    network: Network
-    size: int
-    overlap: int
-    dtype: np.dtype[Any]
-    backend: Backend
-    workers: int
-    threads: int
-    tiles_at_once: int
-    chroma_time: float
-    landmarks: int | None = None
+    workers: int = 1
+    tiles_at_once: int = TILES_PER_BATCH
 
-    def problem(self, shape: tuple[int, ...]) -> Problem:
-        """The kernels of images or tiles (n, H, W, C)."""
-        count, height, width, channels = shape
-        return Problem(self.network, (count, height, width, channels), self.dtype, self.threads)
+    local = True
+    name = "tiles"
+
+    @classmethod
+    def of(cls, areas: Areas, training: Training, compute: Compute, shape: tuple[int, ...]) -> TileMethod:
+        """For a picture (1, H, W, C)."""
+        size = next_multiple(areas.size, training.network.multiple)
+        overlap = min(TILE_OVERLAP, size - 1) if areas.overlap is None else areas.overlap
+        if overlap >= size:
+            raise ValueError(f"tile_overlap must be below tile_size = {size}, got {overlap}")
+        method = cls.placed(size, overlap, training, compute, shape)
+        tiles, tile = method.backend.tiles, method.problem(tile_of(method.network, size, shape))
+        workers, threads = tiles.shares(compute.threads)
+        at_once = tiles.at_once(tile, shape[3], TILES_PER_BATCH)
+        return replace(method, workers=workers, threads=threads, tiles_at_once=at_once)
+
+    def filter(
+        self, tiling: Tiling, guide: np.ndarray, target: np.ndarray, weights: np.ndarray | None = None
+    ) -> TileFilter:
+        return TileFilter(self, tiling, guide, target, weights)
+
+    def fitted(self, phases: Phases, channels: int, arrays: int) -> TileMethod:
+        """With fewer tiles at a time and fewer threads.
+
+        The number of tiles at a time, on which the last digits of the result depend, does not depend on the number of
+        threads.
+        """
+
+        def needed(count: int) -> int:
+            return max(
+                batch_bytes(self, (*tiling.tile_shape, channels), min(count, tiling.count), times)
+                for tiling, times in phases
+            )
+
+        most, budget = self.backend.tiles.on_host(self.tiles_at_once), Budget().state(arrays)
+        fit = budget.most(most, needed)
+        if not fit:
+            hint = "use a smaller tile_size" if needed(1) > arrays else "use a smaller image"
+            what = f"a tile of {' x '.join(map(str, phases[0][0].tile_shape))} pixels, with the image,"
+            budget.require(what, hint, needed(1))
+        at_once = fit if fit < most else self.tiles_at_once
+        return replace(self, tiles_at_once=at_once, workers=min(self.workers, max(1, budget.left // needed(fit))))
 
 
-def array_bytes(shape: tuple[int, ...], times: int) -> int:
-    """Bytes of the images (n, H, W, C) of a pass that keeps ``times`` of them: sums of tiles and their quotients."""
-    pixels, channels = int(np.prod(shape[:3])), shape[3]
-    return 8 * pixels * ((2 * channels + 1) * times + IMAGE_COPIES * channels)
-
-
-def batch_bytes(setting: Setting, shape: tuple[int, int, int], count: int, times: int) -> int:
+def batch_bytes(method: TileMethod, shape: tuple[int, int, int], count: int, times: int) -> int:
     """Bytes that ``count`` tiles (h, w, C) take at their most, ``times`` results of them included."""
     height, width, channels = shape
-    engine = CPU.peaks(replace(setting.problem((count, *shape)), threads=1), channels)["dense"]
+    engine = CPU.peaks(replace(method.problem((count, *shape)), threads=1), channels)["dense"]
     d = height * width
-    if _by_eigenvectors(setting, shape):
+    if _by_eigenvectors(method, shape):
         # Theta as the engine gives it and in double, eigenvectors and LAPACK's work; coordinates, filtered.
-        basis = (setting.dtype.itemsize + 8 * EIGEN_MATRICES) * d**2 + 8 * (1 + RESULT_COPIES * times) * channels * d
+        basis = (method.dtype.itemsize + 8 * EIGEN_MATRICES) * d**2 + 8 * (1 + RESULT_COPIES * times) * channels * d
     else:
-        basis = lanczos_bytes(d, channels, min(MAX_PRODUCTS, d), times * channels, setting.dtype.itemsize)
+        basis = lanczos_bytes(d, channels, min(MAX_PRODUCTS, d), times * channels, method.dtype.itemsize)
     waiting = 8 * (1 + BATCHES_AHEAD) * times * channels * d
     return engine + count * (basis + waiting)
 
 
-def _by_eigenvectors(setting: Setting, shape: tuple[int, int, int]) -> bool:
+def _by_eigenvectors(method: TileMethod, shape: tuple[int, int, int]) -> bool:
     """Whether tiles (h, w, C) are filtered by all of their eigenvectors."""
     height, width, channels = shape
-    return setting.backend.tiles.has_dense and channels >= EIGENVECTORS_FROM * height * width
-
-
-def whole_bytes(setting: Setting, shape: tuple[int, ...], times: int) -> int:
-    """Bytes that the filter of whole images (n, H, W, C) takes in the host's memory beside the images."""
-    count, height, width, channels = shape
-    d, n, item = height * width, channels + 1, setting.dtype.itemsize  # with the direction that finds lambda_max
-    results = channels * times * (2 if channels > 1 else 1)
-    parts = setting.backend.estimate(setting.problem((1, height, width, channels)), n)
-    work = setting.backend.host_bytes((count - 1) * parts["fields"] + peaks(parts)["stream"])
-    if setting.landmarks is None:
-        return work + lanczos_bytes(d, n, min(USUAL_PRODUCTS, d + 1), results, item)
-    return work + landmark_bytes(d, min(setting.landmarks, d), item) + item * d * (results + 2)
+    return method.backend.tiles.has_dense and channels >= EIGENVECTORS_FROM * height * width
 
 
 Result = TypeVar("Result")
-Advance = Callable[[int], None]  # told how many tiles are done
 Path = Callable[[Sequence[int]], np.ndarray]  # numbers of steps -> what a batch is after each, (times, count, d, C)
-
-
-class ImageFilter(ABC):
-    """One pass: Theta from ``guide``, applied to ``target``; both (n, H, W, C), with weights (n, H, W, 1) or None.
-
-    Attributes
-    ----------
-    learning_rate : float
-        eta, one for all tiles: 1/trace, which bounds 1/lambda_max from below and costs O(d).
-    """
-
-    learning_rate: float
-
-    def __init__(
-        self, setting: Setting, tiling: Tiling, guide: np.ndarray, target: np.ndarray, weights: np.ndarray | None = None
-    ) -> None:
-        self._setting, self._tiling = setting, tiling
-        self._guide, self._target, self._weights = guide, target, weights
-        largest = self._largest_trace()
-        self.learning_rate = 1.0 / largest if largest > np.finfo(float).tiny else 1.0
-
-    def steps(self, time: float) -> int:
-        """Steps that take about this training time, no more than do anything."""
-        return max(1, round(min(time / self.learning_rate, MAX_STEPS)))
-
-    @abstractmethod
-    def path(self, steps: Sequence[int], advance: Advance) -> list[np.ndarray]:
-        """Blended images (n, H, W, C) after each number of steps."""
-
-    @abstractmethod
-    def _largest_trace(self) -> float: ...
-
-    def _steps_of_differences(self, steps: Sequence[int]) -> list[int]:
-        return [max(min(1, t), round(self._setting.chroma_time * t)) for t in steps]
-
-
-def _centred(values: np.ndarray, weights: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """Tiles or images (n, h, w, C) less their (weighted) means, and these."""
-    if weights is None:
-        means = values.mean(axis=(1, 2), keepdims=True)
-    else:
-        means = (weights * values).sum(axis=(1, 2), keepdims=True) / weights.sum(axis=(1, 2), keepdims=True)
-    return values - means, means
 
 
 class TileFilter(ImageFilter):
@@ -188,6 +129,8 @@ class TileFilter(ImageFilter):
     whose kernel is small, would with one of its own follow its noise.
     """
 
+    _method: TileMethod
+
     def _largest_trace(self) -> float:
         return max(trace for _, trace in self._over_batches(self._traces))
 
@@ -200,7 +143,7 @@ class TileFilter(ImageFilter):
 
     def _over_batches(self, work: Callable[[slice], Result]) -> Iterator[tuple[slice, Result]]:
         """Batches of tiles in order, each with what ``work`` makes of it."""
-        batches, workers = self._batches(), self._setting.workers
+        batches, workers = self._batches(), self._method.workers
         if workers == 1:
             yield from ((which, work(which)) for which in batches)
             return
@@ -219,15 +162,15 @@ class TileFilter(ImageFilter):
             pool.shutdown(cancel_futures=True)
 
     def _batches(self) -> list[slice]:
-        step, count = self._setting.tiles_at_once, self._tiling.count
+        step, count = self._method.tiles_at_once, self._tiling.count
         return [slice(n, min(n + step, count)) for n in range(0, count, step)]
 
     def _weights_of(self, which: slice) -> np.ndarray | None:
         return None if self._weights is None else self._tiling.extract(self._weights, which)
 
     def _engine(self, which: slice) -> TileEngine:
-        tiles, _ = _centred(self._tiling.extract(self._guide, which), None)
-        return self._setting.backend.tiles.engine(self._setting.problem(tiles.shape), tiles)
+        tiles, _ = centred(self._tiling.extract(self._guide, which), None)
+        return self._method.backend.tiles.engine(self._method.problem(tiles.shape), tiles)
 
     def path(self, steps: Sequence[int], advance: Advance) -> list[np.ndarray]:
         """Blended images (n, H, W, C) after each number of steps."""
@@ -235,7 +178,7 @@ class TileFilter(ImageFilter):
 
         def work(which: slice) -> np.ndarray:
             weights = self._weights_of(which)
-            tiles, means = _centred(self._tiling.extract(self._target, which), weights)
+            tiles, means = centred(self._tiling.extract(self._target, which), weights)
             return np.asarray(self._descend(which, tiles, weights, steps) + means)
 
         for which, filtered in self._over_batches(work):
@@ -247,13 +190,13 @@ class TileFilter(ImageFilter):
     def _descend(self, which: slice, tiles: np.ndarray, weights: np.ndarray | None, steps: Sequence[int]) -> np.ndarray:
         """z_t of a batch of tiles (count, h, w, C) for each t: (times, count, h, w, C)."""
         count, h, w, channels = tiles.shape
-        root = None if weights is None else np.sqrt(weights).reshape(count, h * w, 1).astype(self._setting.dtype)
+        root = None if weights is None else np.sqrt(weights).reshape(count, h * w, 1).astype(self._method.dtype)
         start = tiles.reshape(count, h * w, channels)
         if root is not None:
             start = root * start
         of_differences = self._steps_of_differences(steps)
         engine = self._engine(which)
-        if _by_eigenvectors(self._setting, (h, w, channels)):
+        if _by_eigenvectors(self._method, (h, w, channels)):
             after = self._by_eigenvectors(engine, start, root)
         else:
             after = self._by_lanczos(engine, start, root, max(*steps, *of_differences))
@@ -279,13 +222,13 @@ class TileFilter(ImageFilter):
     def _by_lanczos(self, engine: TileEngine, start: np.ndarray, root: np.ndarray | None, most: int) -> Path:
         """The same by block Lanczos, for up to ``most`` steps."""
         engine.store()
-        arrays = self._setting.backend.arrays(NUMPY)
-        weight = None if root is None else arrays.asarray(root, self._setting.dtype)
+        arrays = self._method.backend.arrays(NUMPY)
+        weight = None if root is None else arrays.asarray(root, self._method.dtype)
 
         def product(v: Any) -> Any:
             return engine.product(arrays, v) if weight is None else weight * engine.product(arrays, weight * v)
 
-        lanczos = BlockLanczos(product, arrays.asarray(start, self._setting.dtype), arrays)
+        lanczos = BlockLanczos(product, arrays.asarray(start, self._method.dtype), arrays)
         if lanczos.exhausted:
             return lambda times: np.zeros((len(times), *start.shape))
         hardest = [gradient_descent_filter(most, self.learning_rate)]  # the bound grows with the steps
@@ -301,56 +244,3 @@ class TileFilter(ImageFilter):
             return np.asarray(arrays.to_host(lanczos.assemble(solution, filters)))
 
         return after
-
-
-class WholeFilter(ImageFilter):
-    """The filter of whole images, one after the other: exact, or with landmarks in place of all pixels."""
-
-    @cached_property
-    def _operators(self) -> list[Any]:
-        s = self._setting
-        images = [without_mean(image) for image in self._guide]
-        return [NTK(s.network, image, device=s.backend.name, dtype=s.dtype, threads=s.threads) for image in images]
-
-    def _largest_trace(self) -> float:
-        weights = 1.0 if self._weights is None else self._weights.reshape(len(self._guide), -1)
-        diagonals = np.stack([K.diagonal() for K in self._operators])
-        return float((weights * diagonals).sum(axis=1).max())
-
-    def path(self, steps: Sequence[int], advance: Advance) -> list[np.ndarray]:
-        """Images (n, H, W, C) after each number of steps."""
-        target, means = _centred(self._target, self._weights)
-        out = np.empty((len(steps), *target.shape))
-        for n, K in enumerate(self._operators):
-            operator = K if self._setting.landmarks is None else self._low_rank(K, self._setting.landmarks)
-            out[:, n] = self._descend(operator, target[n], None if self._weights is None else self._weights[n], steps)
-            advance(1)
-        return list(out + means)
-
-    def _low_rank(self, K: NTK, landmarks: int) -> LowRank:
-        return from_landmarks(K, lattice(K.image_shape, min(landmarks, K.shape[0])), "landmarks")
-
-    def _descend(self, operator: Any, y: np.ndarray, weights: np.ndarray | None, steps: Sequence[int]) -> np.ndarray:
-        """z_t of one image (H, W, C): (times, H, W, C)."""
-        columns = y.reshape(-1, y.shape[2])
-        root = None if weights is None else np.sqrt(weights).reshape(-1, 1)
-        if root is not None:
-            operator, columns = _weighted(operator, root), root * columns
-
-        # Both parts of the columns share the run: times for the differences beside those for the mean.
-        wanted = sorted({*steps, *self._steps_of_differences(steps)})
-        path, _ = descend(operator, columns, wanted, self.learning_rate, LANCZOS)
-        z = np.stack([path[wanted.index(t)] for t in steps])
-        if y.shape[2] > 1:
-            z[..., 1:] = np.stack([path[wanted.index(t)] for t in self._steps_of_differences(steps)])[..., 1:]
-        return np.asarray((z if root is None else z / root).reshape(len(steps), *y.shape))
-
-
-def _weighted(operator: Any, root: np.ndarray) -> LinearOperator:
-    """W^1/2 Theta W^1/2 for W^1/2 = diag(root), root of shape (d, 1)."""
-    scale = root.astype(operator.dtype)
-
-    def matmat(v: np.ndarray) -> np.ndarray:
-        return np.asarray(scale * operator.matmat(scale * v.reshape(len(scale), -1)))
-
-    return LinearOperator(operator.shape, matvec=matmat, matmat=matmat, dtype=operator.dtype)

@@ -293,6 +293,58 @@ def run_lanczos(
     if lanczos.exhausted:  # y is zero
         return own.zeros((count, *y.shape), dtype), FilterInfo(0, 0.0, float("nan") if known is None else known)
 
+    run = _converge(lanczos, n, filters, settings.tolerance, most, known, probe)
+    if not lanczos.exhausted and not run.reached:
+        more = "raise max_products" if most == settings.max_products else "there is no memory for more"
+        warnings.warn(
+            f"error bound {run.error:.1e} after {lanczos.products} products is above tolerance "
+            f"{settings.tolerance:.1e}: {more}",
+            RuntimeWarning,
+            stacklevel=5,
+        )
+    elif probe and hasattr(K, "lambda_max"):
+        K.lambda_max = run.top
+    info = FilterInfo(lanczos.products, run.error, float("nan") if run.top is None else run.top)
+    return _as(own, arrays, lanczos.assemble(run.solution, run.wanted, n)[:, 0]), info
+
+
+@dataclass(frozen=True)
+class _Converged:
+    """Where Lanczos stopped.
+
+    Attributes
+    ----------
+    solution : Solution
+    wanted : list of Filter
+        Those of the last ``top``.
+    top : float or None
+        lambda_max, or the largest Ritz value where it was looked for; None where neither was needed.
+    error : float
+        Bound on the error of the filters, relative to each result.
+    reached : bool
+        Whether it is within the tolerance, and lambda_max found where it was looked for.
+    """
+
+    solution: Solution
+    wanted: list[Filter]
+    top: float | None
+    error: float
+    reached: bool
+
+
+def _converge(
+    lanczos: BlockLanczos,
+    n: int,
+    filters: Callable[[float, Solution | None], list[Filter]],
+    tolerance: float,
+    most: int,
+    known: float | None,
+    probe: bool,
+) -> _Converged:
+    """Step until the filters of the first n columns are within ``tolerance``, for up to ``most`` products.
+
+    With ``probe`` the filters' lambda_max is looked for on the way, otherwise it is the ``known`` one.
+    """
     due = 0
     while True:
         lanczos.step()
@@ -300,32 +352,20 @@ def run_lanczos(
             continue
         # Every step at first; later the eigenproblems would take longer than the products.
         due = lanczos.products + 1 + lanczos.products // 16
-        solution = lanczos.solve()
+        solution, last = lanczos.solve(), lanczos.products >= most or lanczos.exhausted
         top = float(solution.values[0, -1]) if probe else known
+        found = not probe or solution.top_residual() <= TOP_RESIDUAL
         try:
             wanted = filters(0.0 if top is None else top, solution)
         except DivergingRateError:
             # True of lambda_max too, which the Ritz value approaches from below; but the message names it.
-            if solution.top_residual() <= TOP_RESIDUAL or lanczos.products >= most or lanczos.exhausted:
+            if solution.top_residual() <= TOP_RESIDUAL or last:
                 raise
             continue
         error = solution.of_columns(n).error(wanted)
-        found = not probe or solution.top_residual() <= TOP_RESIDUAL
-        if (found and error <= settings.tolerance) or lanczos.products >= most or lanczos.exhausted:
-            break
-    if not lanczos.exhausted and not (found and error <= settings.tolerance):
-        more = "raise max_products" if most == settings.max_products else "there is no memory for more"
-        warnings.warn(
-            f"error bound {error:.1e} after {lanczos.products} products is above tolerance {settings.tolerance:.1e}: "
-            f"{more}",
-            RuntimeWarning,
-            stacklevel=5,
-        )
-    elif probe and hasattr(K, "lambda_max"):
-        K.lambda_max = top
-    info = FilterInfo(lanczos.products, error, float("nan") if top is None else top)
-    result = lanczos.assemble(solution, wanted, n)[:, 0]
-    return _as(own, arrays, result), info
+        reached = found and error <= tolerance
+        if reached or last:
+            return _Converged(solution, wanted, top, error, reached)
 
 
 def _products_that_fit(

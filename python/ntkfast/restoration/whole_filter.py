@@ -1,0 +1,145 @@
+"""The NTK filter of whole images, with the exact kernel or a low-rank one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from scipy.sparse.linalg import LinearOperator
+
+from ..engine.memory import Budget, peaks
+from ..images import next_multiple, without_mean
+from ..kernel import NTK
+from ..spectral.filters import USUAL_PRODUCTS, Settings, descend
+from ..spectral.lanczos import lanczos_bytes
+from ..spectral.lowrank import LowRank, from_landmarks, landmark_bytes, lattice
+from .image_filter import TOLERANCE, Advance, ImageFilter, Method, Phases, centred
+from .options import Areas, Compute, Training
+from .tiles import Tiling
+
+__all__ = ["WholeFilter", "WholeMethod"]
+
+LANCZOS = Settings(TOLERANCE, 200, hint="use method='tiles', or method='nystrom'")
+
+# From this share of the pixels on, the factorisation of landmarks takes longer than the products of the exact kernel.
+EXACT_FROM = 1 / 4
+
+
+@dataclass(frozen=True)
+class WholeMethod(Method):
+    """The whole picture as one tile.
+
+    Attributes
+    ----------
+    landmarks : int or None
+        Of the Nystrom approximation; None for the exact kernel.
+    """
+
+    landmarks: int | None = None
+
+    @classmethod
+    def exact(cls, areas: Areas, training: Training, compute: Compute, shape: tuple[int, ...]) -> WholeMethod:
+        """For a picture (1, H, W, C), with its exact kernel."""
+        size = next_multiple(max(shape[1:3]), training.network.multiple)
+        return cls.placed(size, 0, training, compute, shape)
+
+    @classmethod
+    def nystrom(cls, areas: Areas, training: Training, compute: Compute, shape: tuple[int, ...]) -> WholeMethod:
+        """With landmarks, unless they are so many that the exact kernel is faster."""
+        method = cls.exact(areas, training, compute, shape)
+        many = areas.landmarks >= EXACT_FROM * shape[1] * shape[2]
+        return method if many else replace(method, landmarks=areas.landmarks)
+
+    @property
+    def name(self) -> str:
+        return "exact" if self.landmarks is None else "nystrom"
+
+    def filter(
+        self, tiling: Tiling, guide: np.ndarray, target: np.ndarray, weights: np.ndarray | None = None
+    ) -> WholeFilter:
+        return WholeFilter(self, tiling, guide, target, weights)
+
+    def fitted(self, phases: Phases, channels: int, arrays: int) -> WholeMethod:
+        def needed(landmarks: int | None) -> int:
+            method = replace(self, landmarks=landmarks)
+            return max(whole_bytes(method, (*tiling.shape, channels), times) for tiling, times in phases)
+
+        budget, (height, width) = Budget().state(arrays), phases[0][0].shape[1:]
+        fewer = math.ceil(EXACT_FROM * height * width)
+        hint = f"use method='tiles', or method='nystrom' with landmarks below {fewer}"
+        if self.landmarks is not None:
+            fit = budget.most(self.landmarks, needed)
+            hint = f"landmarks = {fit} would fit" if fit else "use method='tiles'"
+        budget.require(f"method={self.name!r} on {height} x {width} pixels", hint, needed(self.landmarks))
+        return self
+
+
+def whole_bytes(method: WholeMethod, shape: tuple[int, ...], times: int) -> int:
+    """Bytes that the filter of whole images (n, H, W, C) takes in the host's memory beside the images."""
+    count, height, width, channels = shape
+    d, n, item = height * width, channels + 1, method.dtype.itemsize  # with the direction that finds lambda_max
+    results = channels * times * (2 if channels > 1 else 1)
+    parts = method.backend.estimate(method.problem((1, height, width, channels)), n)
+    work = method.backend.host_bytes((count - 1) * parts["fields"] + peaks(parts)["stream"])
+    if method.landmarks is None:
+        return work + lanczos_bytes(d, n, min(USUAL_PRODUCTS, d + 1), results, item)
+    return work + landmark_bytes(d, min(method.landmarks, d), item) + item * d * (results + 2)
+
+
+class WholeFilter(ImageFilter):
+    """The filter of whole images, one after the other: exact, or with landmarks in place of all pixels."""
+
+    _method: WholeMethod
+
+    @cached_property
+    def _operators(self) -> list[Any]:
+        m = self._method
+        images = [without_mean(image) for image in self._guide]
+        return [NTK(m.network, image, device=m.backend.name, dtype=m.dtype, threads=m.threads) for image in images]
+
+    def _largest_trace(self) -> float:
+        weights = 1.0 if self._weights is None else self._weights.reshape(len(self._guide), -1)
+        diagonals = np.stack([K.diagonal() for K in self._operators])
+        return float((weights * diagonals).sum(axis=1).max())
+
+    def path(self, steps: Sequence[int], advance: Advance) -> list[np.ndarray]:
+        """Images (n, H, W, C) after each number of steps."""
+        target, means = centred(self._target, self._weights)
+        out = np.empty((len(steps), *target.shape))
+        for n, K in enumerate(self._operators):
+            operator = K if self._method.landmarks is None else self._low_rank(K, self._method.landmarks)
+            out[:, n] = self._descend(operator, target[n], None if self._weights is None else self._weights[n], steps)
+            advance(1)
+        return list(out + means)
+
+    def _low_rank(self, K: NTK, landmarks: int) -> LowRank:
+        return from_landmarks(K, lattice(K.image_shape, min(landmarks, K.shape[0])), "landmarks")
+
+    def _descend(self, operator: Any, y: np.ndarray, weights: np.ndarray | None, steps: Sequence[int]) -> np.ndarray:
+        """z_t of one image (H, W, C): (times, H, W, C)."""
+        columns = y.reshape(-1, y.shape[2])
+        root = None if weights is None else np.sqrt(weights).reshape(-1, 1)
+        if root is not None:
+            operator, columns = _weighted(operator, root), root * columns
+
+        # Both parts of the columns share the run: times for the differences beside those for the mean.
+        wanted = sorted({*steps, *self._steps_of_differences(steps)})
+        path, _ = descend(operator, columns, wanted, self.learning_rate, LANCZOS)
+        z = np.stack([path[wanted.index(t)] for t in steps])
+        if y.shape[2] > 1:
+            z[..., 1:] = np.stack([path[wanted.index(t)] for t in self._steps_of_differences(steps)])[..., 1:]
+        return np.asarray((z if root is None else z / root).reshape(len(steps), *y.shape))
+
+
+def _weighted(operator: Any, root: np.ndarray) -> LinearOperator:
+    """W^1/2 Theta W^1/2 for W^1/2 = diag(root), root of shape (d, 1)."""
+    scale = root.astype(operator.dtype)
+
+    def matmat(v: np.ndarray) -> np.ndarray:
+        return np.asarray(scale * operator.matmat(scale * v.reshape(len(scale), -1)))
+
+    return LinearOperator(operator.shape, matvec=matmat, matmat=matmat, dtype=operator.dtype)
