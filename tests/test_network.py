@@ -433,7 +433,7 @@ def test_the_image_is_no_summand(path):
         residual([Conv(3)], path, before=[])
     with refused(ValueError, "layers[0]: layers", "must lead through a Conv", "from the image"):
         residual(path, [Conv(3)], before=[])
-    assert residual([Conv(3)], [Conv(1)], before=[]).graph()[-2] == Node(Add(), (1, 2), 0)
+    assert residual([Conv(3)], [Conv(1)], before=[]).graph()[-2] == Node(Add(), (1, 2), 0, 1)
 
 
 @pytest.mark.parametrize("value", ["same", "SAME", "Zeros", "", "zeros ", "reflect"])
@@ -591,16 +591,16 @@ def test_graph_of_nested_skips():
     inner = Skip([ReLU(), Conv(3, stride=2), Upsample()], merge="add")
     net = Network([Conv(3), Identity(), Skip([Conv(5), inner], share=0.25, shortcut=[Erf()]), Conv(1)])
     assert net.graph() == (
-        Node(Input(), (), 0),
-        Node(Conv(3), (0,), 0),
-        Node(Erf(), (1,), 0),
-        Node(Conv(5), (1,), 0),
-        Node(ReLU(), (3,), 0),
-        Node(Conv(3, stride=2), (4,), 1),
-        Node(Upsample(), (5,), 0),
-        Node(Add(), (3, 6), 0),
-        Node(Concat((0.75, 0.25)), (2, 7), 0),
-        Node(Conv(1), (8,), 0),
+        Node(Input(), (), 0, 1),
+        Node(Conv(3), (0,), 0, 1),
+        Node(Erf(), (1,), 0, 1),
+        Node(Conv(5), (1,), 0, 1),
+        Node(ReLU(), (3,), 0, 1),
+        Node(Conv(3, stride=2), (4,), 1, 2),
+        Node(Upsample(), (5,), 0, 1),
+        Node(Add(), (3, 6), 0, 1),
+        Node(Concat((0.75, 0.25)), (2, 7), 0, 1),
+        Node(Conv(1), (8,), 0, 1),
     )
     assert net.convs == (Conv(3), Conv(5), Conv(3, stride=2), Conv(1))
     assert (net.depth, net.levels, net.multiple) == (1, 1, 2)
@@ -610,7 +610,7 @@ def test_graph_of_nested_skips():
 @given(networks())
 def test_graphs_are_in_topological_order_and_levels_follow_the_layers(net):
     graph = net.graph()
-    assert graph[0] == Node(Input(), (), 0)
+    assert graph[0] == Node(Input(), (), 0, 1)
     assert {m for node in graph for m in node.inputs} == set(range(len(graph) - 1))
     for n, node in enumerate(graph[1:], start=1):
         layer = node.layer
@@ -618,6 +618,7 @@ def test_graphs_are_in_topological_order_and_levels_follow_the_layers(net):
         assert len(node.inputs) == (2 if isinstance(layer, (Concat, Add)) else 1)
         step = {AvgPool: 1, Upsample: -1}.get(type(layer), getattr(layer, "stride", 1) - 1)
         assert {graph[m].level + step for m in node.inputs} == {node.level}
+        assert node.scale == 2**node.level
     assert graph[-1].level == 0
     assert net.levels == max(node.level for node in graph)
     assert net.trainable

@@ -7,6 +7,7 @@ that of the limit of infinite width, where only the architecture and the varianc
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -134,6 +135,15 @@ class Upsample(Described):
     def __post_init__(self) -> None:
         object.__setattr__(self, "factor", _factor(self.factor))
         _check.choice("mode", self.mode, MODES)
+
+    def reads(self, pixel: int) -> list[tuple[int, float]]:
+        """What makes an output pixel along one axis without borders: input pixels, ascending, with their weights."""
+        if self.mode == "nearest":
+            return [(pixel // self.factor, 1.0)]
+        # The middle of output pixel i lies at x = (i + 1/2) / factor - 1/2 between the middles of floor x and the next.
+        below, rest = divmod(2 * pixel + 1 - self.factor, 2 * self.factor)
+        weight = rest / (2 * self.factor)
+        return [(below, 1 - weight), (below + 1, weight)]
 
 
 @dataclass(frozen=True, repr=False)
@@ -272,19 +282,22 @@ class Node:
     inputs : tuple of int
         Indices of the nodes that it takes, all of them earlier in the graph; (shortcut, branch) for a merge.
     level : int
-        Halvings of the resolution at its output.
+        Changes to a coarser resolution at its output, less those to a finer one.
+    scale : int
+        Side in pixels of the image of one pixel at its output: the product of their factors.
     """
 
     layer: Input | Conv | Activation | AvgPool | Upsample | Concat | Add
     inputs: tuple[int, ...]
     level: int
+    scale: int
 
 
 class _Graph:
     """Flattens nested layers into nodes and checks on the way that every closed form holds."""
 
     def __init__(self) -> None:
-        self.nodes = [Node(Input(), (), 0)]
+        self.nodes = [Node(Input(), (), 0, 1)]
         self.gaussian = [False]  # Are the channels independent Gaussians of mean zero with one covariance?
         self.centred = [False]  # Has every channel the mean zero?
 
@@ -305,36 +318,39 @@ class _Graph:
             return at
         if isinstance(layer, Skip):
             return self.skip(layer, at, place)
-        level = self.nodes[at].level
+        level, scale = self.nodes[at].level, self.nodes[at].scale
         if isinstance(layer, Activation):
             self.check_gaussian(layer, at, place)
             centred = self.centred[at] and layer.is_odd()
-            return self.append(Node(layer, (at,), level), gaussian=False, centred=centred)
+            return self.append(Node(layer, (at,), level, scale), gaussian=False, centred=centred)
         if isinstance(layer, Conv):
-            return self.append(Node(layer, (at,), level + layer.stride - 1), gaussian=True, centred=True)
-        level += 1 if isinstance(layer, AvgPool) else -1
-        if level < 0:
+            coarser = Node(layer, (at,), level + (layer.stride > 1), scale * layer.stride)
+            return self.append(coarser, gaussian=True, centred=True)
+        kept = {"gaussian": self.gaussian[at], "centred": self.centred[at]}
+        if isinstance(layer, AvgPool):
+            return self.append(Node(layer, (at,), level + 1, scale * layer.factor), **kept)
+        if scale % layer.factor:
             raise ValueError(
                 f"{place}, {layer!r}, must follow an AvgPool or a Conv of stride 2 that it undoes, got features at the "
                 "resolution of the image (level 0) before it: no layer can be finer than the image"
             )
-        return self.append(Node(layer, (at,), level), gaussian=self.gaussian[at], centred=self.centred[at])
+        return self.append(Node(layer, (at,), level - 1, scale // layer.factor), **kept)
 
     def skip(self, skip: Skip, at: int, place: str) -> int:
         ends = self.path(skip.shortcut, at, f"{place}.shortcut"), self.path(skip.layers, at, f"{place}.layers")
-        levels = tuple(self.nodes[end].level for end in ends)
-        if levels[0] != levels[1]:
+        first, second = (self.nodes[end] for end in ends)
+        if first.scale != second.scale:
             raise ValueError(
                 f"{place}: shortcut and layers of a Skip must end at the same resolution, "
-                f"got level {levels[0]} and level {levels[1]} (halvings of the image)"
+                f"got level {first.level} and level {second.level} (halvings of the image)"
             )
         centred = all(self.centred[end] for end in ends)
         if skip.merge == "concat":
             shares = (1 - skip.share, skip.share)
-            return self.append(Node(Concat(shares), ends, levels[0]), gaussian=False, centred=centred)
+            return self.append(Node(Concat(shares), ends, first.level, first.scale), gaussian=False, centred=centred)
         self.check_add(at, ends, place)
         gaussian = all(self.gaussian[end] for end in ends)
-        return self.append(Node(Add(), ends, levels[0]), gaussian=gaussian, centred=centred)
+        return self.append(Node(Add(), ends, first.level, first.scale), gaussian=gaussian, centred=centred)
 
     def check_gaussian(self, layer: Activation, at: int, place: str) -> None:
         """Rule: the closed form of an activation is an expectation over Gaussian pre-activations."""
@@ -441,7 +457,7 @@ class Network:
         place = f"{checked[-1]!r} at layers[{len(checked) - 1}]"
         if not (isinstance(last.layer, Conv) and last.layer.stride == 1):
             raise ValueError(f"layers must end with a Conv of stride 1, got {place}")
-        if last.level != 0:
+        if last.scale != 1:
             raise ValueError(
                 f"layers must end with a Conv at the resolution of the image (level 0), got level {last.level} for "
                 f"{place}: use Upsample"
@@ -482,8 +498,8 @@ class Network:
 
     @property
     def multiple(self) -> int:
-        """2**levels: sides of an image must be multiples of it."""
-        return int(2**self.levels)
+        """Sides of an image must be multiples of it, 2**levels: of the scales of all features."""
+        return math.lcm(*(node.scale for node in self.graph()))
 
     @property
     def receptive_field(self) -> int:
@@ -504,11 +520,9 @@ class Network:
             if isinstance(layer, Conv):
                 first, last = layer.stride * first - layer.radius, layer.stride * last + layer.radius
             elif isinstance(layer, AvgPool):
-                first, last = 2 * first, 2 * last + 1
-            elif isinstance(layer, Upsample) and layer.mode == "nearest":
-                first, last = first // 2, last // 2
+                first, last = layer.factor * first, layer.factor * (last + 1) - 1
             elif isinstance(layer, Upsample):
-                first, last = (first - 1) // 2, (last + 1) // 2
+                first, last = layer.reads(first)[0][0], layer.reads(last)[-1][0]
             for m in graph[n].inputs:
                 a, b = seen.get(m, (first, last))
                 seen[m] = min(a, first), max(b, last)

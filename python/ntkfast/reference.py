@@ -51,8 +51,8 @@ def kernel_matrix(network: Network, image: np.ndarray | NoiseInput, kernel: str 
         if isinstance(node.layer, Input):
             kept[n] = q, np.zeros_like(q)
         elif isinstance(node.layer, (Conv, AvgPool, Upsample)):
-            level = graph[node.inputs[0]].level
-            shape = height >> level, width >> level
+            scale = graph[node.inputs[0]].scale
+            shape = height // scale, width // scale
             kept[n] = _linear(node.layer, *inputs[0], shape, network.padding)
         elif isinstance(node.layer, (Concat, Add)):
             # Concat of shares a + b = 1:  a Q_1 + b Q_2.  Sum of independent paths:  Q_1 + Q_2.  The same for T'.
@@ -127,13 +127,11 @@ def _axis(layer: Conv | AvgPool | Upsample, n: int, padding: str) -> list[np.nda
         deltas = range(-layer.radius, layer.radius + 1)
         return [_rows([[(layer.stride * i + d, 1.0)] for i in range(n // layer.stride)], n, padding) for d in deltas]
     if isinstance(layer, AvgPool):
-        # out[i] = (in[2i] + in[2i+1]) / 2
-        return [_rows([[(2 * i, 0.5), (2 * i + 1, 0.5)] for i in range(n // 2)], n, padding)]
-    if layer.mode == "nearest":
-        # out[2a] = out[2a+1] = in[a]
-        return [_rows([[(i // 2, 1.0)] for i in range(2 * n)], n, padding)]
-    # out[2a] = 3/4 in[a] + 1/4 in[a-1],  out[2a+1] = 3/4 in[a] + 1/4 in[a+1]
-    taps = [[(i // 2, 0.75), (i // 2 + (1 if i % 2 else -1), 0.25)] for i in range(2 * n)]
+        # With f the factor:  out[i] = (in[f i] + ... + in[f i + f - 1]) / f
+        f = layer.factor
+        return [_rows([[(f * i + k, 1 / f) for k in range(f)] for i in range(n // f)], n, padding)]
+    # nearest:  out[2a] = out[2a+1] = in[a],  bilinear:  out[2a] = 3/4 in[a] + 1/4 in[a-1],  out[2a+1] with in[a+1]
+    taps = [layer.reads(i) for i in range(layer.factor * n)]
     if padding == "zeros":
         taps = [[(min(max(j, 0), n - 1), weight) for j, weight in row] for row in taps]  # the border's own pixel
     return [_rows(taps, n, padding)]

@@ -207,7 +207,7 @@ class _Translation:
             if isinstance(module, NTKAdd):
                 return Found(inputs, merge="add", repeats=True)
             if isinstance(module, CircularUpsample):
-                return Found(inputs, [Upsample(mode="bilinear")], padding="circular")
+                return Found(inputs, [Upsample(module.factor, mode="bilinear")], padding="circular")
             if isinstance(module, Pointwise):
                 return Found(inputs, [module.layer])
             if isinstance(module, torch.nn.Identity):

@@ -136,12 +136,23 @@ def torch_arguments(layer: Activation) -> dict[str, Any]:
 
 
 class CircularUpsample(torch.nn.Module):
-    """Bilinear upsampling by 2 that wraps around: out[2a] = 3/4 in[a] + 1/4 in[a-1], out[2a+1] with in[a+1]."""
+    """Bilinear upsampling that wraps around: out[2a] = 3/4 in[a] + 1/4 in[a-1], out[2a+1] with in[a+1].
+
+    Parameters
+    ----------
+    factor : int
+        How many times the resolution.
+    """
+
+    def __init__(self, factor: int) -> None:
+        super().__init__()
+        self.factor = factor
 
     def forward(self, h: torch.Tensor) -> torch.Tensor:
-        """Map features of shape (N, c, H, W) to (N, c, 2H, 2W)."""
+        """Map features of shape (N, c, H, W) to (N, c, factor H, factor W)."""
         # torch clamps at the border: give it one more pixel on every side, and cut off what that makes.
-        return torch.nn.functional.interpolate(_wrap(h, 1), scale_factor=2, mode="bilinear")[..., 2:-2, 2:-2]
+        f = self.factor
+        return torch.nn.functional.interpolate(_wrap(h, 1), scale_factor=f, mode="bilinear")[..., f:-f, f:-f]
 
 
 class NTKConcat(torch.nn.Module):
@@ -315,7 +326,7 @@ def _without_weights(layer: Any, padding: str) -> torch.nn.Module:
         return torch.nn.AvgPool2d(layer.factor)
     if isinstance(layer, Upsample):
         if layer.mode == "bilinear" and padding == "circular":
-            return CircularUpsample()
+            return CircularUpsample(layer.factor)
         return torch.nn.Upsample(scale_factor=layer.factor, mode=layer.mode)
     if layer.in_torch.module:
         return cast(torch.nn.Module, getattr(torch.nn, layer.in_torch.module)(**torch_arguments(layer)))
