@@ -57,7 +57,7 @@ public:
         if (band == nullptr) return;
         for (int b = 0; b < block.lanes; ++b) {
             const Displacement& lane = block.lane[b];
-            const Range cells = pool.read_by(lane.dx);
+            const Range cells{floor_div<factor>(lane.dx), floor_div<factor>(lane.dx + factor - 1)};  // pool.read_by
             for (int c = cells.low; c <= cells.high; ++c) add(*band, y / factor, c, lane, e[b], t[b]);
         }
     }

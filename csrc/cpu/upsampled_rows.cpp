@@ -14,6 +14,38 @@ std::ptrdiff_t row_stride(const Shape& coarse) {
     return 3 * round_up((std::ptrdiff_t(coarse.width) + 3) * coarse.batch) + 2 * chunk;
 }
 
+constexpr int f = supported_factor;
+
+// Coarse pairs that a fine pixel i of one phase of cell 0 and j, r pixels further, read, far from any border: of their
+// taps both nearest, both others, then one of each.  Sums round in this order; of the last two the larger displacement
+// is first.  With a single tap a side the first is all.
+struct Terms {
+    int displacement[4], column[4];  // of i
+};
+constexpr Terms terms_of(Resampling::Kind kind, int r, int phase) {
+    const Resampling layer{kind, f};
+    const Taps i = layer.taps(phase, 1, true), j = layer.taps(phase + r, 1, true);
+    const int other_j = j.index(1) - i.index(0) > j.index(0) - i.index(1) ? 1 : 0;  // in the third
+    const int of_i[4] = {0, 1, 1 - other_j, other_j}, of_j[4] = {0, 1, other_j, 1 - other_j};
+    Terms out{};
+    for (int m = 0; m < 4; ++m) {
+        out.displacement[m] = j.index(of_j[m]) - i.index(of_i[m]);
+        out.column[m] = i.index(of_i[m]);
+    }
+    return out;
+}
+
+// By r and phase.
+constexpr auto bilinear_kind = Resampling::Kind::bilinear, nearest_kind = Resampling::Kind::nearest;
+constexpr Terms bilinear_terms[f][f] = {{terms_of(bilinear_kind, 0, 0), terms_of(bilinear_kind, 0, 1)},
+                                        {terms_of(bilinear_kind, 1, 0), terms_of(bilinear_kind, 1, 1)}};
+constexpr Terms nearest_terms[f][f] = {{terms_of(nearest_kind, 0, 0), terms_of(nearest_kind, 0, 1)},
+                                       {terms_of(nearest_kind, 1, 0), terms_of(nearest_kind, 1, 1)}};
+constexpr Taps even_taps = Resampling{bilinear_kind, f}.taps(0, 1, true);
+constexpr Taps odd_taps = Resampling{bilinear_kind, f}.taps(1, 1, true);
+constexpr double near = even_taps.first_weight, far = even_taps.other_weight;
+static_assert(f == 2 && near == odd_taps.first_weight, "RowKernels::upsample has two phases, with the same weights");
+
 }  // namespace
 
 template <class Real>
@@ -22,7 +54,8 @@ UpsampledRows<Real>::UpsampledRows(const Shape& fine, bool circular, const Resam
                                    int lanes)
     : fine_(fine), coarse_(downsampled(fine, sampling.factor)), circular_(circular), kind_(sampling.kind),
       spread_(spread), gain_(Real(gain)), kernels_(kernels), max_count_(most_displacements(lanes)),
-      stride_(row_stride(coarse_)), buffer_(std::size_t(max_count_ * stride_), Real(0)) {}
+      stride_(row_stride(coarse_)), starts_(std::size_t(max_count_)),
+      buffer_(std::size_t(max_count_ * stride_), Real(0)) {}
 
 template <class Real> std::int64_t UpsampledRows<Real>::bytes(const Shape& fine, int factor, int lanes) {
     return most_displacements(lanes) * row_stride(downsampled(fine, factor)) * std::int64_t(sizeof(Real));
@@ -42,6 +75,7 @@ void UpsampledRows<Real>::row(const Block& block, const BandStore<Real>& store, 
     combine_rows(row_pairs(block, y), store);
     for (int field = 0; field < (tangent ? 2 : 1); ++field) {
         if (bilinear()) complete(field);
+        for (int n = 0; n < count_; ++n) starts_[std::size_t(n)] = at(field, first_ + n, 0);
         for (int b = 0; b < block.lanes; ++b) lane_row(block, b, y, field, (field == 0 ? e : t) + b * stride);
     }
 }
@@ -92,46 +126,29 @@ template <class Real> void UpsampledRows<Real>::complete(int field) {
     }
 }
 
-// Rows of the coarse bands that the fine pixels of one phase read, from coarse column a on: of the taps of i and j both
-// nearest, both others, then one of each.  Sums round in this order; of the last two the larger displacement is first.
-template <class Real>
-void UpsampledRows<Real>::neighbours(int field, int phase, int dx, int a, const Real* (&terms)[4]) {
-    // Of the pixel in cell 0.  What lies beyond the image has been completed, so that nothing is clamped here.
-    const Taps i = sampling().taps(phase, coarse_.width, true), j = sampling().taps(phase + dx, coarse_.width, true);
-    const auto displacement = [&](int m, int k) { return j.index(k) - i.index(m); };
-    const auto term = [&](int m, int k) { return at(field, displacement(m, k), a + i.index(m)); };
-    terms[0] = term(0, 0);
-    if (!bilinear()) return;
-    terms[1] = term(1, 1);
-    const bool other_j_first = displacement(0, 1) > displacement(1, 0);
-    terms[2] = other_j_first ? term(0, 1) : term(1, 0);
-    terms[3] = other_j_first ? term(1, 0) : term(0, 1);
-}
-
 template <class Real>
 void UpsampledRows<Real>::lane_row(const Block& block, int b, int y, int field, Real* out) {
-    constexpr int f = supported_factor;
-    constexpr Resampling bilinear_layer{Resampling::Kind::bilinear, f};
-    constexpr Taps even_taps = bilinear_layer.taps(0, 1, true), odd_taps = bilinear_layer.taps(1, 1, true);
-    constexpr Real near = Real(even_taps.weight(0)), far = Real(even_taps.weight(1));
-    static_assert(f == 2 && near == Real(odd_taps.weight(0)),
-                  "RowKernels::upsample takes two phases, with one set of weights");
-    static constexpr Real bilinear_weights[4] = {near * near, far * far, near * far, near * far};
+    static constexpr Real bilinear_weights[4] = {Real(near * near), Real(far * far), Real(near * far),
+                                                 Real(near * far)};
     static constexpr Real nearest_weight[1] = {1};
     const Displacement& lane = block.lane[b];
-    const int a = lane.col0 / f;
+    const int c = floor_div<f>(lane.dx), a = lane.col0 / f, count = bilinear() ? 4 : 1;
+    const Terms* terms = (bilinear() ? bilinear_terms : nearest_terms)[modulo<f>(lane.dx)];
     const std::ptrdiff_t n = (lane.col0 + lane.cols - 1) / f - a + 1;
     const Real *even[4], *odd[4];
-    neighbours(field, 0, lane.dx, a, even);
-    neighbours(field, 1, lane.dx, a, odd);
     const std::ptrdiff_t batch = fine_.batch;
+    const Real* const* starts = starts_.data() + (c - first_);
+    for (int m = 0; m < count; ++m) {
+        even[m] = starts[terms[0].displacement[m]] + (a + terms[0].column[m]) * batch;
+        odd[m] = starts[terms[1].displacement[m]] + (a + terms[1].column[m]) * batch;
+    }
     const Real *v_i = nullptr, *v_j = nullptr;
     if (field == 0 && spread_ != nullptr) {
         v_i = spread_->row(y) + f * a * batch;
         v_j = spread_->row(y + block.dy) + (f * a + (circular_ ? modulo(lane.dx, fine_.width) : lane.dx)) * batch;
     }
     kernels_.upsample(out + (f * a - lane.col0) * batch, even, odd, bilinear() ? bilinear_weights : nearest_weight,
-                      bilinear() ? 4 : 1, v_i, v_j, gain_, n, fine_.batch);
+                      count, v_i, v_j, gain_, n, fine_.batch);
 }
 
 template class UpsampledRows<float>;

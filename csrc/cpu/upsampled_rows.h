@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <vector>
 
 #include "cpu/bands.h"
 #include "cpu/rows/row_kernels.h"
@@ -42,7 +43,6 @@ private:
     RowPairs row_pairs(const Block& block, int y) const;
     void combine_rows(const RowPairs& pairs, const BandStore<Real>& store);
     void complete(int field);
-    void neighbours(int field, int phase, int dx, int a, const Real* (&terms)[4]);
     void lane_row(const Block& block, int b, int y, int field, Real* out);
     int first_column(int c) const { return circular_ ? 0 : std::max(0, -c); }
     // Column a of coarse displacement c, -1 <= a <= width; T' lies behind E as in a band.
@@ -60,7 +60,8 @@ private:
     const RowKernels<Real>& kernels_;
     int max_count_;
     std::ptrdiff_t stride_;
-    int first_ = 0, count_ = 0;  // coarse displacements under way
+    int first_ = 0, count_ = 0;        // coarse displacements under way
+    std::vector<const Real*> starts_;  // column 0 of each, of the field under way
     AlignedVector<Real> buffer_;
 };
 
