@@ -11,6 +11,16 @@ namespace {
 constexpr int factor = supported_factor;  // of both sinks
 constexpr Resampling pool{Resampling::Kind::pool, factor};
 
+// What a fine displacement from 0 to f - 1 counts to: `count` coarse ones from 0 on, each by these pixels of its cells.
+struct Cells {
+    int count;
+    Range pixels[2];
+};
+constexpr Cells cells_of(int displacement) {
+    return {pool.read_by(displacement).size(), {pool.cell_pixels(displacement, 0), pool.cell_pixels(displacement, 1)}};
+}
+constexpr Cells cells[factor] = {cells_of(0), cells_of(1)};  // a lane looks them up for every row
+
 // Writes rows of a segment into bands at the same resolution (stored), or those of every f-th pixel into coarser bands.
 template <class Real> class StoreBands final : public RowSink<Real> {
 public:
@@ -57,20 +67,21 @@ public:
         if (band == nullptr) return;
         for (int b = 0; b < block.lanes; ++b) {
             const Displacement& lane = block.lane[b];
-            const Range cells{floor_div<factor>(lane.dx), floor_div<factor>(lane.dx + factor - 1)};  // pool.read_by
-            for (int c = cells.low; c <= cells.high; ++c) add(*band, y / factor, c, lane, e[b], t[b]);
+            const Cells& of = cells[modulo<factor>(lane.dx)];
+            const int c = floor_div<factor>(lane.dx);
+            for (int m = 0; m < of.count; ++m) add(*band, y / factor, c + m, of.pixels[m], lane.col0, e[b], t[b]);
         }
     }
 
 private:
-    void add(Band<Real>& band, int y, int c, const Displacement& lane, const Real* e, const Real* t) const {
+    // pixels: of each cell, one or both; col0: where e and t begin.
+    void add(Band<Real>& band, int y, int c, Range pixels, int col0, const Real* e, const Real* t) const {
         if (c < first_ || c >= first_ + count_) return;
         constexpr Real weight = Real(1) / (factor * factor * factor * factor);
         const Shape& shape = store_.shape();
         const std::ptrdiff_t n = circular_ ? shape.width : shape.width - std::abs(c);
-        const Range pixels = pool.cell_pixels(lane.dx, c);  // of each cell, one or both
         const int first_cell = circular_ ? 0 : std::max(0, -c);
-        const std::ptrdiff_t start = std::ptrdiff_t(factor * first_cell + pixels.low - lane.col0) * shape.batch;
+        const std::ptrdiff_t start = std::ptrdiff_t(factor * first_cell + pixels.low - col0) * shape.batch;
         const bool both = pixels.size() == 2;
         kernels_.pool(band.e(y, c), e + start, weight, both, n, shape.batch);
         if (band.has_tangent()) kernels_.pool(band.t(y, c), t + start, weight, both, n, shape.batch);
@@ -138,8 +149,8 @@ template <class Real> void BandMaker<Real>::run(const MakeBands& step, Monitor& 
         if (!pipeline) pipeline = std::make_unique<Pipeline<Real>>(program_, plan_, fields_, stores_, kernels_, lanes_);
         for (std::size_t n; (n = next.fetch_add(1)) < tasks.size() && !monitor.stopped();) {
             StoreBands<Real> stored(store, kernels_, plan_.target.kind == TargetKind::strided);
-            PoolBands<Real> cells(store, kernels_, tasks[n].first, tasks[n].count, program_.circular());
-            RowSink<Real>& sink = pooled ? static_cast<RowSink<Real>&>(cells) : stored;
+            PoolBands<Real> pooling(store, kernels_, tasks[n].first, tasks[n].count, program_.circular());
+            RowSink<Real>& sink = pooled ? static_cast<RowSink<Real>&>(pooling) : stored;
             for (const int dy : step.sweep) {
                 const Block part = block_of(plan_.target, plan_.shape, program_.circular(), dy, tasks[n]);
                 if (part.lanes > 0) pipeline->run(part, sink, monitor, thread == 0);
