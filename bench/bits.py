@@ -36,7 +36,7 @@ def image(height: int, width: int, channels: int, seed: int) -> np.ndarray:
 
 
 def residual() -> nf.Network:
-    """Sums, concatenations, strides, an average pool and every activation in one network."""
+    """Sums, concatenations, strides, an average pool and activations of each kind in one network."""
     return nf.Network(
         [
             nf.Conv(3, weight_var=1.2, bias_var=0.1),

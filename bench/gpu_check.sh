@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Everything that needs a card, in one command and without a network: build, tests, sanitizers, counters, benchmarks.
 #
-#   bench/gpu_check.sh                      on a machine with a card; takes at most 8 minutes
+#   bench/gpu_check.sh                      on a machine with a card; takes at most 8 minutes, which of 12 leaves time to
+#                                           mend what fails and to run the parts that it concerns again
 #   bench/gpu_check.sh build test-cpp       these parts alone, after something was mended: what was built is there still
 #   NTKFAST_CUDA=emulate bench/gpu_check.sh   the same steps with the emulated engine, at small sizes: tests this script
 #

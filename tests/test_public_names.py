@@ -38,7 +38,7 @@ def test_the_package_has_the_names_of_the_stub_and_shows_no_others() -> None:
     assert set(dir(ntkfast)) == NAMES
     assert set(ntkfast.__all__) == NAMES - TORCH
     assert len(IMPORTS) == len(NAMES) == len(dir(ntkfast))
-    with pytest.raises(AttributeError, match="nothing"):
+    with pytest.raises(AttributeError, match=r"^No ntkfast attribute nothing$"):
         _ = ntkfast.nothing
 
 

@@ -7,12 +7,13 @@ import math
 
 import numpy as np
 import pytest
+import scipy.special
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from images import HARD, IMAGES, NATURAL, noise
-from ntkfast.activations import GELU, Cos, Erf, LeakyReLU, ReLU, Sin
+from ntkfast.activations import GELU, Cos, Erf, Gaussian, LeakyReLU, ReLU, Sin
 from ntkfast.inputs import NoiseInput
 from ntkfast.network import AvgPool, Conv, Identity, Network, Skip, Upsample, autoencoder, unet, vanilla_cnn
 from ntkfast.reference import kernel_matrix
@@ -188,6 +189,27 @@ def test_activation_kernels_are_gaussian_means(slope):
         scale = (1 + slope**2) * np.outer(p, p)
         assert_close(q / scale, mean_q / scale, 1e-9)
         assert_close(dq, mean_dq, 1e-9)
+
+
+@pytest.mark.parametrize(
+    ("layer", "f", "df"),
+    [
+        (Erf(), scipy.special.erf, lambda x: 2 / math.sqrt(math.pi) * np.exp(-(x**2))),
+        (
+            GELU(),
+            lambda x: x * scipy.special.ndtr(x),
+            lambda x: scipy.special.ndtr(x) + x * np.exp(-(x**2) / 2) / math.sqrt(2 * math.pi),
+        ),
+        (Sin(), np.sin, np.cos),
+        (Cos(), np.cos, lambda x: -np.sin(x)),
+        (Gaussian(), lambda x: np.exp(-(x**2) / 2), lambda x: -x * np.exp(-(x**2) / 2)),
+    ],
+    ids=repr,
+)
+def test_smooth_activations_are_what_their_names_say(layer, f, df):
+    x = np.linspace(-6, 6, 241)
+    np.testing.assert_allclose(layer.function(x), f(x), rtol=1e-14, atol=1e-15)
+    np.testing.assert_allclose(layer.derivative(x), df(x), rtol=1e-13, atol=1e-15)
 
 
 @pytest.mark.parametrize("layer", SMOOTH, ids=repr)

@@ -553,7 +553,7 @@ class Network:
                 for side in (height, width)
             )
             raise ValueError(
-                f"image must have a height and a width that are multiples of {m} (2^levels, levels = {self.levels}), "
+                f"image must have a height and a width that are multiples of {m} (Network.multiple), "
                 "got {} x {}: the nearest that fit are {} x {}".format(height, width, *nearest)
             )
 

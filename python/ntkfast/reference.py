@@ -130,7 +130,7 @@ def _axis(layer: Conv | AvgPool | Upsample, n: int, padding: str) -> list[np.nda
         # With f the factor:  out[i] = (in[f i] + ... + in[f i + f - 1]) / f
         f = layer.factor
         return [_rows([[(f * i + k, 1 / f) for k in range(f)] for i in range(n // f)], n, padding)]
-    # nearest:  out[2a] = out[2a+1] = in[a],  bilinear:  out[2a] = 3/4 in[a] + 1/4 in[a-1],  out[2a+1] with in[a+1]
+    # Upsample.reads has the formulas.
     taps = [layer.reads(i) for i in range(layer.factor * n)]
     if padding == "zeros":
         taps = [[(min(max(j, 0), n - 1), weight) for j, weight in row] for row in taps]  # the border's own pixel
