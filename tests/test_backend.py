@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,9 +13,9 @@ import pytest
 import ntkfast as nf
 from images import noise
 from ntkfast.engine import arrays, backend, memory
-from ntkfast.engine.arrays import NUMPY, DeviceArrays, namespace, register_arrays
-from ntkfast.engine.backend import Devices, TileEngine, Tiles, at, choose, register
-from ntkfast.engine.cpu import CPU, BatchEngine, CpuBackend
+from ntkfast.engine.arrays import NUMPY, Arrays, DeviceArrays, namespace, register_arrays
+from ntkfast.engine.backend import Backend, Devices, TileEngine, Tiles, at, choose, register
+from ntkfast.engine.cpu import CPU, BatchEngine, Beside
 from ntkfast.engine.memory import Budget
 from ntkfast.engine.program import Problem
 
@@ -33,20 +35,38 @@ class ToyTiles(Tiles):
     def on_host(self, at_once: int) -> int:
         return 1
 
+    def host_bytes(self, problem: Problem, columns: int) -> int:
+        return CPU.peaks(problem, columns)["dense"]
+
     def shares(self, threads: int) -> tuple[int, int]:
         return 1, threads
 
 
-class Toy(CpuBackend):
+class Toy(Backend):
     """The host's engine behind a memory of its own, without columns."""
 
     name, where, elsewhere = "toy:0", " on toy:0", ", or device='cpu'"
-    has_columns = False
+    has_columns = has_fourier = False
     tiles = ToyTiles()
     left = 10**12
 
     def free(self) -> int:
         return self.left
+
+    def estimate(self, problem: Problem, columns: int) -> dict[str, int]:
+        return CPU.estimate(problem, columns)
+
+    def make(self, problem: Problem, images: np.ndarray) -> Any:
+        return CPU.make(problem, images)
+
+    def columns_engine(self, problem: Problem, images: np.ndarray) -> Callable[[Any], Any]:
+        return Beside(self, problem, images)
+
+    def arrays(self, own: Arrays) -> Arrays:
+        return own
+
+    def require_fields(self, problem: Problem) -> None:
+        """They are part of the estimate."""
 
     def host_bytes(self, count: int) -> int:
         return 0
@@ -92,7 +112,7 @@ def toys(monkeypatch):
 def test_the_host_is_always_there():
     assert choose("cpu", PROBLEM) is CPU
     assert at("cpu") is CPU
-    assert nf.NTK(NET, noise(6, 8, 1, 0), device="cpu")._backend is CPU
+    assert nf.NTK(NET, noise(6, 8, 1, 0), device="cpu").backend is CPU
 
 
 def test_a_kernel_on_a_third_device(toys):

@@ -457,7 +457,7 @@ def test_device_arrays_of_another_card(monkeypatch):
         v = torch_array(np.ones((48, 2), np.float32), 1)
     else:
         v = torch_array(np.ones((48, 2), np.float32))
-        monkeypatch.setattr(K, "_backend", CudaBackend(1))
+        monkeypatch.setattr(K, "backend", CudaBackend(1))
     with pytest.raises(ValueError, match=r"is on cuda:\d, but the operator is on cuda:\d: .* or move the array"):
         K @ v
 

@@ -13,7 +13,7 @@ from scipy.sparse.linalg import LinearOperator
 
 from . import _check
 from .engine.arrays import HOST, NUMPY, Arrays, namespace, to_host
-from .engine.backend import backend_of
+from .engine.backend import backend_of, has_backend
 from .engine.memory import require_memory
 
 # Largest magnitude of an image, and smallest of one that is not zero: its squares, times the gain of a network, must
@@ -190,7 +190,7 @@ def require_device(operator: LinearOperator, arrays: Arrays, name: str) -> None:
     there, here = arrays.device, backend_of(operator).name
     if there in (HOST, here):
         return
-    if not hasattr(operator, "_backend"):
+    if not has_backend(operator):
         raise ValueError(f"{name} is on {there}, but the operator is on the CPU: give a NumPy array")
     if here == HOST:
         raise ValueError(

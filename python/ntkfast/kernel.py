@@ -12,8 +12,8 @@ from scipy.sparse.linalg import LinearOperator
 from . import _check
 from ._choices import KERNELS
 from .engine.arrays import NUMPY, Arrays, namespace
-from .engine.backend import choose
-from .engine.cpu import CPU, threads_of
+from .engine.backend import Backend, choose
+from .engine.cpu import threads_of
 from .engine.memory import require_memory
 from .engine.program import Problem, Progress
 from .images import as_columns, as_image, as_pixels, require_device, shape_of_image
@@ -164,6 +164,11 @@ class NTK(PixelOperator):
         Called with the fraction done, 0 to 1, at most every 50 ms during a product.  An exception it raises stops the
         product and is passed on.  It must not multiply with this operator while that computes what it keeps.
 
+    Attributes
+    ----------
+    backend : engine.backend.Backend
+        The device as an object, chosen once; ``device`` is its name.
+
     Raises
     ------
     TypeError, ValueError
@@ -188,7 +193,7 @@ class NTK(PixelOperator):
         *,
         kernel: str = "ntk",
         channel_axis: int | None = -1,
-        device: str = "auto",
+        device: str | Backend = "auto",  # a Backend is from within the package, where one has been chosen already
         dtype: Any = "float32",
         storage: str = "auto",
         threads: int | None = None,
@@ -207,10 +212,10 @@ class NTK(PixelOperator):
         network.check_size(*shape[:2])
         self.threads = threads_of(threads)
         self._problem = Problem(network, (1, *shape), real, self.threads, self.kernel, noise)
-        self._backend = choose(device, self._problem, near)
+        self.backend = choose(device, self._problem, near)
 
         self.network = network
-        self.device = self._backend.name
+        self.device = self.backend.name
         self.image_shape: tuple[int, int] = shape[:2]
         self.channels = shape[2]
         self.lambda_max: float | None = None  # largest eigenvalue, once a filter has found it
@@ -220,16 +225,16 @@ class NTK(PixelOperator):
         super().__init__(real, (d, d))
 
         needed = self.memory_estimate()
-        self._backend.require_fields(self._problem)
-        self._backend.require("the engine's fields and one product", needed["stream"], self._smaller())
+        self.backend.require_fields(self._problem)
+        self.backend.require("the engine's fields and one product", needed["stream"], self._smaller())
         self.storage = self._choose_storage(_check.choice("storage", storage, STORAGES), needed)
         pixels = np.zeros(shape) if noise else as_image("image", image, channel_axis, real)
-        self._engine = self._backend.make(self._problem, pixels[None])
-        self._image = None if self._backend.has_columns else pixels[None]  # for _columns_engine
+        self._engine = self.backend.make(self._problem, pixels[None])
+        self._columns_engine = self.backend.columns_engine(self._problem, pixels[None])
         self._spectrum: np.ndarray | None = None
 
     def _smaller(self) -> str:
-        return "use a smaller image" + self._backend.elsewhere
+        return "use a smaller image" + self.backend.elsewhere
 
     def _choose_storage(self, storage: str, needed: dict[str, int]) -> str:
         if storage == "coarse" and self.network.levels == 0:
@@ -237,14 +242,14 @@ class NTK(PixelOperator):
                 "storage='coarse' is for networks of several resolutions, got one: use 'stream' or 'dense'"
             )
         if storage == "auto":
-            free = AUTO_SHARE * self._backend.free()
-            stationary = self._problem.noise and self.network.padding == "circular" and self._backend.has_columns
+            free = AUTO_SHARE * self.backend.free()
+            stationary = self._problem.noise and self.network.padding == "circular" and self.backend.has_fourier
             if stationary and fourier_bytes(self.network, self.image_shape) <= free:
                 return "fourier"
             choices = ("dense", "coarse") if self.network.levels else ("dense",)
             return next((choice for choice in choices if needed[choice] <= free), "stream")
         if storage != "stream":
-            self._backend.require(f"storage={storage!r}", needed[storage], "use storage='stream'")
+            self.backend.require(f"storage={storage!r}", needed[storage], "use storage='stream'")
         return storage
 
     def memory_estimate(self, columns: int = 3, device: str | None = None) -> dict[str, int]:
@@ -262,7 +267,7 @@ class NTK(PixelOperator):
         dict
             "stream", "coarse" and "dense": the peak with each storage.
         """
-        backend = self._backend if device is None else choose(device, self._problem, self.device)
+        backend = self.backend if device is None else choose(device, self._problem, self.device)
         return backend.peaks(self._problem, columns)
 
     def _keep(self) -> None:
@@ -276,7 +281,7 @@ class NTK(PixelOperator):
     def _matmat(self, V: np.ndarray) -> np.ndarray:
         """Theta V for V of shape (d, n), any real dtype; result (d, n) of the operator's dtype."""
         _check.real_vectors("the kernel", V.dtype)
-        at_once = self._columns_at_once(V.shape[1], results_there=NUMPY.device == self.device)
+        at_once = self._columns_at_once(V.shape[1], results_there=self.backend.holds(NUMPY))
         self._keep()
         out = np.empty(V.shape, dtype=self.dtype)
         for start in range(0, V.shape[1], at_once):
@@ -297,7 +302,7 @@ class NTK(PixelOperator):
             kept = 0 if self._spectrum is not None else fourier_bytes(self.network, self.image_shape)
             return kept + 8 * FOURIER_NUMBERS * columns * int(self.shape[0])
         if columns not in self._product_parts:
-            self._product_parts[columns] = self._backend.estimate(self._problem, columns)
+            self._product_parts[columns] = self.backend.estimate(self._problem, columns)
         parts = self._product_parts[columns]
         if self._engine.stored or self._engine.coarse_kept:
             return parts["product"]
@@ -306,7 +311,7 @@ class NTK(PixelOperator):
 
     def host_bytes(self, columns: int) -> int:
         """Those of :meth:`working_bytes` that are in the host's memory."""
-        return self._backend.host_bytes(self.working_bytes(columns))
+        return self.backend.host_bytes(self.working_bytes(columns))
 
     def _columns_at_once(self, count: int, *, results_there: bool) -> int:
         """How many of ``count`` columns go through one sweep, fewer where memory is short; refuses what will not fit.
@@ -322,7 +327,7 @@ class NTK(PixelOperator):
         at_once = max(1, min(count, COLUMNS_PER_SWEEP))
         if needed(at_once) <= UNCHECKED_BYTES:
             return at_once
-        budget = self._backend.budget()
+        budget = self.backend.budget()
         while at_once > 1 and not budget.fits(needed(at_once)):
             at_once //= 2
         fit = (budget.free - needed(1) + results) // column
@@ -427,27 +432,19 @@ class NTK(PixelOperator):
         require_memory(what, rows + self.columns_bytes(pixels.size), hint)
         if self._columns_by_sweep(pixels.size):
             return np.ascontiguousarray(self.dense()[:, pixels])
-        return np.ascontiguousarray(self._columns_engine().columns(pixels, self._progress).T)
+        return np.ascontiguousarray(self._columns_engine(self._engine).columns(pixels, self._progress).T)
 
     def columns_bytes(self, count: int) -> int:
         """Bytes that so many columns take beside themselves: the whole matrix, or the engine's windows and fields."""
-        return self._dense_bytes() if self._columns_by_sweep(count) else int(self._columns_engine().columns_bytes)
+        if self._columns_by_sweep(count):
+            return self._dense_bytes()
+        return int(self._columns_engine(self._engine).columns_bytes)
 
     def _columns_by_sweep(self, count: int) -> bool:
         """Whether ``count`` columns are taken from the whole matrix, as the faster way, if that takes little memory."""
-        if not self._backend.has_columns or count * self._column_cost() <= self._sweep_cost():
+        if not self.backend.has_columns or count * self._column_cost() <= self._sweep_cost():
             return False
-        return self._dense_bytes() <= AUTO_SHARE * CPU.free()
-
-    def _columns_engine(self) -> Any:
-        """For the columns: the operator's own, or one beside it on the host that is made when it is first wanted."""
-        if self._backend.has_columns:
-            return self._engine
-        with self._lock:
-            if self._image is not None:
-                self._backend.require_fields(self._problem)
-                self._beside, self._image = CPU.make(self._problem, self._image), None
-        return self._beside
+        return self._dense_bytes() <= AUTO_SHARE * self.backend.free()
 
     def _column_cost(self) -> float:
         """Pixel pairs of a sweep that one column is worth, at most: each convolution sees a part of the field."""
@@ -468,7 +465,7 @@ class NTK(PixelOperator):
             Before any work, if d*d numbers do not fit.
         """
         hint = "use products (K @ v) or columns(), which never store it"
-        self._backend.require_result("the dense matrix", self._dense_bytes(), hint)
+        self.backend.require_result("the dense matrix", self._dense_bytes(), hint)
         return np.asarray(self._engine.dense(self._progress)[0])
 
     def __copy__(self) -> NTK:

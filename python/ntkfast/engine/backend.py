@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ __all__ = [
     "budget_of",
     "choose",
     "filter_arrays",
+    "has_backend",
     "kinds",
     "parsed",
     "register",
@@ -82,6 +84,10 @@ class Tiles(ABC):
         """Of so many tiles at a time, those whose engines take the host's memory."""
 
     @abstractmethod
+    def host_bytes(self, problem: Problem, columns: int) -> int:
+        """Bytes of the host's memory that engines of a batch and their products take, up to ``on_host`` tiles."""
+
+    @abstractmethod
     def shares(self, threads: int) -> tuple[int, int]:
         """Batches in work at a time, and the threads of each."""
 
@@ -98,7 +104,9 @@ class Backend(ABC):
     elsewhere : str
         What their hints offer besides: ", or device='cpu'".
     has_columns : bool
-        Whether its engines give some columns of the kernel; if not, an engine of the host does.
+        Whether its engines give some columns of the kernel; if not, another's do, in double: ``columns_engine``.
+    has_fourier : bool
+        Whether a kernel that repeats itself may be a filter in the Fourier domain of NumPy's arrays.
     tiles : Tiles
     """
 
@@ -106,6 +114,7 @@ class Backend(ABC):
     where: str
     elsewhere: str
     has_columns: bool
+    has_fourier: bool
     tiles: Tiles
 
     @abstractmethod
@@ -124,6 +133,10 @@ class Backend(ABC):
         """Compiled engine for ``images``, float64 of shape (batch, H, W, C)."""
 
     @abstractmethod
+    def columns_engine(self, problem: Problem, images: np.ndarray) -> Callable[[Any], Any]:
+        """Makes of an operator's own engine that for its columns: the same, or one beside it from the first call on."""
+
+    @abstractmethod
     def arrays(self, own: Arrays) -> Arrays:
         """Where a filter keeps its own arrays, the right-hand side being ``own``."""
 
@@ -134,6 +147,10 @@ class Backend(ABC):
     @abstractmethod
     def require_fields(self, problem: Problem) -> None:
         """Refuse fields that do not fit on the host, if those of an engine elsewhere are made there."""
+
+    def holds(self, arrays: Arrays) -> bool:
+        """Whether arrays of a kind lie in its memory."""
+        return arrays.device == self.name
 
     def peaks(self, problem: Problem, columns: int) -> dict[str, int]:
         """The most bytes of its memory that construction and products take, by storage."""
@@ -234,8 +251,8 @@ def choose(device: Any, problem: Problem, near: str = HOST) -> Backend:
 
     Parameters
     ----------
-    device : str
-        "auto", "cpu", "cuda" or "cuda:N".
+    device : str or Backend
+        "auto", "cpu", "cuda" or "cuda:N"; a device that has been chosen already stays what it is.
     problem : Problem
     near : str
         The device that holds the caller's image: "cuda" is that one, and "auto" too, since what is applied to will lie
@@ -248,6 +265,8 @@ def choose(device: Any, problem: Problem, near: str = HOST) -> Backend:
     RuntimeError
         If there is none: with what is missing.
     """
+    if isinstance(device, Backend):
+        return device
     kind, number = parsed(device)
     if kind == AUTO:
         if near != HOST:
@@ -257,9 +276,14 @@ def choose(device: Any, problem: Problem, near: str = HOST) -> Backend:
     return _kinds[kind].choose(device, number, near)
 
 
+def has_backend(operator: Any) -> bool:
+    """Whether an operator has chosen a device, as kernels do; other libraries' may mean another thing by the word."""
+    return isinstance(getattr(operator, "backend", None), Backend)
+
+
 def backend_of(operator: Any) -> Backend:
     """Where an operator computes: the host but for a kernel on a device."""
-    return getattr(operator, "_backend", None) or at(HOST)
+    return operator.backend if has_backend(operator) else at(HOST)
 
 
 def budget_of(arrays: Arrays) -> Budget:

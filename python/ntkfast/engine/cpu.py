@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import threading
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -92,6 +94,9 @@ class BatchedTiles(Tiles):
     def on_host(self, at_once: int) -> int:
         return at_once
 
+    def host_bytes(self, problem: Problem, columns: int) -> int:
+        return CPU.peaks(problem, columns)["dense"]
+
     def shares(self, threads: int) -> tuple[int, int]:
         return threads, 1
 
@@ -100,7 +105,7 @@ class CpuBackend(Backend):
     """The host."""
 
     name, where, elsewhere = HOST, "", ""
-    has_columns = True
+    has_columns = has_fourier = True
     tiles = BatchedTiles()
 
     def free(self) -> int:
@@ -121,6 +126,9 @@ class CpuBackend(Backend):
             lanes=_lanes(images.shape),
         )
 
+    def columns_engine(self, problem: Problem, images: np.ndarray) -> Callable[[Any], Any]:
+        return lambda own: own
+
     def arrays(self, own: Arrays) -> Arrays:
         return own
 
@@ -132,6 +140,30 @@ class CpuBackend(Backend):
 
 
 CPU = CpuBackend()
+
+
+class Beside:
+    """An engine of the host beside one of a device, for the columns: made when it is first wanted.
+
+    Parameters
+    ----------
+    device : Backend
+    problem : Problem
+    images : ndarray, shape (batch, H, W, C)
+        Kept until then.
+    """
+
+    def __init__(self, device: Backend, problem: Problem, images: np.ndarray) -> None:
+        self._device, self._problem = device, problem
+        self._images: np.ndarray | None = images
+        self._lock = threading.Lock()
+
+    def __call__(self, own: Any) -> Any:
+        with self._lock:
+            if self._images is not None:
+                self._device.require_fields(self._problem)
+                self._engine, self._images = CPU.make(self._problem, self._images), None
+        return self._engine
 
 
 class Host(Devices):

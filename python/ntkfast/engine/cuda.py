@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ from .. import _core
 from . import memory
 from .arrays import HOST, Arrays
 from .backend import Backend, Devices, TileEngine, Tiles
-from .cpu import CPU
+from .cpu import CPU, Beside
 from .cupy_arrays import cupy_arrays
 from .program import Problem
 
@@ -92,6 +93,9 @@ class SingleTiles(Tiles):
     def on_host(self, at_once: int) -> int:
         return 1  # the fields of one engine after the other are made there
 
+    def host_bytes(self, problem: Problem, columns: int) -> int:
+        return CPU.peaks(problem, columns)["dense"]  # more than the fields alone
+
     def shares(self, threads: int) -> tuple[int, int]:
         return 1, threads
 
@@ -100,7 +104,7 @@ class CudaBackend(Backend):
     """A card, by its number."""
 
     elsewhere = ", or device='cpu'"
-    has_columns = False
+    has_columns = has_fourier = False
 
     def __init__(self, number: int) -> None:
         self._number = number
@@ -125,6 +129,9 @@ class CudaBackend(Backend):
             device=self._number,
             threads=problem.threads,
         )
+
+    def columns_engine(self, problem: Problem, images: np.ndarray) -> Callable[[Any], Any]:
+        return Beside(self, problem, images)
 
     def arrays(self, own: Arrays) -> Arrays:
         """Right-hand sides of the host go to the card once, if CuPy is there to hold them.

@@ -23,9 +23,9 @@ from scipy.sparse.linalg import LinearOperator, aslinearoperator
 
 from .. import _check
 from ..engine.arrays import NUMPY
-from ..engine.backend import choose
+from ..engine.backend import Backend, choose
 from ..engine.memory import Budget
-from ..engine.program import Progress
+from ..engine.program import Problem, Progress
 from ..images import as_data, as_image, as_size, next_multiple, without_mean
 from ..kernel import NTK
 from ..network import Network, as_network, autoencoder, vanilla_cnn
@@ -220,10 +220,12 @@ def restore(
     net = default_network(operator) if network is None else as_network(network)
     plan = Descents.of(refine, steps, learning_rate, tau, method, tolerance, max_products)
     done = ProductsDone(progress, plan.passes)
-    _require_memory(compute, net, problem, given, plan)
+    theta = compute.problem(net, _kernel_shape(net, problem, given))
+    backend = choose(device, theta)
+    _require_memory(backend, theta, problem, plan)
 
     first = first_guess(operator, data, problem.shape, level) if given is None else given
-    options = {"device": device, "dtype": dtype, "storage": storage, "threads": threads, "progress": done.within}
+    options = {"device": backend, "dtype": dtype, "storage": storage, "threads": threads, "progress": done.within}
     runs = _descents(problem, first, partial(_kernel, net, **options), plan, done)
     path = runs[-1].path
     out = layout.restored(path.reshape(len(path), *problem.shape, -1))
@@ -276,20 +278,18 @@ def default_network(A: LinearOperator) -> Network:
     return vanilla_cnn(1, 11) if getattr(A, "known", None) is not None else autoencoder(2)
 
 
-def _require_memory(
-    compute: Compute,
-    network: Network,
-    data: _Data,
-    guide: np.ndarray | None,
-    plan: Descents,
-) -> None:
-    """Refuse data, images of the result and the kernel of a guide (H, W, C) that will not fit together."""
-    (n, channels), times = data.y.shape, 1 if plan.times is None else len(plan.times)
+def _kernel_shape(network: Network, data: _Data, guide: np.ndarray | None) -> tuple[int, int, int, int]:
+    """Of the image (1, H, W, C) of which the first pass's kernel is made, ``guide`` (H, W, C) or a first guess."""
     height, width = (next_multiple(side, network.multiple) for side in data.shape)
-    problem = compute.problem(network, (1, height, width, channels if guide is None else guide.shape[2]))
-    backend = choose(compute.device, problem)
-    budget = Budget().state(backend.host_bytes(backend.peaks(problem, channels + 1)["stream"]))
-    d, item = height * width, compute.dtype.itemsize
+    return 1, height, width, data.y.shape[1] if guide is None else guide.shape[2]
+
+
+def _require_memory(backend: Backend, theta: Problem, data: _Data, plan: Descents) -> None:
+    """Refuse data, images of the result and the kernel that will not fit together."""
+    (n, channels), times = data.y.shape, 1 if plan.times is None else len(plan.times)
+    _, height, width, _ = theta.shape
+    budget = Budget().state(backend.host_bytes(backend.peaks(theta, channels + 1)["stream"]))
+    d, item = height * width, theta.dtype.itemsize
     usual = min(plan.settings.max_products, USUAL_PRODUCTS, n + 1)
 
     def needed(images: int, columns: int) -> int:

@@ -13,7 +13,6 @@ import numpy as np
 from .._choices import TILE_OVERLAP
 from ..engine.arrays import NUMPY
 from ..engine.backend import TileEngine
-from ..engine.cpu import CPU
 from ..engine.memory import Budget
 from ..images import next_multiple
 from ..spectral.lanczos import RESULT_COPIES, BlockLanczos, gradient_descent_filter, lanczos_bytes
@@ -97,7 +96,7 @@ class TileMethod(Method):
 def batch_bytes(method: TileMethod, shape: tuple[int, int, int], count: int, times: int) -> int:
     """Bytes that ``count`` tiles (h, w, C) take at their most, ``times`` results of them included."""
     height, width, channels = shape
-    engine = CPU.peaks(replace(method.problem((count, *shape)), threads=1), channels)["dense"]
+    engine = method.backend.tiles.host_bytes(replace(method.problem((count, *shape)), threads=1), channels)
     d = height * width
     if _by_eigenvectors(method, shape):
         # Theta as the engine gives it and in double, eigenvectors and LAPACK's work; coordinates, filtered.

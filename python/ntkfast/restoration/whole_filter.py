@@ -99,7 +99,7 @@ class WholeFilter(ImageFilter):
     def _operators(self) -> list[Any]:
         m = self._method
         images = [without_mean(image) for image in self._guide]
-        return [NTK(m.network, image, device=m.backend.name, dtype=m.dtype, threads=m.threads) for image in images]
+        return [NTK(m.network, image, device=m.backend, dtype=m.dtype, threads=m.threads) for image in images]
 
     def _largest_trace(self) -> float:
         weights = 1.0 if self._weights is None else self._weights.reshape(len(self._guide), -1)

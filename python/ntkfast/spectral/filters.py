@@ -407,7 +407,7 @@ def iteration_bytes(d: int, n: int, times: int, itemsize: int) -> int:
 def _product_bytes(K: LinearOperator, arrays: Arrays) -> int:
     """What a product with one column takes beside its vectors, where these are."""
     beside = getattr(K, "working_bytes", lambda columns: 0)
-    return int(beside(1)) if backend_of(K).name == arrays.device else 0
+    return int(beside(1)) if backend_of(K).holds(arrays) else 0
 
 
 def _counted(count: int, what: str) -> str:
