@@ -132,6 +132,35 @@ def as_data(name: str, value: Any, operator: LinearOperator, channel_axis: int |
     return array.reshape(n, -1).astype(np.float64), Layout(axis, kept)
 
 
+def as_planes(name: str, value: Any) -> np.ndarray:
+    """An image (H, W) or (H, W, C) as a finite array (1, C, H, W) of float32 or float64: what modules of torch take."""
+    array = _check.real_array(name, value)
+    if array.ndim not in (2, 3):
+        raise ValueError(f"{name} must have shape (H, W) or (H, W, C), got shape {array.shape}")
+    return np.atleast_3d(array).transpose(2, 0, 1)[None]
+
+
+def as_values(name: str, value: Any, shape: tuple[int, ...], refusal: str) -> np.ndarray:
+    """Finite numbers of this shape in float64; ``refusal`` is the message about another shape, up to that shape."""
+    array = _check.real_array(name, value).astype(np.float64)
+    if array.shape != shape:
+        raise ValueError(f"{refusal} {array.shape}")
+    return array
+
+
+def as_vectors(name: str, value: Any, d: int) -> np.ndarray:
+    """Finite vectors, (d,) or (d, k), as (d, k) of float32 or float64."""
+    array = _check.real_array(name, value)
+    if array.ndim not in (1, 2) or array.shape[0] != d:
+        raise ValueError(f"{name} must have shape ({d},) or ({d}, k), got {array.shape}")
+    return array.reshape(d, -1)
+
+
+def last_axis(picture: np.ndarray) -> int | None:
+    """``channel_axis`` of a picture (H, W) or (H, W, C)."""
+    return -1 if picture.ndim == 3 else None
+
+
 def as_size(shape: Any) -> tuple[int, int]:
     """The argument ``shape``, (H, W)."""
     if not isinstance(shape, (tuple, list)) or len(shape) != 2:

@@ -319,6 +319,8 @@ def _given(args: argparse.Namespace, *names: str) -> dict[str, Any]:
 def _denoise(args: argparse.Namespace) -> None:
     import ntkfast
 
+    from ..images import last_axis
+
     if args.sigma_map is not None:
         for name, value in (("--sigma", args.sigma), ("--gain", args.gain)):
             if value is not None:
@@ -335,7 +337,7 @@ def _denoise(args: argparse.Namespace) -> None:
         if progress is not None:
             options["progress"] = progress
         denoised, info = ntkfast.denoise_ntk(
-            image.pixels, channel_axis=_channel_axis(image.pixels), full_output=True, **options
+            image.pixels, channel_axis=last_axis(image.pixels), full_output=True, **options
         )
     image_files.write_image(replace(image, pixels=denoised), args.output, overwrite=args.force)
     if not args.quiet:
@@ -410,6 +412,7 @@ def _write_report(
     """Write the page; ``options`` are those of the denoiser, but for how many steps it takes."""
     import ntkfast
 
+    from ..images import last_axis
     from . import report
 
     peak = float(np.iinfo(image.dtype).max - np.iinfo(image.dtype).min) if image.dtype.kind in "ui" else None
@@ -425,7 +428,7 @@ def _write_report(
                     done, whole = runs, len(report.PATH_FACTORS) - 1
                     options["progress"] = lambda fraction: progress((done + fraction) / whole)
                 runs += 1
-                axis = _channel_axis(image.pixels)
+                axis = last_axis(image.pixels)
                 return np.asarray(ntkfast.denoise_ntk(image.pixels, channel_axis=axis, steps=steps, **options))
 
             path = report.psnr_path(run, info.steps, denoised, clean.pixels, peak)
@@ -477,10 +480,6 @@ def _printable(path: str) -> str:
     return path.encode(encoding, errors="backslashreplace").decode(encoding)
 
 
-def _channel_axis(pixels: np.ndarray) -> int | None:
-    return -1 if pixels.ndim == 3 else None
-
-
 @contextlib.contextmanager
 def _progress(label: str, quiet: bool) -> Iterator[Callable[[float], None] | None]:
     """Give a callback that draws a bar from fractions 0..1, or None where nobody would see it."""
@@ -503,6 +502,8 @@ def _progress(label: str, quiet: bool) -> Iterator[Callable[[float], None] | Non
 def _affinity(args: argparse.Namespace) -> None:
     import ntkfast
 
+    from ..images import last_axis
+
     figures.check_available()
     image_files.check_destination(args.output, overwrite=args.force, source=args.input)
     image = image_files.read_image(args.input)
@@ -515,7 +516,7 @@ def _affinity(args: argparse.Namespace) -> None:
     network = ntkfast.vanilla_cnn(**_given(args, "depth", "kernel_size", "padding"))
     # The kernel sees differences from the mean: absolute brightness would make all patches look alike.
     centred = image.pixels - image.pixels.mean(dtype=np.float64).astype(image.pixels.dtype)
-    kernel = ntkfast.NTK(network, centred, channel_axis=_channel_axis(centred), **_given(args, "kernel"))
+    kernel = ntkfast.NTK(network, centred, channel_axis=last_axis(centred), **_given(args, "kernel"))
     figure = figures.affinity_figure(
         image.pixels,
         np.asarray(kernel.affinity(row, col)),

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
 
-__all__ = ["FIGURE_FORMATS", "affinity_figure", "check_available", "render"]
+__all__ = ["FIGURE_FORMATS", "MARK", "affinity_figure", "check_available", "displayed", "render"]
 
 FIGURE_FORMATS = {".png": "png", ".pdf": "pdf", ".svg": "svg"}
 
@@ -91,7 +91,7 @@ def affinity_figure(
 
     figure = Figure(figsize=_size(*shape), layout="compressed")
     left, right = figure.subplots(1, 2, sharex=True, sharey=True)
-    shown = _displayed(picture, value_range)
+    shown = displayed(picture, value_range)
     row, col = origin[0] + row, origin[1] + col
     # Edges of the picture: left, right, bottom, top; the centres of pixels have whole coordinates.
     extent = (origin[1] - 0.5, origin[1] + shape[1] - 0.5, origin[0] + shape[0] - 0.5, origin[0] - 0.5)
@@ -121,7 +121,7 @@ def _size(height: int, width: int) -> tuple[float, float]:
     return 2 * max(panel_width, 2.8) + 1.9, max(panel_height, 2.0) + 1.2
 
 
-def _displayed(picture: np.ndarray, value_range: tuple[float, float] | None) -> np.ndarray:
+def displayed(picture: np.ndarray, value_range: tuple[float, float] | None) -> np.ndarray:
     """Return the picture in 0..1, (H, W) gray or (H, W, 3) colour."""
     shown = np.asarray(picture, dtype=np.float64)
     if shown.ndim == 3 and shown.shape[2] != 3:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from . import figures
-from .figures import MARK, _displayed
+from .figures import MARK, displayed
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -133,7 +133,7 @@ def choose_pixels(picture: np.ndarray, side: int) -> dict[str, tuple[int, int]]:
     """
     from scipy.ndimage import gaussian_filter
 
-    gray = _displayed(picture, None)
+    gray = displayed(picture, None)
     gray = gray if gray.ndim == 2 else gray.mean(axis=2)
     height, width = gray.shape
     if min(height, width) < 3:
@@ -193,7 +193,7 @@ class _Pictures:
 
     def gray(self, picture: np.ndarray) -> np.ndarray:
         """8 bit pixels of a picture, (h, w) or (h, w, 3)."""
-        return np.asarray(np.rint(255 * _displayed(picture, self.value_range)), np.uint8)
+        return np.asarray(np.rint(255 * displayed(picture, self.value_range)), np.uint8)
 
     def coloured(self, difference: np.ndarray) -> np.ndarray:
         """8 bit pixels of a difference, (h, w, 3)."""
@@ -371,6 +371,7 @@ def _region_section(
 
 def _affinity(pictures: _Pictures, info: DenoiseInfo, at: tuple[int, int]) -> str:
     """Filter weights of one pixel, drawn over the part of the result around it."""
+    from ..images import last_axis
     from ..kernel import NTK
 
     network = info.network
@@ -384,7 +385,7 @@ def _affinity(pictures: _Pictures, info: DenoiseInfo, at: tuple[int, int]) -> st
     part = pictures.result[window]
     # Each tile loses its mean, channel by channel, before the denoiser builds its kernel.
     centred = part - part.mean(axis=(0, 1), dtype=np.float64).astype(part.dtype)
-    weights = NTK(network, centred, channel_axis=-1 if centred.ndim == 3 else None, device="cpu").affinity(row, col)
+    weights = NTK(network, centred, channel_axis=last_axis(centred), device="cpu").affinity(row, col)
     if not weights[row, col] > 0:
         return f"<p>No filter weights: around {where} the picture is its mean.</p>\n"
     figure = figures.affinity_figure(

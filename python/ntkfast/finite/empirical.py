@@ -23,6 +23,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from .. import _check
 from ..engine.memory import Budget, require_memory
+from ..images import as_planes
 
 __all__ = ["EmpiricalNTK", "empirical_ntk"]
 
@@ -250,10 +251,7 @@ def parameter_like(module: Any) -> torch.Tensor:
 
 def to_tensor(name: str, image: Any, like: torch.Tensor) -> torch.Tensor:
     """``image``, (H, W) or (H, W, C), as a (1, C, H, W) tensor of the type and on the device of ``like``."""
-    array = _check.real_array(name, image)
-    if array.ndim not in (2, 3):
-        raise ValueError(f"{name} must have shape (H, W) or (H, W, C), got shape {array.shape}")
-    return torch.from_numpy(cast(name, np.atleast_3d(array).transpose(2, 0, 1)[None], like.dtype)).to(like.device)
+    return torch.from_numpy(cast(name, as_planes(name, image), like.dtype)).to(like.device)
 
 
 def cast(name: str, array: np.ndarray, dtype: torch.dtype) -> np.ndarray:

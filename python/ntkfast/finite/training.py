@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from .. import _check
+from ..images import as_values, as_vectors
 from .empirical import DTYPES, cast, empirical_ntk, first_output, parameter_like, to_tensor
 from .modules import NTKConv2d
 
@@ -314,17 +315,10 @@ def _clean(clean: Any, data_range: float | None, shape: tuple[int, ...]) -> tupl
         return None, 0.0
     if data_range is None:
         raise ValueError("data_range must be given with clean: the largest minus the smallest possible value")
-    array = _check.real_array("clean", clean).astype(np.float64)
-    if array.shape != shape:
-        raise ValueError(f"clean must have the shape of y, {shape}, got {array.shape}")
+    array = as_values("clean", clean, shape, f"clean must have the shape of y, {shape}, got")
     return array, _check.positive("data_range", data_range)
 
 
 def _probe(probe: Any, d: int, dtype: torch.dtype) -> np.ndarray | None:
     """``probe`` as (d, k), of the type of the module."""
-    if probe is None:
-        return None
-    array = _check.real_array("probe", probe)
-    if array.ndim not in (1, 2) or array.shape[0] != d:
-        raise ValueError(f"probe must have shape ({d},) or ({d}, k), got {array.shape}")
-    return cast("probe", array.reshape(d, -1), dtype)
+    return None if probe is None else cast("probe", as_vectors("probe", probe, d), dtype)

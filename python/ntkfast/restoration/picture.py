@@ -9,7 +9,7 @@ from scipy.fft import dct
 from scipy.ndimage import uniform_filter
 
 from .. import _check
-from ..images import LARGEST, next_multiple
+from ..images import LARGEST, as_values, next_multiple
 from .image_filter import ImageFilter, Method, array_bytes
 from .noise_level import noise_level
 from .stopping import MOST_TIMES, Crops
@@ -149,9 +149,8 @@ def noise_levels(sigma: Any, pixels: np.ndarray, dtype: np.dtype[Any]) -> tuple[
     if isinstance(sigma, np.ndarray) and sigma.ndim == 0:
         sigma = sigma.item()
     if sigma is not None and np.ndim(sigma) > 0:
-        levels = _check.real_array("sigma", sigma).astype(np.float64)
-        if levels.shape != pixels.shape[1:3]:
-            raise ValueError(f"sigma must be a number or of shape {pixels.shape[1:3]}, got shape {levels.shape}")
+        shape = pixels.shape[1:3]
+        levels = as_values("sigma", sigma, shape, f"sigma must be a number or of shape {shape}, got shape")
         if not levels.min() > 0:
             raise ValueError(f"sigma must be positive at every pixel, got {float(levels.min())!r}")
         _require_level(float(levels.max()), dtype)
