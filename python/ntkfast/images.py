@@ -1,11 +1,13 @@
 """Images, channels and pixels as callers give them, made into the arrays that everything else takes.
 
-Arrays of other libraries are recognised by :mod:`ntkfast.engine.arrays`, which adapters add themselves to.
+Images of other libraries add themselves by :func:`register_images`; arrays that lie in the memory of a device are
+recognised by :mod:`ntkfast.engine.arrays`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -29,6 +31,56 @@ SMALLEST_VECTOR = {"float32": 1e-30, "float64": 1e-120}
 ROUNDING = 1e-14
 
 
+class Images(ABC):
+    """What a library's images are: NumPy's or a device's arrays underneath, and perhaps a channel axis of their own."""
+
+    @abstractmethod
+    def to_array(self, value: Any) -> Any:
+        """The numbers of ``value``: a NumPy array, or one in the memory of a device."""
+
+    def channel_axis(self, value: Any) -> int | None:
+        """The channel axis that ``value`` itself names, in place of the caller's; None where it names none."""
+        return None
+
+    @abstractmethod
+    def restored(self, result: np.ndarray, like: Any) -> Any:
+        """Results of the kind of ``like``, an image or data that the caller gave.
+
+        ``result`` is a stack of images, each with its channels where ``like`` has them; what is returned is too, and
+        ``[0]`` of it the first of them.
+        """
+
+
+# By the top-level module of a type.
+_libraries: dict[str, Images] = {}
+
+
+def register_images(library: str, adapter: Images) -> None:
+    """Let images of a library be taken, and results be given back in their kind.
+
+    Parameters
+    ----------
+    library : str
+        Top-level name of the module of its types, "xarray" say; it is not imported.
+    adapter : Images
+        Asked before anything else looks at a value of these types.
+    """
+    _libraries[library] = adapter
+
+
+def _library_of(value: Any) -> Images | None:
+    return _libraries.get(type(value).__module__.partition(".")[0])
+
+
+def _opened(value: Any, channel_axis: int | None) -> tuple[Any, int | None]:
+    """``value``, or the array in it if its library is registered, and the axis of the channels."""
+    library = _library_of(value)
+    if library is None:
+        return value, channel_axis
+    own = library.channel_axis(value)
+    return library.to_array(value), channel_axis if own is None else own
+
+
 @dataclass(frozen=True)
 class Layout:
     """How a caller laid out an image, so that results are as it.
@@ -38,22 +90,28 @@ class Layout:
     axis : int or None
         Of the channels; None of a gray image, which has none.
     dtype : numpy dtype
+    like : object
+        What the caller gave.
     """
 
     axis: int | None
     dtype: np.dtype[Any]
+    like: Any = field(repr=False, compare=False)
 
-    def restored(self, path: np.ndarray) -> np.ndarray:
-        """Images (n, H, W, C) as the caller wants them, the axis of n before all others."""
+    def restored(self, path: np.ndarray) -> Any:
+        """Images (n, H, W, C) as the caller wants them, the axis of n before all others, and of the caller's kind."""
         if self.axis is None:
-            return np.ascontiguousarray(path[..., 0], dtype=self.dtype)
-        return np.ascontiguousarray(
-            np.moveaxis(path, -1, self.axis if self.axis < 0 else self.axis + 1), dtype=self.dtype
-        )
+            result = np.ascontiguousarray(path[..., 0], dtype=self.dtype)
+        else:
+            axis = self.axis if self.axis < 0 else self.axis + 1
+            result = np.ascontiguousarray(np.moveaxis(path, -1, axis), dtype=self.dtype)
+        library = _library_of(self.like)
+        return result if library is None else library.restored(result, self.like)
 
 
 def shape_of_image(name: str, value: Any, channel_axis: int | None) -> tuple[int, int, int]:
     """(H, W, C) of an image, of which nothing is copied."""
+    value, channel_axis = _opened(value, channel_axis)
     shape = _check.real_numbers(name, value).shape if namespace(value) is NUMPY else tuple(value.shape)
     axis = _check.integer("channel_axis", -1 if channel_axis is None else channel_axis)
     if len(shape) == 2:
@@ -68,6 +126,7 @@ def shape_of_image(name: str, value: Any, channel_axis: int | None) -> tuple[int
 
 def as_image(name: str, value: Any, channel_axis: int | None, dtype: np.dtype[Any]) -> np.ndarray:
     """``value``, of the host or of a device, as float64 of shape (H, W, C) on the host."""
+    value, channel_axis = _opened(value, channel_axis)
     value = to_host(value)
     shape_of_image(name, value, channel_axis)
     _require_conversion(name, value)
@@ -81,6 +140,10 @@ def as_image(name: str, value: Any, channel_axis: int | None, dtype: np.dtype[An
 
 def as_stack(name: str, value: Any, channel_axis: int | None, dtype: np.dtype[Any]) -> tuple[np.ndarray, Layout]:
     """An image whose channel axis, if it has one, is named: as float64 (1, H, W, C), and how it was laid out."""
+    like = value
+    value, channel_axis = _opened(value, channel_axis)
+    if value is not like:
+        value = to_host(value)  # what an adapter gives may lie on a device
     _check.real_numbers(name, value)
     _require_conversion(name, value)
     array = _check.real_array(name, value)
@@ -91,12 +154,12 @@ def as_stack(name: str, value: Any, channel_axis: int | None, dtype: np.dtype[An
     if channel_axis is None:
         if array.ndim != 2:
             raise ValueError(f"{name} must have 2 dimensions when channel_axis is None, got shape {array.shape}")
-        return array[None, :, :, None].astype(np.float64), Layout(None, kept)
+        return array[None, :, :, None].astype(np.float64), Layout(None, kept, like)
     axis = _check.integer("channel_axis", channel_axis)
     if array.ndim != 3:
         raise ValueError(f"{name} must have 3 dimensions when channel_axis is given, got shape {array.shape}")
     _require_axis(axis)
-    return np.moveaxis(array, axis, -1)[None].astype(np.float64), Layout(axis, kept)
+    return np.moveaxis(array, axis, -1)[None].astype(np.float64), Layout(axis, kept, like)
 
 
 def as_data(name: str, value: Any, operator: LinearOperator, channel_axis: int | None) -> tuple[np.ndarray, Layout]:
@@ -105,6 +168,8 @@ def as_data(name: str, value: Any, operator: LinearOperator, channel_axis: int |
     They are (n,), or in the operator's ``data_shape``, or, where it picks ``known`` pixels, the whole image; and in
     any of these beside a channel axis.
     """
+    like = value
+    value, channel_axis = _opened(value, channel_axis)
     value, n = to_host(value), operator.shape[0]
     known, data_shape = getattr(operator, "known", None), getattr(operator, "data_shape", (n,))
     shapes = [(n,)] + [s for s in (data_shape, None if known is None else known.shape) if s not in (None, (n,))]
@@ -129,7 +194,7 @@ def as_data(name: str, value: Any, operator: LinearOperator, channel_axis: int |
     kept = array.dtype if np.asarray(value).dtype == np.float32 else np.dtype(np.float64)
     if axis is not None and axis == len(lead):
         axis = -1  # the last of y is the last of the result, which may have another number of axes
-    return array.reshape(n, -1).astype(np.float64), Layout(axis, kept)
+    return array.reshape(n, -1).astype(np.float64), Layout(axis, kept, like)
 
 
 def as_planes(name: str, value: Any) -> np.ndarray:

@@ -139,7 +139,8 @@ def register_arrays(library: str, adapter: Adapter) -> None:
     Parameters
     ----------
     library : str
-        Top-level name of the module of its types, "torch" say; it is not imported.
+        Top-level name of the module of its types, "torch" say; it is not imported.  Its ``from_dlpack`` is what the
+        message about arrays of other libraries offers.
     adapter : callable
         An array and the name of its device -> its operations.
     """
@@ -168,9 +169,10 @@ def namespace(value: Any) -> Arrays:
         return NUMPY
     adapter = _adapters.get(type(value).__module__.partition(".")[0])
     if adapter is None:
+        makers = " or ".join(f"{library}.from_dlpack(x)" for library in _adapters)
         raise TypeError(
-            f"arrays on a GPU must be CuPy's or PyTorch's, got {type(value).__module__}.{type(value).__name__}: "
-            "cupy.from_dlpack(x) or torch.from_dlpack(x) makes one of it without a copy"
+            f"arrays on a GPU must be of {' or '.join(_adapters)}, got "
+            f"{type(value).__module__}.{type(value).__name__}: {makers} makes one of it without a copy"
         )
     return adapter(value, device)
 
