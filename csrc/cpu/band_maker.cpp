@@ -19,6 +19,7 @@ struct Cells {
 constexpr Cells cells_of(int displacement) {
     return {pool.read_by(displacement).size(), {pool.cell_pixels(displacement, 0), pool.cell_pixels(displacement, 1)}};
 }
+static_assert(factor == 2, "Cells holds two coarse displacements, RowKernels::pool adds one pixel of a cell or two");
 constexpr Cells cells[factor] = {cells_of(0), cells_of(1)};  // a lane looks them up for every row
 
 // Writes rows of a segment into bands at the same resolution (stored), or those of every f-th pixel into coarser bands.

@@ -12,6 +12,7 @@
 #include "cpu/sinks.h"
 #include "cpu/threads.h"
 #include "plan/groups.h"
+#include "plan/resampling.h"
 #include "plan/schedule.h"
 
 namespace ntkfast {
@@ -165,7 +166,7 @@ void CpuEngine<Real>::sweep(const HalfPlane& plane, Deal deal, SinkOf sink_of, M
                 return;
             }
             const std::int64_t begin = plane.first_block(first_band), end = plane.first_block(last_band + 1);
-            const std::int64_t start = begin + ((thread - begin) % team + team) % team;
+            const std::int64_t start = begin + modulo(thread - begin, team);
             for (std::int64_t n = start; n < end && !monitor.stopped(); n += team) take(n);
         });
     };

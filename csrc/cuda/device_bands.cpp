@@ -1,6 +1,5 @@
 #include "cuda/device_bands.h"
 
-#include <algorithm>
 #include <cstdlib>
 
 #include "cpu/band_maker.h"

@@ -238,15 +238,16 @@ template <class Real, Reach reach> struct SweepResults : SweepBlock<Real, reach>
         });
     }
 
-    // A E A^T of the average over cells of 2 x 2.  Lane 0 is the first fine displacement of the first coarse c, 2c - 1;
-    // c takes those of lanes 2n, 2n + 1 and 2n + 2:
-    //   out(X, c) += (T_{2c-1}(2X + 1) + T_2c(2X) + T_2c(2X + 1) + T_{2c+1}(2X))/16
+    // A E A^T of the average over cells of f x f.  Lane 0 is the first fine displacement of the first coarse c,
+    // f c - (f-1); the n-th coarse one takes the lanes from f n to f n + 2(f-1):
+    //   out(X, c) += sum over a, b < f of T_{f c + b - a}(f X + a)/f^4
     // A task has all of its coarse displacements to itself and takes the fine dy in ascending order.
     static NTKFAST_DEVICE void into_pool(Team& team, const A& a, const F& f, int y) {
         const Bands<Real>& bands = a.result.bands;
         constexpr int factor = supported_factor;
-        static_assert(factor == 2, "the sum below is written out");
-        const int y_i = y + f.row0, count = (f.task.end_lane - (factor - 1)) / factor, cells = f.task.columns / factor;
+        static_assert(factor == 2, "the sum below is written out, for a and b of 0 and 1");
+        const int y_i = y + f.row0, count = pool_displacements_within(f.task.end_lane, factor),
+                  cells = f.task.columns / factor;
         Real* to =
             Bands<Real>::row(bands, floor_div<factor>(y_i + f.dy) - floor_div<factor>(y_i), floor_div<factor>(y_i));
         if (to == nullptr) return;
@@ -255,7 +256,7 @@ template <class Real, Reach reach> struct SweepResults : SweepBlock<Real, reach>
             Real* out = to + field * Bands<Real>::field_size(bands);
             team.for_each(count * cells, [=, &a](int n) {
                 const int c = n % count, cell = n / count, x = f.task.x / factor + cell, b = factor * c;
-                const int dx = floor_div<factor>(f.task.dx + factor - 1) + c;
+                const int dx = ceil_div<factor>(f.task.dx) + c;
                 if (x >= bands.width || (!bands.circular && (x + dx < 0 || x + dx >= bands.width))) return;
                 const Real* even = from + factor * cell * stride(a) + b;
                 const Real* odd = even + stride(a);

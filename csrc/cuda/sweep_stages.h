@@ -354,14 +354,14 @@ template <class Real, Reach reach> struct SweepStages : SweepBlock<Real, reach> 
         return (raw - v_i) - v_j;
     }
 
-    // The coarse pixels next to a fine one, as Resampling::taps has them, by shifts.
+    // The coarse pixels next to a fine one, of a bilinear upsampling; the first is that of the nearest, too.
     struct Neighbours {
         int at[2];
     };
     static NTKFAST_DEVICE Neighbours neighbours(int fine, int coarse_size, bool circular) {
         constexpr int f = supported_factor;
-        const int first = floor_div<f>(fine), second = first + (2 * modulo<f>(fine) + 1 > f ? 1 : -1);
-        return {{first, circular ? second : larger(0, smaller(second, coarse_size - 1))}};
+        const int nearest = floor_div<f>(fine);
+        return {{nearest, bilinear_other(nearest, modulo<f>(fine), f, coarse_size, circular)}};
     }
 
     // Four pairs of coarse rows, and of each four pairs of coarse columns; rows are combined first, as in UpsampledRows.

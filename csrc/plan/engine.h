@@ -3,7 +3,6 @@
 
 #include <cstdint>
 
-#include "plan/fields.h"
 #include "plan/geometry.h"
 #include "plan/monitor.h"
 #include "plan/program.h"
@@ -20,9 +19,11 @@ struct MemoryEstimate {
     std::int64_t store;     // held after store()
 };
 
+// The pointer to a member has a name since gcc warns of the parentheses that nvcc would write around it.
+using MemoryBytes = std::int64_t MemoryEstimate::*;
 struct MemoryPart {
     const char* name;
-    std::int64_t MemoryEstimate::* bytes;
+    MemoryBytes bytes;
 };
 constexpr MemoryPart memory_parts[] = {
     {"fields", &MemoryEstimate::fields}, {"building", &MemoryEstimate::building}, {"product", &MemoryEstimate::product},

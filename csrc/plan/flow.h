@@ -8,6 +8,5 @@ namespace ntkfast {
 enum class Flow { covariance, tangent, first_covariance, first_tangent };
 constexpr int flows = 4;
 constexpr bool has_tangent(Flow flow) { return flow == Flow::tangent || flow == Flow::first_tangent; }
-constexpr bool is_first(Flow flow) { return flow == Flow::first_covariance || flow == Flow::first_tangent; }
 
 }  // namespace ntkfast

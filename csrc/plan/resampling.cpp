@@ -31,7 +31,7 @@ int Resampling::displacements_read(int count) const {
 }
 
 int Resampling::displacements_within(int count) const {
-    return kind == Kind::pool ? floor_div(count - (factor - 1), factor) : count;
+    return kind == Kind::pool ? pool_displacements_within(count, factor) : count;
 }
 
 }  // namespace ntkfast

@@ -10,8 +10,8 @@ namespace ntkfast {
 constexpr int supported_factor = 2;
 
 // n modulo a period, and n/f rounded down and up, for negative n too.
-NTKFAST_HD constexpr int modulo(int n, int period) {
-    const int rest = n % period;
+template <class Integer> NTKFAST_HD constexpr Integer modulo(Integer n, int period) {
+    const Integer rest = n % period;
     return rest < 0 ? rest + period : rest;
 }
 NTKFAST_HD constexpr int floor_div(int n, int f) { return (n - modulo(n, f)) / f; }
@@ -25,6 +25,20 @@ template <int f> NTKFAST_HD constexpr int floor_div(int n) {
     else
         return floor_div(n, f);
 }
+template <int f> NTKFAST_HD constexpr int ceil_div(int n) { return floor_div<f>(n + f - 1); }
+
+// What the device's loops, which know the factor, share with Resampling below.
+//
+// Bilinear: the position of the output f nearest + phase, from the nearest input on, in 1/(2f) pixels; between -f and f.
+NTKFAST_HD constexpr int bilinear_offset(int phase, int f) { return 2 * phase + 1 - f; }
+// The input on that side of the nearest; the nearest again where there is none.  On the torus it may lie outside.
+NTKFAST_HD constexpr int bilinear_other(int nearest, int phase, int f, int length, bool circular) {
+    const int offset = bilinear_offset(phase, f), other = nearest + (offset > 0 ? 1 : offset < 0 ? -1 : 0);
+    if (circular) return other;
+    return other < 0 ? 0 : other < length ? other : length - 1;
+}
+// Displacements of a pool's outputs that read at most `count` neighbouring ones of its inputs.
+NTKFAST_HD constexpr int pool_displacements_within(int count, int f) { return floor_div(count - (f - 1), f); }
 
 // Pixels along one axis of an image at 1/downsampling of its resolution.
 constexpr int size_at(int size, int downsampling) { return size / downsampling; }
@@ -67,12 +81,9 @@ struct Resampling {
         if (kind == Kind::stride) return {1, f * n, 0, 1, 0};
         if (kind == Kind::pool) return {f, f * n, 1, 1.0 / f, 1.0 / f};
         if (kind == Kind::nearest) return {1, nearest, 0, 1, 0};
-        // Of the position, from the nearest pixel on, in 1/(2f) pixels; it lies between -f and f.
-        const int beyond = 2 * (n - f * nearest) + 1 - f;
-        const int step = beyond > 0 ? 1 : beyond < 0 ? -1 : 0;
-        const bool outside = !circular && (nearest + step < 0 || nearest + step >= length);
-        const double other = double(step * beyond) / (2 * f);
-        return {2, nearest, outside ? 0 : step, 1 - other, other};
+        const int phase = n - f * nearest, offset = bilinear_offset(phase, f);
+        const double other = double(offset < 0 ? -offset : offset) / (2 * f);
+        return {2, nearest, bilinear_other(nearest, phase, f, length, circular) - nearest, 1 - other, other};
     }
 
     // Inputs that some of the outputs n read, before any border.

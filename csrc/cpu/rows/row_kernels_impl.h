@@ -423,6 +423,7 @@ void finish(Real* __restrict out, const Real* raw, const Real* v_i, const Real* 
 template <class Real, bool both>
 void pool_pixels(Real* __restrict out, const Real* in, Real weight, std::ptrdiff_t n) {
     constexpr int f = supported_factor;
+    static_assert(f == 2, "`both` are all pixels of a cell");
     NTKFAST_VECTOR_LOOP
     for (std::ptrdiff_t a = 0; a < n; ++a) out[a] += weight * (both ? in[f * a] + in[f * a + 1] : in[f * a]);
 }
@@ -441,6 +442,7 @@ template <class Real, int Count, bool spread>
 void upsample_pixels(Real* __restrict out, const Real* const* even, const Real* const* odd, const Real* weights,
                      const Real* v_i, const Real* v_j, Real gain, std::ptrdiff_t n, int batch) {
     constexpr int f = supported_factor;
+    static_assert(f == 2, "the even and the odd are all phases of a cell");
     const Real *rows_even[Count], *rows_odd[Count];
     Real w[Count];
     for (int m = 0; m < Count; ++m) rows_even[m] = even[m], rows_odd[m] = odd[m], w[m] = weights[m];
