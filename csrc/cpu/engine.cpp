@@ -127,9 +127,9 @@ template <class Real> std::int64_t CpuEngine<Real>::coarse_pairs_of(const HalfPl
     });
 }
 
-// In turn: thread n of the team takes blocks n, n + team, ..., so that the same team gives the same bits, and neighbouring
-// blocks, nearly equal in cost, go to different threads.  With several resolutions some bands of the output alternate with
-// the coarse bands that they read.
+// In turn: thread n of the team takes blocks n, n + team, ..., so that the same team gives the same bits, and
+// neighbouring blocks, nearly equal in cost, go to different threads.  With several resolutions some bands of the
+// output alternate with the coarse bands that they read.
 template <class Real>
 template <class SinkOf>
 void CpuEngine<Real>::sweep(const HalfPlane& plane, Deal deal, SinkOf sink_of, Monitor& monitor) const {
@@ -281,8 +281,8 @@ template <class Real> void CpuEngine<Real>::dense(Real* out, Poll poll) const {
 }
 
 // For an engine in float they are made when first wanted, and kept: with several resolutions they take as long as the
-// engine's own.  Threads that want them at once may each make them, with the same bits: a lock would be held while the poll
-// runs a caller's code.
+// engine's own.  Threads that want them at once may each make them, with the same bits: a lock would be held while the
+// poll runs a caller's code.
 template <class Real> const Fields<double>& CpuEngine<Real>::exact_fields(const Poll& poll) const {
     if constexpr (sizeof(Real) == sizeof(double)) {
         (void)poll;

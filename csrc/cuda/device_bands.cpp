@@ -18,7 +18,8 @@ std::int64_t band_elements(const Program& program, const Target& target, const S
 // Bands that reach all displacements along a row have no reach.
 int reach_of(const Shape& at, int reach) { return 2 * reach + 1 < at.width ? reach : Bands<float>::no_reach; }
 
-// Values of dy for which the table of a target has a place: below zero at most one height, and on the torus a few turns above.
+// Values of dy for which the table of a target has a place: below zero at most one height, and on the torus a few turns
+// above.
 int first_key(const Shape& at) { return -at.height - 8; }
 int key_count(const Shape& at) { return 3 * at.height + 24; }
 

@@ -22,7 +22,8 @@ template <class Real, Reach reach> struct SweepResults : SweepBlock<Real, reach>
 
     static NTKFAST_DEVICE void deliver(Team& team, const A& a, const F& f, int y, int block) {
         if (a.result.kind == ResultKind::product) {
-            // Right-hand sides in fours, and what is left one by one: the fewer there are, the more threads are to have work.
+            // Right-hand sides in fours, and what is left one by one: the fewer there are, the more threads are to have
+            // work.
             const int fours = a.result.columns / 4, ones = a.result.columns % 4;
             if (fours > 0) multiply<4>(team, a, f, y, block, 0, fours);
             if (ones > 0) multiply<1>(team, a, f, y, block, 4 * fours, ones);
@@ -111,8 +112,8 @@ template <class Real, Reach reach> struct SweepResults : SweepBlock<Real, reach>
     }
 
     // sum_b T_b(u - b) v(u - b) for four columns u of j, counted from x + dx; v: that of the strip's first column.
-    // period: 0, or the width where displacements dx of half of it, or of none, are their own opposites: these meet each pair from
-    // both ends, and count once.
+    // period: 0, or the width where displacements dx of half of it, or of none, are their own opposites: these meet
+    // each pair from both ends, and count once.
     template <int N>
     static NTKFAST_DEVICE void sum_at_j(const A& a, const F& f, const Part& part, const Real* v, int lanes, int period,
                                         Real (&sums)[N][V]) {
@@ -153,8 +154,8 @@ template <class Real, Reach reach> struct SweepResults : SweepBlock<Real, reach>
         }
     }
 
-    // out(i) += T v(j) and out(j) += T v(i), for `groups` times N right-hand sides, into the tiles of the task: each entry is the
-    // item's own.
+    // out(i) += T v(j) and out(j) += T v(i), for `groups` times N right-hand sides, into the tiles of the task: each
+    // entry is the item's own.
     template <int N>
     static NTKFAST_DEVICE void multiply(Team& team, const A& a, const F& f, int y, int block, int first_column,
                                         int groups) {

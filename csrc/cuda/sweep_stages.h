@@ -119,8 +119,8 @@ template <class Real, Reach reach> struct SweepStages : SweepBlock<Real, reach> 
 
     // --- Window sums ------------------------------------------------------------------------------------------------
 
-    // Sums of k adjacent columns around each of four; `row` points at the first of the four in its lane.  Small kernels add from
-    // left to right, the same for every column; large ones add what all four have in common once.
+    // Sums of k adjacent columns around each of four; `row` points at the first of the four in its lane.  Small kernels
+    // add from left to right, the same for every column; large ones add what all four have in common once.
     template <int K> static NTKFAST_DEVICE void along_row(const Real* row, int stride, int k, Real (&out)[V]) {
         if constexpr (K == 1) {
             NTKFAST_UNROLL
@@ -207,7 +207,8 @@ template <class Real, Reach reach> struct SweepStages : SweepBlock<Real, reach> 
         }
     }
 
-    // Two-ended sums, as in Pipeline::push: complete blocks of k rows are replaced by their suffix sums, one more row is the prefix.
+    // Two-ended sums, as in Pipeline::push: complete blocks of k rows are replaced by their suffix sums, one more row
+    // is the prefix.
     static NTKFAST_DEVICE void two_ended(const A& a, const F& f, const S* s, int slot, int at, int field,
                                          const Real (&row)[V], Real (&sums)[V]) {
         const int k = s->kernel_size;
@@ -238,7 +239,7 @@ template <class Real, Reach reach> struct SweepStages : SweepBlock<Real, reach> 
         for (int m = 0; m < V; ++m) sums[m] += begun[m];
     }
 
-    // --- What becomes of four columns of a row ------------------------------------------------------------------------
+    // --- What becomes of four columns of a row -----------------------------------------------------------------------
 
     static NTKFAST_DEVICE void keep(const A& a, const F& f, const S* s, int y, const Item& it, const Real (&e)[V],
                                     const Real (&t)[V]) {
@@ -276,7 +277,7 @@ template <class Real, Reach reach> struct SweepStages : SweepBlock<Real, reach> 
         keep(a, f, s, y, it, e, t);
     }
 
-    // --- Other values -------------------------------------------------------------------------------------------------
+    // --- Other values ------------------------------------------------------------------------------------------------
 
     static NTKFAST_DEVICE void other_stage(Team& team, const A& a, const F& f, const S* s, int y) {
         const Items all = items(a, f, s->halo);
@@ -364,7 +365,8 @@ template <class Real, Reach reach> struct SweepStages : SweepBlock<Real, reach> 
         return {{nearest, bilinear_other(nearest, modulo<f>(fine), f, coarse_size, circular)}};
     }
 
-    // Four pairs of coarse rows, and of each four pairs of coarse columns; rows are combined first, as in UpsampledRows.
+    // Four pairs of coarse rows, and of each four pairs of coarse columns; rows are combined first, as in
+    // UpsampledRows.
     static NTKFAST_DEVICE void upsampled(const A& a, const F& f, const S* s, int y, const Item& it, Real (&e)[V],
                                          Real (&t)[V]) {
         const Bands<Real>& bands = s->source;

@@ -30,7 +30,8 @@ constexpr MemoryPart memory_parts[] = {
     {"bands", &MemoryEstimate::bands},   {"coarse", &MemoryEstimate::coarse},     {"store", &MemoryEstimate::store},
 };
 
-// Throws std::invalid_argument where the program is none, the image is empty, or a side is no multiple of program.multiple().
+// Throws std::invalid_argument where the program is none, the image is empty, or a side is no multiple of
+// program.multiple().
 void check_sizes(const Program& program, const Shape& shape);
 
 // All pointers are to the host's memory, contiguous.  A poll that returns false ends the call with Cancelled.

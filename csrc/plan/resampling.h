@@ -29,7 +29,8 @@ template <int f> NTKFAST_HD constexpr int ceil_div(int n) { return floor_div<f>(
 
 // What the device's loops, which know the factor, share with Resampling below.
 //
-// Bilinear: the position of the output f nearest + phase, from the nearest input on, in 1/(2f) pixels; between -f and f.
+// Bilinear: the position of the output f nearest + phase, from the nearest input on, in 1/(2f) pixels; it lies between
+// -f and f.
 NTKFAST_HD constexpr int bilinear_offset(int phase, int f) { return 2 * phase + 1 - f; }
 // The input on that side of the nearest; the nearest again where there is none.  On the torus it may lie outside.
 NTKFAST_HD constexpr int bilinear_other(int nearest, int phase, int f, int length, bool circular) {

@@ -1,6 +1,6 @@
-// Bodies of the row kernels.  Included by one translation unit per instruction set, each with flags of its own; all is in an
-// unnamed namespace and nothing from the standard library is instantiated here, so that no symbol of one level can be
-// linked into another.
+// Bodies of the row kernels.  Included by one translation unit per instruction set, each with flags of its own; all is
+// in an unnamed namespace and nothing from the standard library is instantiated here, so that no symbol of one level
+// can be linked into another.
 #pragma once
 
 #include "cpu/rows/row_kernels.h"
@@ -11,8 +11,8 @@ namespace {
 // Rows of one call never overlap except where a kernel says so.
 #define NTKFAST_VECTOR_LOOP _Pragma("GCC ivdep")
 
-// Length in whole steps, in a form from which the compiler sees that no remainder loop is needed: one AVX2 register, with
-// AVX-512 a half.  Whole chunks would waste more of a short row.
+// Length in whole steps, in a form from which the compiler sees that no remainder loop is needed: one AVX2 register,
+// with AVX-512 a half.  Whole chunks would waste more of a short row.
 constexpr int vector_step = chunk / 2;
 NTKFAST_HD std::ptrdiff_t whole(std::ptrdiff_t length) {
     return (length + vector_step - 1) & -std::ptrdiff_t(vector_step);
@@ -196,8 +196,8 @@ template <class Real, int Rows> struct LaneOperands {
     }
 };
 
-// The bits of a number, its sign on top.  Or-ing them finds a negative one in one operation an element, where a comparison
-// and a mask take two.
+// The bits of a number, its sign on top.  Or-ing them finds a negative one in one operation an element, where a
+// comparison and a mask take two.
 template <class Real> struct Bits;
 template <> struct Bits<float> {
     using Int = std::int32_t;
@@ -220,7 +220,8 @@ template <class Real> NTKFAST_HD Real last_conv(const Pair<Real>& in, Real p_i, 
     return trainable * covariance(in.e, p_i, p_j) + in.t;
 }
 
-// Zeros for one chunk before the lane, and from its end on to one chunk behind the whole chunks, which may begin a chunk later.
+// Zeros for one chunk before the lane, and from its end on to one chunk behind the whole chunks, which may begin a
+// chunk later.
 template <class Real> void clear_slack(Real* t, std::ptrdiff_t length) {
     for (std::ptrdiff_t l = -chunk; l < 0; ++l) t[l] = 0;
     for (std::ptrdiff_t l = 0; l < chunk; ++l) t[length + l] = 0;
@@ -437,7 +438,8 @@ template <class Real> void pool(Real* out, const Real* in, Real weight, bool bot
     }
 }
 
-// The gain comes last: features that are alike cancel in sum - v_i - v_j to the last bit only if all three are rounded alike.
+// The gain comes last: features that are alike cancel in sum - v_i - v_j to the last bit only if all three are rounded
+// alike.
 template <class Real, int Count, bool spread>
 void upsample_pixels(Real* __restrict out, const Real* const* even, const Real* const* odd, const Real* weights,
                      const Real* v_i, const Real* v_j, Real gain, std::ptrdiff_t n, int batch) {
@@ -533,8 +535,8 @@ void accumulate_group(const Real* const* t, const Real* const* v, std::ptrdiff_t
     }
 }
 
-// Neighbouring lanes are added to the sums together, which are then read and written once for lanes_fused of them: their rows
-// begin and end within a few pixels of each other, and T is zero there.
+// Neighbouring lanes are added to the sums together, which are then read and written once for lanes_fused of them:
+// their rows begin and end within a few pixels of each other, and T is zero there.
 template <class Real>
 void accumulate(const Lanes& lanes, const Real* const* t, bool slack, const Real* v, const std::ptrdiff_t* at_v,
                 std::ptrdiff_t v_plane, Real* sums, const std::ptrdiff_t* at_sums, std::ptrdiff_t plane, int columns) {
@@ -551,7 +553,8 @@ void accumulate(const Lanes& lanes, const Real* const* t, bool slack, const Real
                 end = end_of_lane > end ? end_of_lane : end;
                 first_end = end_of_lane < first_end ? end_of_lane : first_end;
             }
-            // Each lane is read from `start`, at most a chunk before its own beginning, to less than two behind its end.
+            // Each lane is read from `start`, at most a chunk before its own beginning, to less than two chunks
+            // behind its end.
             const bool together = slack && group == lanes_fused && last - start <= chunk && end - first_end <= chunk;
             if (!together) group = 1, start = at_sums[b], end = start + lanes.length[b];
             const Real *rows[lanes_fused], *from[lanes_fused];
