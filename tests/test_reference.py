@@ -204,7 +204,7 @@ def test_activation_kernels_are_gaussian_means(slope):
         (Cos(), np.cos, lambda x: -np.sin(x)),
         (Gaussian(), lambda x: np.exp(-(x**2) / 2), lambda x: -x * np.exp(-(x**2) / 2)),
     ],
-    ids=repr,
+    ids=["erf", "gelu", "sin", "cos", "gaussian"],
 )
 def test_smooth_activations_are_what_their_names_say(layer, f, df):
     x = np.linspace(-6, 6, 241)
