@@ -507,7 +507,7 @@ def test_arrays_of_unknown_libraries():
         def __dlpack_device__(self):
             return (1 if BACKEND == "emulation" else 2), 0
 
-    with pytest.raises(TypeError, match=r"must be CuPy's or PyTorch's, got .*Foreign: cupy\.from_dlpack"):
+    with pytest.raises(TypeError, match=r"must be of cupy or torch, got .*Foreign: cupy\.from_dlpack"):
         cuda(NET, noise(6, 8, 3, 0)) @ Foreign()
 
 
