@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 from bench import bits, paired
+
+import ntkfast as nf
 
 
 def test_calls_cover_what_the_package_computes() -> None:
@@ -48,17 +51,35 @@ def test_what_differs_is_told(tmp_path, monkeypatch, capsys) -> None:
     assert "2 of 3 differ" in out
 
 
-def test_ratios_of_both_orders(monkeypatch, tmp_path) -> None:
+def test_ratios_of_calls_in_turn(monkeypatch, tmp_path) -> None:
     asked = []
 
-    def measured(package, small):
-        asked.append(package.name)
-        return {"call": 2.0 if package.name == "after" else 1.6}
+    class Worker:
+        def __init__(self, package, small):
+            self.name = package.name
 
-    monkeypatch.setattr(paired, "in_process", measured)
+        def seconds(self, call):
+            asked.append(self.name)
+            return 9.0 if len(asked) <= 2 else {"after": 2.0, "before": 1.6}[self.name]
+
+        def close(self):
+            asked.append("closed")
+
+    monkeypatch.setattr(paired, "Worker", Worker)
+    monkeypatch.setattr(paired, "NAMES", ("call",))
     found = paired.ratios(tmp_path / "before", tmp_path / "after", 2, small=True)
     assert found == {"call": [1.25, 1.25]}
-    assert asked == ["before", "after", "after", "before"]
+    turns = ["before", "after", "after", "before"]
+    half = paired.REPEATS + 1
+    assert asked[:4] == turns
+    assert asked[2 * half + 2 :][:4] == ["after", "before", "before", "after"]
+    assert asked.count("closed") == 4
+
+
+def test_a_worker_makes_the_calls(capfd) -> None:
+    worker = paired.Worker(Path(nf.__file__).parent.parent, small=True)
+    assert all(worker.seconds(name) > 0 for name in paired.NAMES)
+    worker.close()
 
 
 def test_an_interval_holds_the_mean() -> None:
