@@ -1,10 +1,10 @@
-// The table of activations, one row each.  The operations of a program and their names, the tables of row kernels, the maps of
-// the device and every dispatch are made of it.
+// This is the table of activations, one row each. The operations of a program and their names, the tables of row
+// kernels, the maps of the device and every dispatch are made of it.
 //
 //   rectifier_row(name, struct)   max(x, 0) + slope min(x, 0), which is homogeneous: its constants in pair_math.h
 //   smooth_row(name, struct)      any other f: a struct as those of smooth_activations.h
 //
-// The name is that of the operation in a program, and the enumerator.
+// The name of a row is that of the operation in a program, and the enumerator.
 #pragma once
 
 #include <stdexcept>
@@ -21,7 +21,8 @@
     smooth_row(gaussian, GaussianActivation)
 // clang-format on
 
-// What users of the table give for one of its kinds of rows that they leave out, and for enumerators.
+// A user of the table gives NTKFAST_NO_ROW for the kind of rows that it leaves out, and NTKFAST_ENUMERATOR for
+// enumerators.
 #define NTKFAST_NO_ROW(name, Activation)
 #define NTKFAST_ENUMERATOR(name, Activation) name,
 
@@ -33,7 +34,7 @@ enum class ActivationKind { NTKFAST_ACTIVATIONS(NTKFAST_ENUMERATOR, NTKFAST_ENUM
 constexpr int activation_kinds = NTKFAST_ACTIVATIONS(NTKFAST_ONE, NTKFAST_ONE);
 #undef NTKFAST_ONE
 
-// call(Activation<Real>()) for an activation that is not a rectifier.
+// Returns call(Activation<Real>()) for an activation that is not a rectifier.
 template <class Real, class Call> auto with_smooth(ActivationKind kind, Call call) {
     switch (kind) {
 #define NTKFAST_CASE(name, Activation) \

@@ -1,6 +1,6 @@
-// The scalar maps of one pixel pair (i, j), for host and device, in float and double.
+// These are the scalar maps of one pixel pair (i, j), for host and device, in float and double.
 //
-// State of a pair between two layers, after docs/math.md:
+// The state of a pair between two layers is, after docs/math.md:
 //   E(i,j) = (S(i,i) + S(j,j))/2 - S(i,j)    half the squared distance of the features
 //   T(i,j)                                   the tangent kernel
 // p_i = sqrt(S(i,i)) comes from the diagonal, which is computed once in double precision.
@@ -20,12 +20,12 @@
 
 namespace ntkfast {
 
-// What a type can tell apart where patches are parallel or opposite; measured in docs/math.md.
-//   snap:   relative error of E: N (or 2A - N) below this share of E is taken as 0, which makes exactly parallel patches of
-//           different brightness exact.  A few ulps.
-//   doubt:  where N (or 2A - N) is below this share of both E and A the rounding of E may move T by more than 1e-6 of its
-//           maximum, unless E or A is ...
-//   slight: ... below this share of max p^2.  Such pairs are done again with E in double (Pipeline::refine);
+// Resolution says what a type can tell apart where patches are parallel or opposite; docs/math.md has the measurements.
+//   snap:   the relative error of E, a few ulps.  Where N (or 2A - N) is below this share of E it counts as 0, which makes
+//           exactly parallel patches of different brightness exact.
+//   doubt:  where N (or 2A - N) is below this share of both E and A, the rounding of E may move T by more than 1e-6 of
+//           its maximum, unless E or A is ...
+//   slight: ... below this share of max p^2.  Such pairs are computed again with E in double (Pipeline::refine);
 //           in double precision there are none.
 template <class Real> struct Resolution;
 template <> struct Resolution<float> {
@@ -35,14 +35,16 @@ template <> struct Resolution<double> {
     static constexpr double snap = 1e-15, doubt = 0, slight = INFINITY;
 };
 
-// p = sqrt(S(i,i)) of one pixel: rounded, its inverse, and what the rounding left over.  The remainder matters where patches
-// are parallel: N = E - (p_i - p_j)^2/2 then cancels, and the rounding of p alone would leave an angle of 1e-4.
+// A Root is p = sqrt(S(i,i)) of one pixel: p rounded, its inverse, and what the rounding left over. The remainder
+// matters where patches are parallel: N = E - (p_i - p_j)^2/2 then cancels, and the rounding of p alone would leave an
+// angle of 1e-4.
 template <class Real> struct Root {
     Real p, inverse, rest;
 };
 
-// Constants of one activation max(x, ax), with the scale c = w/k^2 of the convolution that follows folded in.  Two sides: the
-// angle t is acute (t <= pi/2) or obtuse; x is A(1 - cos t) or A(1 + cos t), whichever is small, and t' the angle t or pi - t.
+// These are the constants of one activation max(x, ax), with the scale c = w/k^2 of the convolution that follows folded
+// in. There are two sides: the angle t is acute (t <= pi/2) or obtuse; x is A(1 - cos t) or A(1 + cos t), whichever is
+// small, and t' is the angle t or pi - t.
 //   c E' = acute:  near*x + arc*(A*(t' cos t' - sin t')) + diff*d^2
 //          obtuse: flat*A - far*x + arc*(the same) + diff*d^2
 //   c Q' = acute:  near - turn*t'
@@ -50,14 +52,16 @@ template <class Real> struct Root {
 template <class Real> struct ActivationConstants {
     Real near, far, flat, arc, diff, turn;
     Real trainable;      // 1 where the convolution before the activation is trained, else 0
-    Real spread, snap;   // of what enters: N = E - spread*d^2, and Resolution::snap
-    Real doubt, slight;  // Resolution; doubt times slight times max p^2
+    Real spread, snap;   // applied to what enters: N = E - spread*d^2, and Resolution::snap
+    Real doubt, slight;  // Resolution::doubt; doubt times slight times max p^2
 
-    // The form in which the half-distance enters or leaves.  A 1x1 convolution without bias keeps the angles, so that the next
-    // stage's N is E' without its d^2: carried in that form, N is not the difference of two larger numbers there.
+    // The form says how the half-distance enters or leaves. A 1x1 convolution without bias keeps the angles, so that
+    // the next stage's N is E' without its d^2: carried in that form, N is not the difference of two larger numbers
+    // there.
     enum class Form { distance, angle };
 
-    // single: the stage's patches are single pixels, whose colours are nearly parallel so often that all are doubtful
+    // `single` says that the stage's patches are single pixels, whose colours are nearly parallel so often that all are
+    // doubtful.
     static ActivationConstants make(double slope, double scale, bool trainable, double largest_root, bool single,
                                     Form entering = Form::distance, Form leaving = Form::distance) {
         const double pi = 3.14159265358979323846;
@@ -79,7 +83,7 @@ template <class Real> struct ActivationConstants {
     }
 };
 
-// sum_n c[n] m^n by Horner's rule; the loop has a constant length and is unrolled.
+// Computes sum_n c[n] m^n by Horner's rule; the loop has a constant length and is unrolled.
 template <class Real, int Terms> NTKFAST_HD Real polynomial(const Real (&c)[Terms], Real m) {
     Real sum = c[Terms - 1];
 #if defined(__GNUC__) && !defined(__clang__) && !defined(__CUDACC__)
@@ -89,12 +93,13 @@ template <class Real, int Terms> NTKFAST_HD Real polynomial(const Real (&c)[Term
     return sum;
 }
 
-// Result of an activation on a pair: E' and T', both times the scale of the next convolution.
+// A Pair is the result of an activation on a pair: E' and T', both times the scale of the next convolution.
 template <class Real> struct Pair {
     Real e, t;
 };
 
-// The two ends of a pair's angle: near = N = A (1 - cos t), far = A (1 + cos t) with A = p_i p_j; d^2 = (p_i - p_j)^2.
+// These are the two ends of a pair's angle: near = N = A (1 - cos t), far = A (1 + cos t) with A = p_i p_j, and
+// d^2 = (p_i - p_j)^2.
 template <class Real> struct Ends {
     Real near, far, area, diff2;
 };
@@ -111,7 +116,8 @@ NTKFAST_HD Ends<Wide> ends_of(Wide e, const Root<Real>& i, const Root<Real>& j, 
     return {near, Wide(2) * area - near, area, diff2};
 }
 
-// One pair through max(x, ax), source: Cho & Saul 2009 for a = 0, written in the half-distance (docs/math.md).
+// Sends one pair through max(x, ax). The formulas are those of Cho & Saul 2009 for a = 0, written in the half-distance
+// (docs/math.md):
 //
 //   x = min(N, 2A - N),  m = x/A,  t' = arccos(1 - m) = sqrt(m) P(m) is t or pi - t, whichever is acute
 //   A (t' cos t' - sin t') = x sqrt(m) R(m)
@@ -120,7 +126,7 @@ NTKFAST_HD Ends<Wide> ends_of(Wide e, const Root<Real>& i, const Root<Real>& j, 
 //   T' = Q' (trainable*S + sum T')  with  S = A - N
 // On each side everything is written in x, which is 0 at the side's end, so that nothing cancels there for any slope.
 //
-// least:    x below it counts as 0
+// least:    an x below it counts as 0
 // t:        the box sum of T' (already scaled by w/k^2)
 // inverse:  1/A; 0 for a patch of zeros
 template <bool with_tangent, class Real>
@@ -148,6 +154,7 @@ NTKFAST_HD Pair<Real> respond(const Ends<Real>& ends, Real least, Real t, Real i
     return out;
 }
 
+// Sends a pair through a rectifier.
 // e, t:   the box sums of E and T' (already scaled by w/k^2)
 // i, j:   the diagonals; all 0 for a patch of zeros
 template <bool with_tangent, class Real>
@@ -156,7 +163,7 @@ NTKFAST_HD Pair<Real> activate(Real e, Real t, const Root<Real>& i, const Root<R
     return respond<with_tangent>(ends_of(e, i, j, k.spread), k.snap * e, t, i.inverse * j.inverse, k);
 }
 
-// The same with E in double.
+// Does the same with E in double.
 template <bool with_tangent, class Real>
 NTKFAST_HD Pair<Real> activate_exact(double e, Real t, const Root<Real>& i, const Root<Real>& j,
                                      const ActivationConstants<Real>& k) {
@@ -165,17 +172,17 @@ NTKFAST_HD Pair<Real> activate_exact(double e, Real t, const Root<Real>& i, cons
     return respond<with_tangent>(rounded, Real(0), t, i.inverse * j.inverse, k);
 }
 
-// Negative where the rounding of E shows in the result; see Resolution.
+// Is negative where the rounding of E shows in the result; see Resolution.
 template <class Real>
 NTKFAST_HD Real certainty(Real e, const Root<Real>& i, const Root<Real>& j, const ActivationConstants<Real>& k) {
     const Ends<Real> ends = ends_of(e, i, j, k.spread);
     const Real closer = ends.near < ends.far ? ends.near : ends.far;
-    const Real x = closer > k.snap * e ? closer : Real(0);  // as in respond(): behind a row's end E may be anything
+    const Real x = closer > k.snap * e ? closer : Real(0);  // as in respond(): E may be anything behind a row's end
     const Real large = e < ends.area ? e : ends.area;
     return (x - k.doubt * large) + k.slight;
 }
 
-// S(i,j) from the half-distance.
+// Computes S(i,j) from the half-distance.
 template <class Real> NTKFAST_HD Real covariance(Real e, Real p_i, Real p_j) {
     return Real(0.5) * (p_i * p_i + p_j * p_j) - e;
 }

@@ -1,6 +1,7 @@
-// The scalar maps of one pixel pair (i, j) for the activations that are not homogeneous: Erf, GELU, Gaussian, Sin and Cos.
+// These are the scalar maps of one pixel pair (i, j) for the activations that are not homogeneous: Erf, GELU, Gaussian,
+// Sin and Cos.
 //
-// State of a pair as in pair_math.h: E(i,j) = (S(i,i) + S(j,j))/2 - S(i,j) and sum T'.  Here S is in true units,
+// The state of a pair is as in pair_math.h: E(i,j) = (S(i,i) + S(j,j))/2 - S(i,j) and sum T'. Here S is in true units,
 // S = unit * (the engine's S), since these activations change with the size of their argument.
 //
 //   Q(i,j) = E[f(u) f(v)],  Q'(i,j) = E[f'(u) f'(v)]    for Gaussian (u, v) with the covariance S of i and j
@@ -18,7 +19,7 @@
 // W = sqrt(h_i h_j) (cos beta - cos psi),  Z = sqrt(h_i h_j) (cos beta + cos psi).   D^2 >= (alpha_i^2 + alpha_j^2)/2 by
 // Cauchy-Schwarz, and W >= 0.  Neither angle comes near 0: unlike in the ReLU there is no square root of a rounding error.
 //
-// Accuracy and range: docs/math.md.  In float32, S must stay below 1e12.
+// docs/math.md has the accuracy and the range. In float32, S must stay below 1e12.
 #pragma once
 
 #include <cmath>
@@ -32,8 +33,8 @@ namespace ntkfast {
 
 // --- Functions without libm, so that loops are vectorised and host and device agree ------------------------------------
 
-// a*b + c in one rounding where the machine can.  Written out where the result depends on it: left to the compiler, the other
-// product of an expression may be the fused one.
+// Computes a*b + c in one rounding where the machine can. It is written out where the result depends on it: left to the
+// compiler, the other product of an expression may be the fused one.
 NTKFAST_HD float fused(float a, float b, float c) {
 #if defined(__FMA__) || defined(__ARM_FEATURE_FMA) || defined(__CUDA_ARCH__)
     return std::fma(a, b, c);
@@ -49,13 +50,13 @@ NTKFAST_HD double fused(double a, double b, double c) {
 #endif
 }
 
-// atan(x) and x - atan(x), for x >= 0.
+// An Arctangent holds atan(x) and x - atan(x), for x >= 0.
 template <class Real> struct Arctangent {
     Real angle, excess;
 };
 
-// Of x = above/below, with below > 0:  atan(x) = pi/2 - atan(1/x) beyond x = 1, and r - atan(r) = r^3 G(r^2) up to there.
-// Relative errors: 1.5 ulps of the angle, 4 of the excess.
+// Takes x = above/below, with below > 0: atan(x) = pi/2 - atan(1/x) beyond x = 1, and r - atan(r) = r^3 G(r^2) up to
+// there. The relative errors are 1.5 ulps of the angle and 4 of the excess.
 template <class Real> NTKFAST_HD Arctangent<Real> arctangent(Real above, Real below) {
     constexpr SmoothCoefficients<Real> c;  // a local variable: device code cannot refer to a static array of the host
     const bool steep = above > below;
@@ -82,19 +83,19 @@ template <> struct FloatFormat<double> {
     static constexpr double most = 708;
 };
 
-// exp(-x) and 1 - exp(-x), for x >= 0.
+// A Decay holds exp(-x) and 1 - exp(-x), for x >= 0.
 template <class Real> struct Decay {
     Real left, lost;
 };
 
-// -x = n ln 2 + r,  exp(-x) = 2^n + 2^n (r + r^2 H(r)).  Relative errors: 1.5 ulps (3 u) of either.
+// Computes -x = n ln 2 + r,  exp(-x) = 2^n + 2^n (r + r^2 H(r)). The relative errors of both are 1.5 ulps (3 u).
 template <class Real> NTKFAST_HD Decay<Real> decay(Real x) {
     using F = FloatFormat<Real>;
     constexpr SmoothCoefficients<Real> c;
     x = x > F::most ? F::most : x;
     const Real shifted = F::rounder - x * Real(1.44269504088896340736);
     const Real n = shifted - F::rounder;
-    // log2_high has few digits, so that n log2_high is exact.
+    // log2_high has so few digits that n log2_high is exact.
     const Real r = (-x - n * F::log2_high) - n * F::log2_low;
     // The low bits of `shifted` hold n; the others leave the word.
     typename F::Bits bits;
@@ -108,36 +109,38 @@ template <class Real> NTKFAST_HD Decay<Real> decay(Real x) {
 
 // --- What the activations share ---------------------------------------------------------------------------------------
 
-// Constants of one activation: the unit, and the scale c = w/k^2 of the convolution that follows, folded in.
+// These are the constants of one activation: the unit, and the scale c = w/k^2 of the convolution that follows, folded
+// in.
 template <class Real> struct SmoothConstants {
     Real unit;        // S = unit * (the engine's S); a power of 4, so that nothing is rounded
     Real distance;    // c E' in the engine's units = distance * (the bracket of E')
     Real derivative;  // c Q' = derivative * (the bracket of Q')
-    Real covariance;  // from S to the engine's units, or 0 where the convolution before is not trained
+    Real covariance;  // leads from S to the engine's units, or is 0 where the convolution before is not trained
 
-    // factor: what stands before the brackets of E' and Q'
+    // `factor` is what stands before the brackets of E' and Q'.
     static SmoothConstants make(double factor, double unit, double scale, bool trainable) {
         return {Real(unit), Real(scale * factor / unit), Real(scale * factor), trainable ? Real(1 / unit) : Real(0)};
     }
 };
 
-// Per-pixel numbers with p = alpha - 1 = c S/(1 + alpha), exact relative to a small S, and what its rounding left over.
+// Makes the numbers of one pixel with p = alpha - 1 = c S/(1 + alpha), exact relative to a small S, and what its
+// rounding left over.
 template <class Real> inline Root<double> alpha_number(double alpha, double c_S, double second) {
     const double p = c_S / (1 + alpha);
     return {p, second, p - double(Real(p))};
 }
 
-// The numbers of a pair in the first table above.
+// An AlphaPair holds the numbers of a pair that the first formulas above name.
 template <class Real> struct AlphaPair {
     Real product, d, s, w, z, root;  // alpha_i alpha_j, d, s, W, Z, D
-    Real lost;                       // of d
+    Real lost;                       // what the rounding of d lost
 };
 
-// half_c_e: (c/2) E
+// half_c_e is (c/2) E.
 //
-// W and Z are small differences of large numbers where patches of large S are parallel and opposite.  So d carries the rounding
-// of its subtraction and of p (`lost`), squares and products are subtracted before they are rounded, and Z is not taken from the
-// rounded W:
+// W and Z are small differences of large numbers where patches of large S are parallel and opposite. So d carries the
+// rounding of its subtraction and of p (`lost`), squares and products are subtracted before they are rounded, and Z is
+// not taken from the rounded W:
 //   W = (c/2) E - (d/2)^2,   Z = p_i p_j - (c/2) E + (p_i + p_j) + (d/2)^2
 template <class Real>
 NTKFAST_HD AlphaPair<Real> alpha_pair(Real half_c_e, const Root<Real>& i, const Root<Real>& j) {
@@ -162,7 +165,7 @@ NTKFAST_HD AlphaPair<Real> alpha_pair(Real half_c_e, const Root<Real>& i, const 
 
 // --- Erf: f(x) = erf(x) -----------------------------------------------------------------------------------------------
 //
-// Source: Williams 1997.
+// The closed form is that of Williams 1997:
 //   Q  = (2/pi) asin(2 S_ij / sqrt((1 + 2 S_ii)(1 + 2 S_jj))) = (2/pi) (pi/2 - psi)
 //   Q' = (4/pi) / sqrt((1 + 2 S_ii)(1 + 2 S_jj) - 4 S_ij^2)  = (4/pi) / D
 //   E' = (2/pi) (psi - beta) = (4/pi) delta
@@ -174,7 +177,7 @@ template <class Real> struct ErfActivation {
         return Constants::make(4 / 3.14159265358979323846, unit, scale, trainable);
     }
 
-    // p = alpha - 1; `inverse` is not used.
+    // Gives p = alpha - 1; `inverse` is not used.
     static Root<double> diagonal(double S) { return alpha_number<Real>(std::sqrt(1 + 4 * S), 4 * S, 0); }
 
     static double gain_q(double S) { return 2 / 3.14159265358979323846 * std::atan2(2 * S, std::sqrt(1 + 4 * S)); }
@@ -193,7 +196,7 @@ template <class Real> struct ErfActivation {
 
 // --- GELU: f(x) = x Phi(x), Phi the normal distribution function ----------------------------------------------------------
 //
-// Two integrations by parts (docs/math.md; also Tsuchida et al. 2021), with h = 1 + S_ii:
+// Two integrations by parts give (docs/math.md; also Tsuchida et al. 2021), with h = 1 + S_ii:
 //   Q  = S_ij/4 + [D (1 - 1/h_i - 1/h_j) + 1/D + S_ij (pi/2 - psi)] / (2 pi)
 //   Q' = 1/4 + [(pi/2 - psi) + S_ij/D (1/h_i + 1/h_j + 1/D^2)] / (2 pi)
 // With theta = pi/2 - psi(i,i) = atan(S_ii/alpha), mean = (theta_i + theta_j)/2 and Delta = D - s = Z tan(delta):
@@ -208,7 +211,7 @@ template <class Real> struct GeluActivation {
         return Constants::make(1 / (2 * 3.14159265358979323846), unit, scale, trainable);
     }
 
-    // p = alpha - 1, inverse = theta.
+    // Gives p = alpha - 1 and inverse = theta.
     static Root<double> diagonal(double S) {
         const double alpha = std::sqrt(1 + 2 * S);
         return alpha_number<Real>(alpha, 2 * S, std::atan2(S, alpha));
@@ -268,7 +271,7 @@ template <class Real> struct GaussianActivation {
         return Constants::make(1, unit, scale, trainable);
     }
 
-    // p = alpha - 1; `inverse` is not used.
+    // Gives p = alpha - 1; `inverse` is not used.
     static Root<double> diagonal(double S) { return alpha_number<Real>(std::sqrt(1 + 2 * S), 2 * S, 0); }
 
     static double gain_q(double S) { return 1 / std::sqrt(1 + 2 * S); }
@@ -286,7 +289,7 @@ template <class Real> struct GaussianActivation {
         Pair<Real> out;
         out.e = k.distance * (bracket / (a.product * root));
         const Real size = Real(0.5) * (far - near), covariance = w < a.z ? size : -size;
-        // One factor after the other: the cube of 1/D may be too small for the type.
+        // The factors are multiplied one after the other, since the cube of 1/D may be too small for the type.
         const Real derivative = k.derivative * (((covariance * inverse_root) * inverse_root) * inverse_root);
         out.t = with_tangent ? derivative * (k.covariance * covariance + t) : Real(0);
         return out;
@@ -295,8 +298,8 @@ template <class Real> struct GaussianActivation {
 
 // --- Sin and Cos ---------------------------------------------------------------------------------------------------------
 //
-// From E[exp(i(u - v))] = exp(-E) and E[exp(i(u + v))] = exp(-F), with F = S_ii + S_jj - E the half-distance to the opposite
-// patch and q = exp(-S_ii), q_i q_j = exp(-E - F):
+// E[exp(i(u - v))] = exp(-E) and E[exp(i(u + v))] = exp(-F), with F = S_ii + S_jj - E the half-distance to the opposite
+// patch and q = exp(-S_ii), q_i q_j = exp(-E - F), give:
 //   Sin:  Q = (exp(-E) - exp(-F))/2,  Q' = (exp(-E) + exp(-F))/2
 //         E' = (1 - exp(-E)) (1 + exp(-F))/2 - (q_i - q_j)^2/4
 //   Cos:  Q = (exp(-E) + exp(-F))/2,  Q' = (exp(-E) - exp(-F))/2
@@ -308,11 +311,11 @@ template <class Real> struct WavePair {
     Real diff2, covariance;       // (q_i - q_j)^2, S_ij
 };
 
-// p = S, inverse = q, and what the rounding of S left over.
+// Gives p = S, inverse = q, and what the rounding of S left over.
 template <class Real> inline Root<double> wave_number(double S) { return {S, std::exp(-S), S - double(Real(S))}; }
 
-// q_i - q_j = q_i (1 - exp(-(S_jj - S_ii))) of the smaller S_ii.  F is small where the patches are opposite: `lost` is what the
-// rounding of S_ii + S_jj left over.
+// Takes q_i - q_j = q_i (1 - exp(-(S_jj - S_ii))) from the smaller S_ii. F is small where the patches are opposite:
+// `lost` is what the rounding of S_ii + S_jj left over.
 template <class Real> NTKFAST_HD WavePair<Real> wave_pair(Real e, const Root<Real>& i, const Root<Real>& j) {
     const Real sum = i.p + j.p, back = sum - i.p;
     const Real lost = (i.p - (sum - back)) + (j.p - back) + (i.rest + j.rest);
@@ -323,7 +326,7 @@ template <class Real> NTKFAST_HD WavePair<Real> wave_pair(Real e, const Root<Rea
     return {decay(e), decay(far > 0 ? far : Real(0)), diff * diff, Real(0.5) * (far - e)};
 }
 
-// f(x) = sin(x)
+// The activation is f(x) = sin(x).
 template <class Real> struct SinActivation {
     using Constants = SmoothConstants<Real>;
 
@@ -346,7 +349,7 @@ template <class Real> struct SinActivation {
     }
 };
 
-// f(x) = cos(x)
+// The activation is f(x) = cos(x).
 template <class Real> struct CosActivation {
     using Constants = SmoothConstants<Real>;
 
@@ -362,7 +365,7 @@ template <class Real> struct CosActivation {
         const WavePair<Real> a = wave_pair(k.unit * e, i, j);
         Pair<Real> out;
         out.e = k.distance * (a.alike.lost * a.opposite.lost + Real(0.5) * a.diff2);
-        // The difference of what is lost, not of what is left: E and F may both be small.
+        // This is the difference of what is lost, not of what is left: E and F may both be small.
         const Real derivative = k.derivative * (a.opposite.lost - a.alike.lost);
         out.t = with_tangent ? derivative * (k.covariance * a.covariance + t) : Real(0);
         return out;

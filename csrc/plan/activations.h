@@ -1,4 +1,4 @@
-// The diagonals and the constants of the pointwise map of a node that is an activation.
+// These functions compute the diagonals and the constants of the pointwise map of a node that is an activation.
 #pragma once
 
 #include "math/activation_table.h"
@@ -7,7 +7,7 @@
 
 namespace ntkfast {
 
-// Q(i,i) and Q'(i,i) in true units, from S(i,i).
+// Gains are Q(i,i) and Q'(i,i) in true units, made from S(i,i).
 struct Gains {
     double q, dq;
 };
@@ -29,7 +29,7 @@ SmoothConstants<Real> smooth_constants(Op op, double unit, double scale, bool tr
                              [=](auto activation) { return decltype(activation)::make(unit, scale, trainable); });
 }
 
-// The three numbers of a pixel that the pointwise map of a smooth activation reads.
+// Returns the three numbers of a pixel that the pointwise map of a smooth activation reads.
 template <class Real> Root<double> smooth_number(Op op, double S) {
     return with_smooth<Real>(activation_of(op), [S](auto activation) { return decltype(activation)::diagonal(S); });
 }

@@ -1,4 +1,4 @@
-// Memory that starts on a cache line.
+// Memory from these allocators starts on a cache line.
 #pragma once
 
 #include <cstddef>
@@ -22,10 +22,11 @@ template <class T> struct LineAllocator {
     template <class Other> bool operator!=(const LineAllocator<Other>&) const { return false; }
 };
 
-// Rows of whole chunks in it start on a line each, so that a vector of the row kernels does not straddle two.
+// Rows of whole chunks in an AlignedVector start on a line each, so that a vector of the row kernels does not straddle
+// two.
 template <class T> using AlignedVector = std::vector<T, LineAllocator<T>>;
 
-// Leaves numbers as they are until someone writes them.
+// This allocator leaves numbers as they are until someone writes them.
 template <class T> struct RawLineAllocator : LineAllocator<T> {
     template <class Other> struct rebind {
         using other = RawLineAllocator<Other>;
@@ -38,7 +39,7 @@ template <class T> struct RawLineAllocator : LineAllocator<T> {
 // RawVector(n) is not filled: one thread would write zeros into gigabytes before the others could begin.
 template <class T> using RawVector = std::vector<T, RawLineAllocator<T>>;
 
-// Memory that the system hands out zeroed, page by page as it is touched.
+// This allocator's memory is handed out zeroed by the system, page by page as it is touched.
 template <class T> struct ZeroedLineAllocator : LineAllocator<T> {
     template <class Other> struct rebind {
         using other = ZeroedLineAllocator<Other>;
@@ -49,7 +50,7 @@ template <class T> struct ZeroedLineAllocator : LineAllocator<T> {
         void* block =
             n > (SIZE_MAX - 2 * cache_line) / sizeof(T) ? nullptr : std::calloc(n * sizeof(T) + cache_line, 1);
         if (!block) throw std::bad_alloc();
-        // calloc's addresses are multiples of 16: before a line's start there is always room for the block's own.
+        // The addresses of calloc are multiples of 16: before a line's start there is always room for the block's own.
         char* start = static_cast<char*>(block) + cache_line - reinterpret_cast<std::uintptr_t>(block) % cache_line;
         reinterpret_cast<void**>(start)[-1] = block;
         return reinterpret_cast<T*>(start);

@@ -1,4 +1,4 @@
-// What every engine does for the kernel of one network on one image, or on a batch of images of equal size.
+// An Engine is what computes the kernel of one network on one image, or on a batch of images of equal size.
 #pragma once
 
 #include <cstdint>
@@ -9,12 +9,12 @@
 
 namespace ntkfast {
 
-// Bytes of each part, predicted from the sizes alone, of the memory that the engine computes in.
+// These are the bytes of each part of the memory that the engine computes in, predicted from the sizes alone.
 struct MemoryEstimate {
     std::int64_t fields;    // held from construction on
     std::int64_t building;  // during construction, beyond `fields`
     std::int64_t product;   // during a product, beyond its input and output, without `bands`
-    std::int64_t bands;     // during a sweep: coarse bands, at their most, if they are not kept
+    std::int64_t bands;     // during a sweep: coarse bands, at most, if they are not kept
     std::int64_t coarse;    // held after keep_coarse()
     std::int64_t store;     // held after store()
 };
@@ -34,17 +34,17 @@ constexpr MemoryPart memory_parts[] = {
 // program.multiple().
 void check_sizes(const Program& program, const Shape& shape);
 
-// All pointers are to the host's memory, contiguous.  A poll that returns false ends the call with Cancelled.
+// All pointers are to the host's memory, contiguous. A poll that returns false ends the call with Cancelled.
 template <class Real> class Engine {
 public:
     virtual ~Engine() = default;
 
     virtual const Shape& shape() const = 0;
 
-    // Theta(i,i) in the image's units: out (pixels, batch)
+    // Writes Theta(i,i) in the image's units to out (pixels, batch).
     virtual void diagonal(double* out) const = 0;
 
-    // out = Theta v for every image.  v, out: (pixels, columns, batch)
+    // Computes out = Theta v for every image; v and out are (pixels, columns, batch).
     virtual void product(const Real* v, Real* out, int columns, Poll poll) const = 0;
 
     // Computes every displacement once and keeps it; sweeps then read memory.
@@ -55,7 +55,7 @@ public:
     virtual void keep_coarse(Poll poll) = 0;
     virtual bool coarse_kept() const = 0;
 
-    // The whole matrix, stored or not: out (batch, pixels, pixels)
+    // Writes the whole matrix, stored or not, to out (batch, pixels, pixels).
     virtual void dense(Real* out, Poll poll) const = 0;
 };
 

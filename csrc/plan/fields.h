@@ -1,4 +1,4 @@
-// What a sweep reads: the padded image and the diagonals of every node.
+// Fields are what a sweep reads: the padded image and the diagonals of every node.
 #pragma once
 
 #include <algorithm>
@@ -14,11 +14,11 @@
 
 namespace ntkfast {
 
-// Planes of rows with slack around, so that no row loop tests for a border.  Rows of the planes alternate: plane c of row y
-// starts plane_stride() elements behind plane c - 1.
+// PaddedRows are planes of rows with slack around them, so that no row loop tests for a border. Rows of the planes
+// alternate: plane c of row y starts plane_stride() elements behind plane c - 1.
 //
 // zeros:     rows [-margin, height + margin), columns [-margin, width + margin), zero outside the image
-// circular:  rows wrap by index; columns [0, 2*width) repeat the image, since i + dx reaches that far
+// circular:  rows wrap by index; columns [0, 2*width) repeat the image, since i + dx goes that far
 template <class Real> class PaddedRows {
 public:
     PaddedRows() = default;
@@ -28,7 +28,7 @@ public:
           plane_stride_(left_ + round_up(std::ptrdiff_t(circular ? 2 : 1) * shape.width * shape.batch) + left_ + chunk),
           data_(std::size_t((height_ + 2 * margin_) * planes * plane_stride_ + 2 * chunk)) {}
 
-    // Pointer to column 0 of plane 0.
+    // Returns the pointer to column 0 of plane 0.
     Real* row(int y) { return data_.data() + offset(y); }
     const Real* row(int y) const { return data_.data() + offset(y); }
     std::ptrdiff_t plane_stride() const { return plane_stride_; }
@@ -39,7 +39,7 @@ public:
                 for (std::ptrdiff_t l = -left_; l < plane_stride_ - left_; ++l)
                     row(y)[c * plane_stride_ + l] = Real(from.row(y)[c * plane_stride_ + l]);
     }
-    // All planes of a row, with the slack around them.
+    // Clears all planes of a row, with the slack around them.
     void clear_row(int y) {
         Real* begin = row(y) - left_;
         std::fill(begin, begin + planes_ * plane_stride_, Real(0));
@@ -53,7 +53,7 @@ public:
     }
 
 private:
-    // At least a chunk: `accumulate` reads that much before a row.
+    // The slack is at least a chunk: `accumulate` reads that much before a row.
     static std::ptrdiff_t left_of(const Shape& shape, int margin) {
         return round_up(std::ptrdiff_t(std::max(1, margin)) * shape.batch);
     }
@@ -71,7 +71,8 @@ private:
 
 using Plane = std::vector<double>;  // (height, width, batch) of a node's level
 
-// Diagonals that one pointwise map reads.  Its key is the activation, or the convolution whose output nothing follows.
+// MapFields are the diagonals that one pointwise map reads. Their key is the activation, or the convolution whose
+// output nothing follows.
 template <class Real> struct MapFields {
     Root<PaddedRows<Real>>
         root;             // rectifiers and convolutions: p_i = sqrt(S(i,i)), 1/p_i and the rounding of p_i, all 0 for a
@@ -82,16 +83,16 @@ template <class Real> struct MapFields {
 };
 
 template <class Real> struct Fields {
-    Shape shape;             // of the image
+    Shape shape;             // the image's
     bool noise;              // the input's covariance is the identity; there is no image
     PaddedRows<Real> image;  // scaled so that the input's E is a plain sum of squared differences
-    std::map<int, PaddedRows<Real>> pooled_images;  // by average pool of an image
+    std::map<int, PaddedRows<Real>> pooled_images;  // key: average pool of an image
     double unit;                                    // kernel entries in the image's units = engine's entries * unit
 
-    // By node, in units of `unit`:
-    std::vector<Plane> variance;          // Q(i,i); of a convolution and of what it is pooled or upsampled to, S(i,i)
-    std::vector<Plane> tangent;           // T'(i,i), of a convolution T(i,i)
-    std::map<int, MapFields<Real>> maps;  // by activation, or convolution without one
+    // These are indexed by node and in units of `unit`:
+    std::vector<Plane> variance;          // Q(i,i); S(i,i) for a convolution and what it is pooled or upsampled to
+    std::vector<Plane> tangent;           // T'(i,i); T(i,i) for a convolution
+    std::map<int, MapFields<Real>> maps;  // key: activation, or convolution without one
     std::map<int, PaddedRows<Real>>
         halves;  // by convolution: w/k^2 Q(i,i)/2 of its input, the half-distance to a pixel outside
     std::map<int, PaddedRows<Real>> half_sums;  // with zeros: the same summed over the k columns around each
@@ -100,11 +101,11 @@ template <class Real> struct Fields {
 
     const PaddedRows<Real>& image_of(int node) const { return node == 0 ? image : pooled_images.at(node); }
 
-    // Theta(i,i), or the covariance; (pixels, batch)
+    // Returns Theta(i,i), or the covariance; (pixels, batch).
     const Plane& diagonal(const Program& program) const {
         return (program.kernel == Kernel::ntk ? tangent : variance).back();
     }
-    // The same in the image's units.
+    // Writes the same in the image's units.
     void write_diagonal(const Program& program, double* out) const {
         const Plane& numbers = diagonal(program);
         for (std::size_t n = 0; n < numbers.size(); ++n) out[n] = numbers[n] * unit;

@@ -1,4 +1,4 @@
-// Displacements D = j - i, their ranges of pixels, and the blocks in which the engine sweeps them.
+// This file has the displacements D = j - i, their ranges of pixels, and the blocks in which the engine sweeps them.
 #pragma once
 
 #include <cstdint>
@@ -9,8 +9,9 @@
 
 namespace ntkfast {
 
-// `batch` images of equal size, interleaved pixel by pixel: element (y, x, image) of a row lies at x*batch + image, so that a
-// shift by one pixel is a shift by `batch` elements and every row loop runs over the whole batch.
+// A Shape describes `batch` images of equal size, interleaved pixel by pixel: element (y, x, image) of a row lies at
+// x*batch + image, so that a shift by one pixel is a shift by `batch` elements and every row loop runs over the whole
+// batch.
 struct Shape {
     int height, width, channels, batch;
 
@@ -18,7 +19,7 @@ struct Shape {
     std::int64_t elements() const { return pixels() * batch; }
 };
 
-// The same images at 1/downsampling of the resolution, and at a level of a network.
+// Returns the shape of the same images at 1/downsampling of the resolution, and at a level of a network.
 inline Shape downsampled(const Shape& shape, int downsampling) {
     return {size_at(shape.height, downsampling), size_at(shape.width, downsampling), shape.channels, shape.batch};
 }
@@ -26,7 +27,7 @@ inline Shape at_level(const Program& program, const Shape& shape, int level) {
     return downsampled(shape, program.downsampling(level));
 }
 
-// Positions l < 0 and l >= length of a row that repeats with period `length`.
+// Fills the positions l < 0 and l >= length of a row that repeats with period `length`.
 template <class Real> void wrap_columns(Real* row, std::ptrdiff_t length, std::ptrdiff_t halo) {
     for (std::ptrdiff_t l = 0; l < halo; ++l) {
         row[-1 - l] = row[length - 1 - l % length];
@@ -34,23 +35,24 @@ template <class Real> void wrap_columns(Real* row, std::ptrdiff_t length, std::p
     }
 }
 
-// One displacement of a block: the pixels i of its rows are the columns [col0, col0 + cols), those of j lie dx further.
+// This is one displacement of a block: the pixels i of its rows are the columns [col0, col0 + cols), those of j lie dx
+// further.
 struct Displacement {
     int dx;  // on the torus any number of turns
     int col0, cols;
     bool self_paired;  // D = -D on the torus: the sweep meets each pair from both ends
 };
 
-// Neighbouring displacements with the same dy, swept together row by row: what a row reads of the image, of the diagonals
-// and of the right-hand sides then stays in L1 for all of them.
+// A Block holds neighbouring displacements with the same dy, which are swept together row by row: what a row reads of
+// the image, of the diagonals and of the right-hand sides then stays in L1 for all of them.
 struct Block {
     int dy, row0, rows;  // pixels i lie in the rows [row0, row0 + rows)
     int lanes;
     Displacement lane[max_lanes];
 
-    // Rows of a block without lanes.
+    // Makes a block without lanes for the rows of a dy.
     static Block of_rows(const Shape& shape, bool circular, int dy);
-    // Adds a displacement; not beyond max_lanes.
+    // Adds a displacement; there must be room below max_lanes.
     void add_lane(const Shape& shape, bool circular, int dx);
 
     std::int64_t pairs_per_row() const {
@@ -60,7 +62,7 @@ struct Block {
     }
     std::int64_t pairs() const { return rows * pairs_per_row(); }
 
-    // For the row kernels; `stride` separates the lanes' buffers.
+    // Returns the lanes as the row kernels take them; `stride` separates the lanes' buffers.
     Lanes row_lanes(const Shape& shape, bool circular, std::ptrdiff_t stride) const {
         Lanes out{lanes, stride, {}, {}, {}};
         const int batch = shape.batch;
@@ -74,23 +76,24 @@ struct Block {
     }
 };
 
-// Half of all displacements, D = 0 left out: of D and -D exactly one is there.
+// A HalfPlane is half of all displacements, D = 0 left out: of D and -D exactly one is there.
 class HalfPlane {
 public:
     HalfPlane(const Shape& shape, Padding padding, int lanes_per_block);
 
     std::int64_t blocks() const { return first_block_.back(); }
     Block block(std::int64_t n) const;
-    // Bands of equal dy, in ascending order; blocks [first_block(n), first_block(n + 1)) make up band n.
+    // Its bands hold displacements of equal dy, in ascending order; blocks [first_block(n), first_block(n + 1)) make up
+    // band n.
     int bands() const { return int(bands_.size()); }
     int band_dy(int n) const { return bands_[std::size_t(n)].dy; }
-    // Its displacements: first_dx <= dx < first_dx + dx_count.
+    // The displacements of a band are first_dx <= dx < first_dx + dx_count.
     int first_dx(int band) const { return bands_[std::size_t(band)].dx0; }
     int dx_count(int band) const { return bands_[std::size_t(band)].count; }
     std::int64_t first_block(int band) const { return first_block_[std::size_t(band)]; }
-    // Pairs that the sweep visits, over the batch: with zeros each unordered pair of distinct pixels once.
+    // Counts the pairs that the sweep visits, over the batch: with zeros each unordered pair of distinct pixels once.
     std::int64_t pairs() const;
-    // Numbers that StoreSink keeps: rows of whole chunks.
+    // Counts the numbers that StoreSink keeps, in rows of whole chunks.
     std::int64_t packed_elements() const;
     int lanes_per_block() const { return lanes_; }
 

@@ -1,4 +1,4 @@
-// The sweep over several resolutions, group by group of the output's bands.
+// These functions walk the sweep over several resolutions, group by group of the output's bands.
 #pragma once
 
 #include <algorithm>
@@ -42,7 +42,7 @@ void make_bands(const Program& program, const std::vector<Target>& targets, cons
                });
 }
 
-// Pairs that the segments of the coarse bands visit; pairs_of(step): those of one step.
+// Counts the pairs that the segments of the coarse bands visit; pairs_of(step) counts those of one step.
 template <class PairsOf>
 std::int64_t coarse_pairs(const Program& program, const std::vector<Target>& targets, const HalfPlane& plane,
                           const Shape& shape, PairsOf pairs_of) {
@@ -53,8 +53,7 @@ std::int64_t coarse_pairs(const Program& program, const std::vector<Target>& tar
     return sum;
 }
 
-// The bands of all targets that are held at once, at most.
-// bytes_of(target, shape, dy): those of one band.
+// Returns the most bytes that the bands of all targets hold at once; bytes_of(target, shape, dy) are those of one band.
 template <class BytesOf>
 std::int64_t most_band_bytes(const Program& program, const std::vector<Target>& targets, const HalfPlane& plane,
                              const Shape& shape, bool keep, BytesOf bytes_of) {

@@ -1,4 +1,5 @@
-// The lanes of a block, and how long their rows are: shared by what plans the rows and what computes them.
+// This file says what the lanes of a block are and how long their rows are; who plans the rows and who computes them
+// share it.
 #pragma once
 
 #include <cstddef>
@@ -12,7 +13,8 @@ constexpr int max_direct_rows = 5;  // largest kernel whose rows are summed afre
 inline std::ptrdiff_t chunks_of(std::ptrdiff_t length) { return (length + chunk - 1) / chunk; }
 inline std::ptrdiff_t round_up(std::ptrdiff_t length) { return chunks_of(length) * chunk; }
 
-// Where the lanes' rows lie, in elements.  A buffer of lane b starts b*stride behind that of lane 0, for every buffer.
+// Lanes say where the rows of a block's displacements lie, in elements. A buffer of lane b starts b*stride behind that
+// of lane 0, for every buffer.
 struct Lanes {
     int count;
     std::ptrdiff_t stride;

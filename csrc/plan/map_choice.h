@@ -1,4 +1,4 @@
-// Which pointwise map a value of a plan takes, in which form: the same for every engine.
+// A MapChoice says which pointwise map a value of a plan takes, in which form: it is the same for every engine.
 #pragma once
 
 #include "plan/activations.h"
@@ -8,19 +8,20 @@
 
 namespace ntkfast {
 
-// Largest variance S(i,i) of a first layer's smooth activation whose pairs are not all done again with E in double: the
-// rounding of E counts S times there.  Without this, `python -m bench.accuracy --images spiked` shows 3e-3 for Erf.
+// This is the largest variance S(i,i) of a first layer's smooth activation whose pairs are not all computed again with
+// E in double: the rounding of E counts S times there. Without this, `python -m bench.accuracy --images spiked` shows
+// 3e-3 for Erf.
 constexpr double largest_rounded = 30;
 
 template <class Real> struct MapChoice {
-    ActivationConstants<Real> constants;  // of a rectifier; `trainable` of the others too
-    SmoothConstants<Real> smooth;         // of the other activations
+    ActivationConstants<Real> constants;  // a rectifier's; `trainable` the others' too
+    SmoothConstants<Real> smooth;         // the other activations'
     Flow flow;
-    bool refined, always_refined;  // doubtful pairs, or all, are done again with E in double
+    bool refined, always_refined;  // doubtful pairs, or all, are computed again with E in double
     bool output;                   // the last convolution, which gives T or S
 };
 
-// For a value of kind `map` that does not pass on the sums as they are.
+// Chooses the map of a value of kind `map` that does not pass on the sums as they are.
 template <class Real>
 MapChoice<Real> choose_map(const Program& program, const Plan& plan, const Fields<Real>& fields, const Value& value) {
     using Constants = ActivationConstants<Real>;
@@ -30,7 +31,7 @@ MapChoice<Real> choose_map(const Program& program, const Plan& plan, const Field
     const Node &node = program[value.node], &conv = program[box.node];
     const bool trainable = conv.op == Op::conv && conv.trainable;
     const double largest_root = fields.maps.at(value.node).largest_root;
-    // Behind the other activations float32 does with E rounded as long as their arguments are of moderate size.
+    // Behind the other activations float32 manages with E rounded as long as their arguments are of moderate size.
     const double largest = fields.unit * largest_root * largest_root;
     const bool smooth = is_activation(node.op) && node.op != Op::rectifier;
     map.always_refined = smooth && sizeof(Real) == 4 && before.kind == ValueKind::image && largest > largest_rounded;

@@ -6,7 +6,7 @@
 namespace ntkfast {
 namespace {
 
-// How far from D = 0 each target's bands must reach, along either axis; -1: not needed.
+// Computes how far from D = 0 each target's bands must extend, along either axis; -1 says that they are not needed.
 std::vector<int> reaches_of(const Program& program, const std::vector<Target>& targets) {
     std::vector<int> reaches(targets.size(), -1);
     const auto raise = [&](int target, int reach) {

@@ -1,5 +1,5 @@
-// The bands around D = 0 that are made before all others: the local variances v behind average pools and bilinear upsampling
-// come from them.
+// The bands around D = 0 are made before all others, since the local variances v behind average pools and bilinear
+// upsampling come from them.
 #pragma once
 
 #include <vector>
@@ -10,7 +10,7 @@
 
 namespace ntkfast {
 
-// Of one target: its displacements up to `reach` along either axis.
+// A NearStep is what one target needs: its displacements up to `reach` along either axis.
 struct NearStep {
     int reach;       // -1: none are needed
     MakeBands made;  // the whole of them, in one step
@@ -18,10 +18,10 @@ struct NearStep {
     bool needed() const { return reach >= 0; }
 };
 
-// Of the target with an index among all, out to a reach.
+// Makes the step of the target with an index among all, out to a given displacement.
 NearStep near_step(const Program& program, const Target& target, int index, const Shape& image, int reach);
 
-// Of all targets, as far as the local variances need them.
+// Makes the steps of all targets, as far as the local variances need them.
 std::vector<NearStep> near_steps(const Program& program, const std::vector<Target>& targets, const Shape& image);
 
 }  // namespace ntkfast

@@ -34,13 +34,13 @@ Plan::Plan(const Program& program, const std::vector<Target>& targets, int index
     lay_out();
 }
 
-// Sources of the segment whose rows are there as a convolution takes them in, and in any order.
+// Says whether a node is a source of the segment whose rows are there as a convolution takes them in, and in any order.
 bool Plan::is_pulled(int node) const {
     const Node& n = (*program_)[node];
     return n.op == Op::input || n.op == Op::avg_pool || n.op == Op::upsample;
 }
 
-// A convolution with a stride whose sums come from a band.
+// Says whether a node is a convolution with a stride whose sums come from a band.
 bool Plan::is_banded(int node) const {
     const bool makes_it = target.kind == TargetKind::strided && target.node == node;
     return (*program_)[node].is_strided() && !makes_it;
@@ -63,7 +63,7 @@ int Plan::add(Value value) {
     return int(values.size()) - 1;
 }
 
-// A value of a source, made anew for each that takes it in, at the lag that suits it.
+// Makes the value of a source anew for each that takes it in, at the lag that suits it.
 int Plan::pulled(int node, int lag) {
     const Node& source = (*program_)[node];
     Value value(noise_ ? ValueKind::noise : ValueKind::image, node);
@@ -74,17 +74,17 @@ int Plan::pulled(int node, int lag) {
         value.kind = up ? ValueKind::upsampled : ValueKind::banded;
         for (const Source& s : sources_of(*program_, *targets_, target))
             if (s.node == node) value.target = s.target;
-        // The sums of a strided convolution: S is not yet added to T.
+        // These are the sums of a strided convolution: S is not yet added to T.
         if (source.op == Op::conv) value.tangent = program_->has_tangent(source.input());
     }
     return add(value);
 }
 
-// What a convolution, a merge or the segment's end takes in.
+// Returns what a convolution, a merge or the segment's end takes in.
 int Plan::operand(int node) { return is_pulled(node) ? pulled(node, 0) : value_of(node); }
 
-// The window of a convolution; one row for a convolution whose sums are in a band, and for an activation whose input is not
-// a convolution.
+// Returns the window of a convolution; it is one row for a convolution whose sums are in a band, and for an activation
+// whose input is not a convolution.
 int Plan::box_of(int node) {
     if (box_of_[std::size_t(node)] >= 0) return box_of_[std::size_t(node)];
     const Node& n = (*program_)[node];
@@ -94,7 +94,8 @@ int Plan::box_of(int node) {
     box.slots = summed ? n.kernel_size : 1;
     box.rows = ring_rows(box.slots);
     box.value = banded ? pulled(node, 0) : operand(n.input());
-    // A value is stored times the factor of its first box, so that sums need none; a box with another takes a copy.
+    // A value holds its field times the factor of its first box, so that sums need none; a box with another takes a
+    // copy.
     const double scale = summed ? n.scale() : 1.0;
     if (!values[std::size_t(box.value)].boxes.empty() && values[std::size_t(box.value)].gain != scale)
         box.value = copy(box.value);
@@ -159,7 +160,8 @@ void Plan::choose_reaches() {
     }
 }
 
-// With zeros a box sees k//2 rows outside, and a value makes the rows of the block; on the torus as many more as are read.
+// With zeros a box sees k//2 rows outside, and a value makes the rows of the block; on the torus it makes as many more
+// as are read.
 void Plan::count_steps() {
     const bool circular = program_->circular();
     for (Box& box : boxes) box.first_row = -(circular ? box.reach + box.radius() : box.radius());

@@ -1,8 +1,9 @@
-// The segment of one target as a list of row operations: what is computed, from what, how late, and where it lies.
+// A Plan is the segment of one target as a list of row operations: it says what is computed, from what, how late, and
+// where it lies.
 //
-// A *value* is a field (E and T') in rows as a convolution takes them in; a *box* is the vertical window of a convolution over
-// one value, which holds its rows summed horizontally; a pointwise map makes the next value from the sums of a box.  Row y of
-// a value is made at step y + lag, and maps lag behind their value by the convolution's radius.
+// A *value* is a field (E and T') in rows as a convolution takes them in; a *box* is the vertical window of a
+// convolution over one value, which holds its rows summed horizontally; a pointwise map makes the next value from the
+// sums of a box. Row y of a value is made at step y + lag, and maps lag behind their value by the convolution's radius.
 #pragma once
 
 #include <vector>
@@ -16,8 +17,8 @@ enum class ValueKind {
     image,      // squared differences of pixels
     noise,      // 1 for all pairs of different pixels
     banded,     // a row of a band: average pool, convolution with a stride
-    upsampled,  // rows of a band, upsampled
-    map,        // of a box
+    upsampled,  // upsampled rows of a band
+    map,        // a pointwise map of a box
     merge,      // one or two values with factors
 };
 
@@ -25,8 +26,8 @@ struct Value {
     Value(ValueKind of_kind, int of_node) : kind(of_kind), node(of_node) {}
 
     ValueKind kind;
-    int node;              // whose output it is
-    double gain = 1;       // what is stored is gain * E and gain * T'
+    int node;              // the node whose output it is
+    double gain = 1;       // what the rows hold is gain * E and gain * T'
     bool tangent = false;  // T' is there
     int lag = 0;
     int reach = 0;       // circular: rows beyond the image that are needed, on either side
@@ -35,10 +36,10 @@ struct Value {
     bool sums = false;   // map: passes the box sums on as they are
     int a = -1, b = -1;  // merge: values; b may be missing
     double share_a = 1, share_b = 1;
-    std::vector<int> boxes;   // that take it in
+    std::vector<int> boxes;   // the boxes that take it in
     bool merged = false;      // a merge, or the segment's end, takes it in
     int depth = 1;            // rows kept
-    std::ptrdiff_t base = 0;  // of row 0 of E in a lane; T' lies depth rows behind
+    std::ptrdiff_t base = 0;  // where row 0 of E lies in a lane; T' lies depth rows behind
     bool pulled() const { return kind != ValueKind::map && kind != ValueKind::merge; }
 };
 
@@ -47,10 +48,10 @@ struct Box {
     int node;             // the convolution, or the activation behind what is not one
     int slots;            // k
     int rows;             // slots, and one more with the running prefix
-    int reach;            // circular: of the maps behind it
-    int first_row;        // that it takes in; as many rows beyond the last of a block
+    int reach;            // circular: the same for the maps behind it
+    int first_row;        // the first that it takes in; as many rows beyond the last of a block
     bool angles;          // see ActivationConstants::Form
-    std::ptrdiff_t base;  // of slot 0 of E in a lane; T' follows behind the rows of E
+    std::ptrdiff_t base;  // where slot 0 of E lies in a lane; T' follows behind the rows of E
     int radius() const { return slots / 2; }
     bool blockwise() const { return rows > slots; }
 };
@@ -64,7 +65,7 @@ struct Plan {
     std::vector<Box> boxes;
     // In step n each value makes row n - lag: a block of `rows` rows takes the steps [first_step, rows + steps_beyond).
     int first_step = 0, steps_beyond = 0;
-    // Of one lane, in elements.
+    // These are of one lane, in elements.
     std::ptrdiff_t left, row_stride, lane_stride;
 
     const Value& end() const { return values.back(); }

@@ -14,7 +14,7 @@ struct Name {
 };
 #define NTKFAST_NAME(name, Activation) {#name, Op::name, 1},
 constexpr Name names[] = {
-    // in the order of Op
+    // The rows stand in the order of Op.
     {"input", Op::input, 0},
     {"conv", Op::conv, 1},
     NTKFAST_ACTIVATIONS(NTKFAST_NAME, NTKFAST_NAME)  // one input each
@@ -38,9 +38,9 @@ void check_node(const Node& node, const std::string& where) {
         if (!positive(node.weight_var)) refuse("weight_var must be positive and finite");
         if (!(node.bias_var >= 0) || !std::isfinite(node.bias_var)) refuse("bias_var must be >= 0 and finite");
     }
-    // The one place that refuses other factors, for the loops that are made for supported_factor: the row kernels
-    // `pool` (two neighbours), `upsample` (two phases with the same weights) and what calls them, UpsampledRows (two
-    // taps a side) and the bands' sinks; in columns.cpp the rows of strided convolutions; on a card the stages
+    // This is the one place that refuses other factors, for the loops that are made for supported_factor: the row
+    // kernels `pool` (two neighbours), `upsample` (two phases with the same weights) and what calls them, UpsampledRows
+    // (two taps a side) and the bands' sinks; in columns.cpp the rows of strided convolutions; on a card the stages
     // `upsampled`, into_bands, into_pool.
     if (node.changes_level() && node.resampling().factor != supported_factor)
         refuse("the resolution can change by a factor of " + std::to_string(supported_factor) + " only, got " +

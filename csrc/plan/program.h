@@ -1,4 +1,4 @@
-// A network as the flat graph that every engine runs, and its split into pieces of one resolution.
+// A Program is a network as the flat graph that every engine runs, with its split into pieces of one resolution.
 #pragma once
 
 #include <string>
@@ -28,7 +28,7 @@ inline bool is_activation(Op op) { return op > Op::conv && op < Op::avg_pool; }
 inline ActivationKind activation_of(Op op) { return ActivationKind(int(op) - int(Op::conv) - 1); }
 inline bool is_merge(Op op) { return op == Op::concat || op == Op::add; }
 
-// One step of the graph; only the numbers of its own kind are read.
+// A Node is one step of the graph; only the numbers of its own kind are read.
 struct Node {
     Op op;
     std::vector<int> inputs;  // earlier nodes; (shortcut, branch) of a merge
@@ -44,12 +44,12 @@ struct Node {
 
     int input() const { return inputs[0]; }
     int radius() const { return kernel_size / 2; }
-    // w/k^2, the factor of every box sum.
+    // Returns w/k^2, the factor of every box sum.
     double scale() const { return weight_var / (double(kernel_size) * kernel_size); }
     bool is_strided() const { return op == Op::conv && stride > 1; }
     bool goes_down() const { return op == Op::avg_pool || is_strided(); }
     bool changes_level() const { return goes_down() || op == Op::upsample; }
-    // From the pixels of the input to those of the output; by a factor of 1 where the level stays.
+    // Leads from the pixels of the input to those of the output; by a factor of 1 where the level stays.
     Resampling resampling() const {
         using Kind = Resampling::Kind;
         if (op == Op::avg_pool) return {Kind::pool, factor};
@@ -70,22 +70,25 @@ struct Program {
     const Node& operator[](int n) const { return nodes[std::size_t(n)]; }
     bool circular() const { return padding == Padding::circular; }
     int levels() const;
-    // Pixels of the image that one of a level spans along either axis: the product of the factors on the way down.
+    // Returns how many pixels of the image one of a level spans along either axis: the product of the factors on the
+    // way down.
     int downsampling(int level) const;
-    // What the sides of an image must be multiples of.
+    // Returns the number that the sides of an image must be multiples of.
     int multiple() const { return downsampling(levels()); }
     int max_radius() const;
-    // Whether a node is the image or an average pool of it: an image again, known as exactly as the first.
+    // Tells whether a node is the image or an average pool of it: an image again, known as exactly as the first.
     bool is_image(int n) const {
         return (*this)[n].op == Op::input || ((*this)[n].op == Op::avg_pool && is_image((*this)[n].input()));
     }
-    // Whether the output of a convolution is read as it is: by something else than an activation, or as the network's own.
+    // Tells whether the output of a convolution is read as it is: by something else than an activation, or as the
+    // network's own.
     bool is_bare(int n) const;
-    // Whether T' (or T) of a node is not identically zero: a convolution lies before it.
+    // Tells whether T' (or T) of a node is not identically zero: a convolution lies before it.
     bool has_tangent(int n) const;
 };
 
-// A field that is kept in bands, since it crosses from one resolution to another; always at the coarser of the two.
+// A target's field is kept in bands, since it crosses from one resolution to another; it is always at the coarser of
+// the two.
 //   pooled:   raw output of an average pool, A E A^T and A T' A^T
 //   strided:  box sums of a convolution with a stride
 //   stored:   what is to be upsampled
@@ -95,36 +98,37 @@ enum class TargetKind { pooled, strided, stored, output };
 // A target is computed by one segment: everything between it and the crossings before it, at one resolution.
 struct Target {
     TargetKind kind;
-    int node;                  // whose output it is
+    int node;                  // the node whose output it is
     int level;                 // where it is kept
     Resampling sampling = {};  // from the segment's resolution to the target's
     int sweep_level() const { return sampling.factor > 1 ? level - 1 : level; }
-    // Displacements of the segment, along one axis, that contribute to `displacement` of the target: the first, the
-    // last, and how far they lie apart.
+    // These are the displacements of the segment, along one axis, that contribute to `displacement` of the target: the
+    // first and the last.
     int first_sweep(int displacement) const { return sampling.reads({displacement, displacement}).low; }
     int last_sweep(int displacement) const { return sampling.reads({displacement, displacement}).high; }
     int sweep_step() const { return sampling.step(); }
-    // The last displacement of the target to which those of last_sweep() contribute: a pool's next one is begun.
+    // Returns the last displacement of the target to which those of last_sweep() contribute: a pool's next one is
+    // begun.
     int last_begun(int displacement) const { return sampling.read_by(last_sweep(displacement)).high; }
 };
 
-// Where rows of a segment come from: the image, or a band.
+// A Source is where rows of a segment come from: the image, or a band.
 struct Source {
     int node;                  // an image, or the node that changes the level
     int target;                // index of the band's target; -1 for an image
     Resampling sampling = {};  // from the band's resolution to the segment's
 };
 
-// All targets in an order in which each comes behind those that it needs; the output is the last.
+// Returns all targets in an order in which each comes behind those that it needs; the output is the last.
 std::vector<Target> targets_of(const Program& program);
 
-// Index of the target that keeps a node's output in one way; -1 if none does.
+// Returns the index of the target that keeps a node's output in one way; -1 if none does.
 int find_target(const std::vector<Target>& targets, TargetKind kind, int node);
 
-// Nodes that the segment of a target computes at its sweep level, in order, its sources among them.
+// Returns the nodes that the segment of a target computes at its sweep level, in order, its sources among them.
 std::vector<int> segment_nodes(const Program& program, const Target& target);
 
-// Sources among the nodes of a segment.
+// Returns the sources among the nodes of a segment.
 std::vector<Source> sources_of(const Program& program, const std::vector<Target>& targets, const Target& target);
 
 }  // namespace ntkfast

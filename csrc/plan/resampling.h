@@ -1,15 +1,16 @@
-// Pools, strides and upsamplings: how the pixels and the displacements of two resolutions belong together.  The only
-// place that knows; the factor is a number here, and everything below holds for any.
+// This file alone knows of pools, strides and upsamplings how the pixels and the displacements of two resolutions
+// belong together. The factor is a number here, and everything below holds for any.
 #pragma once
 
 #include "math/pair_math.h"
 
 namespace ntkfast {
 
-// The only factor that Program::check admits.  Loops that are made for it take it from here, known to the compiler.
+// This is the only factor that Program::check admits. Loops that are made for it take it from here, known to the
+// compiler.
 constexpr int supported_factor = 2;
 
-// n modulo a period, and n/f rounded down and up, for negative n too.
+// These compute n modulo a period, and n/f rounded down and up, for negative n too.
 template <class Integer> NTKFAST_HD constexpr Integer modulo(Integer n, int period) {
     const Integer rest = n % period;
     return rest < 0 ? rest + period : rest;
@@ -17,7 +18,7 @@ template <class Integer> NTKFAST_HD constexpr Integer modulo(Integer n, int peri
 NTKFAST_HD constexpr int floor_div(int n, int f) { return (n - modulo(n, f)) / f; }
 NTKFAST_HD constexpr int ceil_div(int n, int f) { return floor_div(n + f - 1, f); }
 
-// The same for a factor known to the compiler; of powers of 2 it makes a mask and a shift only if told.
+// These compute the same for a factor known to the compiler; of powers of 2 it makes a mask and a shift only if told.
 template <int f> NTKFAST_HD constexpr int modulo(int n) { return (f & (f - 1)) == 0 ? n & (f - 1) : modulo(n, f); }
 template <int f> NTKFAST_HD constexpr int floor_div(int n) {
     if constexpr (f > 1 && (f & (f - 1)) == 0)
@@ -27,31 +28,32 @@ template <int f> NTKFAST_HD constexpr int floor_div(int n) {
 }
 template <int f> NTKFAST_HD constexpr int ceil_div(int n) { return floor_div<f>(n + f - 1); }
 
-// What the device's loops, which know the factor, share with Resampling below.
+// The device's loops, which know the factor, share these functions with Resampling below.
 //
-// Bilinear: the position of the output f nearest + phase, from the nearest input on, in 1/(2f) pixels; it lies between
-// -f and f.
+// Returns for a bilinear upsampling the position of the output f nearest + phase, from the nearest input on, in 1/(2f)
+// pixels; it lies between -f and f.
 NTKFAST_HD constexpr int bilinear_offset(int phase, int f) { return 2 * phase + 1 - f; }
-// The input on that side of the nearest; the nearest again where there is none.  On the torus it may lie outside.
+// Returns the input on that side of the nearest; the nearest again where there is none. On the torus it may lie
+// outside.
 NTKFAST_HD constexpr int bilinear_other(int nearest, int phase, int f, int length, bool circular) {
     const int offset = bilinear_offset(phase, f), other = nearest + (offset > 0 ? 1 : offset < 0 ? -1 : 0);
     if (circular) return other;
     return other < 0 ? 0 : other < length ? other : length - 1;
 }
-// Displacements of a pool's outputs that read at most `count` neighbouring ones of its inputs.
+// Counts the displacements of a pool's outputs that read at most `count` neighbouring ones of its inputs.
 NTKFAST_HD constexpr int pool_displacements_within(int count, int f) { return floor_div(count - (f - 1), f); }
 
-// Pixels along one axis of an image at 1/downsampling of its resolution.
+// Counts the pixels along one axis of an image at 1/downsampling of its resolution.
 constexpr int size_at(int size, int downsampling) { return size / downsampling; }
 
-// low <= n <= high
+// A Range holds the n with low <= n <= high.
 struct Range {
     int low, high;
 
     constexpr int size() const { return high - low + 1; }
 };
 
-// One output along one axis: the sum over m < count of weight(m) times the input index(m), the nearest first.
+// Taps make one output along one axis: the sum over m < count of weight(m) times the input index(m), the nearest first.
 struct Taps {
     int count, first, step;
     double first_weight, other_weight;
@@ -60,8 +62,9 @@ struct Taps {
     constexpr double weight(int m) const { return m == 0 ? first_weight : other_weight; }
 };
 
-// A layer that changes the resolution by a factor, along one axis: the rows of its matrix A, out = A in, and what a
-// pair of outputs reads of the pairs of inputs where fields are A F A^T.  The displacement of a pair (i, j) is j - i.
+// A Resampling is a layer that changes the resolution by a factor, along one axis: it gives the rows of its matrix A,
+// out = A in, and what a pair of outputs reads of the pairs of inputs where fields are A F A^T. The displacement of a
+// pair (i, j) is j - i.
 //
 //   stride:   out[n] = in[f n]; the pixels of a convolution's windows
 //   pool:     out[n] = mean of in[f n], ..., in[f n + f-1]
@@ -76,7 +79,7 @@ struct Resampling {
     constexpr bool goes_down() const { return kind == Kind::stride || kind == Kind::pool; }
     constexpr int output_size(int input) const { return goes_down() ? size_at(input, factor) : input * factor; }
 
-    // length: pixels of the input; on the torus indices beyond are left as they are.
+    // `length` counts the pixels of the input; on the torus indices beyond are left as they are.
     constexpr Taps taps(int n, int length, bool circular) const {
         const int f = factor, nearest = floor_div(n, f);
         if (kind == Kind::stride) return {1, f * n, 0, 1, 0};
@@ -87,22 +90,23 @@ struct Resampling {
         return {2, nearest, bilinear_other(nearest, phase, f, length, circular) - nearest, 1 - other, other};
     }
 
-    // Inputs that some of the outputs n read, before any border.
+    // Returns the inputs that some of the outputs n read, before any border.
     Range inputs(Range n) const;
-    // Displacements of inputs, along the axis, that pairs of outputs with the displacements d read.
+    // Returns the displacements of inputs, along the axis, that pairs of outputs with the displacements d read.
     Range reads(Range d) const;
-    // From one displacement that is read to the next.
+    // Leads from one displacement that is read to the next.
     constexpr int step() const { return kind == Kind::stride ? factor : 1; }
-    // How many displacements `count` neighbouring ones of the outputs read, and how many of the outputs read at most
-    // `count`.
+    // Count how many displacements `count` neighbouring ones of the outputs read, and how many of the outputs read at
+    // most `count`.
     int displacements_read(int count) const;
     int displacements_within(int count) const;
-    // Of a layer that goes down: displacements of outputs that read d.  Empty where d lies between two strides.
+    // Returns, for a layer that goes down, the displacements of outputs that read d: none where d lies between two
+    // strides.
     constexpr Range read_by(int d) const {
         return kind == Kind::pool ? Range{floor_div(d, factor), ceil_div(d, factor)}
                                   : Range{ceil_div(d, factor), floor_div(d, factor)};
     }
-    // Of a pool: pixels a of the cell 0 for which a + d lies in the cell c.
+    // Returns, for a pool, the pixels a of the cell 0 for which a + d lies in the cell c.
     constexpr Range cell_pixels(int d, int c) const {
         const int low = factor * c - d, high = low + factor - 1;
         return {low > 0 ? low : 0, high < factor - 1 ? high : factor - 1};

@@ -10,7 +10,7 @@ Schedule::Schedule(const Program& program, const std::vector<Target>& targets, c
     : program_(program), targets_(targets), shape_(shape), keep_(keep), states_(targets.size()),
       drop_(targets.size(), std::numeric_limits<int>::min()) {
     for (const Target& target : targets) sources_.push_back(sources_of(program, targets, target));
-    // From the output backwards: the first band that any segment reads.
+    // Going backwards from the output, this finds the first band that any segment reads.
     std::vector<int> first(targets.size(), std::numeric_limits<int>::max());
     first.back() = 0;
     for (int t = int(targets.size()) - 1; t >= 0; --t) {
@@ -33,7 +33,7 @@ int Schedule::outputs_at_once(int bands) const {
     return factor * int(std::clamp<std::int64_t>(budget / band, 1, most));
 }
 
-// Displacements that do not exist are not read; on the torus all exist.
+// Cuts a range of dy down to displacements that exist; others are not read. On the torus all exist.
 int Schedule::clip(int target, int dy) const {
     if (program_.circular()) return dy;
     const int last = at_level(program_, shape_, targets_[std::size_t(target)].level).height - 1;

@@ -1,4 +1,5 @@
-// In which order the bands of all targets are made and dropped while the output is swept from dy = 0 on.
+// A Schedule says in which order the bands of all targets are made and dropped while the output is swept from dy = 0
+// on.
 #pragma once
 
 #include <vector>
@@ -8,8 +9,8 @@
 
 namespace ntkfast {
 
-// One step: the bands [first, last] of a target are made by sweeping the displacements dy of its segment; a band of a pool that
-// was begun before is completed, and the one after `last` is begun.
+// This is one step: the bands [first, last] of a target are made by sweeping the displacements dy of its segment; a
+// band of a pool that was begun before is completed, and the one after `last` is begun.
 struct MakeBands {
     int target;
     int first, last;
@@ -18,15 +19,15 @@ struct MakeBands {
 
 class Schedule {
 public:
-    // keep: bands that the output reads are not dropped, so that a second sweep finds them
+    // `keep` says that bands that the output reads are not dropped, so that a second sweep finds them.
     Schedule(const Program& program, const std::vector<Target>& targets, const Shape& shape, bool keep);
 
-    // How many of the output's dy are swept between two calls of prepare(), of `bands` in all: a multiple of the factor
+    // Counts the output's dy that are swept between two calls of prepare(), of `bands` in all: a multiple of the factor
     // of the first level, since so many read the same coarse bands; more where bands are small, so that threads seldom
     // wait for each other.
     int outputs_at_once(int bands) const;
 
-    // What is to be made before the output's displacements dy in [low, high] can be computed, in order.  After
+    // Returns what is to be made before the output's displacements dy in [low, high] can be computed, in order. After
     // these steps the bands of every target below drop() are not needed any more.
     std::vector<MakeBands> prepare(int low, int high);
     int drop(int target) const { return drop_[std::size_t(target)]; }
