@@ -1,4 +1,4 @@
-// The only file that knows pybind11: checks the arrays, releases the GIL, calls the engine.
+// This file alone knows pybind11: it checks the arrays, releases the GIL, and calls the engine.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
@@ -27,10 +27,10 @@ using namespace ntkfast;
 
 namespace {
 
-// Contiguous arrays of exactly this type: nothing is converted behind the caller's back.
+// Arrays must be contiguous and of exactly this type: nothing is converted behind the caller's back.
 template <class T> using Array = py::array_t<T, py::array::c_style>;
 
-// (operation, inputs, level, numbers); numbers by operation:
+// A node comes as (operation, inputs, level, numbers); the numbers are, by operation:
 //   conv       kernel_size, stride, weight_var, bias_var, trainable
 //   rectifier  slope
 //   avg_pool   factor
@@ -75,8 +75,8 @@ Program make_program(const std::vector<NodeTuple>& nodes, bool circular, bool nn
     return program;
 }
 
-// Called by the engine at intervals, without the GIL: lets Python handle signals (Ctrl-C), then reports progress.
-// An exception is kept and raised again once the engine has stopped.
+// A PythonPoll is called by the engine at intervals, without the GIL: it lets Python handle signals (Ctrl-C), then
+// reports progress.  An exception is kept and raised again once the engine has stopped.
 class PythonPoll {
 public:
     explicit PythonPoll(py::object progress) : progress_(std::move(progress)) {}
@@ -115,7 +115,8 @@ private:
     std::unique_ptr<py::error_already_set> error_;
 };
 
-// An array that begins on a cache line, so that lines written past the caches are whole ones: NumPy's own begin on 16 bytes.
+// Makes an array that begins on a cache line, so that lines written past the caches are whole ones: NumPy's own begin
+// on 16 bytes.
 template <class T> Array<T> aligned_array(const std::vector<py::ssize_t>& shape) {
     py::ssize_t count = 1;
     for (const py::ssize_t n : shape) count *= n;
@@ -142,7 +143,7 @@ Shape shape_of(const Array<double>& images) {
     return {int(images.shape(1)), int(images.shape(2)), int(images.shape(3)), int(images.shape(0))};
 }
 
-// Columns of v (pixels, columns, batch).
+// Counts the columns of v (pixels, columns, batch).
 template <class Real> int columns_of(const Array<Real>& v, const Shape& shape) {
     if (v.ndim() != 3) throw py::value_error("v must have 3 dimensions, got " + std::to_string(v.ndim()));
     require_shape("v", v, {shape.pixels(), v.shape(1), shape.batch});
@@ -151,7 +152,7 @@ template <class Real> int columns_of(const Array<Real>& v, const Shape& shape) {
 
 // --- What every engine does -----------------------------------------------------------------------------------------------
 
-// An engine made without the GIL: make(program, shape, image, poll), with no image for noise.
+// Makes an engine without the GIL by make(program, shape, image, poll), with no image for noise.
 template <class Make>
 auto made(const std::vector<NodeTuple>& nodes, bool circular, bool nngp, const Array<double>& images, bool noise,
           Make make) {
@@ -161,7 +162,7 @@ auto made(const std::vector<NodeTuple>& nodes, bool circular, bool nngp, const A
     return PythonPoll(py::none()).run([&](Poll poll) { return make(program, shape, image, std::move(poll)); });
 }
 
-// (pixels, batch)
+// Returns the diagonal, (pixels, batch).
 template <class Real> Array<double> diagonal(const Engine<Real>& engine) {
     Array<double> out({engine.shape().pixels(), std::int64_t(engine.shape().batch)});
     double* to = out.mutable_data();
@@ -170,7 +171,7 @@ template <class Real> Array<double> diagonal(const Engine<Real>& engine) {
     return out;
 }
 
-// v (pixels, columns, batch) -> the same shape
+// Takes v (pixels, columns, batch) and returns the same shape.
 template <class Real> Array<Real> product(const Engine<Real>& engine, const Array<Real>& v, py::object progress) {
     const int columns = columns_of(v, engine.shape());
     Array<Real> out({v.shape(0), v.shape(1), v.shape(2)});
@@ -188,7 +189,7 @@ template <class Real> void keep_coarse(Engine<Real>& engine, py::object progress
     PythonPoll(std::move(progress)).run([&](Poll poll) { engine.keep_coarse(std::move(poll)); });
 }
 
-// (batch, pixels, pixels)
+// Returns the matrix, (batch, pixels, pixels).
 template <class Real> Array<Real> dense(const Engine<Real>& engine, py::object progress) {
     const py::ssize_t d = engine.shape().pixels();
     Array<Real> out = aligned_array<Real>({py::ssize_t(engine.shape().batch), d, d});
@@ -208,7 +209,7 @@ template <class Real> void bind_engine(py::module_& module, const char* name) {
         .def("dense", &dense<Real>, py::arg("progress") = py::none());
 }
 
-// By part.
+// Returns the bytes by part.
 py::dict parts(const MemoryEstimate& bytes) {
     py::dict out;
     for (const MemoryPart& part : memory_parts) out[part.name] = bytes.*part.bytes;
@@ -217,7 +218,7 @@ py::dict parts(const MemoryEstimate& bytes) {
 
 // --- The CPU's --------------------------------------------------------------------------------------------------------------
 
-// (count, pixels)
+// Returns the columns, (count, pixels).
 template <class Real>
 Array<Real> columns(const CpuEngine<Real>& engine, const Array<std::int64_t>& pixels, py::object progress) {
     if (pixels.ndim() != 1) throw py::value_error("pixels must have 1 dimension");
@@ -255,7 +256,7 @@ py::dict estimate(const std::vector<NodeTuple>& nodes, bool circular, bool nngp,
 
 // --- A card's ---------------------------------------------------------------------------------------------------------------
 
-// An array in a device's memory: contiguous, of the engine's type, alive during the call.
+// A DeviceArray lies in a device's memory: contiguous, of the engine's type, alive during the call.
 struct DeviceArray {
     std::uintptr_t address;
     std::vector<std::int64_t> shape;
@@ -273,7 +274,7 @@ template <class Real> DeviceArray device_array(const char* name, const DeviceTup
     return {address, shape, on};
 }
 
-// v, out (pixels, columns)
+// Both v and out are (pixels, columns).
 template <class Real>
 void product_on_device(const cuda::Engine<Real>& engine, const DeviceTuple& v, const DeviceTuple& out,
                        cuda::Stream stream, py::object progress) {
@@ -305,7 +306,7 @@ template <class Real> void bind_cuda_engine(py::module_& module, const char* nam
              py::arg("stream"), py::arg("progress") = py::none());
 }
 
-// Of the memory of a device.
+// Estimates the memory of a device.
 template <class Real>
 py::dict cuda_estimate(const std::vector<NodeTuple>& nodes, bool circular, bool nngp, std::array<int, 4> shape,
                        int columns, int device) {
@@ -317,7 +318,7 @@ py::dict cuda_estimate(const std::vector<NodeTuple>& nodes, bool circular, bool 
                                               columns, devices[std::size_t(device)]));
 }
 
-// (name, (major, minor), multiprocessors, bytes, free bytes)
+// The entries are (name, (major, minor), multiprocessors, bytes, free bytes).
 using DeviceInfo = std::tuple<std::string, std::tuple<int, int>, int, std::int64_t, std::int64_t>;
 
 std::vector<DeviceInfo> cuda_devices() {

@@ -8,10 +8,11 @@
 namespace ntkfast {
 namespace {
 
-constexpr int factor = supported_factor;  // of both sinks
+constexpr int factor = supported_factor;  // both sinks'
 constexpr Resampling pool{Resampling::Kind::pool, factor};
 
-// What a fine displacement from 0 to f - 1 counts to: `count` coarse ones from 0 on, each by these pixels of its cells.
+// Cells say what a fine displacement from 0 to f - 1 counts to: `count` coarse ones from 0 on, each by these pixels of
+// its cells.
 struct Cells {
     int count;
     Range pixels[2];
@@ -56,8 +57,8 @@ private:
     bool strided_;
 };
 
-// A E A^T of the average over cells of f x f: the pair of pixels (a, b) counts to the pair of cells (a/f, b/f).  Only
-// the coarse displacements [first, first + count) are written.
+// PoolBands computes A E A^T of the average over cells of f x f: the pair of pixels (a, b) counts to the pair of cells
+// (a/f, b/f). Only the coarse displacements [first, first + count) are written.
 template <class Real> class PoolBands final : public RowSink<Real> {
 public:
     PoolBands(BandStore<Real>& store, const RowKernels<Real>& kernels, int first, int count, bool circular)
@@ -75,7 +76,7 @@ public:
     }
 
 private:
-    // pixels: of each cell, one or both; col0: where e and t begin.
+    // `pixels` are one or both of each cell's; col0 says where e and t begin.
     void add(Band<Real>& band, int y, int c, Range pixels, int col0, const Real* e, const Real* t) const {
         if (c < first_ || c >= first_ + count_) return;
         constexpr Real weight = Real(1) / (factor * factor * factor * factor);
@@ -94,7 +95,7 @@ private:
     bool circular_;
 };
 
-// Lanes of the pipelines: at least those that one coarse displacement of a pool needs.
+// Counts the lanes of the pipelines: at least those that one coarse displacement of a pool needs.
 int sweep_lanes(int lanes) { return std::max(pool.displacements_read(1), lanes); }
 
 std::vector<BandTask> tasks_of(const Target& target, int lanes, int first_dx, int count) {
@@ -104,7 +105,7 @@ std::vector<BandTask> tasks_of(const Target& target, int lanes, int first_dx, in
     return tasks;
 }
 
-// What a task sweeps of one dy; shape is that of the sweep level.
+// Returns what a task sweeps of one dy; `shape` is that of the sweep level.
 Block block_of(const Target& target, const Shape& shape, bool circular, int dy, const BandTask& task) {
     Block block = Block::of_rows(shape, circular, dy);
     const int first = target.first_sweep(task.first), count = target.sampling.displacements_read(task.count);
@@ -165,7 +166,7 @@ Pair<Real> same_pixel(const Program& program, const Target& target, const Fields
                       int y, std::ptrdiff_t l) {
     const std::size_t node = std::size_t(target.node);
     const std::size_t at = std::size_t(std::ptrdiff_t(y) * shape.width * shape.batch + l);
-    // The sums of a strided convolution: S is not yet added to T.
+    // These are the sums of a strided convolution: S is not yet added to T.
     const bool subtract = target.kind == TargetKind::strided && program[target.node].trainable;
     return {target.kind == TargetKind::pooled ? 2 * fields.spread.at(target.node).row(y)[l] : Real(0),
             Real(fields.tangent[node][at] - (subtract ? fields.variance[node][at] : 0.0))};

@@ -1,4 +1,4 @@
-// Makes the bands of one target by sweeping its segment.
+// A BandMaker makes the bands of one target by sweeping its segment.
 #pragma once
 
 #include <memory>
@@ -13,12 +13,13 @@
 
 namespace ntkfast {
 
-// Coarse displacements dx, [first, first + count), that one thread sweeps.
+// A BandTask is the coarse displacements dx, [first, first + count), that one thread sweeps.
 struct BandTask {
     int first, count;
 };
 
-// Pairs that the tasks of a step visit.  Neighbouring tasks of a pool both sweep the displacements between theirs.
+// Counts the pairs that the tasks of a step visit.  Neighbouring tasks of a pool both sweep the displacements between
+// theirs.
 std::int64_t pairs_of(const Program& program, const Target& target, const Shape& image, int lanes,
                       const MakeBands& step);
 
@@ -41,8 +42,8 @@ private:
     std::vector<std::unique_ptr<Pipeline<Real>>> pipelines_;  // by thread, made when first needed
 };
 
-// What is known of the displacement 0 in a band of a target, at element l of row y: E = 0 (in a pool's raw form 2 v) and the
-// diagonal of T'.  shape: of the target's level.
+// Returns what is known of the displacement 0 in a band of a target, at element l of row y: E = 0 (in a pool's raw form
+// 2 v) and the diagonal of T'. `shape` is that of the target's level.
 template <class Real>
 Pair<Real> same_pixel(const Program& program, const Target& target, const Fields<Real>& fields, const Shape& shape,
                       int y, std::ptrdiff_t l);

@@ -3,7 +3,7 @@
 namespace ntkfast {
 namespace {
 
-// Displacements of a band: all dx with |dx| <= reach, each once.
+// A Span holds the displacements of a band: all dx with |dx| <= reach, each once.
 struct Span {
     int first, count;
 };

@@ -1,4 +1,4 @@
-// Fields that cross from one resolution to another, kept band by band: all displacements of one dy.
+// Fields that cross from one resolution to another are kept band by band: a band is all displacements of one dy.
 #pragma once
 
 #include <cstdint>
@@ -13,19 +13,19 @@
 
 namespace ntkfast {
 
-// The displacements (dy, dx) of one dy, |dx| <= reach: for each one row after the other, E and then T' of the row, so that both
-// are combined in one pass.
+// A Band holds the displacements (dy, dx) of one dy, |dx| <= reach: for each one row after the other, E and then T' of
+// the row, so that both are combined in one pass.
 template <class Real> class Band {
 public:
     Band(const Shape& shape, bool circular, int dy, int reach, bool tangent);
 
-    // Column 0 of the lane, which is that of pixel i = (y, col0); y counts from the image's top, dx any number of turns on the
-    // torus.
+    // Returns column 0 of the lane, which is that of pixel i = (y, col0); y counts from the image's top, dx may take
+    // any number of turns on the torus.
     Real* e(int y, int dx) { return data_.data() + offset(y, dx); }
     Real* t(int y, int dx) { return e(y, dx) + tangent_offset(shape_, circular_, dx); }
     const Real* e(int y, int dx) const { return data_.data() + offset(y, dx); }
     const Real* t(int y, int dx) const { return e(y, dx) + tangent_offset(shape_, circular_, dx); }
-    // From E of a row to T': room for one pixel beyond either end.
+    // Leads from E of a row to T': there is room for one pixel beyond either end.
     static std::ptrdiff_t tangent_offset(const Shape& shape, bool circular, int dx) {
         const int cols = circular ? shape.width : shape.width - std::abs(dx);
         return round_up((std::ptrdiff_t(cols) + 2) * shape.batch);
@@ -57,7 +57,7 @@ private:
     AlignedVector<Real> data_;
 };
 
-// The bands of one target that are held at present.
+// A BandStore holds the bands of one target that are there at present.
 template <class Real> class BandStore {
 public:
     BandStore(const Shape& shape, bool circular, int reach, bool tangent)
@@ -65,11 +65,11 @@ public:
 
     const Shape& shape() const { return shape_; }
     bool tangent() const { return tangent_; }
-    // Whether there are pairs with this displacement among those that are kept.
+    // Tells whether there are pairs with this displacement among those that are kept.
     bool exists(int dy) const {
         return std::abs(dy) <= reach_ && (circular_ || (dy < shape_.height && -dy < shape_.height));
     }
-    // The band, made of zeros if it is not there.
+    // Returns the band; it is made, of zeros, if it is not there.
     Band<Real>& make(int dy);
     Band<Real>* find(int dy) {
         const auto found = bands_.find(dy);

@@ -9,8 +9,8 @@
 namespace ntkfast {
 namespace {
 
-constexpr std::int64_t strip_budget = std::int64_t(64) << 20;  // bytes of one object
-constexpr std::int64_t block_budget = std::int64_t(2) << 20;   // bytes of a block, about a second-level cache
+constexpr std::int64_t strip_budget = std::int64_t(64) << 20;  // the bytes of one object
+constexpr std::int64_t block_budget = std::int64_t(2) << 20;   // the bytes of a block, about a second-level cache
 constexpr double rounding =
     2e-14;  // E behind a pool or upsampling below this share of what cancels counts as 0: 5e-15 is
             // left of equal features where two such follow each other, an angle of 1e-7
@@ -32,11 +32,11 @@ template <class Visit> void for_parts(Interval whole, int length, Visit visit) {
     for (int lo = whole.lo; lo < whole.hi; lo += length) visit(Interval{lo, std::min(lo + length, whole.hi)});
 }
 
-// to[x] += weight * from[stride*x + shift], stride 1 or supported_factor, wrapped or, outside [0, length), `outside` in
-// its place.
+// Adds to[x] += weight * from[stride*x + shift], stride 1 or supported_factor, wrapped or, outside [0, length), with
+// `outside` in its place.
 void add_shifted(double* __restrict to, int count, const double* __restrict from, int length, int stride, int shift,
                  double weight, bool circular, double outside) {
-    const auto add = [&](int x0, int x1, const double* source) {  // source: input of x = 0
+    const auto add = [&](int x0, int x1, const double* source) {  // source: the input of x = 0
         if (stride == 1)
             for (int x = x0; x < x1; ++x) to[x] += weight * source[x];
         else
@@ -60,7 +60,7 @@ void add_row(double* __restrict to, const double* __restrict from, double weight
     for (int x = 0; x < count; ++x) to[x] += weight * from[x];
 }
 
-// e[x] += sum_c (x_c(i) - x_c(j))^2; channels lie `plane` apart.
+// Adds e[x] += sum_c (x_c(i) - x_c(j))^2; channels lie `plane` apart.
 template <int Channels>
 void add_distances(double* __restrict e, const double* __restrict x_i, const double* __restrict x_j,
                    std::ptrdiff_t plane, int count) {
@@ -73,7 +73,7 @@ void add_distances(double* __restrict e, const double* __restrict x_i, const dou
     }
 }
 
-// A pointwise map on one row.
+// Applies a pointwise map to one row.
 template <class Map>
 void map_row(const double* __restrict e, const double* __restrict t, Root<double> i, const double* __restrict p,
              const double* __restrict inverse, const double* __restrict rest, double* __restrict e_out,
@@ -85,7 +85,7 @@ void map_row(const double* __restrict e, const double* __restrict t, Root<double
     }
 }
 
-// The same without T'.
+// Does the same without T'.
 template <class Map>
 void map_row(const double* __restrict e, Root<double> i, const double* __restrict p, const double* __restrict inverse,
              const double* __restrict rest, double* __restrict e_out, int count, Map map) {
@@ -141,7 +141,7 @@ Interval ColumnPlan::box_rows(int n, Interval i_y) const {
     return circular() ? wrap(all, size) : clip(all, 0, size);
 }
 
-// Pairs of a node's inputs that its own pairs need, before clipping.
+// Returns the pairs of a node's inputs that its own pairs need, before clipping.
 PairWindow ColumnPlan::needed(int n, const PairWindow& w) const {
     const Node& node = program_[n];
     const Resampling layer = node.resampling();
@@ -153,7 +153,7 @@ PairWindow ColumnPlan::needed(int n, const PairWindow& w) const {
     return {side(w.i_y), side(w.i_x), interval(layer.reads({w.dy.lo, w.dy.hi - 1}))};
 }
 
-// The same window without what lies outside the image, or beyond one turn of the torus.
+// Returns the same window without what lies outside the image, or beyond one turn of the torus.
 PairWindow ColumnPlan::clipped(int n, PairWindow w) const {
     const int h = height(n);
     if (circular()) return {wrap(w.i_y, h), wrap(w.i_x, width(n)), wrap(w.dy, h)};
@@ -220,7 +220,7 @@ ColumnPlan::Cost ColumnPlan::block_cost(const Segment& segment, const PairWindow
     return cost;
 }
 
-// A block of a size, in the middle of the window.
+// Returns a block of a size, in the middle of the window.
 PairWindow ColumnPlan::typical(const PairWindow& whole, const BlockSize& size) {
     const auto middle = [](Interval a, int length) {
         const int lo = a.lo + (a.size() - length) / 2;
@@ -229,7 +229,7 @@ PairWindow ColumnPlan::typical(const PairWindow& whole, const BlockSize& size) {
     return {middle(whole.i_y, size.i_y), middle(whole.i_x, size.i_x), middle(whole.dy, size.dy)};
 }
 
-// The blocks with the least work among those that fit; the smallest where none does.
+// Returns the size of the blocks with the least work among those that fit; the smallest where none does.
 ColumnPlan::BlockSize ColumnPlan::block_size(const Segment& segment, const PairWindow& whole) const {
     const auto halvings = [](int n) {
         std::vector<int> sizes{n};
@@ -328,7 +328,7 @@ void Columns::rows(std::int64_t pixel, int y0, int y1, double* out, Monitor& mon
         });
     }
 
-    // Theta = T, or S = (S_ii + S_jj)/2 - E, of the last node
+    // The last node gives Theta = T, or S = (S_ii + S_jj)/2 - E.
     const int last = program_.size() - 1, width = fields_.shape.width;
     const Plane& variance = fields_.variance[std::size_t(last)];
     for_places(last, whole.back(), [&](const Place& at) {
@@ -375,7 +375,7 @@ void Columns::allocate(int n, const PairWindow& window, int width, bool with_tan
     field.width = width;
     const auto take = [&](std::vector<double>& memory) {
         const std::size_t size = std::size_t(window.rows() * width);
-        // The smallest that is large enough, else the largest.
+        // Takes the smallest memory that is large enough, else the largest.
         const auto better = [size](const std::vector<double>& a, const std::vector<double>& b) {
             const bool a_fits = a.capacity() >= size, b_fits = b.capacity() >= size;
             return a_fits == b_fits ? (a.capacity() < b.capacity()) == a_fits : a_fits;
@@ -396,7 +396,7 @@ void Columns::release(PairField& field) {
         if (memory->capacity() > 0) spare_.push_back(std::exchange(*memory, {}));
 }
 
-// All pairs of a region whose J lies inside the image.
+// Visits all pairs of a region whose J lies inside the image.
 template <class Visit> void Columns::for_places(int n, const PairWindow& region, Visit visit) const {
     const int h = plan_.height(n), w = plan_.width(n);
     for (int i_y = region.i_y.lo; i_y < region.i_y.hi; ++i_y)
@@ -423,7 +423,7 @@ void Columns::compute(int n, const PairWindow& region) {
     set_equal_pixels(n, region);
 }
 
-// E(i,i) = 0, T'(i,i) from the diagonals.
+// Sets E(i,i) = 0, and T'(i,i) from the diagonals.
 void Columns::set_equal_pixels(int n, const PairWindow& region) {
     PairField& field = pairs_[std::size_t(n)];
     for_places(n, region, [&](const Place& at) {
@@ -434,7 +434,7 @@ void Columns::set_equal_pixels(int n, const PairWindow& region) {
     });
 }
 
-// E(i,j) = sum_c (x_c(i) - x_c(j))^2;  of noise, for i != j, Q(i,i)
+// Computes E(i,j) = sum_c (x_c(i) - x_c(j))^2;  for noise, where i != j, Q(i,i).
 void Columns::enter_input(const PairWindow& region) {
     const int width = plan_.width(0);
     const std::ptrdiff_t plane = fields_.image.plane_stride();
@@ -452,6 +452,7 @@ void Columns::enter_input(const PairWindow& region) {
 
 // --- Convolutions -----------------------------------------------------------------------------------------------------
 
+// A convolution computes
 //   E(I, J) = w/k^2 sum_delta E'(s I + delta, s J + delta)
 //   T(I, J) = [trainable] S + w/k^2 sum_delta T'(s I + delta, s J + delta),   S = (S_ii + S_jj)/2 - E
 // Outside the image (zeros) Q = T' = 0: with one pixel outside E' is Q/2 of the other, with both outside 0.
@@ -475,8 +476,8 @@ void Columns::convolve(int n, const PairWindow& region) {
     });
 }
 
-// sums(I', J') = sum_delta_x E'(..., J'_x = s J_x + delta_x) for all rows I'_y of the input inside the image, I_x and dy of the
-// output.
+// Computes sums(I', J') = sum_delta_x E'(..., J'_x = s J_x + delta_x) for all rows I'_y of the input inside the image,
+// I_x and dy of the output.
 void Columns::sum_along_rows(int n, const PairWindow& region) {
     const Node& node = program_[n];
     const int m = node.input(), s = node.stride, r = node.radius();
@@ -511,7 +512,8 @@ void Columns::sum_along_rows(int n, const PairWindow& region) {
             }
 }
 
-// sum_delta_y of `sums_`; where I or J leaves the image, the sum along the row of the other's Q/2.
+// Computes sum_delta_y of `sums_`; where I or J leaves the image, the sum along the row of the other's Q/2 takes its
+// place.
 void Columns::sum_along_columns(int n, const PairWindow& region) {
     const Node& node = program_[n];
     const int m = node.input(), s = node.stride, r = node.radius(), h = plan_.height(m);
@@ -544,7 +546,7 @@ void Columns::sum_along_columns(int n, const PairWindow& region) {
     release(sums_);
 }
 
-// sum_delta_x Q/2 at (y, s x + delta_x), zeros
+// Computes sum_delta_x Q/2 at (y, s x + delta_x), with zeros.
 double Columns::side(int n, int y, int x) const {
     const Node& node = program_[n];
     const int width = plan_.width(node.input());
@@ -555,7 +557,7 @@ double Columns::side(int n, int y, int x) const {
     return sum;
 }
 
-// to[x] += side(n, j_y, x); each row is made once in a convolution
+// Adds to[x] += side(n, j_y, x); each row is made once in a convolution.
 void Columns::add_side_row(int n, int j_y, double* to) {
     const int width = plan_.width(n);
     const std::size_t index = std::size_t(j_y - side_range_.lo);
@@ -569,7 +571,7 @@ void Columns::add_side_row(int n, int j_y, double* to) {
 
 // --- Pointwise maps ---------------------------------------------------------------------------------------------------
 
-// E' and T' from E and T.  [trainable] S is in T already, and no scale of a following convolution is folded in.
+// Computes E' and T' from E and T. [trainable] S is in T already, and no scale of a following convolution is folded in.
 void Columns::activate_pairs(int n, const PairWindow& region) {
     const Node& node = program_[n];
     const double unit = fields_.unit;
@@ -615,7 +617,7 @@ template <class Map> void Columns::map_pairs(int n, const PairWindow& region, Ma
     });
 }
 
-// a E_1 + b E_2, the same for T'
+// Computes a E_1 + b E_2, and the same for T'.
 void Columns::merge(int n, const PairWindow& region) {
     PairField& out = pairs_[std::size_t(n)];
     for_places(n, region, [&](const Place& at) {
@@ -635,6 +637,7 @@ void Columns::merge(int n, const PairWindow& region) {
 
 // --- Pools and upsampling ---------------------------------------------------------------------------------------------
 
+// A layer that changes the resolution computes
 //   E'(p, r) = sum_ab A_pa A_rb E(a, b) - v(p) - v(r),   v(p) = 1/2 sum_aa' A_pa A_pa' E(a, a'),   T' = A T A^T
 // A is a product of one matrix for the rows and one for the columns.  The rows of E and T' are summed first.
 void Columns::resample(int n, const PairWindow& region) {

@@ -1,4 +1,4 @@
-// Single rows of the kernel for any network, without a sweep and in double precision.
+// Columns computes single rows of the kernel for any network, without a sweep and in double precision.
 //
 // Theta(i, .) for one pixel i needs, at each node, the pairs (I, J) of few pixels I near i with all pixels J.  A pair is
 // addressed by I, the difference of the rows, dy = J_y - I_y, and the column of J.  A convolution takes the same delta on both
@@ -20,14 +20,14 @@
 
 namespace ntkfast {
 
-// lo <= n < hi; on the torus n counts modulo the period.
+// An Interval holds the n with lo <= n < hi; on the torus n counts modulo the period.
 struct Interval {
     int lo = 0, hi = 0;
 
     int size() const { return hi - lo; }
 };
 
-// Pairs of one node: rows and columns of I, and dy; J_x runs over all columns.
+// A PairWindow holds pairs of one node: rows and columns of I, and dy; J_x runs over all columns.
 struct PairWindow {
     Interval i_y, i_x, dy;
 
@@ -35,16 +35,16 @@ struct PairWindow {
     std::int64_t rows() const { return std::int64_t(i_y.size()) * i_x.size() * dy.size(); }
 };
 
-// Which pairs each node needs, in which blocks, and what that costs.  Depends on the sizes only.
+// A ColumnPlan says which pairs each node needs, in which blocks, and what that costs.  It depends on the sizes only.
 class ColumnPlan {
 public:
     ColumnPlan(const Program& program, const Shape& shape);
 
-    // A kept node and the nodes computed with it, in order; itself the last.
+    // This is a kept node and the nodes computed with it, in order; the kept one is the last.
     struct Segment {
         int node;
         std::vector<int> nodes;
-        std::vector<std::vector<int>> released;  // by place in `nodes`: those that nothing needs any more behind it
+        std::vector<std::vector<int>> released;  // by place in `nodes`: those that nothing needs any more afterwards
     };
     struct BlockSize {
         int i_y, i_x, dy;
@@ -59,17 +59,17 @@ public:
     int height(int n) const { return shapes_[std::size_t(n)].height; }
     int width(int n) const { return shapes_[std::size_t(n)].width; }
 
-    // Windows of all nodes for the rows [y0, y1) of Theta(pixel, .).
+    // Returns the windows of all nodes for the rows [y0, y1) of Theta(pixel, .).
     std::vector<PairWindow> windows(std::int64_t pixel, int y0, int y1) const;
-    // Windows of a segment's nodes for one block of its last; those of other nodes stay empty.
+    // Returns the windows of a segment's nodes for one block of its last; those of other nodes stay empty.
     std::vector<PairWindow> windows(const Segment& segment, const PairWindow& block) const;
-    // Rows of I that a convolution's box sums over.
+    // Returns the rows of I that a convolution's box sums over.
     Interval box_rows(int n, Interval i_y) const;
     BlockSize block_size(const Segment& segment, const PairWindow& whole) const;
 
-    // Rows that are cheap to compute together.
+    // Returns how many rows are cheap to compute together.
     int strip() const { return strip_; }
-    // Memory for a strip in the middle of the image, in bytes.
+    // Returns the bytes that a strip in the middle of the image takes.
     std::int64_t bytes() const { return bytes_; }
 
 private:
@@ -87,7 +87,7 @@ private:
     void choose_strip();
 
     Program program_;
-    Shape shape_;                // of the image
+    Shape shape_;                // the image's
     std::vector<Shape> shapes_;  // by node
     std::vector<bool> kept_, tangent_;
     std::vector<Segment> segments_;
@@ -95,25 +95,25 @@ private:
     std::int64_t bytes_ = 0;
 };
 
-// Computes rows; one object for each thread.
+// Columns computes rows; each thread has an object of its own.
 class Columns {
 public:
-    // fields: of one image (batch 1).  `image` is scaled so that sum_c (x_c(i) - x_c(j))^2 is E(i,j) of the input, with no
-    // convolution's scale in it.  `image`, `noise`, `unit`, `variance`, `tangent`, `spread` and the `maps` of activations are
-    // read.  Both arguments must outlive the object.
+    // The fields are those of one image (batch 1). `image` is scaled so that sum_c (x_c(i) - x_c(j))^2 is E(i,j) of the
+    // input, with no convolution's scale in it.  `image`, `noise`, `unit`, `variance`, `tangent`, `spread` and the
+    // `maps` of activations are read.  Both arguments must outlive the object.
     Columns(const Program& program, const Fields<double>& fields);
 
-    // out[(y - y0)*width + x] = Theta(pixel, (y, x)) for y0 <= y < y1, in the image's units; S(pixel, .) for the NNGP kernel.
-    // The monitor is asked after each block; when it is stopped, `out` is not to be used.
+    // Writes out[(y - y0)*width + x] = Theta(pixel, (y, x)) for y0 <= y < y1, in the image's units; S(pixel, .) for the
+    // NNGP kernel.  The monitor is asked after each block; when it is stopped, `out` is not to be used.
     void rows(std::int64_t pixel, int y0, int y1, double* out, Monitor& monitor, bool leader);
 
-    // Rows that are cheap to compute together: the best y1 - y0.
+    // Returns how many rows are cheap to compute together: the best y1 - y0.
     int strip() const { return plan_.strip(); }
-    // Memory of one object, in bytes.
+    // Returns the bytes of one object.
     static std::int64_t bytes(const Program& program, const Shape& shape) { return ColumnPlan(program, shape).bytes(); }
 
 private:
-    // E and T' of a node over a window.
+    // A PairField holds E and T' of a node over a window.
     struct PairField {
         PairWindow window;
         int period_y, period_x, period_dy, width;  // periods are 0 without wrapping
@@ -125,13 +125,14 @@ private:
         double* e_row(int i_y, int i_x, int dy) { return e.data() + at(i_y, i_x, dy); }
         double* t_row(int i_y, int i_x, int dy) { return t.data() + at(i_y, i_x, dy); }
     };
-    // One I and one row of J.
+    // A Place is one I and one row of J.
     struct Place {
         int i_y, i_x, dy;           // as in the window
         int pixel_y, pixel_x, j_y;  // inside the image
-        std::ptrdiff_t i, j;        // of pixel I, and of the first of J's row, in a plane
+        std::ptrdiff_t i, j;        // indices in a plane: of pixel I, and of the first pixel of J's row
     };
-    // One tap of every column of an operation's output: out[x] is the sum of weight[x] in[index[x]] over its taps.
+    // This is one tap of every column of an operation's output: out[x] is the sum of weight[x] in[index[x]] over its
+    // taps.
     struct ColumnTap {
         std::vector<int> index;
         std::vector<double> weight;
@@ -159,13 +160,13 @@ private:
     const Fields<double>& fields_;
     ColumnPlan plan_;
     std::vector<PairField> pairs_;                     // by node
-    std::vector<std::vector<ColumnTap>> column_taps_;  // by node; of pools and upsampling
-    PairField sums_;                                   // of a convolution: box sums along rows
-    std::vector<double> side_rows_;  // of a convolution: box sums along rows of Q(j,j)/2, made where needed
+    std::vector<std::vector<ColumnTap>> column_taps_;  // by node; for pools and upsampling
+    PairField sums_;                                   // a convolution's box sums along rows
+    std::vector<double> side_rows_;  // a convolution's box sums along rows of Q(j,j)/2, made where needed
     std::vector<bool> side_known_;
     Interval side_range_;
     std::vector<double> row_;
-    std::vector<std::vector<double>> spare_;  // memory of fields that were released
+    std::vector<std::vector<double>> spare_;  // the memory of fields that were released
 };
 
 }  // namespace ntkfast

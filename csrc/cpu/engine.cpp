@@ -18,7 +18,7 @@
 namespace ntkfast {
 namespace {
 
-// v (pixels, columns, batch) as padded rows with one plane per column.
+// Returns v (pixels, columns, batch) as padded rows with one plane per column.
 template <class Real>
 PaddedRows<Real> padded_columns(const Real* v, const Shape& shape, int columns, bool circular, Monitor& monitor) {
     PaddedRows<Real> rows(shape, columns, circular, 0);
@@ -36,16 +36,17 @@ PaddedRows<Real> padded_columns(const Real* v, const Shape& shape, int columns, 
     return rows;
 }
 
-// Of the squares that the threads of dense() gather bands in, in all.
+// This bounds the bytes of the squares that the threads of dense() gather bands in, all together.
 constexpr std::int64_t most_square_bytes = std::int64_t(1) << 26;
 
-// What a thread makes when it first needs it and keeps for later parallel regions.
+// Makes what a thread keeps for later parallel regions, when the thread first needs it.
 template <class Sink, class Make> Sink& made_once(std::unique_ptr<Sink>& sink, Make make) {
     if (!sink) sink = make();
     return *sink;
 }
 
-// out (pixels, columns, batch) = unit * (diagonal v + sum of the threads' totals, in the order of the threads).
+// Computes out (pixels, columns, batch) = unit * (diagonal v + sum of the threads' totals, in the order of the
+// threads).
 template <class Real>
 void combine(const Fields<Real>& fields, const Plane& diagonal,
              const std::vector<std::unique_ptr<ProductSink<Real>>>& sinks, const Real* v, Real* out, int columns,
@@ -67,7 +68,7 @@ void combine(const Fields<Real>& fields, const Plane& diagonal,
     }
 }
 
-// For bands of all displacements.
+// Makes the stores for bands of all displacements.
 template <class Real>
 Stores<Real> make_stores(const Program& program, const std::vector<Target>& targets, const Shape& shape) {
     Stores<Real> stores;
@@ -127,9 +128,9 @@ template <class Real> std::int64_t CpuEngine<Real>::coarse_pairs_of(const HalfPl
     });
 }
 
-// In turn: thread n of the team takes blocks n, n + team, ..., so that the same team gives the same bits, and
-// neighbouring blocks, nearly equal in cost, go to different threads.  With several resolutions some bands of the
-// output alternate with the coarse bands that they read.
+// Deals the blocks in turn: thread n of the team takes blocks n, n + team, ..., so that the same team gives the same
+// bits, and neighbouring blocks, nearly equal in cost, go to different threads.  With several resolutions some bands of
+// the output alternate with the coarse bands that they read.
 template <class Real>
 template <class SinkOf>
 void CpuEngine<Real>::sweep(const HalfPlane& plane, Deal deal, SinkOf sink_of, Monitor& monitor) const {
@@ -202,7 +203,7 @@ void CpuEngine<Real>::product(const Real* v, Real* out, int columns, Poll poll) 
     std::vector<std::unique_ptr<ProductSink<Real>>> sinks(std::size_t(options_.threads));
     const auto watch = [&](int thread) { return Watch{monitor, thread == 0}; };
     const auto sink_of = [&](int thread) -> RowSink<Real>& {
-        // Made by its thread, so that its memory is near.
+        // Each thread makes its own sink, so that the memory is near.
         return made_once(sinks[std::size_t(thread)], [&] {
             return std::make_unique<ProductSink<Real>>(kernels_, rows, fields_.shape, columns, circular, !stored(),
                                                        watch(thread));
@@ -240,11 +241,12 @@ template <class Real> void CpuEngine<Real>::dense(Real* out, Poll poll) const {
     const Shape& shape = fields_.shape;
     const std::int64_t d = shape.pixels();
     const bool circular = program_.circular();
-    // What is stored is in blocks of the width it was stored with.
+    // A stored kernel lies in blocks of the width it was stored with.
     const HalfPlane plane(shape, program_.padding, stored() ? options_.lanes : max_lanes);
     Monitor monitor(std::move(poll), sweep_pairs(plane));
     const auto watch = [&](int thread) { return Watch{monitor, thread == 0}; };
-    // Whole bands to a thread where there are enough for all, and where the squares do not outgrow the caches by much.
+    // Whole bands go to a thread where there are enough for all, and where the squares do not outgrow the caches by
+    // much.
     const std::int64_t squares = options_.threads * DenseBandSink<Real>::numbers(shape) * std::int64_t(sizeof(Real));
     const bool by_bands =
         !circular && all_there() && shape.height >= 4 * options_.threads && squares <= most_square_bytes;
@@ -257,7 +259,7 @@ template <class Real> void CpuEngine<Real>::dense(Real* out, Poll poll) const {
         };
         sweep(plane, Deal::bands_as_free, sink_of, monitor);
     } else {
-        // Without state: one for the calling thread, which asks, and one for all others.
+        // These sinks have no state: one serves the calling thread, which asks, and one all others.
         DenseSink<Real> asking(out, shape, circular, Real(fields_.unit), watch(0));
         DenseSink<Real> silent(out, shape, circular, Real(fields_.unit), watch(1));
         const auto sink_of = [&](int thread) -> RowSink<Real>& { return thread == 0 ? asking : silent; };
@@ -280,9 +282,9 @@ template <class Real> void CpuEngine<Real>::dense(Real* out, Poll poll) const {
     monitor.finish();
 }
 
-// For an engine in float they are made when first wanted, and kept: with several resolutions they take as long as the
-// engine's own.  Threads that want them at once may each make them, with the same bits: a lock would be held while the
-// poll runs a caller's code.
+// An engine in float makes them when they are first wanted, and keeps them: with several resolutions they take as long
+// as the engine's own.  Threads that want them at once may each make them, with the same bits: a lock would be held
+// while the poll runs a caller's code.
 template <class Real> const Fields<double>& CpuEngine<Real>::exact_fields(const Poll& poll) const {
     if constexpr (sizeof(Real) == sizeof(double)) {
         (void)poll;

@@ -1,4 +1,4 @@
-// The engine that computes on the CPU.
+// CpuEngine is the engine that computes on the CPU.
 #pragma once
 
 #include <cstdint>
@@ -24,8 +24,8 @@ struct EngineOptions {
 
 template <class Real> class CpuEngine final : public Engine<Real> {
 public:
-    // image: (batch, height, width, channels), contiguous, finite; nullptr for iid noise, with batch and channels 1.  The poll
-    // is given 0 until the end, since how long it takes is not known.
+    // The image is (batch, height, width, channels), contiguous, finite; nullptr stands for iid noise, with batch and
+    // channels 1. The poll is given 0 until the end, since how long it takes is not known.
     CpuEngine(Program program, const Shape& shape, const double* image, const EngineOptions& options,
               Poll poll = nullptr);
 
@@ -38,30 +38,31 @@ public:
     bool coarse_kept() const override { return coarse_kept_; }
     void dense(Real* out, Poll poll) const override;
 
-    // Rows (or columns) of Theta for single pixels: out (count, pixels); batch 1 only.
+    // Writes rows (or columns) of Theta for single pixels to out (count, pixels); the batch must be 1.
     void columns(const std::int64_t* pixels, std::int64_t count, Real* out, Poll poll) const;
-    // Bytes that it takes beyond its result: the fields in double, which are kept once they are there, and each thread's windows.
+    // Returns the bytes that it takes beyond its result: the fields in double, which are kept once they are there, and
+    // each thread's windows.
     std::int64_t columns_bytes() const;
 
     static MemoryEstimate estimate(const Program& program, const Shape& shape, int columns,
                                    const EngineOptions& options);
 
 private:
-    // How the blocks of the half plane come to the threads: in turn, so that the same team gives the same sums; or all of a
-    // band to the thread that is free, for sinks whose results do not depend on it.
+    // A Deal says how the blocks of the half plane come to the threads: in turn, so that the same team gives the same
+    // sums; or all of a band to the thread that is free, for sinks whose results do not depend on it.
     enum class Deal { blocks_in_turn, bands_as_free };
-    // Every block of the half plane through the sink of the thread that takes it; sink_of(thread) gives the same sink whenever
-    // it is called, and that outlives the call.
+    // Sends every block of the half plane through the sink of the thread that takes it; sink_of(thread) gives the same
+    // sink whenever it is called, and that outlives the call.
     template <class SinkOf> void sweep(const HalfPlane& plane, Deal deal, SinkOf sink_of, Monitor& monitor) const;
-    // Pairs that it visits.
+    // Counts the pairs that it visits.
     std::int64_t sweep_pairs(const HalfPlane& plane) const;
     bool all_there() const { return stored() || coarse_kept_ || targets_.size() == 1; }
-    // All coarse bands into the stores; see make_bands() of plan/groups.h.
+    // Makes all coarse bands in the stores; see make_bands() of plan/groups.h.
     template <class Output>
     void make_bands_in(const Stores<Real>& stores, const HalfPlane& plane, bool keep, Monitor& monitor,
                        Output output) const;
     std::int64_t coarse_pairs_of(const HalfPlane& plane) const;
-    // What the columns read of the diagonals, in double of the image as it came.
+    // Returns what the columns read of the diagonals, in double, made of the image as it came.
     const Fields<double>& exact_fields(const Poll& poll) const;
 
     Program program_;
@@ -75,7 +76,7 @@ private:
     Stores<Real> coarse_;
     bool coarse_kept_ = false;
     RawVector<Real> packed_;
-    std::vector<std::int64_t> packed_offsets_;  // of each block of the half plane
+    std::vector<std::int64_t> packed_offsets_;  // where each block of the half plane begins
 };
 
 }  // namespace ntkfast

@@ -8,7 +8,7 @@ namespace {
 
 constexpr std::int64_t rows_of_a_block = std::int64_t(1) << 32;
 
-// Rows of a value that its largest box sees at once.
+// Counts the rows of a value that its largest box sees at once.
 int slots_of(const Plan& plan, int value) {
     int slots = 0;
     for (const int b : plan.values[std::size_t(value)].boxes) slots = std::max(slots, plan.boxes[std::size_t(b)].slots);
@@ -26,7 +26,7 @@ template <class Real> bool ExactRows<Real>::reaches(const Program& program, cons
     return (op == Op::rectifier || op == Op::conv) && reaches(program, plan, plan.boxes[std::size_t(value.box)]);
 }
 
-// Maps whose rows a later one may ask for.
+// Returns the maps whose rows a later one may ask for.
 template <class Real> std::vector<int> ExactRows<Real>::values_of(const Program& program, const Plan& plan) {
     std::vector<int> values;
     if (sizeof(Real) == 8) return values;  // in double nothing is doubtful
@@ -105,7 +105,7 @@ double ExactRows<Real>::outside(const Plane& variance, int i_row, std::ptrdiff_t
     return half(i_row, i) + half(j_row, j);
 }
 
-// p of n elements of a row from `start` on; on the torus the row repeats.
+// Computes p of n elements of a row from `start` on; on the torus the row repeats.
 template <class Real>
 void ExactRows<Real>::roots(const Plane& variance, int y, std::ptrdiff_t start, std::ptrdiff_t n, double* p) const {
     const std::ptrdiff_t width = std::ptrdiff_t(plan_.shape.width) * plan_.shape.batch;
@@ -114,7 +114,7 @@ void ExactRows<Real>::roots(const Plane& variance, int y, std::ptrdiff_t start, 
     for (std::ptrdiff_t l = 0; l < n; ++l) p[l] = std::sqrt(p[l]);
 }
 
-// E of a map, without the scale of the convolution that follows:
+// Computes E of a map, without the scale of the convolution that follows:
 //   E' = activate(E),  E = w/k^2 sum of the box before
 template <class Real> const double* ExactRows<Real>::row(int number, int lane, int y) {
     const bool circular = program_.circular();

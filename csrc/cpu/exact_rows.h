@@ -1,8 +1,9 @@
-// Rows of E in double behind the first layer, for pairs whose E in float would show: see Pipeline::refine.
+// ExactRows computes rows of E in double behind the first layer, for pairs whose E in float would show: see
+// Pipeline::refine.
 //
-// As the pipeline does it, but for one lane and when it is asked for: row y of a map is made of the rows of its box, and these
-// of the box before, down to the image.  What is made is kept until the box has passed, so that the doubtful rows of a lane
-// that follow each other make each row once.
+// It does what the pipeline does, but for one lane and when it is asked for: row y of a map is made of the rows of its
+// box, and these of the box before, down to the image.  What is made is kept until the box has passed, so that the
+// doubtful rows of a lane that follow each other make each row once.
 #pragma once
 
 #include <cstdint>
@@ -21,27 +22,29 @@ public:
     ExactRows(const Program& program, const Plan& plan, const Fields<Real>& fields, const RowKernels<Real>& kernels,
               int lanes);
 
-    // Whether the rows of a box can be had: convolutions of stride 1, rectifiers and nothing else since the image.
+    // Tells whether the rows of a box can be had: since the image there must be nothing but convolutions of stride 1
+    // and rectifiers.
     static bool reaches(const Program& program, const Plan& plan, const Box& box);
 
-    // Before the first row of a block.
+    // Must be called before the first row of a block.
     void begin(const Block& block, const Lanes& lanes);
 
-    // The sum of the rows of a box around row y, each E without the scale of the box's convolution, from `radius` pixels before
-    // the lane to as many behind it.  Points to the lane's first pair; stays until the next call.
+    // Returns the sum of the rows of a box around row y, each E without the scale of the box's convolution, from
+    // `radius` pixels before the lane to as many behind it.  It points to the lane's first pair, and stays until the
+    // next call.
     const double* column_sums(const Box& box, int lane, int y);
 
     static std::int64_t bytes(const Program& program, const Plan& plan, int lanes);
 
 private:
-    struct Kept {  // rows of one value: slots of every lane
+    struct Kept {  // the rows of one value: slots of every lane
         int slots = 0;
-        std::size_t first = 0;          // in rows_, in rows
+        std::size_t first = 0;          // its place in rows_, in rows
         std::size_t sums = 0;           // row of rows_ for the column sums of the value's own box
-        std::vector<std::int64_t> tag;  // by lane and slot: block and row that are there
+        std::vector<std::int64_t> tag;  // by lane and slot: the block and the row that are there
     };
 
-    // Rows of rows_: the sums that are asked for, p_i and p_j, then those of the values.
+    // The rows of rows_ are the sums that are asked for, p_i and p_j, then those of the values.
     static constexpr std::size_t roots_ = 1;
 
     static std::vector<int> values_of(const Program& program, const Plan& plan);
@@ -49,7 +52,7 @@ private:
     const double* row(int value, int lane, int y);
     void add_window(const Box& box, int lane, int y, double* sums);
     void roots(const Plane& variance, int y, std::ptrdiff_t start, std::ptrdiff_t n, double* p) const;
-    // Pairs of which one pixel lies outside: half of the other one's variance.
+    // Returns E of pairs of which one pixel lies outside: half of the other one's variance.
     double outside(const Plane& variance, int i_row, std::ptrdiff_t i, int j_row, std::ptrdiff_t j) const;
 
     const Program& program_;

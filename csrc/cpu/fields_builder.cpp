@@ -12,7 +12,7 @@
 namespace ntkfast {
 namespace {
 
-// visit(n) for 0 <= n < count; the monitor is asked each 2^16 numbers, which take some milliseconds.
+// Calls visit(n) for 0 <= n < count; the monitor is asked each 2^16 numbers, which take some milliseconds.
 template <class Visit> void each_number(std::size_t count, Monitor& monitor, Visit visit) {
     constexpr std::size_t stride = 1 << 16;
     for (std::size_t begin = 0; begin < count; begin += stride) {
@@ -21,8 +21,9 @@ template <class Visit> void each_number(std::size_t count, Monitor& monitor, Vis
     }
 }
 
-// out(n) = sum over |m| <= radius of in(n + m) along one axis; `step` and `length` describe that axis in elements.  For one m
-// after the other, since in(n + m) is then one run of memory, or two on the torus, whichever axis it is.
+// Computes out(n) = sum over |m| <= radius of in(n + m) along one axis; `step` and `length` describe that axis in
+// elements.  It goes through one m after the other, since in(n + m) is then one run of memory, or two on the torus,
+// whichever axis it is.
 void box_along(const Plane& in, Plane& out, std::ptrdiff_t step, int length, int radius, bool circular,
                Monitor& monitor) {
     const std::ptrdiff_t total = std::ptrdiff_t(in.size()), line = step * length;
@@ -55,7 +56,7 @@ Plane box(const Plane& in, const Shape& shape, int radius, bool circular, Monito
     return out;
 }
 
-// sum_a A_pa in(a) of a layer that changes the resolution; shape: of `in`.
+// Computes sum_a A_pa in(a) of a layer that changes the resolution; `shape` is that of `in`.
 Plane resampled(const Plane& in, const Shape& shape, const Resampling& layer, bool circular) {
     const int height = layer.output_size(shape.height), width = layer.output_size(shape.width);
     const auto inside = [=](int n, int length) { return circular ? modulo(n, length) : n; };
@@ -81,8 +82,8 @@ Plane resampled(const Plane& in, const Shape& shape, const Resampling& layer, bo
     return out;
 }
 
-// Smallest p_i that counts as non-zero, relative to the largest of the stage: below it a pair is beneath the rounding of
-// the result, and 1/(p_i p_j) would leave the range of the type.
+// This is the smallest p_i that counts as non-zero, relative to the largest of the stage: below it a pair is beneath
+// the rounding of the result, and 1/(p_i p_j) would leave the range of the type.
 template <class Real> constexpr double tiny_root = sizeof(Real) == 4 ? 1e-12 : 1e-60;
 template <class Real> constexpr double least_root = sizeof(Real) == 4 ? 1e-17 : 1e-140;
 
@@ -124,17 +125,18 @@ MapFields<Real> map_fields(const Node& node, const Shape& shape, const Plane& s,
     return {{rows(root), rows(inverse), rows(rest)}, largest};
 }
 
-// Rows and columns that any row loop may read beyond the image.
+// Counts the rows and columns that any row loop may read beyond the image.
 int margin_of(const Program& program) { return std::max(1, program.max_radius()); }
 
-// v from 2 v
+// Makes v from 2 v.
 template <class Real> PaddedRows<Real> halved(Plane raw, const Shape& shape, const Program& program) {
     for (double& value : raw) value /= 2;
     return padded<Real>(raw, shape, program.circular(), margin_of(program));
 }
 
-// A power of 4 near the largest variance of any node, so that the engine's numbers are of order one whatever the units of
-// the image, and dividing by its root is exact.  From an upper bound of the variances: all pixels as large as the largest.
+// Returns a power of 4 near the largest variance of any node, so that the engine's numbers are of order one whatever
+// the units of the image, and dividing by its root is exact.  It takes an upper bound of the variances: all pixels are
+// taken to be as large as the largest.
 double natural_unit(const Program& program, double largest) {
     std::vector<double> bound;
     double most = 0;
@@ -203,7 +205,7 @@ void FieldsBuilder::read_image(const double* image) {
     fields_.tangent.emplace_back(std::size_t(shape_.elements()), 0.0);
 }
 
-// The diagonals of one node, from those of the earlier ones.
+// Computes the diagonals of one node from those of the earlier ones.
 void FieldsBuilder::add(int n, NearBands<double>& near) {
     const Node& node = program_[n];
     if (node.op == Op::input) return;
@@ -213,7 +215,7 @@ void FieldsBuilder::add(int n, NearBands<double>& near) {
     } else if (program_.is_image(n)) {
         add_pooled_image(n, shape);
     } else if (is_activation(node.op)) {
-        // Q(i,i) and T' = Q' T on the diagonal.
+        // On the diagonal these are Q(i,i) and T' = Q' T.
         const std::size_t input = std::size_t(node.input());
         Plane q = fields_.variance[input], t = fields_.tangent[input];
         each_number(q.size(), monitor_, [&](std::size_t e) {
@@ -238,9 +240,9 @@ void FieldsBuilder::add(int n, NearBands<double>& near) {
     }
 }
 
-// An average pool of an image is an image: its pixels, and from them, without a difference of large numbers,
-// Q(p,p) = 2 |s(p)|^2 and v(p) = sum_a A_pa |s(a) - s(p)|^2 for E = |s(i) - s(j)|^2.  Noise stays noise, with its
-// variance divided by the pixels of a cell.
+// An average pool of an image is an image: this computes its pixels, and from them, without a difference of large
+// numbers, Q(p,p) = 2 |s(p)|^2 and v(p) = sum_a A_pa |s(a) - s(p)|^2 for E = |s(i) - s(j)|^2. Noise stays noise, with
+// its variance divided by the pixels of a cell.
 void FieldsBuilder::add_pooled_image(int n, const Shape& shape) {
     const bool circular = program_.circular();
     const std::size_t input = std::size_t(program_[n].input());
@@ -279,7 +281,7 @@ void FieldsBuilder::add_pooled_image(int n, const Shape& shape) {
     fields_.spread.emplace(n, halved<double>(raw, shape, program_));
 }
 
-// S = box(w/k^2 Q) + b,  T = [trainable] S + box(w/k^2 T'), with a stride s at every s-th pixel.
+// Computes S = box(w/k^2 Q) + b,  T = [trainable] S + box(w/k^2 T'), with a stride s at every s-th pixel.
 void FieldsBuilder::add_conv(int n, const Shape& shape) {
     const Node& node = program_[n];
     const Shape before = at_level(program_, shape_, program_[node.input()].level);
@@ -310,7 +312,8 @@ void FieldsBuilder::add_conv(int n, const Shape& shape) {
                                                    program_.circular(), margin_of(program_), monitor_));
 }
 
-// Average pool and upsampling:  Q(p,p) = sum_a A_pa Q(a,a) - 2 v(p)  with  2 v(p) = (A E A^T)(p,p), and T' as it is.
+// Computes for average pool and upsampling Q(p,p) = sum_a A_pa Q(a,a) - 2 v(p)  with  2 v(p) = (A E A^T)(p,p), and
+// takes T' as it is.
 void FieldsBuilder::add_average(int n, const Shape& shape, NearBands<double>& near) {
     const Node& node = program_[n];
     const std::size_t input = std::size_t(node.input());
@@ -467,7 +470,7 @@ std::int64_t fields_bytes(const Program& program, const Shape& shape, bool singl
     std::int64_t sum = 0;
     const int margin = margin_of(program);
     const auto rows = [&](const Shape& s, int planes) {
-        return PaddedRows<char>::bytes(s, planes, program.circular(), margin);  // of one byte a number
+        return PaddedRows<char>::bytes(s, planes, program.circular(), margin);  // planes of one byte a number
     };
     sum += number * rows(shape, shape.channels);
     for (int n = 0; n < program.size(); ++n) {
@@ -486,7 +489,7 @@ std::int64_t fields_bytes(const Program& program, const Shape& shape, bool singl
 std::int64_t building_bytes(const Program& program, const Shape& shape, bool single, int threads) {
     const std::int64_t wide = NearBands<double>::bytes(program, shape, threads);
     if (!single) return wide;
-    // First the fields in double and their bands, then both fields and the bands in float.
+    // The fields in double and their bands are made first, then both fields and the bands in float.
     const std::int64_t in_float = fields_bytes(program, shape, true) - fields_bytes(program, shape, false);
     return std::max(wide - in_float, NearBands<float>::bytes(program, shape, threads));
 }

@@ -1,4 +1,4 @@
-// Builds the diagonals of every node, in double precision.
+// A FieldsBuilder computes the diagonals of every node, in double precision.
 #pragma once
 
 #include <cstdint>
@@ -13,22 +13,22 @@
 
 namespace ntkfast {
 
-// The bands around D = 0 of all targets, as far as the local variances v behind average pools and bilinear upsampling need
-// them, computed by the same pipeline that sweeps all displacements afterwards.
+// NearBands holds the bands around D = 0 of all targets, as far as the local variances v behind average pools and
+// bilinear upsampling need them, computed by the same pipeline that sweeps all displacements afterwards.
 template <class Real> class NearBands {
 public:
     NearBands(const Program& program, Fields<Real>& fields, const RowKernels<Real>& kernels, int threads,
               Monitor& monitor);
 
-    // The raw field at D = 0 behind an average pool or a bilinear upsampling: A E A^T = 2 v, and A T' A^T.
+    // This is the raw field at D = 0 behind an average pool or a bilinear upsampling: A E A^T = 2 v, and A T' A^T.
     struct Raw {
         Plane e, t;
     };
     Raw raw(int node);
-    // To be called for every node, in order, when its diagonals are known (those of an average: its spread too).
+    // Is to be called for every node, in order, when its diagonals are known (for an average its spread too).
     void finish(int node);
 
-    // Of all bands, which are held to the end, and of the lines of the segment that takes most.
+    // Returns the bytes of all bands, which are held to the end, and of the lines of the segment that takes most.
     static std::int64_t bytes(const Program& program, const Shape& shape, int threads);
 
 private:
@@ -47,17 +47,17 @@ private:
     std::vector<NearStep> steps_;  // by target
 };
 
-// Node by node, with the recursion of docs/math.md on the diagonal.
+// Goes node by node, with the recursion of docs/math.md on the diagonal.
 class FieldsBuilder {
 public:
-    // image: (batch, height, width, channels), contiguous, finite; nullptr for noise.  single_precision: the pixels are
-    // rounded to float first, as an engine of that type will see them.  Throws Cancelled when the monitor is stopped; the pairs
-    // near D = 0 are counted to it.
+    // The image is (batch, height, width, channels), contiguous, finite; nullptr stands for noise.  With
+    // `single_precision` the pixels are rounded to float first, as an engine of that type will see them.  Throws
+    // Cancelled when the monitor is stopped; the pairs near D = 0 are counted to it.
     FieldsBuilder(const Program& program, const Shape& shape, const double* image, bool single_precision,
                   const RowKernels<double>& kernels, int threads, Monitor& monitor);
 
     const Fields<double>& fields() const { return fields_; }
-    // The same, handed over.
+    // Hands the same over.
     Fields<double> take() { return std::move(fields_); }
 
 private:
@@ -75,15 +75,17 @@ private:
     Fields<double> fields_;
 };
 
-// The same for an engine in float: everything rounded, but the local variances v, which are those of the engine's own raw
-// fields at D = 0.  Features that are alike then cancel in E' = A E A^T - v - v to the last bit, since both sides were rounded
-// in the same way; with v from double precision a rounding error would stay, and the root in the angle would amplify it.
+// Makes the fields of an engine in float: everything is rounded, but the local variances v are those of the engine's
+// own raw fields at D = 0. Features that are alike then cancel in E' = A E A^T - v - v to the last bit, since both
+// sides were rounded in the same way; with v from double precision a rounding error would stay, and the root in the
+// angle would amplify it.
 Fields<float> float_fields(const Fields<double>& from, const Program& program, const RowKernels<float>& kernels,
                            int threads, Monitor& monitor);
 
-// Bytes that building and holding the fields takes; single: in float, made of those in double.
+// Returns the bytes that building and holding the fields takes; `single` stands for fields in float, which are made of
+// those in double.
 std::int64_t fields_bytes(const Program& program, const Shape& shape, bool single);
-// What building them takes beyond these at its most: the bands around D = 0.
+// Returns the most that building them takes beyond these: the bands around D = 0.
 std::int64_t building_bytes(const Program& program, const Shape& shape, bool single, int threads);
 
 }  // namespace ntkfast

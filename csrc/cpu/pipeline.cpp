@@ -26,7 +26,8 @@ Pipeline<Real>::Pipeline(const Program& program, const Plan& plan, const Fields<
                                                               value.gain, kernels, lanes);
     }
     join_last();
-    // Zeros, so that chunks that run past a row's end compute on numbers, never on what memory happened to hold.
+    // The buffers begin as zeros, so that chunks that run past a row's end compute on numbers, never on what memory
+    // happened to hold.
     buffers_.assign(std::size_t(lanes * plan.lane_stride), Real(0));
     scratch_.assign(std::size_t(2 * plan.row_stride), Real(0));
 }
@@ -62,8 +63,8 @@ template <class Real> typename Pipeline<Real>::Map Pipeline<Real>::make_map(cons
     return map;
 }
 
-// A rectifier whose only reader is the last convolution, 1x1, does that one as well: its rows need not be written and read.
-// That saves two stores and two loads a pair.
+// A rectifier whose only reader is the last convolution, 1x1, does that one as well: its rows need not be written and
+// read, which saves two stores and two loads a pair.
 template <class Real> void Pipeline<Real>::join_last() {
     const Value& end = plan_.end();
     if (end.kind != ValueKind::map || end.sums || plan_.target.kind != TargetKind::output) return;
@@ -105,8 +106,9 @@ void Pipeline<Real>::run(const Block& block, RowSink<Real>& sink, Monitor& monit
     monitor.advance(unreported, leader);
 }
 
-// Row y of one value, and into the boxes that take it in.  With zeros a box sees the image's rows and k//2 rows outside at
-// either end, which are known in closed form; on the torus as many rows beyond the image as the later ones reach.
+// Makes row y of one value, and enters it into the boxes that take it in.  With zeros a box sees the image's rows and
+// k//2 rows outside at either end, which are known in closed form; on the torus it sees as many rows beyond the image
+// as the later ones need.
 template <class Real> void Pipeline<Real>::step(std::size_t v, int y) {
     const Value& value = plan_.values[v];
     const int rows = block_->rows;
@@ -146,7 +148,7 @@ template <class Real> void Pipeline<Real>::compute(std::size_t v, int y, Rows ou
         kernels_.combine(lanes_, out.t, from_b.t, c_b, nullptr, 0);
 }
 
-// Horizontal sums of a row into the ring; without `raw` those of a row outside the image.
+// Enters the horizontal sums of a row into the ring; without `raw` those of a row outside the image.
 template <class Real> void Pipeline<Real>::push(const Box& box, bool tangent, int y, const Rows* raw) {
     const int slot = (y - box.first_row) % box.slots, i = y + block_->row0;
     Real *e = ring_row(box, E, slot), *t = ring_row(box, T, slot);
@@ -180,7 +182,7 @@ template <class Real> void Pipeline<Real>::gather(const Box& box, int field, int
     }
 }
 
-// E = gain sum_c (x_c(i) - x_c(j))^2; for noise 1 for different pixels.
+// Computes E = gain sum_c (x_c(i) - x_c(j))^2; for noise E is 1 for different pixels.
 template <class Real> void Pipeline<Real>::image_row(const Value& value, int y, Real* e) {
     if (value.kind == ValueKind::image) {
         const PaddedRows<Real>& image = fields_.image_of(value.node);
@@ -214,7 +216,7 @@ template <class Real> void Pipeline<Real>::banded_row(const Value& value, int y,
     }
 }
 
-// The columns of a row that its box sees beyond the lanes.
+// Fills the columns of a row that its box sees beyond the lanes.
 template <class Real> void Pipeline<Real>::complete(const Box& box, int y, Real* e, Real* t) {
     if (!program_.circular()) {
         const PaddedRows<Real>& half = fields_.halves.at(box.node);
@@ -227,7 +229,7 @@ template <class Real> void Pipeline<Real>::complete(const Box& box, int y, Real*
     }
 }
 
-// A pointwise map at row y, from the rows of its box.
+// Applies a pointwise map at row y, to the rows of its box.
 template <class Real> void Pipeline<Real>::map(const Value& value, const Map& map, int y, Rows out) {
     const Box& box = plan_.boxes[std::size_t(value.box)];
     const Value& before = plan_.values[std::size_t(box.value)];
@@ -283,9 +285,9 @@ template <class Real> void Pipeline<Real>::map(const Value& value, const Map& ma
     if (map.refined && chosen != 0) refine(value, map, args, rows, chosen, y);
 }
 
-// Does row y of a rectifier again for some lanes, with E in double: where patches of different brightness are nearly parallel,
-// or nearly opposite, the rounding of E would show.  Rare in natural images, so that it need not be fast: an image of two flat
-// halves, where all pairs are doubtful, takes several times as long.
+// Computes row y of a rectifier again for some lanes, with E in double: where patches of different brightness are
+// nearly parallel, or nearly opposite, the rounding of E would show.  That is rare in natural images, so that it need
+// not be fast: an image of two flat halves, where all pairs are doubtful, takes several times as long.
 template <class Real>
 void Pipeline<Real>::refine(const Value& value, const Map& map, const MapArgs<Real>& args, int rows,
                             std::uint32_t lanes, int y) {

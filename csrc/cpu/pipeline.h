@@ -1,4 +1,4 @@
-// The line pipeline: one block of displacements through a segment, row by row.
+// The line pipeline sends one block of displacements through a segment, row by row.
 //
 // Row y of a value (E and T' of the pairs (i, i + D) with i in row y) is summed horizontally and pushed into the ring of the
 // box that takes it in; the vertical sum of the ring, k//2 rows later, goes through the pointwise map and is a row of the
@@ -33,16 +33,16 @@ public:
     static std::int64_t bytes(const Program& program, const Plan& plan, int lanes);
 
 private:
-    // Rows of E and T' in lane 0.
+    // These are the rows of E and T' in lane 0.
     struct Rows {
         Real *e, *t;
     };
-    struct Map {  // of one value of kind `map`
+    struct Map {  // what one value of kind `map` needs
         const MapTable<Real>* table;
         const MapFields<Real>* fields;
         MapArgs<Real> args;  // all but the rows
         Flow flow;
-        bool refined, always_refined;  // doubtful pairs, or all, are done again with E in double
+        bool refined, always_refined;  // doubtful pairs, or all, are computed again with E in double
         int last = -1;                 // the segment's end, where this map does the last convolution as well
         bool done = false;             // by the map before
     };
@@ -76,7 +76,7 @@ private:
     const RowKernels<Real>& kernels_;
     std::vector<Map> maps_;                                        // by value
     std::vector<std::unique_ptr<UpsampledRows<Real>>> upsampled_;  // by value
-    const Block* block_ = nullptr;                                 // under way
+    const Block* block_ = nullptr;                                 // the block under way
     Lanes lanes_{};
     AlignedVector<Real> buffers_, scratch_;
     ExactRows<Real> exact_rows_;

@@ -1,4 +1,4 @@
-// What becomes of the finished rows of T: multiplied, stored, or written out as a matrix.
+// A sink takes the finished rows of T: they are multiplied, stored, or written out as a matrix.
 #pragma once
 
 #include <algorithm>
@@ -15,9 +15,9 @@
 
 namespace ntkfast {
 
-// Receives each finished row of a block: t[b][l] = T(i, i + D_b) with i = (y, col0_b + l), in units of Fields::unit.  The
-// rows of the output are zero from the lane's end to the next whole chunk, and have no E; only computed ones, not those that
-// come from storage, have the slack that RowKernels::output leaves.
+// A RowSink receives each finished row of a block: t[b][l] = T(i, i + D_b) with i = (y, col0_b + l), in units of
+// Fields::unit.  The rows of the output are zero from the lane's end to the next whole chunk, and have no E; only
+// computed ones, not those that come from storage, have the slack that RowKernels::output leaves.
 template <class Real> struct RowSink {
     virtual ~RowSink() = default;
     virtual void begin_block(const Block&, std::int64_t /*number*/) {}
@@ -26,8 +26,8 @@ template <class Real> struct RowSink {
     virtual void end_band(int /*dy*/) {}  // where all blocks of a band go to one sink
 };
 
-// For a sink of which a few rows take long: the first ones that are written into new memory lie far apart, and the system
-// makes all of its pages for them, 1 GB for a matrix over 128 x 128 pixels.
+// A Watch is for a sink of which a few rows take long: the first ones that are written into new memory lie far apart,
+// and the system makes all of its pages for them, 1 GB for a matrix over 128 x 128 pixels.
 struct Watch {
     Monitor& monitor;
     bool leader;
@@ -38,14 +38,14 @@ struct Watch {
     }
 };
 
-// out(i) += T v(j) and, by symmetry, out(j) += T v(i).
+// A ProductSink adds out(i) += T v(j) and, by symmetry, out(j) += T v(i).
 template <class Real> class ProductSink final : public RowSink<Real> {
 public:
-    // Displacements after which the sums, in Real, are added to the totals, in double.  Theta v is a sum of d terms: taken
-    // 256 displacements at a time its rounding does not grow with the image.
+    // After so many displacements the sums, in Real, are added to the totals, in double.  Theta v is a sum of d terms:
+    // taken 256 displacements at a time its rounding does not grow with the image.
     static constexpr int displacements_per_flush = 256;
 
-    // slack: rows are computed, and have slack around
+    // `slack` says that rows are computed, and have slack around.
     ProductSink(const RowKernels<Real>& kernels, const PaddedRows<Real>& v, const Shape& shape, int columns,
                 bool circular, bool slack, Watch watch)
         : kernels_(kernels), v_(v), shape_(shape), columns_(columns), circular_(circular), slack_(slack), watch_(watch),
@@ -101,7 +101,7 @@ public:
         pending_ = 0;
     }
 
-    // (height, columns, width, batch)
+    // Returns the sums, (height, columns, width, batch).
     const ZeroedVector<double>& totals() const { return totals_; }
 
 private:
@@ -114,10 +114,11 @@ private:
     PaddedRows<Real> sums_;
     ZeroedVector<double> totals_;
     int pending_ = 0;
-    Lanes lanes_{}, paired_{};  // of the block under way; paired_ leaves out the self-paired
+    Lanes lanes_{}, paired_{};  // the block under way; paired_ leaves out the self-paired
 };
 
-// Stored rows: those of a block lie one behind the other, each of whole chunks, in the order (lane, y, l).
+// Counts the numbers of the stored rows of a block, which lie one behind the other, each of whole chunks, in the order
+// (lane, y, l).
 inline std::int64_t packed_elements(const Block& block, int batch) {
     std::int64_t sum = 0;
     for (int b = 0; b < block.lanes; ++b) sum += block.rows * round_up(std::ptrdiff_t(block.lane[b].cols) * batch);
@@ -162,8 +163,9 @@ private:
     Real* to_ = nullptr;
 };
 
-// One row y of a block, of image n of the batch, into a matrix over (x_i, x_j) that begins at `corner`: with zeros the lanes lie
-// side by side in row x_i.  In blocks of 4 pixels x 4 lanes, and one by one what is left.
+// Writes one row y of a block, of image n of the batch, into a matrix over (x_i, x_j) that begins at `corner`: with
+// zeros the lanes lie side by side in row x_i.  It goes in blocks of 4 pixels x 4 lanes, and one by one through what is
+// left.
 template <class Real>
 void write_lanes(const Block& block, const Real* const* t, int batch, int n, Real factor, Real* corner,
                  std::ptrdiff_t stride) {
@@ -199,8 +201,9 @@ void write_lanes(const Block& block, const Real* const* t, int batch, int n, Rea
     }
 }
 
-// T(i,j) into a batch of d x d matrices, in the image's units.  With zeros every pair of the half plane has i < j: only the
-// upper triangle is written, and mirror_rows() fills the lower one afterwards.  On the torus both entries are written at once.
+// A DenseSink writes T(i,j) into a batch of d x d matrices, in the image's units.  With zeros every pair of the half
+// plane has i < j: only the upper triangle is written, and mirror_rows() fills the lower one afterwards.  On the torus
+// both entries are written at once.
 template <class Real> class DenseSink final : public RowSink<Real> {
 public:
     DenseSink(Real* out, const Shape& shape, bool circular, Real unit, Watch watch)
@@ -252,9 +255,10 @@ template <class Real> void mirror_rows(Real* matrix, std::int64_t d, std::int64_
     one_by_one(whole, d);
 }
 
-// The same with zeros, where all blocks of a band come to one sink: the pairs of the rows y and y + dy of the image make up a
-// square of the matrix, which is gathered in the caches and then written, with its mirror image, in whole lines and once.
-// Written as the lanes come, each line would be fetched and written two or three times.
+// A DenseBandSink does the same with zeros, where all blocks of a band come to one sink: the pairs of the rows y and y
+// + dy of the image make up a square of the matrix, which is gathered in the caches and then written, with its mirror
+// image, in whole lines and once.  Written as the lanes come, each line would be fetched and written two or three
+// times.
 template <class Real> class DenseBandSink final : public RowSink<Real> {
 public:
     DenseBandSink(Real* out, const Shape& shape, Real unit, Watch watch)
@@ -286,7 +290,7 @@ private:
         return squares_.data() + (std::int64_t(y) * shape_.batch + n) * shape_.width * shape_.width;
     }
 
-    // Displacements 0 < dx: the upper triangle.
+    // The displacements 0 < dx make the upper triangle.
     void on_diagonal(const Real* from, Real* to) const {
         const std::int64_t width = shape_.width, d = shape_.pixels();
         for (std::int64_t i = 0; i < width; ++i)

@@ -1,4 +1,4 @@
-// One parallel region, and the floating-point mode of its threads.
+// This file has one parallel region, and the floating-point mode of its threads.
 #pragma once
 
 #include <exception>
@@ -28,8 +28,9 @@ inline int default_threads() {
 #endif
 }
 
-// Ends the threads that wait for the caller's next parallel region, which then makes new ones.  To be called before a fork: the
-// child has the runtime's record of these threads but not the threads, and GCC's runtime would wait for them for ever.
+// Ends the threads that wait for the caller's next parallel region, which then makes new ones.  It is to be called
+// before a fork: the child has the runtime's record of these threads but not the threads, and GCC's runtime would wait
+// for them for ever.
 inline void release_threads() {
 // GCC 9 and later have this call of OpenMP 5.0, though they say 4.5.
 #if defined(_OPENMP) && (_OPENMP >= 201811 || (defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 9))
@@ -52,8 +53,8 @@ private:
 #endif
 };
 
-// body(thread, team) on each thread of a team of at most `threads`; thread 0 is the caller.  The first exception of any
-// thread is thrown again when all have ended.
+// Calls body(thread, team) on each thread of a team of at most `threads`; thread 0 is the caller.  The first exception
+// of any thread is thrown again when all have ended.
 template <class Body> void parallel(int threads, Body body) {
     std::exception_ptr failure;
 #if defined(_OPENMP)

@@ -16,11 +16,11 @@ std::ptrdiff_t row_stride(const Shape& coarse) {
 
 constexpr int f = supported_factor;
 
-// Coarse pairs that a fine pixel i of one phase of cell 0 and j, r pixels further, read, far from any border: of their
-// taps both nearest, both others, then one of each.  Sums round in this order; of the last two the larger displacement
-// is first.  With a single tap a side the first is all.
+// Terms are the coarse pairs that a fine pixel i of one phase of cell 0 and j, r pixels further, read, far from any
+// border: of their taps both nearest, both others, then one of each.  Sums round in this order; of the last two the
+// larger displacement is first.  With a single tap a side the first is all.
 struct Terms {
-    int displacement[4], column[4];  // of i
+    int displacement[4], column[4];  // where i is read
 };
 constexpr Terms terms_of(Resampling::Kind kind, int r, int phase) {
     const Resampling layer{kind, f};
@@ -35,7 +35,7 @@ constexpr Terms terms_of(Resampling::Kind kind, int r, int phase) {
     return out;
 }
 
-// By r and phase.
+// These tables are indexed by r and phase.
 constexpr auto bilinear_kind = Resampling::Kind::bilinear, nearest_kind = Resampling::Kind::nearest;
 constexpr Terms bilinear_terms[f][f] = {{terms_of(bilinear_kind, 0, 0), terms_of(bilinear_kind, 0, 1)},
                                         {terms_of(bilinear_kind, 1, 0), terms_of(bilinear_kind, 1, 1)}};
@@ -107,7 +107,7 @@ template <class Real> void UpsampledRows<Real>::combine_rows(const RowPairs& pai
     }
 }
 
-// The columns that reach one pixel over the image: clamping moves them to another displacement.
+// Fills the columns that lie one pixel outside the image: clamping moves them to another displacement.
 template <class Real> void UpsampledRows<Real>::complete(int field) {
     const int w = coarse_.width;
     const auto copy = [&](Real* to, const Real* from) { std::copy(from, from + coarse_.batch, to); };

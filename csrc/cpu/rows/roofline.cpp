@@ -16,7 +16,7 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// Best time of one call, from batches long enough for the clock.
+// Returns the best time of one call, from batches long enough for the clock.
 template <class Call> double best_seconds(int repeats, Call call) {
     constexpr int calls = 256;
     double best = std::numeric_limits<double>::infinity();
@@ -28,7 +28,8 @@ template <class Call> double best_seconds(int repeats, Call call) {
     return best;
 }
 
-// Rows of plausible numbers: patches of similar size and distance, so that no kernel meets an exceptional value.
+// These are rows of plausible numbers: patches of similar size and distance, so that no kernel meets an exceptional
+// value.
 class Rows {
 public:
     Rows(int count, int length) : stride_(length + 64 * chunk), data_(std::size_t(count * stride_)) {
@@ -46,7 +47,7 @@ private:
 
 namespace {
 
-// Seconds per pair on the thread that calls.
+// Returns the seconds per pair on the thread that calls.
 double time_kernels(const std::vector<std::tuple<int, double, double, bool, bool, double>>& stages, int channels,
                     int columns, const std::string& isa, int length, int repeats) {
     if (length < chunk || length % chunk != 0) throw std::invalid_argument("length must be a multiple of 16");
@@ -80,7 +81,7 @@ double time_kernels(const std::vector<std::tuple<int, double, double, bool, bool
         args.e_out = scratch[0], args.t_out = scratch[1];
         args.constants = ActivationConstants<float>::make(slope, 1.0, trainable, 1.0, false);
         args.scale = 1;
-        // As the pipeline does, a last 1x1 convolution goes with the rectifier before it.
+        // A last 1x1 convolution goes with the rectifier before it, as in the pipeline.
         const bool joined = active && s + 2 == stages.size() && std::get<0>(stages[s + 1]) == 1;
         if (joined) args.last_i = rows[10], args.last_j = rows[12], args.last_trainable = 1;
         const auto& table = joined                   ? kernels.rectifier_output
@@ -92,7 +93,7 @@ double time_kernels(const std::vector<std::tuple<int, double, double, bool, bool
         seconds += best_seconds(repeats, [&] { map(lanes, args); });
         if (joined) break;
     }
-    // Several lanes at once, as in a product.  Zeros for T: the sums must not grow from call to call.
+    // Several lanes go at once, as in a product.  T is zero: the sums must not grow from call to call.
     const AlignedVector<float> zeros(std::size_t(length), 0.0f);
     const float* t[lanes_fused];
     Lanes fused{};

@@ -1,6 +1,6 @@
-// Bodies of the row kernels.  Included by one translation unit per instruction set, each with flags of its own; all is
-// in an unnamed namespace and nothing from the standard library is instantiated here, so that no symbol of one level
-// can be linked into another.
+// These are the bodies of the row kernels.  One translation unit per instruction set includes them, each with flags of
+// its own; all is in an unnamed namespace and nothing from the standard library is instantiated here, so that no symbol
+// of one level can be linked into another.
 #pragma once
 
 #include "cpu/rows/row_kernels.h"
@@ -8,11 +8,11 @@
 namespace ntkfast {
 namespace {
 
-// Rows of one call never overlap except where a kernel says so.
+// Rows of one call never overlap, except where a kernel says so.
 #define NTKFAST_VECTOR_LOOP _Pragma("GCC ivdep")
 
-// Length in whole steps, in a form from which the compiler sees that no remainder loop is needed: one AVX2 register,
-// with AVX-512 a half.  Whole chunks would waste more of a short row.
+// The length is taken in whole steps, in a form from which the compiler sees that no remainder loop is needed: a step
+// is one AVX2 register, with AVX-512 a half.  Whole chunks would waste more of a short row.
 constexpr int vector_step = chunk / 2;
 NTKFAST_HD std::ptrdiff_t whole(std::ptrdiff_t length) {
     return (length + vector_step - 1) & -std::ptrdiff_t(vector_step);
@@ -28,7 +28,7 @@ NTKFAST_HD void outside_pairs(Real* __restrict e, Real* __restrict t, const Real
     for (std::ptrdiff_t l = begin; l < end; ++l) t[l] = 0;
 }
 
-// Whole vectors on either side, not the `halo` columns one by one.
+// Whole vectors are filled on either side, not the `halo` columns one by one.
 template <class Real>
 void outside(const Lanes& lanes, Real* e, Real* t, const Real* h_i, const Real* h_j, std::ptrdiff_t halo) {
     const std::ptrdiff_t reach = whole(halo);
@@ -102,7 +102,7 @@ template <class Real> void add(const Lanes& lanes, Real* out, const Real* a, con
     }
 }
 
-// k loads and k - 1 additions; for small k nothing is cheaper.
+// This takes k loads and k - 1 additions; for small k nothing is cheaper.
 template <class Real, int K>
 void box_direct(Real* __restrict out, const Real* __restrict in, std::ptrdiff_t shift, std::ptrdiff_t n) {
     const Real* first = in - (K / 2) * shift;
@@ -114,7 +114,7 @@ void box_direct(Real* __restrict out, const Real* __restrict in, std::ptrdiff_t 
     }
 }
 
-// Sums over 3 neighbours first, then over groups of them: 3 + 5 loads instead of 11 at k = 11.
+// This sums over 3 neighbours first, then over groups of them: 3 + 5 loads instead of 11 at k = 11.
 template <class Real, int K>
 void box_by_threes(Real* __restrict out, const Real* __restrict in, std::ptrdiff_t shift, Real* __restrict scratch,
                    std::ptrdiff_t n) {
@@ -132,7 +132,8 @@ void box_by_threes(Real* __restrict out, const Real* __restrict in, std::ptrdiff
     }
 }
 
-// Any k: out gathers the windows of 1, 2, 4, ... neighbours that the binary digits of k ask for, while scratch doubles.
+// This serves any k: out gathers the windows of 1, 2, 4, ... neighbours that the binary digits of k ask for, while
+// scratch doubles.
 template <class Real>
 void box_by_doubling(Real* __restrict out, const Real* __restrict in, int k, std::ptrdiff_t shift,
                      Real* __restrict scratch, std::ptrdiff_t n) {
@@ -149,7 +150,7 @@ void box_by_doubling(Real* __restrict out, const Real* __restrict in, int k, std
             for (std::ptrdiff_t l = 0; l < n; ++l) out[l] += from[l];
             done += window;
         }
-        // In place: position l reads l and l + window*shift, which lies ahead and is not yet doubled.
+        // This works in place: position l reads l and l + window*shift, which lies ahead and is not yet doubled.
         if (2 * window <= k) {
             const std::ptrdiff_t last = n + (k - 2 * window) * shift;
             for (std::ptrdiff_t l = 0; l < last; ++l) scratch[l] += scratch[l + window * shift];
@@ -179,7 +180,7 @@ NTKFAST_HD Real sum_rows(const Real* const (&rows)[Rows], std::ptrdiff_t l) {
     return sum;
 }
 
-// Operands of one lane, copied so that the loops see constants.
+// These are the operands of one lane, copied so that the loops see constants.
 template <class Real, int Rows> struct LaneOperands {
     const Real *e[Rows], *t[Rows];
     Root<const Real*> i, j;
@@ -196,8 +197,8 @@ template <class Real, int Rows> struct LaneOperands {
     }
 };
 
-// The bits of a number, its sign on top.  Or-ing them finds a negative one in one operation an element, where a
-// comparison and a mask take two.
+// These are the bits of a number, its sign on top.  Or-ing them finds a negative one in one operation an element, where
+// a comparison and a mask take two.
 template <class Real> struct Bits;
 template <> struct Bits<float> {
     using Int = std::int32_t;
@@ -215,20 +216,20 @@ template <class Real> NTKFAST_HD Root<Real> root_at(const Root<const Real*>& row
     return {rows.p[l], rows.inverse[l], rows.rest[l]};
 }
 
-// The last convolution at one pair: T, or S without a tangent.
+// The last convolution gives T at one pair, or S without a tangent.
 template <class Real> NTKFAST_HD Real last_conv(const Pair<Real>& in, Real p_i, Real p_j, Real trainable) {
     return trainable * covariance(in.e, p_i, p_j) + in.t;
 }
 
-// Zeros for one chunk before the lane, and from its end on to one chunk behind the whole chunks, which may begin a
-// chunk later.
+// Writes zeros for one chunk before the lane, and from its end on to one chunk behind the whole chunks, which may begin
+// a chunk later.
 template <class Real> void clear_slack(Real* t, std::ptrdiff_t length) {
     for (std::ptrdiff_t l = -chunk; l < 0; ++l) t[l] = 0;
     for (std::ptrdiff_t l = 0; l < chunk; ++l) t[length + l] = 0;
     for (std::ptrdiff_t l = 0; l < chunk; ++l) t[length + chunk + l] = 0;
 }
 
-// last: with the last convolution.
+// `last` says that the last convolution is done as well.
 template <class Real, int Rows, Flow flow, bool last>
 std::uint32_t rectify(const Lanes& lanes, const MapArgs<Real>& args) {
     const ActivationConstants<Real> k = args.constants;
@@ -347,7 +348,7 @@ inline void rectifier_distance(double* __restrict out, const double* columns, in
     }
 }
 
-// All pairs of one lane, with E and the activation in double.
+// Computes all pairs of one lane, with E and the activation in double.
 template <template <class> class Activation, class Real, bool with_tangent>
 void smooth_exact(const Lanes& lanes, int lane, const MapArgs<Real>& args, int, bool, const double* columns,
                   int kernel_size, std::ptrdiff_t shift, double scale) {
@@ -509,7 +510,7 @@ template <class Real, int Rows, Flow flow> std::uint32_t output(const Lanes& lan
     return 0;
 }
 
-// sums_c[l] += sum_g t_g[l] v_g,c[l]
+// Adds sums_c[l] += sum_g t_g[l] v_g,c[l].
 template <class Real, int Group, int Columns>
 void accumulate_columns(const Real* const* t_of, const Real* const* v_of, std::ptrdiff_t v_plane, Real* __restrict sums,
                         std::ptrdiff_t plane, std::ptrdiff_t n) {
@@ -582,7 +583,7 @@ void accumulate_j(const Lanes& lanes, const Real* const* t, bool slack, const Re
     accumulate(lanes, t, slack, v_i, lanes.at_i, v_plane, sums_j, lanes.at_j, plane, columns);
 }
 
-// kernel: a function template whose first parameters are given, whose last two are the rows and the flow.
+// `kernel` is a function template whose first parameters are given, and whose last two are the rows and the flow.
 #define NTKFAST_BY_FLOW(rows, kernel, ...)                                                  \
     {kernel<__VA_ARGS__, rows, Flow::covariance>, kernel<__VA_ARGS__, rows, Flow::tangent>, \
      kernel<__VA_ARGS__, rows, Flow::first_covariance>, kernel<__VA_ARGS__, rows, Flow::first_tangent>}

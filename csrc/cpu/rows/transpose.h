@@ -1,4 +1,4 @@
-// Small transposed blocks, for matrices that are written across the order in which they are computed.
+// Small transposed blocks serve matrices that are written across the order in which they are computed.
 #pragma once
 
 #include <cstddef>
@@ -10,7 +10,7 @@
 
 namespace ntkfast {
 
-// to[k*stride + m] = factor * rows[m][k] for k, m < 4.
+// Writes to[k*stride + m] = factor * rows[m][k] for k, m < 4.
 template <class Real>
 inline void transpose4(const Real* const* rows, Real* to, std::ptrdiff_t stride, Real factor) {
     for (int k = 0; k < 4; ++k)
@@ -19,7 +19,7 @@ inline void transpose4(const Real* const* rows, Real* to, std::ptrdiff_t stride,
 
 constexpr int line_rows = 16;  // floats in a cache line
 
-// to[k*to_stride + m] = from[m*from_stride + k] for k < 4, m < line_rows: four whole cache lines of floats.
+// Writes to[k*to_stride + m] = from[m*from_stride + k] for k < 4, m < line_rows: four whole cache lines of floats.
 template <class Real>
 inline void transpose_lines(const Real* from, std::ptrdiff_t from_stride, Real* to, std::ptrdiff_t to_stride) {
     for (int k = 0; k < 4; ++k)
@@ -41,7 +41,8 @@ template <> inline void transpose4(const float* const* rows, float* to, std::ptr
     _mm_storeu_ps(to + 3 * stride, _mm_mul_ps(f, d));
 }
 
-// Past the caches where the lines are aligned: what is written is not read again soon, and would be read before it is written.
+// Writes past the caches where the lines are aligned: what is written is not read again soon, and would be read before
+// it is written.
 template <>
 inline void transpose_lines(const float* from, std::ptrdiff_t from_stride, float* to, std::ptrdiff_t to_stride) {
     __m128 block[4][4];
@@ -65,7 +66,7 @@ template <> inline void copy_lines(const float* from, float* to, std::ptrdiff_t 
 }
 #endif
 
-// After the last transpose_lines() or copy_lines() of a thread, before another reads what it wrote.
+// Must be called after the last transpose_lines() or copy_lines() of a thread, before another reads what it wrote.
 inline void finish_lines() {
 #if defined(__SSE2__)
     _mm_sfence();
