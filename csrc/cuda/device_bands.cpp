@@ -8,17 +8,17 @@
 namespace ntkfast::cuda {
 namespace {
 
-// Of one dy; with a reach of the displacements dx up to it.
+// Counts the numbers of the band of one dy; with a reach they are those of the displacements dx up to it.
 std::int64_t band_elements(const Program& program, const Target& target, const Shape& at, int dy, int reach) {
     const std::int64_t rows = Block::of_rows(at, program.circular(), dy).rows;
     const int columns = reach == Bands<float>::no_reach ? at.width : 2 * reach + 1;
     return rows * (program.has_tangent(target.node) ? 2 : 1) * at.width * columns;
 }
 
-// Bands that reach all displacements along a row have no reach.
+// Returns no_reach for bands that hold all displacements along a row.
 int reach_of(const Shape& at, int reach) { return 2 * reach + 1 < at.width ? reach : Bands<float>::no_reach; }
 
-// Values of dy for which the table of a target has a place: below zero at most one height, and on the torus a few turns
+// The table of a target has a place for these values of dy: below zero at most one height, and on the torus a few turns
 // above.
 int first_key(const Shape& at) { return -at.height - 8; }
 int key_count(const Shape& at) { return 3 * at.height + 24; }

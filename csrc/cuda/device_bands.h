@@ -1,4 +1,4 @@
-// Bands in the memory of a device, and the table of them that kernels read.
+// DeviceBands are bands in the memory of a device, with the table of them that kernels read.
 #pragma once
 
 #include <cstdint>
@@ -15,30 +15,30 @@
 
 namespace ntkfast::cuda {
 
-// The bands of a target that are held.
+// DeviceBands holds the bands of one target that are there at present.
 template <class Real> class DeviceBands {
 public:
-    // Of all displacements.
+    // This one is for bands of all displacements.
     DeviceBands(const Program& program, const Target& target, const Shape& shape);
-    // Of those up to a reach along either axis.
+    // This one is for bands of the displacements up to `reach` along either axis.
     DeviceBands(const Program& program, const Target& target, const Shape& shape, int reach);
 
     Bands<Real> view() const;
     const Shape& shape() const { return shape_; }
     int reach() const { return reach_; }
     bool exists(int dy) const;
-    // Of zeros, if it is not there.
+    // Makes the band, of zeros, if it is not there.
     void make(int dy, Stream stream);
-    // The pairs i = j of dy = 0, and on the torus of whole turns: known (fields, pixels).
+    // Writes the pairs i = j of dy = 0, and on the torus of whole turns; `known` is (fields, pixels).
     void seal(int dy, const Array<Real>& known, Stream stream);
-    // E of the pairs i = j, of dy = 0.
+    // Returns E of the pairs i = j, which lie in the band of dy = 0.
     std::vector<Real> same_pixels(Stream stream);
     void drop_below(int dy) { bands_.erase(bands_.begin(), bands_.lower_bound(dy)); }
     void clear() { bands_.clear(); }
     void publish(Stream stream);
 
-    // Predicted from the sizes alone: of one band of all displacements, of all bands near D = 0 with their table, of the table and
-    // what is known of i = j.
+    // Predicts bytes from the sizes alone: of one band of all displacements, of all bands near D = 0 with their table,
+    // of the table and what is known of i = j.
     static std::int64_t band_bytes(const Program& program, const Target& target, const Shape& at, int dy);
     static std::int64_t near_bytes(const Program& program, const Target& target, const Shape& shape,
                                    const NearStep& near);
@@ -57,7 +57,7 @@ private:
 
 template <class Real> using DeviceStores = std::vector<std::unique_ptr<DeviceBands<Real>>>;  // by target
 
-// What is known of the pairs i = j of a target, as seal() takes it.
+// Returns what is known of the pairs i = j of a target, as seal() takes it.
 template <class Real>
 Array<Real> known_of(const Program& program, const Target& target, const Fields<Real>& fields, Stream stream);
 

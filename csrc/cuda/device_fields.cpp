@@ -5,7 +5,7 @@
 namespace ntkfast::cuda {
 namespace {
 
-// The planes of several padded rows, one behind the other.
+// Uploads the planes of several padded rows, one behind the other.
 template <class Real>
 Array<Real> uploaded(const Geometry& g, const std::vector<std::pair<const PaddedRows<Real>*, int>>& parts,
                      Stream stream) {
@@ -36,7 +36,7 @@ Geometry DeviceFields<Real>::geometry(const Program& program, const Shape& shape
     g.circular = program.circular();
     g.margin = g.circular ? 0 : std::max(1, program.max_radius());
     g.left = (columns + 3) / 4 * 4;
-    // On the torus pixel j lies up to a turn beyond i.
+    // Pixel j lies up to a turn beyond i on the torus.
     g.pitch = (g.left + (g.circular ? 2 : 1) * g.width + columns + 3) / 4 * 4;
     return g;
 }

@@ -1,4 +1,4 @@
-// Fields in the memory of the device: padded planes of the image and of the diagonals.
+// DeviceFields are fields in the memory of the device: padded planes of the image and of the diagonals.
 #pragma once
 
 #include <map>
@@ -12,7 +12,7 @@ namespace ntkfast::cuda {
 template <class Real> class DeviceFields {
 public:
     DeviceFields() = default;
-    // columns: beyond the image that a sweep may read, on either side
+    // `columns` counts those beyond the image that a sweep may read, on either side.
     DeviceFields(const Program& program, const Fields<Real>& fields, int columns, Stream stream);
 
     const Geometry& geometry(int level) const { return geometry_[std::size_t(level)]; }

@@ -29,7 +29,7 @@ template <class Real> struct Engine<Real>::Impl {
     std::vector<Array<Stage<Real>>> stages;  // by target
     Array<Real> matrix;
     bool coarse_kept = false;
-    std::mutex mutex;  // of a call: bands and waves are those of one at a time
+    std::mutex mutex;  // a call holds it: bands and waves are those of one at a time
 
     static constexpr Stream setup = 0;  // the stream of the constructor, and of calls with arrays of the host
 
@@ -71,7 +71,7 @@ template <class Real> struct Engine<Real>::Impl {
         for (int dy = step.first; dy <= step.last; ++dy) store.seal(dy, known[t], stream);
     }
 
-    // All coarse bands; see make_bands() of plan/groups.h.
+    // Makes all coarse bands; see make_bands() of plan/groups.h.
     template <class Output>
     void make_all_bands(const HalfPlane& plane, bool keep, Stream stream, Monitor& monitor, Output output) {
         const auto make = [&](const MakeBands& step) { make_step(step, stream, monitor); };
@@ -86,7 +86,7 @@ template <class Real> struct Engine<Real>::Impl {
         for (const auto& store : bands) store->clear();
     }
 
-    // Every displacement of the half plane into `result`.
+    // Sweeps every displacement of the half plane into `result`.
     void sweep_output(const Result<Real>& result, int at_once, Stream stream, Monitor& monitor,
                       const typename Waves<Real>::AfterWave& after_wave = nullptr) {
         const HalfPlane plane(fields.shape, program.padding, max_lanes);
@@ -113,7 +113,7 @@ template <class Real> struct Engine<Real>::Impl {
         return plane.pairs() + (coarse_kept || bands.empty() ? 0 : plans.coarse_pairs(plane));
     }
 
-    // The matrix but for its diagonal, and then that too.
+    // Fills the matrix but for its diagonal, and then that too.
     void fill_matrix(Real* out, Stream stream, Monitor& monitor) {
         Result<Real> result{};
         result.kind = ResultKind::matrix;

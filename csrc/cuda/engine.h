@@ -1,4 +1,4 @@
-// The engine that computes on a card, for one image.
+// Engine is the engine that computes on a card, for one image.
 #pragma once
 
 #include <memory>
@@ -12,9 +12,9 @@ namespace ntkfast::cuda {
 
 template <class Real> class Engine final : public ntkfast::Engine<Real> {
 public:
-    // image: (height, width, channels) in the host's memory, contiguous, finite; nullptr for iid noise.  shape.batch is 1.
-    // Throws std::runtime_error (cuda::why_unavailable()) without a card, std::invalid_argument, std::bad_alloc.  The poll is
-    // asked while the fields are built on the host.
+    // The image is (height, width, channels) in the host's memory, contiguous, finite; nullptr stands for iid noise.
+    // shape.batch is 1. Throws std::runtime_error (cuda::why_unavailable()) without a card, std::invalid_argument,
+    // std::bad_alloc.  The poll is asked while the fields are built on the host.
     Engine(const Program& program, const Shape& shape, const double* image, int device, int threads,
            const Tuning& tuning = {}, Poll poll = nullptr);
     ~Engine() override;
@@ -30,10 +30,10 @@ public:
     bool coarse_kept() const override;
     void dense(Real* out, Poll poll) const override;
 
-    // As product(), but v and out are in the memory of the device.  Returns when the result is there.
+    // Does what product() does, but v and out are in the memory of the device.  It returns when the result is there.
     void product_on_device(const Real* v, Real* out, int columns, Stream stream, Poll poll) const;
 
-    // Bytes of the device's memory, predicted from the sizes alone.
+    // Returns bytes of the device's memory, predicted from the sizes alone.
     static MemoryEstimate estimate(const Program& program, const Shape& shape, int columns, const Device& device,
                                    const Tuning& tuning = {});
 

@@ -1,5 +1,5 @@
-// What the engine needs of a device: memory, copies, streams, launches.  runtime_cuda.cpp has it from the CUDA runtime,
-// runtime_emulation.cpp on the host.
+// The runtime is what the engine needs of a device: memory, copies, streams, launches.  runtime_cuda.cpp has it from
+// the CUDA runtime, runtime_emulation.cpp on the host.
 #pragma once
 
 #include <cstdint>
@@ -8,7 +8,7 @@
 
 namespace ntkfast::cuda {
 
-// A cudaStream_t, as an integer: 0 is the default stream.
+// A Stream is a cudaStream_t, as an integer: 0 is the default stream.
 using Stream = std::uintptr_t;
 
 struct Launch {
@@ -18,7 +18,7 @@ struct Launch {
     Stream stream;
 };
 
-// Makes a device the current one while it lives.
+// A CurrentDevice makes a device the current one while it lives.
 class CurrentDevice {
 public:
     explicit CurrentDevice(int device);
@@ -30,25 +30,26 @@ private:
     int before_;
 };
 
-// Of the current device.  Errors are thrown as std::runtime_error with the name of the call, lack of memory as std::bad_alloc.
+// These act on the current device.  Errors are thrown as std::runtime_error with the name of the call, lack of memory
+// as std::bad_alloc.
 void* allocate(std::int64_t bytes);
 void release(void* memory) noexcept;
-// In the order of the stream; they return when the host's memory may be used again.
+// Copies are made in the order of the stream; these return when the host's memory may be used again.
 void to_device(void* to, const void* from, std::int64_t bytes, Stream stream);
 void to_host(void* to, const void* from, std::int64_t bytes, Stream stream);
 void synchronize(Stream stream);
 
-// For launch() in team.h
+// launch() in team.h needs these.
 void allow_shared(const void* kernel, std::int64_t bytes, const char* name);
 void check_launch(const char* name);
 
-// Bytes that allocate() gave and release() has not taken back, of all devices; and the most there have been since the last
-// call of reset_most_allocated().
+// These count the bytes that allocate() gave and release() has not taken back, of all devices; and the most there have
+// been since the last call of reset_most_allocated().
 std::int64_t allocated();
 std::int64_t most_allocated();
 void reset_most_allocated();
 
-// Numbers in the memory of a device.
+// An Array holds numbers in the memory of a device.
 template <class T> class Array {
 public:
     Array() = default;
@@ -68,7 +69,7 @@ public:
 
     T* data() const { return data_; }
     std::int64_t size() const { return size_; }
-    // What allocate() is asked for: whole lines, which is what cudaMalloc aligns to.
+    // Returns what allocate() is asked for: whole lines, which is what cudaMalloc aligns to.
     static std::int64_t bytes(std::int64_t size) {
         constexpr std::int64_t line = 256;
         return (size * std::int64_t(sizeof(T)) + line - 1) / line * line;

@@ -1,4 +1,4 @@
-// The runtime of the engine on a card.
+// This is the runtime of the engine on a card.
 #include <cuda_runtime.h>
 
 #include <map>
@@ -10,7 +10,7 @@
 #include "cuda/device.h"
 #include "cuda/runtime.h"
 
-// The architectures compiled in, as CMAKE_CUDA_ARCHITECTURES has them.
+// These are the architectures compiled in, as CMAKE_CUDA_ARCHITECTURES has them.
 #ifndef NTKFAST_CUDA_ARCHITECTURES
 #define NTKFAST_CUDA_ARCHITECTURES ""
 #endif

@@ -1,4 +1,4 @@
-// The runtime of the emulation: the host's memory, and kernels as plain C++ in a shuffled order.
+// This is the runtime of the emulation: the host's memory, and kernels as plain C++ in a shuffled order.
 #include <algorithm>
 #include <cstring>
 #include <limits>
@@ -41,7 +41,7 @@ CurrentDevice::CurrentDevice(int device) : before_(0) {
 }
 CurrentDevice::~CurrentDevice() = default;
 
-// As from a device: what was there before, here NaN.
+// A device gives memory with what was there before; here it is NaN.
 void* allocate(std::int64_t bytes) {
     const std::lock_guard<std::mutex> lock(mutex);
     if (sum + bytes > emulated.bytes) throw std::bad_alloc();
@@ -87,7 +87,7 @@ void emulate(const Launch& launch, const std::function<void(Team&, int, double*)
     const std::size_t words = std::size_t(launch.shared_bytes) / sizeof(double) + 2;
     for (const int n : order) {
         std::vector<double> shared(words, std::numeric_limits<double>::quiet_NaN());
-        // NaN in both types: all bits set.
+        // All bits set make a NaN in both types.
         std::memset(shared.data(), 0xff, words * sizeof(double));
         double* aligned = shared.data() + (reinterpret_cast<std::uintptr_t>(shared.data()) % 16 != 0 ? 1 : 0);
         Team team;

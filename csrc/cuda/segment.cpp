@@ -103,7 +103,7 @@ void Segment::place_rows() {
         const Value& before = plan_.values[std::size_t(box.value)];
         stage.in = rows_of[std::size_t(box.value)];
         stage.ring = rows_;
-        // As many rows as a window has beside the newest; with two-ended sums all, and the prefix.
+        // The ring has as many rows as a window has beside the newest; with two-ended sums it has all, and the prefix.
         const int ring = box.blockwise() ? box.slots + 1 : box.slots - 1;
         rows_ += ring * (before.tangent ? 2 : 1);
     }
@@ -112,14 +112,15 @@ void Segment::place_rows() {
 Layout Segment::lay_out(int lanes, int columns, std::size_t real) const {
     Layout out;
     while ((1 << out.lane_bits) < lanes) ++out.lane_bits;
-    // Threads of a warp beyond its lanes are 4 columns on; then a quarter more keeps them out of each other's banks.
+    // The threads of a warp beyond its lanes are 4 columns on; then a quarter more keeps them out of each other's
+    // banks.
     out.stride = lanes == 32 ? lanes : lanes + lanes / 4;
     out.columns = columns;
     int halo = 0;
     for (const Value& value : plan_.values) halo = std::max(halo, value.reach);
     out.halo = up_to(halo, 4);
     out.positions = columns + 2 * (out.halo + guard);
-    // 4 columns of neighbouring lanes in one access: rows 4 words apart modulo the 32 banks.
+    // 4 columns of neighbouring lanes are read in one access: rows lie 4 words apart modulo the 32 banks.
     out.out_pitch = columns;
     while (out.out_pitch % 32 != 4) out.out_pitch += 4;
     out.results = (std::int64_t(rows_) * out.positions * out.stride + 3) / 4 * 4;
@@ -132,8 +133,8 @@ Layout Segment::lay_out(int lanes, int columns, std::size_t real) const {
     return out;
 }
 
-// Share of a block's work that is wanted, times what lets the multiprocessor work at its rate.  An estimate, to be measured on a
-// card: the two roots and the factors of `reading` are guesses.
+// Returns the share of a block's work that is wanted, times what lets the multiprocessor work at its rate.  It is an
+// estimate, to be measured on a card: the two roots and the factors of `reading` are guesses.
 double Segment::score(const Layout& layout, const Device& device, std::size_t real) const {
     double done = 0;
     for (const StagePlan& stage : stages_)
@@ -144,10 +145,10 @@ double Segment::score(const Layout& layout, const Device& device, std::size_t re
     // Fewer lanes read and write the sums more often, and 32 are the width of a warp.
     const double reading = layout.lanes() == 32 ? 1 : layout.lanes() == 16 ? 0.8 : layout.lanes() == 8 ? 0.65 : 0.5;
     const double warps = std::min(1.0, double(layout.blocks * layout.threads) / most_sweep_threads(real));
-    // Pixels j of a strip are more than its pixels i, by the lanes.
+    // The pixels j of a strip are more than its pixels i, by the lanes.
     const double sums =
         plan_.target.kind == TargetKind::output ? layout.columns / (layout.columns + 0.15 * layout.lanes()) : 1;
-    // Of two blocks one works while the other waits at a barrier.
+    // While one of two blocks waits at a barrier the other works.
     const double waiting = layout.blocks > 1 ? 1 : 0.9;
     const double tasks = double(plan_.shape.width) / layout.columns * 2 * plan_.shape.width / layout.lanes();
     const double spread = std::min(1.0, tasks * plan_.shape.height / (2.0 * device.multiprocessors * layout.blocks));
@@ -160,7 +161,7 @@ Layout Segment::layout(const Device& device, std::size_t real, const Tuning& tun
         throw std::invalid_argument("lanes must be 4, 8, 16 or 32");
     if (tuning.columns % 4 != 0) throw std::invalid_argument("columns must be a multiple of 4");
     const int width = up_to(plan_.shape.width, 4);
-    constexpr std::int64_t reserved = 1024;  // of every block, by the driver
+    constexpr std::int64_t reserved = 1024;  // bytes of every block that the driver takes
     Layout best;
     double best_score = -1;
     for (const int lanes : {32, 16, 8, 4}) {
@@ -171,7 +172,7 @@ Layout Segment::layout(const Device& device, std::size_t real, const Tuning& tun
             Layout layout = lay_out(lanes, columns, real);
             const std::int64_t bytes = layout.words * std::int64_t(real);
             layout.shared = bytes <= device.shared_per_block && !tuning.no_shared;
-            const int threads = most_sweep_threads(real);  // of a multiprocessor, by the registers
+            const int threads = most_sweep_threads(real);  // a multiprocessor's, by the registers
             layout.blocks = std::max(1, threads / layout.threads);
             if (layout.shared)
                 layout.blocks =

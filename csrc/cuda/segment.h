@@ -1,4 +1,4 @@
-// The segment of a target for the device: its stages, where their rows lie, and how blocks are cut.
+// A Segment is the segment of a target for the device: its stages, where their rows lie, and how blocks are cut.
 #pragma once
 
 #include <cstdint>
@@ -11,16 +11,16 @@
 
 namespace ntkfast::cuda {
 
-// One stage, in indices of the plan.
+// A StagePlan is one stage, in indices of the plan.
 struct StagePlan {
-    int value;  // what it makes: the last of its chain
+    int value;  // the value that it makes: the last of its chain
     std::vector<int>
-        maps;  // of a pointwise stage: the values of its maps, each a window of one row over the one before
+        maps;  // in a pointwise stage: the values of its maps, each a window of one row over the one before
     Rows out, in, a, b;
     int ring;
 };
 
-// How a block's memory is laid out, and how many blocks a multiprocessor holds.
+// A Layout says how a block's memory is laid out, and how many blocks a multiprocessor holds.
 struct Layout {
     int lane_bits = 0, stride = 0, columns = 0, halo = 0, positions = 0, out_pitch = 0;
     std::int64_t results = 0, words = 0;
@@ -39,9 +39,9 @@ public:
     int rows() const { return rows_; }
     Rows end() const { return end_; }
     int dx_step() const { return plan_.target.sweep_step(); }
-    // The least kernel that can run the stages.
+    // Returns the least kernel that can run the stages.
     Reach reach() const { return reach_; }
-    // The fastest layout by an estimate; forced where the tuning says so.
+    // Returns the fastest layout by an estimate; it is forced where the tuning says so.
     Layout layout(const Device& device, std::size_t real, const Tuning& tuning) const;
 
 private:

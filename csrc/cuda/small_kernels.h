@@ -1,4 +1,4 @@
-// The kernels around a sweep: one item for each number, and the product with a stored matrix.
+// These are the kernels around a sweep: most have one item for each number; one is the product with a stored matrix.
 #pragma once
 
 #include "cuda/sweep.h"
@@ -7,7 +7,7 @@ namespace ntkfast::cuda {
 
 constexpr int items_per_block = 256;
 
-// item(n) for the items of one block out of `count`.
+// Calls item(n) for the items of one block out of `count`.
 template <class Item> NTKFAST_DEVICE void each_item(Team& team, int block, std::int64_t count, const Item& item) {
     team.for_each(items_per_block, [=](int n) {
         const std::int64_t at = std::int64_t(block) * items_per_block + n;
@@ -15,14 +15,14 @@ template <class Item> NTKFAST_DEVICE void each_item(Team& team, int block, std::
     });
 }
 
-// A launch with an item for each of arguments.count.
+// Launches a kernel with an item for each of arguments.count.
 template <class Kernel>
 void launch_items(const char* name, const typename Kernel::Arguments& arguments, Stream stream) {
     launch<Kernel>(name, {(arguments.count + items_per_block - 1) / items_per_block, items_per_block, 0, stream},
                    arguments);
 }
 
-// v (pixels, all_columns), columns [first, first + columns), as planes with margins.
+// Writes v (pixels, all_columns), columns [first, first + columns), as planes with margins.
 template <class Real> struct PadColumns {
     struct Arguments {
         Geometry geometry;
@@ -55,7 +55,7 @@ template <class Real> struct AddTiles {
         std::int64_t tile, tile_i;
         int pitch_i, pitch_j, columns;
         double* totals;
-        int groups;          // of 4 columns
+        int groups;          // groups of 4 columns
         bool first;          // wave
         std::int64_t count;  // pixels times groups
     };
@@ -77,7 +77,7 @@ template <class Real> struct AddTiles {
                 const auto add = [&](const Real* from, int pitch) {
                     for (int c = 0; c < count; ++c) sums[c] += double(from[c * std::ptrdiff_t(pitch)]);
                 };
-                // Only rows that the first dy of the task wrote.
+                // Only rows that the first dy of the task wrote are added.
                 const int u = x - task.x, end = task.columns + a.lanes;
                 if (u >= 0 && u < task.columns && (g.circular || y < g.height - task.dy)) add(tile_i + u, a.pitch_i);
                 if (!g.circular) {
@@ -92,7 +92,7 @@ template <class Real> struct AddTiles {
     }
 };
 
-// out (pixels, all_columns) = unit * (diagonal v + totals), columns [first, first + columns).
+// Computes out (pixels, all_columns) = unit * (diagonal v + totals), columns [first, first + columns).
 template <class Real> struct FinishProduct {
     struct Arguments {
         const Real* v;
@@ -114,7 +114,7 @@ template <class Real> struct FinishProduct {
     }
 };
 
-// matrix(i, i) = unit * diagonal(i)
+// Sets matrix(i, i) = unit * diagonal(i).
 template <class Real> struct MatrixDiagonal {
     struct Arguments {
         const double* diagonal;
@@ -141,7 +141,8 @@ template <class Real> struct Fill {
     }
 };
 
-// Writes what is known of the displacement 0 into a band of dy = 0 (on the torus, modulo the height): known (fields, pixels).
+// Writes what is known of the displacement 0 into a band of dy = 0 (on the torus, modulo the height); `known` is
+// (fields, pixels).
 template <class Real> struct SealBand {
     struct Arguments {
         Bands<Real> bands;
@@ -160,13 +161,13 @@ template <class Real> struct SealBand {
     }
 };
 
-// out = matrix v, for all columns of v (pixels, columns): a block for each row and up to 4 columns.
+// Computes out = matrix v, for all columns of v (pixels, columns): a block serves one row and up to 4 columns.
 template <class Real> struct MatrixProduct {
     struct Arguments {
         const Real* matrix;
         const Real* v;
         Real* out;
-        int columns, groups;  // of 4 columns
+        int columns, groups;  // all of them, and groups of 4
         std::int64_t pixels;
     };
     static constexpr int most_threads = items_per_block;
@@ -178,7 +179,7 @@ template <class Real> struct MatrixProduct {
         const Real* row = a.matrix + i * a.pixels;
         team.for_each(items_per_block, [=, &a](int n) {
             double totals[4] = {0, 0, 0, 0};
-            // 16 terms in Real at a time, their sums in double.
+            // 16 terms at a time are added in Real, their sums in double.
             for (std::int64_t j = n; j < a.pixels;) {
                 Real sums[4] = {0, 0, 0, 0};
                 for (int m = 0; m < 16 && j < a.pixels; ++m, j += items_per_block) {

@@ -50,7 +50,7 @@ private:
         store->publish(stream_);
         int first = -reach, count = 2 * reach + 1;
         if (store->reach() == Bands<Real>::no_reach) {
-            // On the torus once around, on either side of 0 as the bands of the sources are.
+            // On the torus these go once around, on either side of 0 as the bands of the sources do.
             first = program_.circular() ? -(coarse.width / 2) : 1 - coarse.width;
             count = program_.circular() ? coarse.width : 2 * coarse.width - 1;
         }
@@ -79,7 +79,7 @@ private:
                           store, stream_, monitor);
     }
 
-    // raw: 2 v
+    // `raw` is 2 v.
     void set(int n, const std::vector<Real>& raw) {
         PaddedRows<Real>& rows = fields_.spread.at(n);
         const Shape at = at_level(program_, fields_.shape, program_[n].level);

@@ -1,4 +1,4 @@
-// The local variances v of pools and bilinear upsamplings.
+// The spreads are the local variances v of pools and bilinear upsamplings.
 #pragma once
 
 #include <vector>
@@ -9,14 +9,14 @@
 
 namespace ntkfast::cuda {
 
-// v of every pool and bilinear upsampling from the device's own raw field at D = 0, by the kernels that sweep all other
-// displacements, so that pixels that are alike cancel to the last bit (docs/math.md): into the fields and their planes.  Returns
-// what is known of i = j, by target.
+// Computes v of every pool and bilinear upsampling from the device's own raw field at D = 0, by the kernels that sweep
+// all other displacements, so that pixels that are alike cancel to the last bit (docs/math.md). It writes them into the
+// fields and their planes, and returns what is known of i = j, by target.
 template <class Real>
 std::vector<Array<Real>> choose_spreads(const Plans& plans, Fields<Real>& fields, DeviceFields<Real>& planes,
                                         Waves<Real>& waves, Stream stream);
 
-// What it takes and gives back.
+// Returns the bytes that this takes and gives back.
 template <class Real> std::int64_t spreads_bytes(const Plans& plans);
 
 }  // namespace ntkfast::cuda

@@ -1,4 +1,4 @@
-// The stages of a segment, with pointers to what a device holds.
+// A StageMaker makes the stages of a segment, with pointers to what a device holds.
 #pragma once
 
 #include <vector>
@@ -17,7 +17,7 @@ public:
     StageMaker(const Program& program, const Fields<Real>& fields, const DeviceFields<Real>& planes)
         : program_(program), fields_(fields), planes_(planes) {}
 
-    // sources: the bands that the segment reads, by target
+    // `sources` are the bands that the segment reads, by target.
     std::vector<Stage<Real>> stages_of(const Segment& segment, const DeviceStores<Real>& sources) const;
 
 private:

@@ -1,8 +1,9 @@
-// What a block of the sweep works on: the rows in its memory and how its items are cut.
+// A block of the sweep works on the rows in its memory; this file says how they lie and how its items are cut.
 //
-// An item of a stage is one displacement x 4 adjacent columns x 2 rows.  Rows lie column by column with the displacements of a
-// column side by side, so that the threads of a warp, which take neighbouring displacements, read and write neighbouring words,
-// whatever the column.  pixel j = i + D of neighbouring displacements are neighbours too.
+// An item of a stage is one displacement x 4 adjacent columns x 2 rows.  Rows lie column by column with the
+// displacements of a column side by side, so that the threads of a warp, which take neighbouring displacements, read
+// and write neighbouring words, whatever the column.  The pixels j = i + D of neighbouring displacements are neighbours
+// too.
 #pragma once
 
 #include "cuda/sweep.h"
@@ -13,12 +14,12 @@ template <class Real> struct alignas(16) Four {
     Real v[columns_per_item];
 };
 
-// What a block is at: uniform over its threads.
+// A Frame says where a block is: it is uniform over its threads.
 template <class Real> struct Frame {
     Real* memory;
     Task task;
     int dy, row0, rows;
-    bool first;  // dy of the task
+    bool first;  // whether this is the first dy of the task
 };
 
 template <class Real, Reach reach> struct SweepBlock {
@@ -34,7 +35,7 @@ template <class Real, Reach reach> struct SweepBlock {
     static NTKFAST_DEVICE int lane_bits(const A& a) { return fixed_lane_bits > 0 ? fixed_lane_bits : a.lane_bits; }
     static NTKFAST_DEVICE int stride(const A& a) { return fixed_lane_bits > 0 ? 1 << fixed_lane_bits : a.stride; }
     static NTKFAST_DEVICE int row_words(const A& a) { return a.positions * stride(a); }
-    // Position 0, lane 0.
+    // Returns position 0 of lane 0.
     static NTKFAST_DEVICE Real* row_at(const A& a, const F& f, const Rows& rows, int y, int field) {
         // Without merges no row waits, and a slot is a bit.
         const int slot = !general || rows.slots == R ? y & (R - 1) : modulo(y, rows.slots);
@@ -45,7 +46,7 @@ template <class Real, Reach reach> struct SweepBlock {
     static NTKFAST_DEVICE bool row_inside(const A& a, const F& f, int y) {
         return a.geometry.circular || (y >= 0 && y < f.rows);
     }
-    // Columns of the pixels i for which i + D is in the image; on the torus all.
+    // Lane holds the columns of the pixels i for which i + D is in the image; on the torus these are all.
     struct Lane {
         int begin, end;
     };
@@ -54,7 +55,7 @@ template <class Real, Reach reach> struct SweepBlock {
         return {larger(0, -dx), a.geometry.width - larger(0, dx)};
     }
 
-    // Items of 4 columns that a value needs, in all lanes.
+    // Items are the groups of 4 columns that a value needs, in all lanes.
     struct Items {
         int first, count;  // position of the first; groups times lanes
     };
@@ -74,7 +75,7 @@ template <class Real, Reach reach> struct SweepBlock {
         return it;
     }
 
-    // Row y of the block's results: of each lane the strip's columns.
+    // Returns row y of the block's results: of each lane the strip's columns.
     static NTKFAST_DEVICE Real* result_row(const A& a, const F& f, int y) {
         return f.memory + a.results + (y & (R - 1)) * (a.out_pitch << lane_bits(a));
     }

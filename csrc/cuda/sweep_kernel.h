@@ -1,4 +1,4 @@
-// The sweep on a block of threads: for each dy of its task, row by row through the stages of a segment.
+// The sweep runs on a block of threads: for each dy of its task, row by row through the stages of a segment.
 #pragma once
 
 #include "cuda/sweep_results.h"

@@ -1,11 +1,11 @@
-// Launches of the sweep kernel, compiled apart since they take the compiler longest.
+// The sweep kernel is launched from files of its own, since it takes the compiler longest.
 #pragma once
 
 #include "cuda/sweep.h"
 
 namespace ntkfast::cuda {
 
-// A block for each task.
+// Launches a block for each task.
 template <class Real>
 void launch_sweep(const Sweep<Real>& sweep, Reach reach, int tasks, int threads, Stream stream);
 

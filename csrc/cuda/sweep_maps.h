@@ -1,4 +1,5 @@
-// The pointwise maps of the sweep: on four pairs, and once more with E in double on those that are in doubt.
+// These are the pointwise maps of the sweep: they run on four pairs, and once more with E in double on those that are
+// in doubt.
 #pragma once
 
 #include "cuda/sweep_block.h"
@@ -22,7 +23,7 @@ template <class Real, Reach reach> struct SweepMaps : SweepBlock<Real, reach> {
     using typename Base::Lane;
     using typename Base::S;
 
-    // Roots along the row of i and along that of j, four columns.
+    // Roots are those along the row of i and along that of j, for four columns.
     struct Roots {
         Root<Real> i[V], j[V];
     };
@@ -44,7 +45,7 @@ template <class Real, Reach reach> struct SweepMaps : SweepBlock<Real, reach> {
         return out;
     }
 
-    // One map on four pairs.  Returns a bit for each that is to be done again, with E in double.
+    // Applies one map to four pairs.  Returns a bit for each that is to be computed again, with E in double.
     static NTKFAST_DEVICE int apply(const A& a, const F& f, const Map<Real>& map, int y, const Item& it, Real (&e)[V],
                                     Real (&t)[V]) {
         if (map.kind == MapKind::sums) return 0;
@@ -72,7 +73,7 @@ template <class Real, Reach reach> struct SweepMaps : SweepBlock<Real, reach> {
 
     template <bool refined>
     static NTKFAST_DEVICE int rectify(const Map<Real>& map, const Roots& roots, Real (&e)[V], Real (&t)[V]) {
-        // A copy: read one by one where they are needed, the constants would stand in branches.
+        // This is a copy: read one by one where they are needed, the constants would stand in branches.
         const ActivationConstants<Real> k = map.constants;
         const bool tangent = map.tangent;
         int doubtful = 0;
@@ -86,7 +87,8 @@ template <class Real, Reach reach> struct SweepMaps : SweepBlock<Real, reach> {
         return doubtful;
     }
 
-    // A convolution whose output no activation follows: E' = scale E, T' = scale T; of the last one T, or S without a tangent.
+    // Applies a convolution whose output no activation follows: E' = scale E, T' = scale T; the last one gives T, or S
+    // without a tangent.
     static NTKFAST_DEVICE Pair<Real> pass(const Map<Real>& map, Real e, Real t, const Root<Real>& i,
                                           const Root<Real>& j) {
         const bool output = map.kind == MapKind::output;
@@ -95,7 +97,7 @@ template <class Real, Reach reach> struct SweepMaps : SweepBlock<Real, reach> {
         return {map.scale * e, output ? sum : map.tangent ? map.scale * sum : Real(0)};
     }
 
-    // As Pipeline::refine, for the pairs whose bits are set.
+    // Does what Pipeline::refine does, for the pairs whose bits are set.
     static NTKFAST_APART void redo(const A& a, F f, const S* s, int y, int c, int b, int bits) {
         for (int n = 0; n < R * V; ++n) {
             if ((bits >> n & 1) == 0) continue;
@@ -128,7 +130,7 @@ template <class Real, Reach reach> struct SweepMaps : SweepBlock<Real, reach> {
     static NTKFAST_DEVICE Pair<Real> exact(const Map<Real>& map, double e, const Root<Real>& i, const Root<Real>& j) {
         if constexpr (with_smooth) {
             if (map.kind != MapKind::rectifier) {
-                // As smooth_exact() of the CPU's row kernels.
+                // This does what smooth_exact() of the CPU's row kernels does.
                 const Root<double> wide_i{double(i.p) + double(i.rest), double(i.inverse), 0.0};
                 const Root<double> wide_j{double(j.p) + double(j.rest), double(j.inverse), 0.0};
                 const SmoothConstants<double> k{double(map.smooth.unit), double(map.smooth.distance),
@@ -141,7 +143,7 @@ template <class Real, Reach reach> struct SweepMaps : SweepBlock<Real, reach> {
                            : activate_exact<false>(e, Real(0), i, j, map.constants);
     }
 
-    // A second map on one pair.
+    // Applies a second map to one pair.
     static NTKFAST_DEVICE Pair<Real> again(const Map<Real>& map, const Pair<Real>& in, const Root<Real>& i,
                                            const Root<Real>& j) {
         if (map.kind == MapKind::sums) return in;
@@ -160,7 +162,7 @@ template <class Real, Reach reach> struct SweepMaps : SweepBlock<Real, reach> {
     static NTKFAST_APART Pair<Number> smooth(MapKind kind, Number e, Number t, Root<Number> i, Root<Number> j,
                                              const SmoothConstants<Number>& k) {
         switch (kind) {
-            default:  // what is no smooth activation does not come here
+            default:  // only smooth activations come here
 #define NTKFAST_CASE(name, Activation) \
     case MapKind::name: return Activation<Number>::template apply<true>(e, t, i, j, k);
                 NTKFAST_ACTIVATIONS(NTKFAST_NO_ROW, NTKFAST_CASE)
@@ -168,7 +170,7 @@ template <class Real, Reach reach> struct SweepMaps : SweepBlock<Real, reach> {
         }
     }
 
-    // The box sum of sum_c (x_c(i) - x_c(j))^2 in double.
+    // Computes the box sum of sum_c (x_c(i) - x_c(j))^2 in double.
     static NTKFAST_DEVICE double exact_box(const A& a, const F& f, const S* s, int y, int x, int dx) {
         const int radius = s->kernel_size / 2;
         double sum = 0;

@@ -1,4 +1,4 @@
-// What the sweep makes of the last rows: products with v, the matrix, bands.
+// The last rows of the sweep become results: products with v, the matrix, bands.
 #pragma once
 
 #include "cuda/sweep_block.h"
@@ -22,8 +22,8 @@ template <class Real, Reach reach> struct SweepResults : SweepBlock<Real, reach>
 
     static NTKFAST_DEVICE void deliver(Team& team, const A& a, const F& f, int y, int block) {
         if (a.result.kind == ResultKind::product) {
-            // Right-hand sides in fours, and what is left one by one: the fewer there are, the more threads are to have
-            // work.
+            // Right-hand sides are taken in fours, and what is left one by one: the fewer there are, the more threads
+            // are to have work.
             const int fours = a.result.columns / 4, ones = a.result.columns % 4;
             if (fours > 0) multiply<4>(team, a, f, y, block, 0, fours);
             if (ones > 0) multiply<1>(team, a, f, y, block, 4 * fours, ones);
@@ -60,7 +60,7 @@ template <class Real, Reach reach> struct SweepResults : SweepBlock<Real, reach>
         }
     }
 
-    // Row y + r and right-hand sides [c, c + N) of an item of multiply(), and four columns.
+    // A Part is row y + r and right-hand sides [c, c + N) of an item of multiply(), and four columns.
     struct Part {
         bool inside;
         int y_i, y_j, c, quad;
@@ -79,7 +79,8 @@ template <class Real, Reach reach> struct SweepResults : SweepBlock<Real, reach>
         return part;
     }
 
-    // sum_b T_b(x) v(x + dx_b) for four columns x of i, of N right-hand sides; v: that of the first pair.
+    // Computes sum_b T_b(x) v(x + dx_b) for four columns x of i, and N right-hand sides; v points at that of the first
+    // pair.
     template <int N>
     static NTKFAST_DEVICE void sum_at_i(const A& a, const Part& part, const Real* v, int lanes, Real (&sums)[N][V]) {
         const int pitch = a.geometry.pitch;
@@ -111,9 +112,9 @@ template <class Real, Reach reach> struct SweepResults : SweepBlock<Real, reach>
         }
     }
 
-    // sum_b T_b(u - b) v(u - b) for four columns u of j, counted from x + dx; v: that of the strip's first column.
-    // period: 0, or the width where displacements dx of half of it, or of none, are their own opposites: these meet
-    // each pair from both ends, and count once.
+    // Computes sum_b T_b(u - b) v(u - b) for four columns u of j, counted from x + dx; v points at that of the strip's
+    // first column.  `period` is 0, or the width where displacements dx of half of it, or of none, are their own
+    // opposites: these meet each pair from both ends, and count once.
     template <int N>
     static NTKFAST_DEVICE void sum_at_j(const A& a, const F& f, const Part& part, const Real* v, int lanes, int period,
                                         Real (&sums)[N][V]) {
@@ -154,8 +155,8 @@ template <class Real, Reach reach> struct SweepResults : SweepBlock<Real, reach>
         }
     }
 
-    // out(i) += T v(j) and out(j) += T v(i), for `groups` times N right-hand sides, into the tiles of the task: each
-    // entry is the item's own.
+    // Adds out(i) += T v(j) and out(j) += T v(i), for `groups` times N right-hand sides, into the tiles of the task:
+    // each entry is the item's own.
     template <int N>
     static NTKFAST_DEVICE void multiply(Team& team, const A& a, const F& f, int y, int block, int first_column,
                                         int groups) {
@@ -187,7 +188,7 @@ template <class Real, Reach reach> struct SweepResults : SweepBlock<Real, reach>
         });
     }
 
-    // Both entries of each pair, in rows of neighbouring displacements.
+    // Writes both entries of each pair, in rows of neighbouring displacements.
     static NTKFAST_DEVICE void into_matrix(Team& team, const A& a, const F& f, int y) {
         const int lanes = 1 << lane_bits(a), width = a.geometry.width, y_i = y + f.row0;
         const bool circular = a.geometry.circular;
@@ -214,7 +215,7 @@ template <class Real, Reach reach> struct SweepResults : SweepBlock<Real, reach>
         });
     }
 
-    // Rows of the segment as they are, or those of every factor-th pixel.
+    // Writes rows of the segment as they are, or those of every factor-th pixel.
     static NTKFAST_DEVICE void into_bands(Team& team, const A& a, const F& f, int y) {
         const Bands<Real>& bands = a.result.bands;
         const bool strided = a.result.kind == ResultKind::strided;
@@ -239,8 +240,8 @@ template <class Real, Reach reach> struct SweepResults : SweepBlock<Real, reach>
         });
     }
 
-    // A E A^T of the average over cells of f x f.  Lane 0 is the first fine displacement of the first coarse c,
-    // f c - (f-1); the n-th coarse one takes the lanes from f n to f n + 2(f-1):
+    // Computes A E A^T of the average over cells of f x f.  Lane 0 is the first fine displacement of the first coarse
+    // c, f c - (f-1); the n-th coarse one takes the lanes from f n to f n + 2(f-1):
     //   out(X, c) += sum over a, b < f of T_{f c + b - a}(f X + a)/f^4
     // A task has all of its coarse displacements to itself and takes the fine dy in ascending order.
     static NTKFAST_DEVICE void into_pool(Team& team, const A& a, const F& f, int y) {

@@ -1,11 +1,11 @@
-// The stages of the sweep: what makes the rows of each value, item by item.
+// The stages of the sweep make the rows of each value, item by item.
 #pragma once
 
 #include "cuda/sweep_maps.h"
 
 namespace ntkfast::cuda {
 
-// Of bilinear upsampling: a fine pixel takes so much of the nearest coarse pixel and of the next one, in every phase.
+// In bilinear upsampling a fine pixel takes so much of the nearest coarse pixel and of the next one, in every phase.
 constexpr Taps bilinear_taps = Resampling{Resampling::Kind::bilinear, supported_factor}.taps(0, 1, true);
 constexpr double near_weight = bilinear_taps.first_weight, far_weight = bilinear_taps.other_weight;
 static_assert(supported_factor == 2, "the phases of larger factors have weights of their own");
@@ -48,7 +48,8 @@ template <class Real, Reach reach> struct SweepStages : SweepBlock<Real, reach> 
         }
     }
 
-    // E = gain sum_c (x_c(i) - x_c(j))^2.  Outside the image the pixels are 0, which makes E what it is to be there.
+    // Computes E = gain sum_c (x_c(i) - x_c(j))^2. Outside the image the pixels are 0, which makes E what it is to be
+    // there.
     static NTKFAST_DEVICE void image_stage(Team& team, const A& a, const F& f, const S* s, int y) {
         switch (s->channels) {
             case 1: return image_channels<1>(team, a, f, s, y);
@@ -56,7 +57,7 @@ template <class Real, Reach reach> struct SweepStages : SweepBlock<Real, reach> 
             default: return image_channels<0>(team, a, f, s, y);
         }
     }
-    // C: channels, or 0 for any number
+    // C counts the channels; 0 stands for any number.
     template <int C> static NTKFAST_DEVICE void image_channels(Team& team, const A& a, const F& f, const S* s, int y) {
         const Items all = items(a, f, s->halo);
         team.for_each(all.count, [=, &a](int n) {
@@ -85,10 +86,10 @@ template <class Real, Reach reach> struct SweepStages : SweepBlock<Real, reach> 
         });
     }
 
-    // Window sums of the value before, and one or two pointwise maps.
+    // Computes window sums of the value before, and one or two pointwise maps.
     template <int K> static NTKFAST_DEVICE void map_stage(Team& team, const A& a, const F& f, const S* s, int y) {
         const Items all = items(a, f, s->halo);
-        // Of the newest row in the ring of a large kernel.
+        // This is the slot of the newest row in the ring of a large kernel.
         const int slot = K > 0 ? 0 : modulo(y + s->kernel_size / 2, s->kernel_size);
         team.for_each(all.count, [=, &a](int n) {
             const Item it = item(a, f, all.first, n);
@@ -103,7 +104,7 @@ template <class Real, Reach reach> struct SweepStages : SweepBlock<Real, reach> 
                     for (int m = 0; m < V; ++m) t[r][m] = 0;
                 }
             }
-            int doubtful = 0;  // a bit for each pair
+            int doubtful = 0;  // one bit for each pair
             NTKFAST_UNROLL
             for (int r = 0; r < R; ++r) {
                 if (row_inside(a, f, y + r)) {
@@ -112,14 +113,14 @@ template <class Real, Reach reach> struct SweepStages : SweepBlock<Real, reach> 
                 }
                 finish(a, f, s, y + r, it, e[r], t[r]);
             }
-            // Behind everything else, so that no register is kept for it.
+            // This comes behind everything else, so that no register is kept for it.
             if (doubtful != 0) Maps::redo(a, f, s, y, it.c, it.b, doubtful);
         });
     }
 
     // --- Window sums ------------------------------------------------------------------------------------------------
 
-    // Sums of k adjacent columns around each of four; `row` points at the first of the four in its lane.  Small kernels
+    // Adds k adjacent columns around each of four; `row` points at the first of the four in its lane.  Small kernels
     // add from left to right, the same for every column; large ones add what all four have in common once.
     template <int K> static NTKFAST_DEVICE void along_row(const Real* row, int stride, int k, Real (&out)[V]) {
         if constexpr (K == 1) {
@@ -149,7 +150,7 @@ template <class Real, Reach reach> struct SweepStages : SweepBlock<Real, reach> 
         }
     }
 
-    // Rows y, y + 1 of the window sums of one field, from the newest rows of the value before.
+    // Computes rows y, y + 1 of the window sums of one field, from the newest rows of the value before.
     template <int K>
     static NTKFAST_DEVICE void window(const A& a, const F& f, const S* s, int y, int slot, const Item& it, int field,
                                       Real (&sums)[R][V]) {
@@ -176,7 +177,7 @@ template <class Real, Reach reach> struct SweepStages : SweepBlock<Real, reach> 
         }
     }
 
-    // The ring holds the last k - 1 rows; sums from the oldest row to the newest.
+    // The ring holds the last k - 1 rows; this adds from the oldest row to the newest.
     template <int K>
     static NTKFAST_DEVICE void direct(const A& a, const F& f, const S* s, int newest, int at, int field,
                                       const Real (&rows)[R][V], Real (&sums)[R][V]) {
@@ -207,8 +208,8 @@ template <class Real, Reach reach> struct SweepStages : SweepBlock<Real, reach> 
         }
     }
 
-    // Two-ended sums, as in Pipeline::push: complete blocks of k rows are replaced by their suffix sums, one more row
-    // is the prefix.
+    // Keeps two-ended sums, as Pipeline::push does: complete blocks of k rows are replaced by their suffix sums, one
+    // more row is the prefix.
     static NTKFAST_DEVICE void two_ended(const A& a, const F& f, const S* s, int slot, int at, int field,
                                          const Real (&row)[V], Real (&sums)[V]) {
         const int k = s->kernel_size;
@@ -248,7 +249,7 @@ template <class Real, Reach reach> struct SweepStages : SweepBlock<Real, reach> 
         if (s->tangent) store(row_at(a, f, s->out, y, 1) + at, stride(a), t);
     }
 
-    // Where i or j lies outside the image: E = h_i + h_j, T' = 0; of the last stage T = 0.
+    // Where i or j lies outside the image this sets E = h_i + h_j and T' = 0; in the last stage T = 0.
     static NTKFAST_DEVICE void finish(const A& a, const F& f, const S* s, int y, const Item& it, Real (&e)[V],
                                       Real (&t)[V]) {
         const bool row = row_inside(a, f, y);
@@ -296,7 +297,7 @@ template <class Real, Reach reach> struct SweepStages : SweepBlock<Real, reach> 
         });
     }
 
-    // 1 for different pixels, in the engine's units.
+    // E is 1 for different pixels, in the engine's units.
     static NTKFAST_DEVICE void noise(const A& a, const F& f, const S* s, const Item& it, Real (&e)[V]) {
         const bool same = modulo(f.dy, a.geometry.height) == 0 && modulo(it.dx, a.geometry.width) == 0;
         for (int m = 0; m < V; ++m) e[m] = same ? Real(0) : s->different;
@@ -319,10 +320,10 @@ template <class Real, Reach reach> struct SweepStages : SweepBlock<Real, reach> 
         }
     }
 
-    // Whether the pair at column x + m is one of the image's, and where it lies there.
+    // Pixels say whether the pair at column x + m is one of the image's, and where it lies there.
     struct Pixels {
         bool inside;
-        int x;     // of pixel i, on the torus any number of turns
+        int x;     // pixel i's; on the torus it may take any number of turns
         int i, j;  // inside the image
     };
     static NTKFAST_DEVICE Pixels pixels(const A& a, const Item& it, int m) {
@@ -332,7 +333,7 @@ template <class Real, Reach reach> struct SweepStages : SweepBlock<Real, reach> 
         return {x >= lane.begin && x < lane.end, x, x, x + it.dx};
     }
 
-    // A row of a band: E' = raw - v(i) - v(j) behind a pool.
+    // Reads a row of a band: E' = raw - v(i) - v(j) behind a pool.
     static NTKFAST_DEVICE void banded(const A& a, const F& f, const S* s, int y, const Item& it, Real (&e)[V],
                                       Real (&t)[V]) {
         const Bands<Real>& bands = s->source;
@@ -355,7 +356,8 @@ template <class Real, Reach reach> struct SweepStages : SweepBlock<Real, reach> 
         return (raw - v_i) - v_j;
     }
 
-    // The coarse pixels next to a fine one, of a bilinear upsampling; the first is that of the nearest, too.
+    // Neighbours are the coarse pixels next to a fine one, in a bilinear upsampling; the first is that of the nearest,
+    // too.
     struct Neighbours {
         int at[2];
     };
@@ -365,7 +367,7 @@ template <class Real, Reach reach> struct SweepStages : SweepBlock<Real, reach> 
         return {{nearest, bilinear_other(nearest, modulo<f>(fine), f, coarse_size, circular)}};
     }
 
-    // Four pairs of coarse rows, and of each four pairs of coarse columns; rows are combined first, as in
+    // Combines four pairs of coarse rows, and of each four pairs of coarse columns; rows are combined first, as in
     // UpsampledRows.
     static NTKFAST_DEVICE void upsampled(const A& a, const F& f, const S* s, int y, const Item& it, Real (&e)[V],
                                          Real (&t)[V]) {

@@ -9,12 +9,12 @@ namespace {
 
 // Partial sums of a task, in Real, are added in double after so many displacements dy, each with all lanes at once.
 constexpr int most_dy = 64;
-// Columns of v in one sweep, at most.
+// A sweep takes at most so many columns of v.
 constexpr int most_columns = 64;
-// Share of the device's memory that tiles and scratch may take.
+// Tiles and scratch may take one part in so many of the device's memory.
 constexpr int memory_share = 8;
 
-// Pairs of displacements dx + b*dx_step for the lanes that a task wants, in one row of its columns.
+// Counts the pairs of displacements dx + b*dx_step for the lanes that a task wants, in one row of its columns.
 std::int64_t pairs_in_row(const Program& program, const Shape& at, const Task& task, int dx_step) {
     const int end = std::min(task.x + task.columns, at.width);
     std::int64_t sum = 0;
@@ -70,7 +70,7 @@ int Plans::tasks_at_once(const Layout& layout) const {
     return int(std::max<std::int64_t>(1, tasks));
 }
 
-// Tasks of a range: as many displacements as there are lanes after another, and strips of columns.
+// Adds the tasks of a range: as many displacements as there are lanes after another, and strips of columns.
 void Plans::add_tasks(const Layout& layout, const Shape& at, const Range& range, int dx_step, bool pooled,
                       std::vector<Task>& out) const {
     const int end = range.dx + range.dx_count * dx_step, lanes = layout.lanes();
@@ -95,7 +95,8 @@ void Plans::add_tasks(const Layout& layout, const Shape& at, const Range& range,
 
 std::vector<Task> Plans::output_tasks(const HalfPlane& plane, int first, int last) const {
     const Layout& layout = layouts.back();
-    // Long enough runs of dy that tiles are added seldom, and short enough that all multiprocessors have some.
+    // Runs of dy are to be long enough that tiles are added seldom, and short enough that all multiprocessors have
+    // some.
     const std::int64_t groups =
         std::int64_t(2 * shape.width / layout.lanes() + 1) * ((shape.width + layout.columns - 1) / layout.columns);
     const std::int64_t wanted = std::int64_t(4) * device.multiprocessors * layout.blocks;

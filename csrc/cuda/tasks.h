@@ -1,4 +1,5 @@
-// How the sweeps of a network are cut for a device: the layouts of its segments, lists of tasks, the tiles of a product.
+// The sweeps of a network are cut for a device here: into the layouts of its segments, lists of tasks, the tiles of a
+// product.
 #pragma once
 
 #include <cstdint>
@@ -14,14 +15,14 @@
 
 namespace ntkfast::cuda {
 
-// What a device holds for a network, without computing anything: the layouts of its segments and the sizes that follow.  The
-// program must outlive it.
+// Plans say what a device holds for a network, without computing anything: the layouts of its segments and the sizes
+// that follow.  The program must outlive it.
 class Plans {
 public:
-    // What bilinear upsampling makes of a field, before v is subtracted.
+    // Raw is what bilinear upsampling makes of a field, before v is subtracted.
     struct Raw {
         int node;
-        Segment segment;  // of the raw field, a target of its own
+        Segment segment;  // the raw field's, which is a target of its own
         Layout layout;
     };
 
@@ -34,27 +35,28 @@ public:
     std::vector<Target> targets;
     std::vector<Segment> segments;
     std::vector<Layout> layouts;
-    std::vector<Raw> raws;   // of each bilinear upsampling
+    std::vector<Raw> raws;   // one for each bilinear upsampling
     int margin = 0;          // columns beside the image that the sweeps may read
     int most_tasks = 0;      // in one launch
-    std::int64_t words = 0;  // of scratch for the tasks of one launch, at most
+    std::int64_t words = 0;  // scratch for the tasks of one launch, at most
 
-    // Enough for every multiprocessor a few times over, so that the last ones to end do not wait long.
+    // Returns enough tasks for every multiprocessor a few times over, so that the last ones to end do not wait long.
     int tasks_at_once(const Layout& layout) const;
 
-    // Of the output: [first, last] are bands of the half plane.
+    // Returns the tasks of the output: [first, last] are bands of the half plane.
     std::vector<Task> output_tasks(const HalfPlane& plane, int first, int last) const;
-    // Of the bands of the segment's target with the displacements [first, first + count), for the dy of a sweep.
+    // Returns the tasks of the bands of the segment's target with the displacements [first, first + count), for the dy
+    // of a sweep.
     std::vector<Task> band_tasks(const Segment& segment, const Layout& layout, const std::vector<int>& sweep, int first,
                                  int count) const;
     std::vector<Task> band_tasks(const MakeBands& step) const;
 
-    // Pairs that a task visits, or that the bands of all targets take.
+    // Counts the pairs that a task visits, or that the bands of all targets take.
     std::int64_t pairs_of(const Segment& segment, const Task& task) const;
     std::int64_t coarse_pairs(const HalfPlane& plane) const;
 
 private:
-    // Displacements dx0 <= dx < dx0 + count of some dy, at the sweep level of a segment.
+    // A Range holds displacements dx0 <= dx < dx0 + count of some dy, at the sweep level of a segment.
     struct Range {
         int dy, dy_step, dy_count;
         int dx, dx_count;
@@ -68,7 +70,7 @@ private:
     std::size_t real_;
 };
 
-// The tiles of one product.
+// Tiles are those of one product.
 struct Tiles {
     int columns, tasks;  // columns of v in one sweep, tasks in one launch
     int pitch_i, pitch_j;

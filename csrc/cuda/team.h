@@ -1,4 +1,4 @@
-// The one place where device code and its emulation differ: a team of threads, and how a kernel is launched.
+// Device code and its emulation differ in this one place: a team of threads, and how a kernel is launched.
 //
 // A kernel is a struct with a static function  run(Team&, int block, double* shared, const Arguments&)  and is written as
 // loops over the team with barriers between dependent ones:
@@ -24,7 +24,7 @@
 
 namespace ntkfast::cuda {
 
-// Reads of what no kernel writes while it runs; four adjacent numbers, aligned to 4 of them, in few accesses.
+// Fetches read what no kernel writes while it runs; four adjacent numbers, aligned to 4 of them, take few accesses.
 NTKFAST_DEVICE float fetch(const float* from) { return __ldg(from); }
 NTKFAST_DEVICE double fetch(const double* from) { return __ldg(from); }
 NTKFAST_DEVICE void fetch_four(const float* from, float* to) {
@@ -96,11 +96,11 @@ private:
     struct Item {
         int loop, index;
     };
-    std::vector<std::function<void(int)>> loops_;  // since the last barrier
+    std::vector<std::function<void(int)>> loops_;  // those since the last barrier
     std::vector<Item> order_;
 };
 
-// Blocks in a shuffled order, one after the other.
+// Runs blocks in a shuffled order, one after the other.
 void emulate(const Launch& launch, const std::function<void(Team&, int, double*)>& block);
 
 template <class Kernel> void launch(const char*, const Launch& launch, const typename Kernel::Arguments& arguments) {

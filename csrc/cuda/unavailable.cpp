@@ -1,4 +1,4 @@
-// The CUDA engine of a build without CUDA: no devices, and why.
+// This is the CUDA engine of a build without CUDA: there are no devices, and it says why.
 #include <stdexcept>
 
 #include "cuda/device.h"

@@ -7,11 +7,11 @@
 namespace ntkfast::cuda {
 namespace {
 
-// Work of one launch for each multiprocessor, in pairs times stages: 0.1 s if it does a quarter of the floor.  An estimate until
-// measured on a card.
+// This is the work of one launch for each multiprocessor, in pairs times stages: 0.1 s if it does a quarter of the
+// floor.  It is an estimate until measured on a card.
 constexpr double launch_work = 2e8;
 
-// The least kernel that can run a segment into such a result.
+// Returns the least kernel that can run a segment into such a result.
 Reach reach_of(const Segment& segment, const Layout& layout, ResultKind result) {
     if (!layout.shared || layout.lane_bits != usual_lane_bits) return Reach::all;
     return result == ResultKind::product ? segment.reach() : std::max(segment.reach(), Reach::rectifiers);

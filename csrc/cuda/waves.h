@@ -1,4 +1,4 @@
-// Runs the tasks of a segment, as many at once as the device's memory holds.
+// Waves run the tasks of a segment, as many at once as the device's memory holds.
 #pragma once
 
 #include <functional>
@@ -10,11 +10,11 @@
 
 namespace ntkfast::cuda {
 
-// A segment as the kernel takes it.
+// Staged is a segment as the kernel takes it.
 template <class Real> struct Staged {
     const Segment& segment;
     const Layout& layout;
-    const Geometry& geometry;  // of its sweep level
+    const Geometry& geometry;  // that of its sweep level
     const Array<Stage<Real>>& stages;
 };
 
@@ -24,13 +24,13 @@ public:
 
     explicit Waves(const Plans& plans);
 
-    // after_wave(tasks of the wave), if there is one, follows each.
+    // after_wave(tasks of the wave), if there is one, follows each wave.
     void run(const Staged<Real>& part, const std::vector<Task>& all, const Result<Real>& result, int at_once,
              Stream stream, Monitor& monitor, const AfterWave& after_wave = nullptr);
-    // Into the bands of the segment's target.
+    // Runs the tasks into the bands of the segment's target.
     void fill_bands(const Staged<Real>& part, const std::vector<Task>& all, const DeviceBands<Real>& store,
                     Stream stream, Monitor& monitor);
-    // Those of the wave.
+    // Returns the tasks of the wave.
     const Task* tasks() const { return tasks_.data(); }
 
     static std::int64_t bytes(const Plans& plans);
