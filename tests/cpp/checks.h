@@ -1,4 +1,4 @@
-// Counted checks, and what the C++ tests share beside networks and oracles.  Each test is one translation unit.
+// The C++ tests share these counted checks, and more, beside networks and oracles.  Each test is one translation unit.
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,4 @@
-// Networks as graphs, built node by node, and those that the C++ tests run over.
+// Networks are graphs here, built node by node; the C++ tests run over those listed below.
 #pragma once
 
 #include <string>
@@ -12,7 +12,8 @@ namespace networks {
 using ntkfast::Node;
 using ntkfast::Op;
 
-// A graph under construction.  Each function appends a node behind node `at`, the last one by default, and returns its index.
+// A Graph is under construction.  Each function appends a node behind node `at`, the last one by default, and returns
+// its index.
 class Graph {
 public:
     Graph() { nodes_.push_back({Op::input, {}, 0}); }
@@ -85,7 +86,7 @@ inline Network finish(const std::string& name, const Graph& graph) {
     return {name, program.levels(), graph.nodes()};
 }
 
-// Conv, ReLU, Skip([AvgPool, the next level, Upsample]), Conv, ReLU
+// Appends Conv, ReLU, Skip([AvgPool, the next level, Upsample]), Conv, ReLU.
 inline void unet_level(Graph& g, int levels, bool bilinear) {
     g.conv(3);
     const int shortcut = g.rectifier();
@@ -114,7 +115,7 @@ inline Network vanilla(int depth, int kernel_size) {
     return finish("vanilla " + std::to_string(depth) + " " + std::to_string(kernel_size), g);
 }
 
-// One resolution, a sequence.
+// These have one resolution and are sequences.
 inline std::vector<Network> chains() {
     std::vector<Network> out = {vanilla(1, 5), vanilla(5, 3), vanilla(1, 11)};
     {
@@ -147,7 +148,7 @@ inline std::vector<Network> chains() {
     return out;
 }
 
-// Skips at one resolution.
+// These have skips at one resolution.
 inline std::vector<Network> skips() {
     std::vector<Network> out;
     {
@@ -181,7 +182,7 @@ inline std::vector<Network> skips() {
     return out;
 }
 
-// Several resolutions.
+// These have several resolutions.
 inline std::vector<Network> pyramids() {
     std::vector<Network> out = {unet(1, true), unet(1, false), unet(2, true), unet(2, false)};
     for (const bool bilinear : {true, false}) {

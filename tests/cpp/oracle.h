@@ -1,4 +1,4 @@
-// The pair recursion of docs/math.md over all pairs of pixels, in covariance form and node by node:
+// The oracle is the pair recursion of docs/math.md over all pairs of pixels, in covariance form and node by node:
 //
 //   input       Q(i,j) = 1/C sum_c x_c(i) x_c(j), of noise [i = j];  T'(i,j) = 0
 //   conv        S(i,j) = w/k^2 sum_delta Q(s i+delta, s j+delta) + b
@@ -7,8 +7,9 @@
 //   pool, up    Q' = A Q A^T,  T'' = A T' A^T
 //   merges      a Q_1 + b Q_2,  a T'_1 + b T'_2
 //
-// Positions outside the image count zero (zeros) or wrap (circular).  Long double: the angle of nearly parallel patches takes
-// the root of the rounding errors, which is what the half-distance avoids.  Angles below that root count as 0.
+// Positions outside the image count zero (zeros) or wrap (circular). Numbers are long double: the angle of nearly
+// parallel patches takes the root of the rounding errors, which is what the half-distance avoids.  Angles below that
+// root count as 0.
 #pragma once
 
 #include <algorithm>
@@ -29,7 +30,7 @@ using ntkfast::Program;
 
 using Number = long double;
 
-// A symmetric field over all pairs of one node's pixels.
+// A Matrix is a symmetric field over all pairs of one node's pixels.
 struct Matrix {
     int size = 0;
     std::vector<Number> values;
@@ -39,16 +40,16 @@ struct Matrix {
     Number operator()(int i, int j) const { return values[std::size_t(i) * std::size_t(size) + std::size_t(j)]; }
 };
 
-// Of one node: Q and T'; of a convolution S and T.
+// Pairs are those of one node: Q and T'; of a convolution S and T.
 struct Pairs {
     int height, width;
     Matrix q, t;
 };
 
-// Rows of a sparse matrix: (column, weight).
+// These are the rows of a sparse matrix: (column, weight).
 using Sparse = std::vector<std::vector<std::pair<int, Number>>>;
 
-// sum += M F M^T
+// Adds sum += M F M^T.
 inline void add_both_sides(Matrix& sum, const Sparse& m, const Matrix& f) {
     for (int i = 0; i < sum.size; ++i)
         for (int j = 0; j < sum.size; ++j)
@@ -56,12 +57,13 @@ inline void add_both_sides(Matrix& sum, const Sparse& m, const Matrix& f) {
                 for (const auto& [b, weight_b] : m[std::size_t(j)]) sum(i, j) += weight_a * weight_b * f(a, b);
 }
 
-// Pixels that a layer makes of n along one axis.
+// Counts the pixels that a layer makes of n along one axis.
 inline int resized(const Node& node, int n) {
     return node.op == Op::conv ? n / node.stride : node.op == Op::avg_pool ? n / node.factor : node.factor * n;
 }
 
-// One axis of n pixels of a linear layer: for each output the inputs and their weights; for a convolution those of one delta.
+// Returns one axis of n pixels of a linear layer: for each output the inputs and their weights; for a convolution those
+// of one delta.
 inline Sparse axis(const Node& node, int n, bool circular, int delta) {
     Sparse taps;
     const int f = node.factor, count = resized(node, n);
@@ -71,7 +73,7 @@ inline Sparse axis(const Node& node, int n, bool circular, int delta) {
         for (int m = 0; node.op == Op::avg_pool && m < f; ++m) row.push_back({f * at + m, Number(1) / f});
         if (node.op == Op::upsample && !node.bilinear) row = {{at / f, 1}};
         if (node.op == Op::upsample && node.bilinear) {
-            // torch's align_corners=False
+            // This is torch's align_corners=False.
             const Number distance = (at + Number(0.5)) / f - Number(0.5) - at / f, weight = std::abs(distance);
             const int other = at / f + (distance < 0 ? -1 : 1);
             row = {{at / f, 1 - weight}, {circular ? other : std::min(std::max(other, 0), n - 1), weight}};
@@ -84,7 +86,7 @@ inline Sparse axis(const Node& node, int n, bool circular, int delta) {
     return taps;
 }
 
-// The Kronecker product of two axes: pixels in row-major order.
+// Returns the Kronecker product of two axes: pixels in row-major order.
 inline Sparse both_axes(const Sparse& rows, const Sparse& columns, int width) {
     Sparse out;
     for (const auto& row : rows)
@@ -96,7 +98,7 @@ inline Sparse both_axes(const Sparse& rows, const Sparse& columns, int width) {
     return out;
 }
 
-// The matrices M of a linear layer, out = sum of M F M^T: one, or one for each delta of a convolution.
+// Returns the matrices M of a linear layer, out = sum of M F M^T: one, or one for each delta of a convolution.
 inline std::vector<Sparse> matrices(const Node& node, int height, int width, bool circular) {
     std::vector<Sparse> out;
     const int radius = node.op == Op::conv ? node.radius() : 0;
@@ -106,11 +108,11 @@ inline std::vector<Sparse> matrices(const Node& node, int height, int width, boo
     return out;
 }
 
-// {Q, Q'} of one pair.
+// Returns {Q, Q'} of one pair.
 inline std::pair<Number, Number> dual(const Node& node, Number s, Number s_i, Number s_j) {
     const Number pi = std::acos(Number(-1));
     if (node.op == Op::rectifier) {
-        // Cho & Saul 2009; max(x, ax) = a x + (1-a) relu(x).  A patch of zeros has no angle.
+        // This is the kernel of Cho & Saul 2009; max(x, ax) = a x + (1-a) relu(x). A patch of zeros has no angle.
         const Number area = std::sqrt(s_i) * std::sqrt(s_j), a = node.slope, bend = (1 - a) * (1 - a) / (2 * pi);
         if (area == 0) return {0, 0};
         const Number exact = s / area, rounding = 64 * std::numeric_limits<Number>::epsilon();
@@ -119,12 +121,12 @@ inline std::pair<Number, Number> dual(const Node& node, Number s, Number s_i, Nu
         return {a * s + bend * area * (std::sin(angle) + (pi - angle) * cosine), a + bend * (pi - angle)};
     }
     if (node.op == Op::erf) {
-        // Williams 1997
+        // This is the kernel of Williams 1997.
         const Number det = (1 + 2 * s_i) * (1 + 2 * s_j) - 4 * s * s;
         return {2 / pi * std::atan(2 * s / std::sqrt(det)), 4 / pi / std::sqrt(det)};
     }
     if (node.op == Op::gelu) {
-        // Stein's lemma twice, as in python/ntkfast/reference.py
+        // Stein's lemma is used twice, as in python/ntkfast/reference.py.
         const Number det = (1 + s_i) * (1 + s_j) - s * s, root = std::sqrt(det);
         const Number g = Number(0.25) + std::atan(s / root) / (2 * pi), p = 1 / (2 * pi * root);
         const Number r = 1 / (1 + s_i) + 1 / (1 + s_j);
@@ -140,7 +142,7 @@ inline std::pair<Number, Number> dual(const Node& node, Number s, Number s_i, Nu
     throw std::logic_error("the oracle knows no dual of this operation");
 }
 
-// image: (pixels, channels); null for noise
+// The image is (pixels, channels); null stands for noise.
 inline Pairs input(int height, int width, int channels, const double* image) {
     const int d = height * width;
     Pairs out{height, width, Matrix(d), Matrix(d)};
@@ -170,7 +172,7 @@ inline Pairs linear(const Node& node, const Pairs& in, bool circular) {
     return out;
 }
 
-// The fields of every node.
+// Computes the fields of every node.
 inline std::vector<Pairs> nodes(const Program& program, int height, int width, int channels, const double* image) {
     std::vector<Pairs> out;
     for (const Node& node : program.nodes) {
@@ -201,7 +203,7 @@ inline std::vector<Pairs> nodes(const Program& program, int height, int width, i
     return out;
 }
 
-// Theta, or S of the last node for the NNGP kernel.
+// Returns Theta, or S of the last node for the NNGP kernel.
 inline const Matrix& result(const Program& program, const std::vector<Pairs>& fields) {
     return program.kernel == ntkfast::Kernel::nngp ? fields.back().q : fields.back().t;
 }

@@ -1,6 +1,7 @@
-// Single rows of the kernel against the pair recursion over all pairs of pixels (oracle.h), for networks of every kind.
+// These tests compare single rows of the kernel with the pair recursion over all pairs of pixels (oracle.h), for
+// networks of every kind.
 //
-// What `Columns` reads of the diagonals is taken from the oracle too.
+// The diagonals that `Columns` reads are taken from the oracle too.
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -47,7 +48,7 @@ MapFields<double> map_fields(Op op, const Plane& variance, int height, int width
     return {{rows(p), rows(inverse), rows(rest)}, largest};
 }
 
-// v(p) = 1/2 sum_aa' A_pa A_pa' E(a,a')
+// Computes v(p) = 1/2 sum_aa' A_pa A_pa' E(a,a').
 Plane spread_of(const Node& node, const oracle::Pairs& in, bool circular) {
     const auto half_distance = [&](int a, int b) { return (in.q(a, a) + in.q(b, b)) / 2 - in.q(a, b); };
     Plane out;
@@ -61,7 +62,7 @@ Plane spread_of(const Node& node, const oracle::Pairs& in, bool circular) {
     return out;
 }
 
-// image: (pixels, channels); null for noise
+// The image is (pixels, channels); null stands for noise.
 Fields<double> fields_of(const Program& program, const Shape& shape, const double* image,
                          const std::vector<oracle::Pairs>& nodes) {
     Fields<double> fields{};
@@ -100,7 +101,7 @@ Fields<double> fields_of(const Program& program, const Shape& shape, const doubl
 
 double worst = 0;  // error over the largest entry, of all cases
 
-// All rows of one kernel.
+// Checks all rows of one kernel.
 void check_rows(const Program& program, const Shape& shape, const double* image,
                 const std::vector<oracle::Pairs>& nodes, const std::string& what) {
     const oracle::Matrix& expected = oracle::result(program, nodes);
@@ -116,7 +117,7 @@ void check_rows(const Program& program, const Shape& shape, const double* image,
     double error = 0;
     bool exact = true;
     for (int i = 0; i < d; ++i) {
-        // Strips of every height, an uneven rest at the end.
+        // Strips of every height are tried, with an uneven rest at the end.
         const int strip = i % 2 == 0 ? columns.strip() : 1 + i % shape.height;
         std::fill(out.begin(), out.end(), NAN);
         for (int y = 0; y < shape.height; y += strip)
@@ -132,7 +133,7 @@ void check_rows(const Program& program, const Shape& shape, const double* image,
     check(error < 1e-14, what + ": error " + std::to_string(error / 1e-15) + "e-15");
 }
 
-// image: (pixels, channels); null for noise
+// The image is (pixels, channels); null stands for noise.
 void check_network(const networks::Network& network, Padding padding, const Shape& shape, const double* image) {
     Program program{network.nodes, padding, Kernel::ntk};
     const std::vector<oracle::Pairs> nodes = oracle::nodes(program, shape.height, shape.width, shape.channels, image);
@@ -171,7 +172,7 @@ void test_noise() {
     check_network(networks::unet(1, true), {6, 8, 1, 1}, true);
 }
 
-// Neither NaN nor infinity where patches are zero, and an exact zero kernel.
+// Neither NaN nor infinity may come where patches are zero, but an exact zero kernel.
 void test_zero_image() {
     const Shape shape{4, 8, 2, 1};
     const std::vector<double> image(64, 0.0);
@@ -188,7 +189,7 @@ void test_zero_image() {
         }
 }
 
-// Patches of zeros beside others, without biases.
+// Patches of zeros lie beside others, without biases.
 void test_zero_patches() {
     const Shape shape{8, 8, 1, 1};
     std::vector<double> image = normals(64, 3);

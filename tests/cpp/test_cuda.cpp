@@ -1,5 +1,5 @@
-// The CUDA engine, on a card or in emulation, against the pair recursion over all pairs of pixels (oracle.h) and against the
-// CPU engine.
+// These tests compare the CUDA engine, on a card or in emulation, with the pair recursion over all pairs of pixels
+// (oracle.h) and with the CPU engine.
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -25,7 +25,7 @@ using networks::Network;
 
 namespace {
 
-// Another order of items and blocks; a card has its own.
+// Takes another order of items and blocks; a card has its own.
 void shuffle_anew(unsigned seed) {
 #if defined(NTKFAST_EMULATION)
     cuda::emulation::seed(seed);
@@ -61,7 +61,8 @@ Case make_case(const Network& network, const Shape& shape, Padding padding, Kern
     return out;
 }
 
-// Ways to cut a sweep: the planner's, and some in which every border of strips, lanes, runs of dy and waves is met.
+// These are ways to cut a sweep: the planner's, and some in which every border of strips, lanes, runs of dy and waves
+// is met.
 const std::vector<Tuning>& tunings() {
     static const std::vector<Tuning> all = [] {
         std::vector<Tuning> out(6);
@@ -161,7 +162,7 @@ template <class Real> void check_engine(const Case& c, std::size_t tuning) {
     check_dense(engine, c, where + ", stored");
 }
 
-// Either type; the tunings take turns.
+// Checks either type; the tunings take turns.
 void check_case(const Case& c) {
     static std::size_t turn = 0;
     check_engine<float>(c, turn % tunings().size());
@@ -199,7 +200,7 @@ void test_noise() {
         }
 }
 
-// More right-hand sides than one sweep takes.
+// The product has more right-hand sides than one sweep takes.
 void test_many_columns() {
     for (const Padding padding : {Padding::zeros, Padding::circular}) {
         const Case c = make_case(networks::unet(1, true), {4, 6, 2, 1}, padding, Kernel::ntk);
@@ -210,7 +211,7 @@ void test_many_columns() {
     }
 }
 
-// Every tuning on cases with several strips, groups of lanes, runs of dy and waves.
+// Every tuning runs on cases with several strips, groups of lanes, runs of dy and waves.
 void test_tunings() {
     const std::pair<Network, Shape> cases[] = {{networks::vanilla(3, 3), {7, 21, 2, 1}},
                                                {networks::vanilla(1, 11), {9, 14, 3, 1}},
@@ -224,7 +225,8 @@ void test_tunings() {
 
 // --- Images with many pairs that are alike, parallel or opposite --------------------------------------------------------------
 
-// Two flat halves of different brightness, a periodic picture, one of few levels, single bright pixels.
+// The images are two flat halves of different brightness, a periodic picture, one of few levels, and single bright
+// pixels.
 std::vector<std::pair<const char*, std::vector<double>>> alike_images(const Shape& shape) {
     std::vector<std::pair<const char*, std::vector<double>>> out = {
         {"halves", {}}, {"periodic", {}}, {"levels", {}}, {"spiked", {}}, {"checkers", {}}};
@@ -241,7 +243,7 @@ std::vector<std::pair<const char*, std::vector<double>>> alike_images(const Shap
     return out;
 }
 
-// Where the rounding of E shows most: the bar of float is 1e-5 there.  On the device the local variances behind averages must
+// The rounding of E shows most here: the bar of float is 1e-5. On the device the local variances behind averages must
 // come from its own fields, or flat cells would err by 1e-4.
 template <class Real> void check_alike(const Network& network, Padding padding, const char* name,
                                        const std::vector<double>& image, const Shape& shape) {
@@ -307,7 +309,7 @@ void test_against_cpu() {
 
 // --- Same bits --------------------------------------------------------------------------------------------------------------
 
-// Of products with any number of tasks in one launch, in whatever order items and blocks run.
+// Products have the same bits with any number of tasks in one launch, in whatever order items and blocks run.
 void test_reproducible() {
     for (const Network& network : {networks::vanilla(2, 3), networks::unet(1, true)})
         for (const Padding padding : {Padding::zeros, Padding::circular}) {
@@ -398,7 +400,7 @@ void test_every_call_can_be_cancelled() {
     }
 }
 
-// A poll between waves: fractions ascend to 1, and one in the middle can stop.
+// The poll is asked between waves: fractions ascend to 1, and one in the middle can stop.
 void test_progress() {
     const Shape shape{48, 48, 1, 1};
     const std::vector<double> image = normals(shape.pixels(), 5);

@@ -1,4 +1,5 @@
-// The CPU engine against the pair recursion over all pairs of pixels (oracle.h), for networks of every kind.
+// These tests compare the CPU engine with the pair recursion over all pairs of pixels (oracle.h), for networks of every
+// kind.
 #include <algorithm>
 #include <chrono>
 #include <cmath>
@@ -22,11 +23,11 @@ using networks::Network;
 
 namespace {
 
-bool levels_in_turns = false;  // each case at one instruction-set level, not at all
+bool levels_in_turns = false;  // each case at one instruction-set level, not at all of them
 
 // --- Cases ----------------------------------------------------------------------------------------------------------
 
-// At one resolution; batches of one and several.
+// These shapes are for one resolution, with batches of one and several.
 const std::vector<Shape>& shapes() {
     static const std::vector<Shape> all = {
         {1, 1, 2, 1}, {1, 2, 2, 1}, {2, 1, 3, 1}, {1, 17, 2, 1}, {9, 1, 2, 1},  {2, 2, 3, 1},
@@ -35,7 +36,7 @@ const std::vector<Shape>& shapes() {
     return all;
 }
 
-// In cells, the pixels of the coarsest resolution: one, rows and columns of them, many.
+// Shapes are counted in cells, the pixels of the coarsest resolution: one, rows and columns of them, many.
 std::vector<Shape> shapes_of(const Network& network) {
     const int m = 1 << network.levels;
     return {{m, m, 2, 1}, {m, 3 * m, 3, 3}, {4 * m, m, 1, 1}, {2 * m, 2 * m, 1, 17}, {12, 16, 3, 1}};
@@ -79,7 +80,7 @@ Case make_case(const Network& network, const Shape& shape, Padding padding, Kern
 template <class Real> constexpr double tolerance = sizeof(Real) == 4 ? 1e-6 : 5e-15;
 double worst_float = 0, worst_double = 0;  // error over the largest entry, of all cases
 
-// Error over `scale`; NaN counts as infinite.
+// Compares the error over `scale`; NaN counts as infinite.
 template <class Real> bool within(double got, double expected, double scale) {
     const double off = scale > 0 ? std::abs(got - expected) / scale : got == expected ? 0 : INFINITY;
     double& worst = sizeof(Real) == 4 ? worst_float : worst_double;
@@ -157,7 +158,7 @@ template <class Real> void check_sweeps(const CpuEngine<Real>& engine, const Cas
     for (const int columns : {1, 3, 5}) check_product(engine, c, columns, where);
 }
 
-// Everything computed anew, with the coarse fields kept, and stored.
+// Checks the engine with everything computed anew, with the coarse fields kept, and stored.
 template <class Real> void check_engine(const Case& c, const EngineOptions& options) {
     std::string where = c.name + ", " + isa_name(options.isa) + (sizeof(Real) == 4 ? " float" : " double");
     where += ", lanes " + std::to_string(options.lanes) + ", threads " + std::to_string(options.threads);
@@ -176,7 +177,7 @@ template <class Real> void check_engine(const Case& c, const EngineOptions& opti
     check_sweeps(engine, c, where + ", stored");
 }
 
-// Every level and type; the numbers of lanes and threads take turns.
+// Checks every level and type; the numbers of lanes and threads take turns.
 void check_case(const Case& c) {
     static int turn = 0;
     const int lanes[] = {1, 3, 8, 32}, threads[] = {1, 2, 1, 1, 3};
@@ -189,7 +190,7 @@ void check_case(const Case& c) {
     }
 }
 
-// Both paddings, the kernels in turns.
+// Checks both paddings, the kernels in turns.
 void check_network(const Network& network, const std::vector<Shape>& all_shapes) {
     static int turn = 0;
     for (const Shape& shape : all_shapes)
@@ -215,7 +216,7 @@ void test_noise() {
         }
 }
 
-// All numbers of lanes and threads on cases whose blocks end in every way.
+// All numbers of lanes and threads run on cases whose blocks end in every way.
 void test_lanes_and_threads() {
     const std::pair<Network, Shape> cases[] = {{networks::vanilla(5, 3), {7, 9, 2, 1}},
                                                {networks::unet(2, true), {8, 12, 2, 1}}};
@@ -229,7 +230,7 @@ void test_lanes_and_threads() {
 
 // --- Memory ---------------------------------------------------------------------------------------------------------
 
-// What the estimate says of a network's parts.
+// The estimate must say the right thing of a network's parts.
 void test_estimate() {
     const EngineOptions options{Isa::baseline, 2, 8};
     const Shape shape{256, 256, 3, 1};
@@ -249,7 +250,7 @@ void test_estimate() {
         check(0 < bytes.bands && bytes.bands < bytes.coarse, "estimate: bands");
         check(0 < bytes.building && bytes.building < bytes.bands, "estimate: bands near D = 0");
         check(CpuEngine<double>::estimate(deep, shape, 3, options).bands == 2 * bytes.bands, "estimate: doubles");
-        // E and T' of the pairs at level 1, half of all: 1/16 of the pairs of the image.
+        // The band holds E and T' of the pairs at level 1, half of all: 1/16 of the pairs of the image.
         check(bytes.coarse >= 2 * half / 16, "estimate: coarse");
     }
 }
@@ -353,8 +354,8 @@ void test_cancellation_comes_soon() {
     }
 }
 
-// The first poll, 50 ms after the beginning, stops what takes seconds: the bands near D = 0 of a deep network, the planes of a
-// large image.
+// The first poll, 50 ms after the beginning, stops work that takes seconds: the bands near D = 0 of a deep network, the
+// planes of a large image.
 void test_construction_is_cancelled_soon() {
     const std::pair<Network, int> cases[] = {{networks::unet(3, true), 256}, {networks::vanilla(3, 5), 1024}};
     for (const auto& [network, side] : cases) {
@@ -503,7 +504,7 @@ void test_bad_arguments() {
 
 }  // namespace
 
-// test_engine [--levels-in-turns]
+// The command is test_engine [--levels-in-turns].
 int main(int count, char** arguments) {
     levels_in_turns = count == 2 && std::string(arguments[1]) == "--levels-in-turns";
     test_one_resolution();

@@ -1,4 +1,4 @@
-// Resampling against the dense matrix A of each layer, written down from its definition.
+// These tests compare Resampling with the dense matrix A of each layer, written down from its definition.
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
@@ -26,7 +26,7 @@ std::string name(const Resampling& layer) {
 
 using Matrix = std::vector<std::vector<double>>;  // [output][input]
 
-// Zeros; the middle of an image that is repeated is one of the torus.
+// The border is one of zeros; the middle of an image that is repeated is one of the torus.
 Matrix dense(const Resampling& layer, int inputs) {
     const int f = layer.factor, outputs = layer.goes_down() ? inputs / f : inputs * f;
     Matrix a(std::size_t(outputs), std::vector<double>(std::size_t(inputs), 0.0));
@@ -36,7 +36,7 @@ Matrix dense(const Resampling& layer, int inputs) {
         for (int m = f * n; layer.kind == Kind::pool && m < f * (n + 1); ++m) row[std::size_t(m)] = 1.0 / f;
         if (layer.kind == Kind::nearest) row[std::size_t(n / f)] = 1;
         if (layer.kind != Kind::bilinear) continue;
-        // torch.nn.functional.interpolate, align_corners=False
+        // This is torch.nn.functional.interpolate with align_corners=False.
         const double position = std::max(0.0, (n + 0.5) / f - 0.5);
         const int below = std::min(int(position), inputs - 1), above = std::min(below + 1, inputs - 1);
         row[std::size_t(below)] += 1 - (position - below);
@@ -82,7 +82,7 @@ void test_taps_of_torus(const Resampling& layer) {
     }
 }
 
-// Inputs and displacements that windows of outputs read: exactly those between two bounds, a step apart.
+// Windows of outputs read inputs and displacements: exactly those between two bounds, a step apart.
 void test_ranges(const Resampling& layer) {
     const int f = layer.factor, inputs = layer.goes_down() ? 9 * coarse * f : 9 * coarse;
     const Matrix a = dense(layer, inputs);
@@ -102,7 +102,7 @@ void test_ranges(const Resampling& layer) {
             check(range.low == *read.begin() && range.high == *read.rbegin(), name(layer) + ": inputs");
         }
     const int reach = 2 * f + 1;
-    std::vector<std::set<int>> of_displacement;  // by d + reach
+    std::vector<std::set<int>> of_displacement;  // index: d + reach
     for (int d = -reach; d <= reach; ++d) {
         of_displacement.emplace_back();
         for (int i = middle - f; i < middle + f; ++i)  // every phase

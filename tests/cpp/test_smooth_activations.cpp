@@ -1,5 +1,5 @@
-// The smooth activations against exact values (smooth_cases.h), float against double over random pairs, and what holds by
-// definition: equal patches, zero patches, units, the diagonal.
+// These tests compare the smooth activations with exact values (smooth_cases.h) and float with double over random
+// pairs, and check what holds by definition: equal patches, zero patches, units, the diagonal.
 //
 // Tolerances are multiples of u, the rounding of the type.  A pair carries its E with a rounding error of u E at least, which
 // any evaluation turns into u E |Q'| in E' and u E |Q''| in Q'.  A small multiple of that is granted, and on top of it
@@ -28,7 +28,7 @@ constexpr double of_e = 6, of_q = 6, of_input = 2;
 constexpr double of_e = 20, of_q = 6, of_input = 6;
 #endif
 
-// By so many u of S(i,i) - S(j,j), of which E' is off by Q' times as much: Gaussian alone has a Q that decays.
+// Rounding moves S(i,i) - S(j,j) by so many u of it, and E' by Q' times as much: Gaussian alone has a Q that decays.
 template <template <class> class Activation> constexpr double of_lengths = 0;
 template <> constexpr double of_lengths<GaussianActivation> = 1;
 
@@ -38,7 +38,7 @@ template <template <class> class Activation, class Real> typename Activation<Rea
     return Activation<Real>::make(1, 1, false);
 }
 
-// {E', Q'} of one pair
+// Returns {E', Q'} of one pair.
 template <template <class> class Activation, class Real> Pair<double> evaluate(double s_i, double s_j, double e) {
     using A = Activation<Real>;
     const Root<Real> i = rounded<Real>(A::diagonal(s_i)), j = rounded<Real>(A::diagonal(s_j));
@@ -46,7 +46,7 @@ template <template <class> class Activation, class Real> Pair<double> evaluate(d
     return {double(out.e), double(out.t)};
 }
 
-// What E' may be off by, in u.
+// Returns what E' may be off by, in u.
 template <template <class> class Activation, class Real>
 double limit_e(double s_i, double s_j, double e, const Pair<double>& expected) {
     const double part = sizeof(Real) == 4 ? 1e-6 : 1.0;
@@ -79,7 +79,7 @@ void check_cases(const char* name, const SmoothCase (&cases)[count]) {
     }
 }
 
-// float against double, which the cases have tested: S from 1e-6 to 1e4, every kind of pair.
+// Compares float with double, which the cases have tested: S from 1e-6 to 1e4, every kind of pair.
 template <template <class> class Activation> void check_float(const char* name) {
     std::mt19937_64 generator(3);
     std::uniform_real_distribution<double> uniform(0, 1);
@@ -116,7 +116,7 @@ template <template <class> class Activation> void check_float(const char* name) 
     std::printf("%s, float: E' at %.2f of its limit, Q' within %.1f u\n", name, worst_e, worst_q);
 }
 
-// f(0)^2 and E[f(u)] f(0), for patches of zeros
+// Takes f(0)^2 and E[f(u)] f(0), for patches of zeros.
 template <template <class> class Activation, class Real>
 void check_definitions(const char* name, double at_zero, double (*mean_times_zero)(double)) {
     using A = Activation<Real>;
@@ -129,14 +129,14 @@ void check_definitions(const char* name, double at_zero, double (*mean_times_zer
         const Pair<double> equal = evaluate<Activation, Real>(s, s, 0);
         check(equal.e == 0, where + "equal patches have no distance");
         check_close(equal.t, A::gain_dq(s), of_q * u<Real>, where + "Q' on the diagonal");
-        // E'(i, zeros) = (Q(i,i) + Q(0))/2 - E[f(u)] f(0)
+        // The expected value is E'(i, zeros) = (Q(i,i) + Q(0))/2 - E[f(u)] f(0).
         const double expected = (A::gain_q(s) + at_zero) / 2 - mean_times_zero(s);
         const double scale = std::max({A::gain_q(s), at_zero, s * A::gain_dq(s)});
         check_close(evaluate<Activation, Real>(s, 0, s / 2).e, expected, of_e * u<Real> * scale, where + "zero patch");
     }
 }
 
-// A unit of 16 and S/16, E/16: the same numbers to the bit, E' divided by 16.  T' = c Q' (trainable S + t).
+// A unit of 16 and S/16, E/16 must give the same numbers to the bit, and E' divided by 16. T' = c Q' (trainable S + t).
 template <template <class> class Activation, class Real> void check_constants(const char* name) {
     using A = Activation<Real>;
     const std::string where = std::string(name) + (sizeof(Real) == 4 ? ", float: " : ", double: ");
@@ -157,7 +157,7 @@ template <template <class> class Activation, class Real> void check_constants(co
     check(without.e == one.e && without.t == 0, where + "without the tangent kernel");
 }
 
-// x - atan(x) = x^3/3 - x^5/5 + ...
+// Sums x - atan(x) = x^3/3 - x^5/5 + ...
 long double excess_series(long double x) {
     long double sum = 0;
     for (int n = 81; n >= 3; n -= 2) sum = 1.0L / n - x * x * sum;
@@ -187,8 +187,8 @@ template <class Real> void check_functions() {
     check(std::isnan(arctangent(Real(NAN), Real(1)).angle), type + "atan of NaN");
 }
 
-// The end of the range in float32, with a rounded E that is outside of what any angle has: finite, E' not negative, and Q' not
-// above what equal patches have by more than rounding.
+// At the end of the range in float32, with a rounded E that is outside of what any angle has, results are finite, E' is
+// not negative, and Q' is not above that of equal patches by more than rounding.
 template <template <class> class Activation> void check_range(const char* name) {
     check(evaluate<Activation, float>(1, 1.01, 0).e >= 0,
           std::string(name) + ": E of 0 for patches of different length");
