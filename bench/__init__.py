@@ -1,1 +1,1 @@
-"""Benchmarks of ntkfast; see bench/README.md."""
+"""These are benchmarks of ntkfast; see bench/README.md."""

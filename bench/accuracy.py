@@ -1,4 +1,4 @@
-"""Errors of the engine against the dense float64 reference: the tables of docs/math.md.
+"""This measures errors of the engine against the dense float64 reference: the tables of docs/math.md.
 
 ``python -m bench.accuracy`` prints, for each dtype, image and network, the largest error of an entry over the largest
 entry of the kernel, the worst of both paddings and of every instruction-set level of this machine.
@@ -31,7 +31,7 @@ HARD_BAR = 1e-5  # float32, images made to be hard
 
 
 def smooth(activation: GELU | Erf | Sin) -> Network:
-    """Two hidden layers with an activation that knows the size of its input."""
+    """Return two hidden layers with an activation that knows the size of its input."""
     return Network([Conv(3), activation, Conv(3), activation, Conv(1)])
 
 
@@ -54,27 +54,27 @@ NETWORKS: dict[str, Network] = {
 
 
 def photograph(height: int, width: int, channels: int, seed: int) -> np.ndarray:
-    """The natural image in 256 levels: flat parts hold patches that are exactly parallel or nearly so."""
+    """Return the natural image in 256 levels: flat parts hold patches that are exactly parallel or nearly so."""
     return np.round(255 * IMAGES["natural"](height, width, channels, seed)) / 255
 
 
 def halves(height: int, width: int, channels: int, seed: int) -> np.ndarray:
-    """Halves at 1 and 1/3: parallel patches, at the ratio of lengths where an error of the angle weighs most."""
+    """Return halves at 1 and 1/3: parallel patches, at the ratio of lengths where an error of the angle weighs most."""
     return np.where(np.arange(height) < height // 2, 1.0, 1 / 3)[:, None, None] * np.ones((width, channels))
 
 
 def nearly_parallel(height: int, width: int, channels: int, seed: int) -> np.ndarray:
-    """The same with relative noise of 5e-4."""
+    """Return the same with relative noise of 5e-4."""
     return halves(height, width, channels, seed) * (1 + 5e-4 * noise(height, width, channels, seed))
 
 
 def nearly_opposite(height: int, width: int, channels: int, seed: int) -> np.ndarray:
-    """A checkerboard of -1 and 1 with noise of 5e-4: patches that are nearly opposite."""
+    """Return a checkerboard of -1 and 1 with noise of 5e-4: patches that are nearly opposite."""
     rows, cols = np.indices((height, width))
     return (2.0 * ((rows + cols) % 2) - 1)[..., None] + 5e-4 * noise(height, width, channels, seed)
 
 
-# Beyond the images of the tests: what the snap to angle 0 and pi changes.
+# These go beyond the images of the tests: the snap to the angles 0 and pi changes them.
 LIMITS: dict[str, Callable[[int, int, int, int], np.ndarray]] = {
     f.__name__: f for f in (photograph, halves, nearly_parallel, nearly_opposite)
 }
@@ -82,12 +82,12 @@ KINDS = {name: IMAGES[name] for name in (*NATURAL, *HARD) if name != "zero"} | L
 
 
 def error(actual: np.ndarray, expected: np.ndarray) -> float:
-    """Largest error of an entry over the largest entry."""
+    """Return the largest error of an entry over the largest entry."""
     return float(np.abs(actual - expected).max() / np.abs(expected).max())
 
 
 def measure(image: np.ndarray, network: Network) -> dict[str, dict[tuple[str, str], float]]:
-    """Error by dtype and (padding, level)."""
+    """Return the error by dtype and (padding, level)."""
     errors: dict[str, dict[tuple[str, str], float]] = {dtype: {} for dtype in DTYPES}
     for padding in PADDINGS:
         net = Network(network.layers, padding=padding)
@@ -100,7 +100,7 @@ def measure(image: np.ndarray, network: Network) -> dict[str, dict[tuple[str, st
 
 
 def rows(results: Sequence[dict[str, Any]], dtype: str) -> list[list[str]]:
-    """A line for each image: the worst of the paddings and levels for each network."""
+    """Return a line for each image: the worst of the paddings and levels for each network."""
     lines: dict[str, list[str]] = {}
     for result in results:
         name = f"{result['image']}, {'gray' if result['channels'] == 1 else 'colour'}"
@@ -109,14 +109,14 @@ def rows(results: Sequence[dict[str, Any]], dtype: str) -> list[list[str]]:
 
 
 def spread(results: Sequence[dict[str, Any]], dtype: str) -> str:
-    """How far the paddings and levels differ: the worst of all images and networks for each."""
+    """Say how far the paddings and levels differ: the worst of all images and networks for each."""
     names = sorted({key for result in results for key in result["errors"][dtype]})
     worst = {key: max(result["errors"][dtype][key] for result in results) for key in names}
     return ", ".join(f"{padding}/{isa} {value:.1e}" for (padding, isa), value in worst.items())
 
 
 def over_seeds(name: str, size: int, seeds: int) -> list[list[str]]:
-    """For each network, float32, the active level: median and worst error over seeds, and how many are above 1e-5."""
+    """Return for each network in float32 the median and worst error over seeds, and how many exceed 1e-5."""
     lines = []
     for label, network in NETWORKS.items():
         errors = []

@@ -1,4 +1,4 @@
-"""Hashes of what some forty calls return: the same before and after a change that must not change any number.
+"""This hashes what some forty calls return: the same before and after a change that must not change any number.
 
 ``python -m bench.bits --json before.json`` on one commit and ``python -m bench.bits --against before.json`` on another,
 on the same machine and with the same compiler, says which results differ, if any, and exits with 1 then.  The calls
@@ -28,7 +28,7 @@ THREADS = 2
 
 
 def image(height: int, width: int, channels: int, seed: int) -> np.ndarray:
-    """A smooth wave with edges and noise, float64 (H, W, C): patches that are alike, and such that are not."""
+    """Return a smooth wave with edges and noise, float64 (H, W, C): patches that are alike, and such that are not."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:height, :width]
     wave = np.sin(x / 5.0) * np.cos(y / 7.0) + ((x + y) % 16 < 8)
@@ -36,7 +36,7 @@ def image(height: int, width: int, channels: int, seed: int) -> np.ndarray:
 
 
 def residual() -> nf.Network:
-    """Sums, concatenations, strides, an average pool and activations of each kind in one network."""
+    """Return sums, concatenations, strides, an average pool and activations of each kind in one network."""
     return nf.Network(
         [
             nf.Conv(3, weight_var=1.2, bias_var=0.1),
@@ -59,24 +59,24 @@ NETWORKS: dict[str, Callable[[], nf.Network]] = {
 
 
 def with_padding(network: nf.Network, padding: str) -> nf.Network:
-    """The same layers with another padding."""
+    """Return the same layers with another padding."""
     return nf.Network(network.layers, padding=padding)
 
 
 def vectors(d: int, columns: int = 3) -> np.ndarray:
-    """Right-hand sides, float64 (d, columns)."""
+    """Return right-hand sides, float64 (d, columns)."""
     return np.random.default_rng(7).standard_normal((d, columns))
 
 
 def kernel(name: str, padding: str = "zeros", side: int = 24, **options: Any) -> nf.NTK:
-    """Kernel of a named network on a colour image of ``side`` x (side + 8) pixels; on the CPU unless told otherwise."""
+    """Return the kernel of a named network on a colour image of ``side`` x (side + 8) pixels, by default on the CPU."""
     options = {"device": "cpu", "threads": THREADS, **options}
     return nf.NTK(with_padding(NETWORKS[name](), padding), image(side, side + 8, 3, 1), **options)
 
 
 @contextmanager
 def isa(level: str) -> Iterator[None]:
-    """Within it, the engine runs at an instruction-set level."""
+    """Let the engine run at an instruction-set level within it."""
     before = os.environ.get("NTKFAST_ISA")
     os.environ["NTKFAST_ISA"] = level
     try:
@@ -89,7 +89,7 @@ def isa(level: str) -> Iterator[None]:
 
 
 def product(name: str, padding: str, columns: int = 3, level: str | None = None, **options: Any) -> Call:
-    """A product with some columns, at an instruction-set level."""
+    """Return a product with some columns, at an instruction-set level."""
 
     def call() -> Any:
         with isa(level or nf.info()["isa_active"]):
@@ -100,7 +100,7 @@ def product(name: str, padding: str, columns: int = 3, level: str | None = None,
 
 
 def products() -> Iterator[tuple[str, Call]]:
-    """Every network and padding; then each option by itself."""
+    """Yield every network and padding; then each option by itself."""
     for name in NETWORKS:
         for padding in ("zeros", "circular"):
             yield f"{name}, {padding}", product(name, padding, storage="stream")
@@ -119,7 +119,7 @@ def products() -> Iterator[tuple[str, Call]]:
 
 
 def operators() -> Iterator[tuple[str, Call]]:
-    """Other methods of the operator, filters and low-rank kernels."""
+    """Yield other methods of the operator, filters and low-rank kernels."""
     yield "diagonal", lambda: kernel("residual").diagonal()
     yield "columns", lambda: kernel("unet 2").columns([0, 5, 77])
     yield "dense", lambda: kernel("vanilla 3 3").dense()
@@ -134,7 +134,7 @@ def operators() -> Iterator[tuple[str, Call]]:
 
 
 def denoise(channels: int = 3, **options: Any) -> Call:
-    """The denoiser on a noisy image of 56 x 50 pixels."""
+    """Call the denoiser on a noisy image of 56 x 50 pixels."""
 
     def call() -> Any:
         noisy = image(56, 50, channels, 2) + 0.3 * np.random.default_rng(3).standard_normal((56, 50, channels))
@@ -146,7 +146,7 @@ def denoise(channels: int = 3, **options: Any) -> Call:
 
 
 def restorations() -> Iterator[tuple[str, Call]]:
-    """The denoiser and inverse problems."""
+    """Yield the denoiser and inverse problems."""
     yield "denoise, colour, estimated", denoise()
     yield "denoise, gray, recorrupted", denoise(1, sigma=0.3, stopping="recorrupted")
     yield "denoise, map", denoise(sigma=0.2 + 0.01 * np.arange(56)[:, None] * np.ones(50))
@@ -164,7 +164,7 @@ def restorations() -> Iterator[tuple[str, Call]]:
 
 
 def finite() -> Iterator[tuple[str, Call]]:
-    """The reference and, with PyTorch, networks of finite width."""
+    """Yield the reference and, with PyTorch, networks of finite width."""
     yield "reference", lambda: nf.reference.kernel_matrix(residual(), image(6, 8, 2, 6))
     try:
         import torch
@@ -182,18 +182,18 @@ def finite() -> Iterator[tuple[str, Call]]:
 
 
 def calls() -> dict[str, Call]:
-    """All of them, by name."""
+    """Return all of them, by name."""
     return dict([*products(), *operators(), *restorations(), *finite()])
 
 
 def digest(value: Any) -> str:
-    """SHA-256 of an array's dtype, shape and bytes."""
+    """Return the SHA-256 of an array's dtype, shape and bytes."""
     array = np.ascontiguousarray(value)
     return hashlib.sha256(f"{array.dtype} {array.shape} ".encode() + array.tobytes()).hexdigest()
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description="hash what some forty calls return")
     parser.add_argument("--json", type=Path, help="write the hashes there")
     parser.add_argument("--against", type=Path, help="compare with hashes written before")

@@ -1,4 +1,4 @@
-"""The table at the end of a benchmark run, and what its JSON says about the machine."""
+"""This prints the table at the end of a benchmark run, and tells its JSON about the machine."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture
 def report(request: pytest.FixtureRequest) -> Rows:
-    """Suite -> lines of its table, printed at the end of the run."""
+    """Map each suite to the lines of its table, printed at the end of the run."""
     return request.config.stash[ROWS]
 
 

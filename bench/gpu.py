@@ -1,10 +1,10 @@
-"""Products and whole filters on a card: time, share of the floor, and errors against the CPU.
+"""This measures products and whole filters on a card: time, share of the floor, and errors against the CPU.
 
 ``python -m bench.gpu`` measures what fits into its time limit, the small sizes first, and prints a table;
 bench/gpu_check.sh runs it with all else that is to be checked on a machine with a card.  ``--small`` checks a few small
 products against the CPU and measures nothing: for compute-sanitizer.
 
-Needs NumPy, SciPy and lazy_loader alone; right-hand sides lie on the card if CuPy or PyTorch is there.
+It needs NumPy, SciPy and lazy_loader alone; right-hand sides lie on the card if CuPy or PyTorch is there.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class OutOfTimeError(Exception):
 
 
 class Clock:
-    """What is left of the time limit; a progress callback that stops what outruns it."""
+    """This knows what is left of the time limit; it is a progress callback that stops what outruns it."""
 
     def __init__(self, seconds: float) -> None:
         self._end = time.monotonic() + seconds
@@ -60,7 +60,8 @@ class Clock:
 
 
 def picture(size: int, channels: int = COLUMNS) -> np.ndarray:
-    """Noise with the spectrum of photographs, amplitudes falling as one over the frequency: float64 (size, size, C)."""
+    """Return noise with the spectrum of photographs, amplitudes falling as one over the frequency: float64 (size, size,
+    C)."""
     rng = np.random.default_rng(size)
     frequency = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None, :])
     amplitude = 1 / np.maximum(frequency, 1 / size)
@@ -71,13 +72,13 @@ def picture(size: int, channels: int = COLUMNS) -> np.ndarray:
 
 
 def pair_layers(network: Network, size: int) -> float:
-    """Unordered pairs of pixels through hidden layers; a layer at half the resolution has a sixteenth of the pairs."""
+    """Count unordered pairs through hidden layers; a layer at half the resolution has a sixteenth of the pairs."""
     convs = [node.level for node in network.graph() if isinstance(node.layer, Conv)]
     return sum((size / 2**level) ** 4 / 2 for level in convs[:-1])
 
 
 def clock_hz() -> float | None:
-    """Highest clock of the first card's multiprocessors; None where nvidia-smi does not say it."""
+    """Return the highest clock of the first card's multiprocessors; None where nvidia-smi does not say it."""
     query = ["nvidia-smi", "--id=0", "--query-gpu=clocks.max.sm", "--format=csv,noheader,nounits"]
     try:
         return 1e6 * float(subprocess.run(query, capture_output=True, text=True, check=True).stdout.split()[0])
@@ -86,7 +87,7 @@ def clock_hz() -> float | None:
 
 
 def floor() -> float | None:
-    """Pair-layers a second that the first card could do at most, by its multiprocessors and its clock."""
+    """Return the pair-layers a second that the first card could do at most, by its multiprocessors and its clock."""
     hertz, here = clock_hz(), info()
     if hertz is None or here["cuda"] != "cuda":
         return None
@@ -95,7 +96,8 @@ def floor() -> float | None:
 
 
 def on_card(array: np.ndarray) -> Any:
-    """A copy in the card's memory, by CuPy or PyTorch; the array itself where neither is, or the card is emulated."""
+    """Return a copy in the card's memory, by CuPy or PyTorch; the array itself where neither is, or the card is
+    emulated."""
     if info()["cuda"] != "cuda":
         return array
     try:
@@ -113,7 +115,7 @@ def on_card(array: np.ndarray) -> Any:
 
 
 def on_host(array: Any) -> np.ndarray:
-    """A NumPy array: of CuPy's by ``get``, of PyTorch's by ``cpu``."""
+    """Return a NumPy array: of CuPy's by ``get``, of PyTorch's by ``cpu``."""
     for copy in ("get", "cpu"):
         if hasattr(array, copy):
             array = getattr(array, copy)()
@@ -121,12 +123,12 @@ def on_host(array: Any) -> np.ndarray:
 
 
 def deviation(got: np.ndarray, want: np.ndarray, largest: float) -> float:
-    """Largest error over the largest number of the whole result."""
+    """Return the largest error over the largest number of the whole result."""
     return float(np.abs(got.astype(np.float64) - want).max() / largest)
 
 
 def product_error(K: NTK, image: np.ndarray, v: np.ndarray, out: np.ndarray) -> float:
-    """Against the CPU's product on small images; on larger ones (Theta v)_i = column_i . v, the columns in double."""
+    """Compare with the CPU's product on small images; on larger ones with column_i . v, the columns in double."""
     size, largest = image.shape[0], float(np.abs(out).max())
     if size <= CPU_UP_TO:
         return deviation(out, NTK(K.network, image, device="cpu", storage="stream") @ v, largest)
@@ -136,7 +138,8 @@ def product_error(K: NTK, image: np.ndarray, v: np.ndarray, out: np.ndarray) -> 
 
 
 def repeated(call: Callable[[], Any], clock: Clock, most: int) -> tuple[Any, list[float]]:
-    """Result and times of calls after one that warms up: up to ``most``, fewer where a call takes long."""
+    """Return the result and the times of calls after one that warms up: up to ``most``, fewer where a call takes
+    long."""
     start = time.perf_counter()
     result = call()
     warm = time.perf_counter() - start
@@ -149,7 +152,7 @@ def repeated(call: Callable[[], Any], clock: Clock, most: int) -> tuple[Any, lis
 
 
 def measure_product(name: str, size: int, storage: str, clock: Clock, best: float | None) -> dict[str, Any]:
-    """Times of a product, and its error."""
+    """Return the times of a product, and its error."""
     image = picture(size)
     v = image.reshape(-1, COLUMNS).astype(np.float32)
     start = time.perf_counter()
@@ -172,7 +175,7 @@ def measure_product(name: str, size: int, storage: str, clock: Clock, best: floa
 
 
 def measure_descent(name: str, size: int, storage: str, clock: Clock) -> dict[str, Any]:
-    """A whole denoising by gradient descent: operator, largest eigenvalue, all times."""
+    """Time a whole denoising by gradient descent: operator, largest eigenvalue, all times."""
     image = picture(size)
     y = on_card(image.astype(np.float32))
     start = time.perf_counter()
@@ -187,7 +190,7 @@ def measure_descent(name: str, size: int, storage: str, clock: Clock) -> dict[st
 
 
 def row(result: dict[str, Any]) -> list[str]:
-    """One line of the table."""
+    """Return one line of the table."""
 
     def number(key: str, form: str) -> str:
         return "" if result.get(key) is None else format(result[key], form)
@@ -208,7 +211,7 @@ HEAD = ["what, network, side", "s", "products", "pair-layers/s", "of the floor",
 
 
 def small() -> int:
-    """A few small products of each network, chain or graph, against the CPU; 1 if one is wrong."""
+    """Compare a few small products of each network, chain or graph, with the CPU's; return 1 if one is wrong."""
     worst = 0.0
     for name, network in CASES.items():
         for padding in ("zeros", "circular"):
@@ -229,7 +232,7 @@ def small() -> int:
 
 
 def cases(sizes: list[int], names: list[str], best: float | None) -> list[tuple[dict[str, Any], Callable[..., Any]]]:
-    """What is measured, the small sizes first."""
+    """Return what is measured, the small sizes first."""
     out: list[tuple[dict[str, Any], Callable[..., Any]]] = []
     for size in sizes:
         for name in names:
@@ -258,7 +261,7 @@ def cases(sizes: list[int], names: list[str], best: float | None) -> list[tuple[
 
 
 def attempt(measure: Callable[[Clock], dict[str, Any]], clock: Clock, predicted: float) -> dict[str, Any]:
-    """What was measured, or why it was ``skipped``; one case must not stop the others."""
+    """Return what was measured, or why it was ``skipped``; one case must not stop the others."""
     if predicted > clock.left:
         return {"skipped": f"not run: some {predicted:.0f} s predicted"}
     try:
@@ -313,7 +316,7 @@ def main() -> int:
 
 
 def result_size(results: list[dict[str, Any]], kind: tuple[str, str]) -> int:
-    """Side of the last result of a kind that was measured."""
+    """Return the side of the last result of a kind that was measured."""
     measured = [r for r in results if (r["what"], r["network"]) == kind and "seconds" in r]
     return int(measured[-1]["size"])
 

@@ -1,16 +1,17 @@
 #!/usr/bin/env bash
-# Everything that needs a card, in one command and without a network: build, tests, sanitizers, counters, benchmarks.
+# This does everything that needs a card, in one command and without a network: build, tests, sanitizers, counters,
+# benchmarks.
 #
 #   bench/gpu_check.sh                      on a machine with a card; takes at most 8 minutes, which of 12 leaves time to
 #                                           mend what fails and to run the parts that it concerns again
 #   bench/gpu_check.sh build test-cpp       these parts alone, after something was mended: what was built is there still
 #   NTKFAST_CUDA=emulate bench/gpu_check.sh   the same steps with the emulated engine, at small sizes: tests this script
 #
-# The parts: build, environment, test-cpp, test-python, memcheck, racecheck, counters, benchmarks.  Needs nvcc and a python3
-# with numpy, scipy, lazy_loader, pybind11, cmake, ninja, pytest and hypothesis; uses torch and cupy if they are there.
-# Writes check.log, table.txt and gpu.json to the folder that NTKFAST_RESULTS names (default build/gpu), prints the table last,
-# and exits with 1 if a part has failed.  NTKFAST_SECONDS is the time for all, 470 by default; NTKFAST_COMMIT names the commit
-# where there is no repository.  No setting of the card is changed.
+# The parts are build, environment, test-cpp, test-python, memcheck, racecheck, counters, benchmarks.  They need nvcc
+# and a python3 with numpy, scipy, lazy_loader, pybind11, cmake, ninja, pytest and hypothesis; torch and cupy are used
+# if they are there.  The command writes check.log, table.txt and gpu.json to the folder that NTKFAST_RESULTS names
+# (default build/gpu), prints the table last, and exits with 1 if a part has failed.  NTKFAST_SECONDS is the time for
+# all, 470 by default; NTKFAST_COMMIT names the commit where there is no repository.  No setting of the card is changed.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 unset PYTHONPATH PYTHONHOME
@@ -31,7 +32,7 @@ fi
 declare -a lines=()
 failed=0
 
-# Whether a part is to be run: all are, unless some are named.
+# This tells whether a part is to be run: all are, unless some are named.
 chosen() { [[ -z ${wanted// /} || $wanted == *" $1 "* ]]; }
 
 # part NAME LIMIT COMMAND...: runs it with a time limit of its own, within what is left of the whole.
@@ -58,7 +59,7 @@ part() {
     return $rc
 }
 
-# without NAME REASON: a part that cannot be run here.
+# "without NAME REASON" names a part that cannot be run here.
 without() { chosen "$1" && lines+=("$(printf '%-28s not run: %s' "$1" "$2")"); }
 
 build() {

@@ -1,4 +1,4 @@
-"""Low-rank approximations beside the exact kernel: time, error, and what the filter made of them is worth.
+"""This puts low-rank approximations beside the exact kernel: time, error, and what the filter made of them is worth.
 
 ``python -m bench.lowrank`` adds noise of level 25 of 255 to the picture and filters it by gradient descent, with the
 exact kernel, streaming, and with each approximation.  For each number of columns k: Nystrom from k landmarks on a
@@ -41,7 +41,7 @@ OVERSAMPLING = 10  # vectors of a sketch beyond its rank
 
 
 def sketch(K: NTK, k: int, sweeps: int) -> LowRank:
-    """Of k random vectors."""
+    """Return the sketch of k random vectors."""
     return randomized(K, k - OVERSAMPLING, sweeps=sweeps, oversampling=OVERSAMPLING)
 
 
@@ -58,7 +58,7 @@ SAMPLES = 64  # columns of the Frobenius estimate
 
 
 def timed(call: Callable[[], Any]) -> tuple[Any, float, float]:
-    """The result, seconds, and seconds of the processors: as many times more as threads were at work."""
+    """Return the result, seconds, and seconds of the processors: as many times more as threads were at work."""
     start, busy = time.perf_counter(), time.process_time()
     result = call()
     return result, time.perf_counter() - start, time.process_time() - busy
@@ -67,7 +67,7 @@ def timed(call: Callable[[], Any]) -> tuple[Any, float, float]:
 def measure(
     name: str, size: int, counts: list[int], sketches: list[int], *, exact: bool = True
 ) -> list[dict[str, Any]]:
-    """The exact kernel of one network and size, then each approximation; without ``exact`` the lattices alone."""
+    """Measure the exact kernel of a network and size, then each approximation; without ``exact`` lattices alone."""
     clean = picture(size)
     noisy = clean + np.random.default_rng(0).normal(0, SIGMA, clean.shape)
     mean = noisy.mean(axis=(0, 1))
@@ -121,7 +121,7 @@ def measure(
 
 
 def row(r: dict[str, Any]) -> list[str]:
-    """One line of the table."""
+    """Return one line of the table."""
     head, quality = f"{r['network']} {r['size']} {r['method']}", [str(r["steps"]), f"{r['psnr']:.2f}"]
     if r["method"] == "exact":
         filtered = f"({r['products']}) {r['filter_cpu_seconds']:.2f}"

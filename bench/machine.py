@@ -1,4 +1,6 @@
-"""On what a result was measured: processor, instruction set, compiler, versions, commit; no names of hosts or paths.
+"""This says on what a result was measured: processor, instruction set, compiler, versions, commit.
+
+No name of a host or path is in it.
 
 ``python -m bench.machine`` prints it.
 """
@@ -23,7 +25,7 @@ LINE, DIGITS = 480, 7  # of the files kept
 
 
 def cpu_model() -> str:
-    """Name of the processor as the system gives it."""
+    """Return the name of the processor as the system gives it."""
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
@@ -42,9 +44,9 @@ def _git(*arguments: str) -> str:
 
 
 def commit() -> str:
-    """Commit checked out, with ``+changes`` if tracked files differ from it.
+    """Return the commit checked out, with ``+changes`` if tracked files differ from it.
 
-    Outside a repository what the environment variable NTKFAST_COMMIT says, or ``unknown``.
+    Outside a repository it is what the environment variable NTKFAST_COMMIT says, or ``unknown``.
     """
     name = _git("rev-parse", "HEAD") or os.environ.get("NTKFAST_COMMIT", "")
     changed = _git("status", "--porcelain", "--untracked-files=no")
@@ -52,7 +54,7 @@ def commit() -> str:
 
 
 def description() -> dict[str, Any]:
-    """The machine and the build, for JSON files."""
+    """Describe the machine and the build, for JSON files."""
     ours = info()
     return {
         "cpu": cpu_model(),
@@ -74,7 +76,7 @@ def description() -> dict[str, Any]:
 
 
 def as_text(value: Any, indent: str = "", *, item: bool = False) -> str:
-    """JSON to be read and compared line by line: items of lists on one line each where they fit, seven digits."""
+    """Write JSON to be read and compared line by line: items of lists on one line each where they fit, seven digits."""
     if isinstance(value, float):
         return json.dumps(float(f"{value:.{DIGITS}g}"))
     inner = indent + "  "

@@ -1,4 +1,6 @@
-"""Peak memory of a streaming product above that of ``import ntkfast``, beside what ``NTK.memory_estimate`` predicts.
+"""This compares the peak memory of a streaming product with what ``NTK.memory_estimate`` predicts.
+
+The memory counts above that of ``import ntkfast``.
 
 ``python -m bench.memory`` stops the product after a few seconds: the fields, the line buffers and the sums are all
 taken at the start, and only the pages of the result are touched at the end; those are added.  ``--full`` runs to the
@@ -25,11 +27,11 @@ COLUMNS = 3
 
 
 class Enough(Exception):  # noqa: N818 - a signal, not an error
-    """Raised by the progress callback to stop the product."""
+    """The progress callback raises this to stop the product."""
 
 
 def measure(path: str, depth: int, kernel_size: int, seconds: float | None) -> dict[str, Any]:
-    """Runs in a process that has imported ntkfast and nothing heavier; ``seconds=None`` runs the whole product."""
+    """Run in a process that has imported ntkfast and nothing heavier; ``seconds=None`` runs the whole product."""
     start_bytes = resident()
     image = np.load(path)
     end = time.monotonic() + (float("inf") if seconds is None else seconds)

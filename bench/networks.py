@@ -1,4 +1,4 @@
-"""What is timed: three networks, the picture, and the times of the prototype that the engine has to beat."""
+"""These are timed: three networks, the picture, and the times of the prototype that the engine has to beat."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ntkfast import Conv, Network, ReLU, vanilla_cnn
 
 
 def stack(convs: int, kernel_size: int) -> Network:
-    """``convs`` convolutions with a ReLU between any two."""
+    """Return ``convs`` convolutions with a ReLU between any two."""
     hidden = [Conv(kernel_size), ReLU()]
     return Network([*hidden * (convs - 1), Conv(kernel_size)])
 
@@ -21,8 +21,8 @@ NETWORKS: dict[str, Network] = {
     "six3x3": stack(6, 3),
 }
 
-# (network, side of the image) -> seconds of one streaming product with three columns, by a plain C++ prototype on two
-# cores with AVX2.
+# This maps (network, side of the image) to the seconds of one streaming product with three columns, by a plain C++
+# prototype on two cores with AVX2.
 PROTOTYPE_SECONDS: dict[tuple[str, int], float] = {
     ("conv11", 64): 0.03,
     ("conv11", 128): 0.56,
@@ -39,7 +39,7 @@ ROOFLINE_SHARE = 0.7  # target, at 256 x 256
 
 
 def picture(size: int) -> np.ndarray:
-    """Colour photograph cropped around the face, less its mean in every channel: float64 (size, size, 3)."""
+    """Return a colour photograph cropped around the face, less its mean in every channel: float64 (size, size, 3)."""
     import skimage.data  # here, not above: what measures memory imports this file and must stay small
 
     photograph = skimage.data.astronaut() / 255.0
@@ -51,12 +51,12 @@ def picture(size: int) -> np.ndarray:
 
 
 def pairs(size: int) -> int:
-    """Unordered pairs of distinct pixels of a square image."""
+    """Count unordered pairs of distinct pixels of a square image."""
     return size**2 * (size**2 - 1) // 2
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of text: the first column to the left, the others to the right."""
+    """Return lines of text: the first column to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
     return ["  ".join(_cells(row, widths)) for row in (head, *rows)]
 

@@ -1,4 +1,6 @@
-"""Whether one checkout is slower than another: the same calls in both, in turn, and the ratio of their times.
+"""This finds out whether one checkout is slower than another: both make the same calls in turn.
+
+The result is the ratio of their times.
 
 ``python -m bench.paired BEFORE AFTER`` takes the folders that hold the two ``ntkfast`` packages, each with its compiled
 engine: ``python`` of a checkout with an engine built in place, or ``lib/python3.11/site-packages`` of an environment.
@@ -31,7 +33,7 @@ NOISE = 25 / 255
 
 
 def calls(small: bool) -> dict[str, Callable[[], object]]:
-    """What is timed: streaming products of a chain and of a U-Net, and the denoiser."""
+    """Return what is timed: streaming products of a chain and of a U-Net, and the denoiser."""
     sides = (32, 32, 32) if small else (96, 64, 64)
     chain = nf.NTK(NETWORKS["three3x3"], picture(sides[0]), storage="stream", device="cpu")
     levels = nf.NTK(nf.unet(2), picture(sides[1]), storage="stream", device="cpu")
@@ -58,7 +60,7 @@ def serve(small: bool) -> None:
 
 
 class Worker:
-    """A process that imports ntkfast from a folder and makes calls when asked to."""
+    """This is a process that imports ntkfast from a folder and makes calls when asked to."""
 
     def __init__(self, package: Path, small: bool) -> None:
         own = package.resolve().parent
@@ -74,7 +76,7 @@ class Worker:
         )
 
     def seconds(self, name: str) -> float:
-        """The seconds that a call takes."""
+        """Return the seconds that a call takes."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(name + "\n")
@@ -87,7 +89,7 @@ class Worker:
 
 
 def ratios(before: Path, after: Path, rounds: int, small: bool) -> dict[str, list[float]]:
-    """Call -> time in ``after`` over time in ``before``, one for each round."""
+    """Map each call to its times in ``after`` over those in ``before``, one for each round."""
     found: dict[str, list[float]] = {}
     for n in range(rounds):
         workers = {package: Worker(package, small) for package in (before, after)}
@@ -105,14 +107,14 @@ def ratios(before: Path, after: Path, rounds: int, small: bool) -> dict[str, lis
 
 
 def interval(values: list[float]) -> tuple[float, float]:
-    """Interval of the mean at 95 %."""
+    """Return the interval of the mean at 95 %."""
     mean, error = float(np.mean(values)), float(stats.sem(values))
     half = float(stats.t.ppf(0.975, len(values) - 1)) * error
     return mean - half, mean + half
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description="the same calls in two checkouts, in turn")
     parser.add_argument("packages", metavar="FOLDER", type=Path, nargs="+", help="holds the package: BEFORE, AFTER")
     parser.add_argument("--rounds", type=int, default=ROUNDS)

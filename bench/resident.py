@@ -1,4 +1,4 @@
-"""Resident memory of a process, and a fresh process to measure it in."""
+"""This reads the resident memory of a process, and starts a fresh process to measure it in."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ import psutil
 
 
 def resident() -> int:
-    """Bytes resident now."""
+    """Return the bytes resident now."""
     return int(psutil.Process().memory_info().rss)
 
 
 def peak() -> int:
-    """Most bytes that were ever resident in this process."""
+    """Return the most bytes that were ever resident in this process."""
     # Linux keeps ru_maxrss across exec: in a child it starts at the size of the parent.  VmHWM starts afresh.
     try:
         for line in Path("/proc/self/status").read_text().splitlines():
@@ -31,11 +31,11 @@ def peak() -> int:
 
 
 def in_fresh_process(function: Callable[..., Any], *arguments: Any) -> Any:
-    """``function(*arguments)`` in a new interpreter, so that no earlier peak hides its own."""
+    """Run ``function(*arguments)`` in a new interpreter, so that no earlier peak hides its own."""
     with ProcessPoolExecutor(max_workers=1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(function, *arguments).result()
 
 
 def mb(count: int) -> str:
-    """Bytes as megabytes (10^6)."""
+    """Write bytes as megabytes (10^6)."""
     return f"{count / 1e6:.1f} MB"

@@ -1,4 +1,6 @@
-"""Networks of several resolutions beside one of a single resolution: time in turns, peak memory beside its estimate.
+"""This puts networks of several resolutions beside one of a single resolution.
+
+It takes times in turns, and compares peak memory with its estimate.
 
 ``python -m bench.resolutions`` times streaming products of ``unet(2)``, ``autoencoder(2)`` and a chain with as many
 hidden layers at full resolution as the U-Net, two of 3x3; then one product of each in a process of its own gives the
@@ -33,7 +35,7 @@ NETWORKS: dict[str, Network] = {
 
 
 def times(size: int, names: list[str], rounds: int) -> dict[str, list[float]]:
-    """Seconds of streaming products; the networks take turns, since the clock of the machine drifts."""
+    """Return the seconds of streaming products; the networks take turns, since the clock of the machine drifts."""
     x = picture(size)
     v = x.reshape(-1, COLUMNS).astype(np.float32)
     operators = {name: NTK(NETWORKS[name], x, storage="stream") for name in names}
@@ -50,7 +52,7 @@ def times(size: int, names: list[str], rounds: int) -> dict[str, list[float]]:
 
 
 def measure(path: str, name: str, storage: str) -> dict[str, Any]:
-    """Memory and time of one product, in a process that has imported ntkfast and nothing heavier."""
+    """Measure memory and time of one product, in a process that has imported ntkfast and nothing heavier."""
     start_bytes = resident()
     image = np.load(path)
     operator = NTK(NETWORKS[name], image, storage=storage)

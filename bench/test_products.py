@@ -1,6 +1,6 @@
-"""Products, matrices and columns over networks and sizes: each result is asserted, then put beside its floor.
+"""These run products, matrices and columns over networks and sizes: each result is asserted, then put beside its floor.
 
-``pytest bench/test_products.py``; see bench/README.md for how to read the figures.
+Run ``pytest bench/test_products.py``; bench/README.md says how to read the figures.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ ROUNDS = {32: 20, 64: 20, 128: 7, 256: 3}
 
 
 def columns_of_picture(size: int) -> np.ndarray:
-    """Three right-hand sides: the colours of the picture, float32 (d, 3)."""
+    """Return three right-hand sides: the colours of the picture, float32 (d, 3)."""
     return picture(size).reshape(-1, COLUMNS).astype(np.float32)
 
 
 def some_pixels(size: int) -> np.ndarray:
-    """Two corners, an edge, the centre, and four pixels anywhere."""
+    """Return two corners, an edge, the centre, and four pixels anywhere."""
     d = size**2
     fixed = [0, d - 1, size // 2, d // 2 + size // 2]
     return np.array([*fixed, *np.random.default_rng(size).integers(0, d, 4)])
@@ -44,9 +44,10 @@ def reference(name: str, size: int) -> np.ndarray:
 
 @cache
 def exact_columns(name: str, size: int) -> np.ndarray:
-    """Columns of Theta at ``some_pixels``, float64 (d, 8): from the reference, or from their windows, without a sweep.
+    """Return columns of Theta at ``some_pixels``, float64 (d, 8): from the reference, or from their windows, without a
+    sweep.
 
-    One at a time: for all of them a sweep may be the faster way, and then ``columns`` takes it.
+    They come one at a time: for all of them a sweep may be the faster way, and then ``columns`` takes it.
     """
     if size <= REFERENCE_UP_TO:
         return reference(name, size)[:, some_pixels(size)]
@@ -55,7 +56,7 @@ def exact_columns(name: str, size: int) -> np.ndarray:
 
 
 def deviation(got: np.ndarray, want: np.ndarray) -> float:
-    """Largest error over the largest entry, asserted to be small."""
+    """Return the largest error over the largest entry, asserted to be small."""
     assert got.shape == want.shape
     error = float(np.abs(got - want).max() / np.abs(want).max())
     assert error <= TOLERANCE
@@ -63,7 +64,7 @@ def deviation(got: np.ndarray, want: np.ndarray) -> float:
 
 
 def product_deviation(name: str, size: int, v: np.ndarray, out: np.ndarray) -> float:
-    """(Theta v)_i = column_i . v, in float64; at small sizes for all pixels."""
+    """Compare with (Theta v)_i = column_i . v, in float64; at small sizes for all pixels."""
     v = v.astype(np.float64)
     if size <= REFERENCE_UP_TO:
         return deviation(out, reference(name, size) @ v)
@@ -71,7 +72,8 @@ def product_deviation(name: str, size: int, v: np.ndarray, out: np.ndarray) -> f
 
 
 class Timing:
-    """Rounds of a call with a yardstick taken between any two of them, since the clock of the machine drifts."""
+    """This makes rounds of a call with a yardstick taken between any two of them, since the clock of the machine
+    drifts."""
 
     def __init__(self, benchmark: Any, rounds: int, call: Callable[[], Any], yardstick: Callable[[], float]) -> None:
         self.rounds: list[float] = []
@@ -97,7 +99,7 @@ class Timing:
 
     @property
     def cores(self) -> float:
-        """Cores that the rounds had: below the number of threads, others took the rest."""
+        """Return the cores that the rounds had: below the number of threads, others took the rest."""
         return sum(self.cpu) / sum(self.rounds)
 
     @property
@@ -106,14 +108,14 @@ class Timing:
 
     @property
     def ratio(self) -> float:
-        """Median of yardstick / round, the yardstick being the mean of the one before and the one after."""
+        """Return the median of yardstick / round, the yardstick being the mean of the one before and the one after."""
         around = zip(self.yardsticks, self.yardsticks[1:], strict=False)
         means = [(before + after) / 2 for before, after in around]
         return statistics.median(mean / seconds for mean, seconds in zip(means, self.rounds, strict=True))
 
 
 def engine_figures(timing: Timing, name: str, size: int, threads: int) -> dict[str, float]:
-    """Speed of a sweep over all pairs, and the share of the roofline that it reaches."""
+    """Return the speed of a sweep over all pairs, and the share of the roofline that it reaches."""
     return {
         "median_seconds": timing.seconds,
         "pair_layers_per_s": pairs(size) * NETWORKS[name].depth / timing.seconds,

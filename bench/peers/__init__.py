@@ -1,1 +1,1 @@
-"""Other packages timed beside ntkfast; see bench/peers/README.md."""
+"""Other packages are timed here beside ntkfast; see bench/peers/README.md."""

@@ -1,6 +1,6 @@
-"""Runs in the peer's own environment, without ntkfast: CBM3D on one picture.
+"""This runs in the peer's own environment, without ntkfast: CBM3D on one picture.
 
-``python -I _bm3d_worker.py JOB RESULT``, both JSON files.
+The command is ``python -I _bm3d_worker.py JOB RESULT``, both JSON files.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Memory of a worker's own process, without anything but the standard library."""
+"""A worker reads the memory of its own process here, without anything but the standard library."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def status_bytes(key: str) -> int:
-    """VmRSS (resident now), VmHWM (its peak) or VmSize (address space) of this process; 0 where there is no /proc."""
+    """Return VmRSS (resident now), VmHWM (its peak) or VmSize (address space) of this process; 0 without /proc."""
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""What the scripts on ``neural_tangents`` share: its environment, its processes, the translation of our layers."""
+"""The scripts on ``neural_tangents`` share this: its environment, its processes, the translation of our layers."""
 
 from __future__ import annotations
 
@@ -25,26 +25,26 @@ CHANNELS = 4  # of all layers but the ends of concatenated branches
 
 # The peer carries covariances, which lose half of the digits where patches are alike (docs/math.md).
 TOLERANCE = {"float32": 1e-3, "float64": 1e-6}
-# Ours is repeated so often and for so long, but no longer than the last: ten calls of 20 ms would fall into one slow
-# second of a shared machine, where a call of the peer's is an average over 20 s.
+# Our call is repeated so often and for so long, but no longer than the last: ten calls of 20 ms would fall into one
+# slow second of a shared machine, where a call of the peer's is an average over 20 s.
 OUR_ROUNDS, OUR_LEAST_SECONDS, OUR_SECONDS = 10, 5.0, 20.0
 
 
 def add_environment(parser: argparse.ArgumentParser) -> None:
-    """The options that ``interpreter_of`` reads."""
+    """Add the options that ``interpreter_of`` reads."""
     parser.add_argument("--environment", type=Path, default=ENVIRONMENT, help="folder of the peer's environment")
     parser.add_argument("--python", default=sys.executable, help="interpreter to make it with, 3.9 to 3.12")
 
 
 def interpreter_of(args: argparse.Namespace) -> Path:
-    """Interpreter of the peer's environment, which is made if it is not there or holds something else."""
+    """Return the interpreter of the peer's environment, which is made if it is not there or holds something else."""
     return environments.make_environment(args.environment.resolve(), args.python, REQUIREMENTS)
 
 
 def run_peer(
     interpreter: Path, job: dict[str, Any], folder: Path, worker: Path = TIMING_WORKER, seconds: float | None = None
 ) -> dict[str, Any]:
-    """One job in a process of its own, stopped after ``seconds``."""
+    """Run one job in a process of its own, stopped after ``seconds``."""
     variables = {"JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "3"}
     variables["JAX_ENABLE_X64"] = str(int(job["dtype"] == "float64"))
     return environments.run_worker(
@@ -53,8 +53,10 @@ def run_peer(
 
 
 def run_ours(network: nf.Network, picture_path: str, dtype: str, kernel_path: str, rounds: int) -> dict[str, Any]:
-    """Runs in a fresh process: ``dense()`` with all threads, ``rounds`` times or more, for ``OUR_LEAST_SECONDS`` to
-    ``OUR_SECONDS``; once if ``rounds`` is 1."""
+    """Call ``dense()`` in a fresh process with all threads.
+
+    It is called ``rounds`` times or more, for ``OUR_LEAST_SECONDS`` to ``OUR_SECONDS``; once if ``rounds`` is 1.
+    """
     before = resident()
     image = np.load(picture_path)
     seconds: list[float] = []
@@ -73,12 +75,12 @@ def run_ours(network: nf.Network, picture_path: str, dtype: str, kernel_path: st
 
 
 def error(got: np.ndarray, want: np.ndarray) -> float:
-    """Largest error over the largest entry."""
+    """Return the largest error over the largest entry."""
     return float(np.abs(got - want).max() / np.abs(want).max())
 
 
 def translate(layers: Sequence[Any], channels: int = CHANNELS) -> list[list[Any]]:
-    """Layers as [name, arguments] for the worker; the last convolution gets ``channels`` of them."""
+    """Return layers as [name, arguments] for the worker; the last convolution gets ``channels`` of them."""
     last = max((n for n, layer in enumerate(layers) if isinstance(layer, nf.Conv)), default=-1)
     found: list[list[Any]] = []
     for n, layer in enumerate(layers):
@@ -114,7 +116,7 @@ def measure(
     seconds: float | None = None,
     memory_bytes: int | None = None,
 ) -> dict[str, Any]:
-    """The peer on one picture, then ours, then their kernels against each other and against ours in float64.
+    """Measure the peer on one picture, then ours, then compare their kernels with each other and with ours in float64.
 
     ``repeats`` warm calls of the peer follow the first; ours has ``rounds`` or more.  The peer fails (``PeerError``)
     after ``seconds``, or when it asks for more than ``memory_bytes`` of address space above its import.

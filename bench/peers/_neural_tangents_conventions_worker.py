@@ -1,6 +1,6 @@
-"""Runs in the peer's own environment, without ntkfast: the kernels of ``neural_tangents`` for a list of networks.
+"""This runs in the peer's own environment, without ntkfast: it computes kernels for a list of networks.
 
-``python -I _neural_tangents_conventions_worker.py JOB RESULT``, both JSON files.
+The command is ``python -I _neural_tangents_conventions_worker.py JOB RESULT``, both JSON files.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Runs in the peer's own environment, without ntkfast: times ``neural_tangents`` on one network and saves its kernel.
+"""This runs in the peer's own environment, without ntkfast: it times one network and saves its kernel.
 
-``python -I _neural_tangents_worker.py JOB RESULT``, both JSON files.  ``-I`` keeps this folder off the front of
-the module path, where the file ``neural_tangents.py`` would be taken for the package.
+The command is ``python -I _neural_tangents_worker.py JOB RESULT``, both JSON files.  ``-I`` keeps this folder off the
+front of the module path, where the file ``neural_tangents.py`` would be taken for the package.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Our layers in ``neural_tangents.stax``, for the workers: it runs in the peer's own environment."""
+"""The workers make our layers in ``neural_tangents.stax`` with this, in the peer's own environment."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ACTIVATIONS = {
 
 
 def build(layers: list[Any], padding: str, height: int, width: int) -> tuple[Any, int, int]:
-    """The stax layer of a list of [name, arguments], and the height and width that it ends with."""
+    """Return the stax layer of a list of [name, arguments], and the height and width that it ends with."""
     built = []
     for name, args in layers:
         if name == "Conv":
@@ -55,13 +55,13 @@ def build(layers: list[Any], padding: str, height: int, width: int) -> tuple[Any
 
 
 def as_matrix(field: np.ndarray, is_reversed: bool) -> np.ndarray:
-    """(1, 1, H, H, W, W), or (1, 1, W, W, H, H) where the peer says so, as (d, d)."""
+    """Return (1, 1, H, H, W, W), or (1, 1, W, W, H, H) where the peer says so, as (d, d)."""
     field = field[0, 0].transpose((2, 0, 3, 1) if is_reversed else (0, 2, 1, 3))
     d = field.shape[0] * field.shape[1]
     return np.ascontiguousarray(field).reshape(d, d)
 
 
 def versions() -> dict[str, str]:
-    """Of the peer and what it stands on."""
+    """Return the versions of the peer and of what it stands on."""
     packages = {"neural-tangents": neural_tangents, "jax": jax, "jaxlib": jaxlib, "numpy": np}
     return {name: package.__version__ for name, package in packages.items()}

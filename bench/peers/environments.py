@@ -1,4 +1,4 @@
-"""Environments of peers, made on first use below build/peers/, and jobs that run in them."""
+"""Environments of peers are made on first use below build/peers/; jobs run in them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class PeerError(RuntimeError):
 
 
 def make_environment(folder: Path, python: str, requirements: Sequence[str]) -> Path:
-    """Interpreter of a peer's environment, which is made if it is not there or holds something else."""
+    """Return the interpreter of a peer's environment, which is made if it is not there or holds something else."""
     interpreter = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     marker = folder / "requirements.json"  # written last: without it, an installation was cut short
     if marker.exists() and json.loads(marker.read_text()) == list(requirements):
@@ -41,7 +41,7 @@ def run_worker(
     variables: Mapping[str, str] | None = None,
     seconds: float | None = None,
 ) -> dict[str, Any]:
-    """One job in a process of its own, so that its peak of memory is its own too; stopped after ``seconds``.
+    """Run one job in a process of its own, so that its peak of memory is its own too; stop it after ``seconds``.
 
     The worker is started as ``python -I worker JOB RESULT``, both JSON files in ``folder``, with ``variables`` added to
     the environment.  ``PeerError`` names the ``peer``.

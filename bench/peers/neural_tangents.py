@@ -1,4 +1,6 @@
-"""Times ``neural_tangents`` 0.6.5 beside ``NTK.dense()`` on the same picture and networks, and checks that they agree.
+"""This times ``neural_tangents`` 0.6.5 beside ``NTK.dense()`` on the same picture and networks.
+
+It checks that they agree.
 
 ``python -m bench.peers.neural_tangents`` makes an environment for the peer under build/peers/ on its first run, since
 the versions of JAX, NumPy and SciPy that it works with are older than those of this project.  That takes 2.6 GB on
@@ -22,7 +24,7 @@ TIMES_FASTER = {("three3x3", 64): 300.0, ("conv11", 64): 1000.0}  # targets, for
 
 
 def compare(name: str, mode: str, args: argparse.Namespace, interpreter: Path, folder: Path) -> dict[str, Any]:
-    """One line of the table."""
+    """Return one line of the table."""
     network = type(NETWORKS[name])(NETWORKS[name].layers, padding=args.padding)
     jit = mode == "jit"
     found = measure(network, args.size, interpreter, folder, dtype=args.dtype, jit=jit, repeats=args.repeats)
@@ -31,7 +33,7 @@ def compare(name: str, mode: str, args: argparse.Namespace, interpreter: Path, f
 
 
 def row(result: dict[str, Any]) -> list[str]:
-    """One line of the table."""
+    """Return one line of the table."""
     theirs, ours = result["neural_tangents"], result["ntkfast"]
     target = None
     if result["mode"] == "plain" and result["dtype"] == "float32":

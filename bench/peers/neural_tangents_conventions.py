@@ -1,10 +1,10 @@
-"""Writes tests/data/neural_tangents.json: kernels by ``neural_tangents`` 0.6.5 in float64, to compare conventions with.
+"""This writes tests/data/neural_tangents.json: kernels by ``neural_tangents`` 0.6.5 in float64, to compare conventions.
 
 ``python -m bench.peers.neural_tangents_conventions`` uses the environment of ``bench.peers.neural_tangents`` and makes
 it if it is not there.  The table holds, for each network of ``NETWORKS``, some whole rows of the tangent and of the
 NNGP kernel on one small image; tests/test_neural_tangents.py compares them with ``ntkfast.reference``.
 
-Where the conventions of the two differ, and what is done about it here:
+The conventions of the two differ in these points, and this is done about it here:
 
 - *axes*: the peer stores (1, 1, H, H, W, W), and every convolution swaps the two spatial axes; its ``Kernel`` object
   says which way they stand (``is_reversed``).  Its ``ImageResize`` does not look at that: it is right only after an
@@ -47,12 +47,12 @@ ROWS = (0, 8, 15, 23)  # two corners, and two pixels inside of which no symmetry
 
 
 def pointwise(activation: Any) -> nf.Network:
-    """One hidden layer; weights and biases of both convolutions differ, so that no factor can hide."""
+    """Return one hidden layer; weights and biases of both convolutions differ, so that no factor can hide."""
     return nf.Network([nf.Conv(3, weight_var=1.5, bias_var=0.2), activation, nf.Conv(3, weight_var=0.7, bias_var=0.1)])
 
 
 def resampled(down: Sequence[Any], up: Any, padding: str = "zeros") -> nf.Network:
-    """Down, a hidden layer at half the resolution, and up again after an even number of convolutions."""
+    """Return down, a hidden layer at half the resolution, and up again after an even number of convolutions."""
     return nf.Network([*down, nf.Conv(3, bias_var=0.3), nf.ReLU(), up, nf.Conv(3)], padding)
 
 
@@ -99,13 +99,13 @@ NETWORKS = {
 
 
 def case(network: nf.Network) -> dict[str, Any]:
-    """One network as the worker takes it."""
+    """Return one network as the worker takes it."""
     flip = any(conv.stride == 2 and conv.kernel_size > 1 for conv in network.convs)
     return {"layers": translate(network.layers), "padding": PADDINGS[network.padding], "flip": flip}
 
 
 def write(path: Path, image: np.ndarray, result: dict[str, Any]) -> None:
-    """One line for each row of a kernel, with all digits."""
+    """Write one line for each row of a kernel, with all digits."""
     head = {"made by": "python -m bench.peers.neural_tangents_conventions", "versions": result["versions"]}
     head |= {"image": image.tolist(), "rows": ROWS}
     lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in head.items()]

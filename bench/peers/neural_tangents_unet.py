@@ -1,4 +1,4 @@
-"""How large a picture ``neural_tangents`` 0.6.5 can take through a U-Net, beside ``NTK.dense()`` on the same.
+"""This finds how large a picture ``neural_tangents`` 0.6.5 can take through a U-Net, beside ``NTK.dense()``.
 
 ``python -m bench.peers.neural_tangents_unet`` uses the environment of ``bench.peers.neural_tangents`` and makes it if
 it is not there.  Sizes grow until the next one would take more memory than there is, or too long, both extrapolated as
@@ -28,18 +28,18 @@ FREE_SHARE = 0.9  # of the memory that is free; the rest is left to the interpre
 
 
 def predict(sizes: Sequence[int], values: Sequence[float], size: int) -> float:
-    """a + b size^4 through the last two points, a >= 0 and b >= 0; with one point, a = 0."""
+    """Return a + b size^4 through the last two points, a >= 0 and b >= 0; with one point, a = 0."""
     fourth = [float(side) ** 4 for side in sizes[-2:]]
     slope, offset = values[-1] / fourth[-1], 0.0
     if len(fourth) == 2:
-        # At small sizes the offset is what tracing costs; without it, large ones would seem out of reach.
+        # At small sizes the offset is the cost of tracing; without it, large ones would seem too large.
         slope = min(slope, max(0.0, (values[-1] - values[-2]) / (fourth[-1] - fourth[-2])))
         offset = values[-1] - slope * fourth[-1]
     return offset + slope * float(size) ** 4
 
 
 def row(result: dict[str, Any]) -> list[str]:
-    """One line of the table."""
+    """Return one line of the table."""
     size = str(result["size"])
     if "stopped" in result:
         expected = result["predicted"]

@@ -1,1 +1,1 @@
-"""How well pictures are denoised, how fast and in how much memory, beside other denoisers."""
+"""This measures how well pictures are denoised, how fast and in how much memory, beside other denoisers."""

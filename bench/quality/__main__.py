@@ -1,4 +1,4 @@
-"""Denoisers beside each other on the test set: quality, seconds and memory.
+"""This runs denoisers beside each other on the test set: quality, seconds and memory.
 
 ``python -m bench.quality --json bench/results/quality.json`` runs what the file does not hold yet and prints tables and
 targets.
@@ -25,7 +25,7 @@ DIP_SIZE = 256  # side of the crops where the deep image prior is among the meth
 
 
 def ssim(clean: np.ndarray, picture: np.ndarray) -> float:
-    """Structural similarity as by Wang et al. 2004 (Gaussian window of 1.5 pixels), mean over the channels."""
+    """Return the structural similarity of Wang et al.  2004 (Gaussian window of 1.5 pixels), mean over the channels."""
     from skimage.metrics import structural_similarity
 
     return float(
@@ -42,12 +42,12 @@ def ssim(clean: np.ndarray, picture: np.ndarray) -> float:
 
 
 def checksum(clean: np.ndarray) -> int:
-    """Tells whether a result kept is of the same pixels."""
+    """Return a number that tells whether a result kept is of the same pixels."""
     return zlib.crc32(clean.tobytes())
 
 
 def measure(name: str, clean: np.ndarray, sigma: float, method: str, options: methods.Options) -> tables.Result:
-    """One method on one picture, uint8 (H, W, 3)."""
+    """Measure one method on one picture, uint8 (H, W, 3)."""
     noisy = pictures.add_noise(clean, name, sigma)
     outcome = methods.run(method, noisy, clean.astype(np.float32), sigma, options)
     found = {
@@ -72,7 +72,8 @@ def measure(name: str, clean: np.ndarray, sigma: float, method: str, options: me
 
 
 class Results:
-    """Results by picture, size, sigma and method, kept in a JSON file after each; without a path, in memory alone."""
+    """This holds results by picture, size, sigma and method, kept in a JSON file after each, or without a path in
+    memory."""
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
@@ -84,11 +85,11 @@ class Results:
         return r["picture"], r["crc32"], float(r["sigma"]), r["method"]
 
     def get(self, name: str, crc32: int, sigma: float, method: str) -> tables.Result | None:
-        """The result kept, if there is one of the same pixels."""
+        """Return the result kept, if there is one of the same pixels."""
         return self._kept.get((name, crc32, float(sigma), method))
 
     def put(self, result: tables.Result) -> None:
-        """Keeps a result in place of the one before."""
+        """Keep a result in place of the one before."""
         self._kept[self._key(result)] = result
         if self._path is not None:
             machine.save(self._path, list(self._kept.values()))
@@ -103,7 +104,7 @@ def run(
     results: Results,
     again: list[str],
 ) -> list[tables.Result]:
-    """All pictures, sigmas and methods; what is kept is not repeated, unless its method is in ``again``."""
+    """Run all pictures, sigmas and methods; what is kept is not repeated, unless its method is in ``again``."""
     found = []
     for name, clean in pictures.test_set(names, size).items():
         for sigma in sigmas:

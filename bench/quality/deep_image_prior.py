@@ -1,4 +1,4 @@
-"""A deep image prior: a U-Net of random weights is trained to turn fixed noise into the noisy picture, and stopped.
+"""In a deep image prior a U-Net of random weights is trained to turn fixed noise into the noisy picture, and stopped.
 
 Ulyanov, Vedaldi, Lempitsky, "Deep Image Prior", CVPR 2018, with the settings they give for denoising: five levels of
 128 channels, skips of 4, 3000 steps of Adam at 1e-2, an input that is perturbed anew at each step, and the exponential
@@ -25,14 +25,14 @@ SLOPE = 0.2  # of the leaky ReLU
 
 
 def _block(channels_in: int, channels: int, kernel_size: int, stride: int = 1) -> nn.Sequential:
-    """Convolution with reflected borders, batch normalisation, leaky ReLU."""
-    # With kernels of 1 there is no border.
+    """Return a convolution with reflected borders, batch normalisation, leaky ReLU."""
+    # Kernels of 1 have no border.
     conv = nn.Conv2d(channels_in, channels, kernel_size, stride, padding=kernel_size // 2, padding_mode="reflect")
     return nn.Sequential(conv, nn.BatchNorm2d(channels), nn.LeakyReLU(SLOPE))
 
 
 class _Level(nn.Module):
-    """x to [skip(x), up(inner(down(x)))] to the channels of the level; each level within has half the resolution."""
+    """A level takes x to [skip(x), up(inner(down(x)))] to its channels; each level within has half the resolution."""
 
     def __init__(self, channels_in: int, levels: int, channels: int, skip_channels: int) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class _Level(nn.Module):
 
 
 class Prior:
-    """The network and its training on one picture.
+    """This is the network and its training on one picture.
 
     Parameters
     ----------
@@ -89,7 +89,7 @@ class Prior:
         self._average: torch.Tensor | None = None
 
     def step(self) -> float:
-        """One step of Adam; mean squared error of the output before it, values 0 to 1."""
+        """Take one step of Adam; return the mean squared error of the output before it, values 0 to 1."""
         self._adam.zero_grad()
         noise = torch.randn(self._input.shape, generator=self._random)
         height, width = self._shape
@@ -102,7 +102,7 @@ class Prior:
         return float(loss.detach())
 
     def picture(self) -> np.ndarray:
-        """Average of the outputs so far, float32 (H, W, C), 0 to 255."""
+        """Return the average of the outputs so far, float32 (H, W, C), 0 to 255."""
         if self._average is None:
             raise RuntimeError("picture needs a step first")
         return 255 * self._average[0].permute(1, 2, 0).numpy()
@@ -111,7 +111,7 @@ class Prior:
 def restore(
     noisy: np.ndarray, *, steps: int, threads: int | None, clean: np.ndarray
 ) -> tuple[np.ndarray, dict[str, Any]]:
-    """Average of the outputs after ``steps`` steps, and how it went.
+    """Return the average of the outputs after ``steps`` steps, and how it went.
 
     ``clean`` only serves to tell the best step, which nobody knows in practice.  The second result has ``steps``,
     ``best_psnr`` (dB, of the average), ``best_step`` (from 1), ``seconds_a_step`` (median) and the size of the network.

@@ -1,4 +1,5 @@
-"""The denoisers, each in a process of its own: seconds of the call, peak of memory above the import."""
+"""Each denoiser runs in a process of its own: this measures seconds of the call and the peak of memory above the
+import."""
 
 from __future__ import annotations
 
@@ -22,7 +23,7 @@ BM3D_WORKER = Path(environments.__file__).with_name("_bm3d_worker.py")
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line sets: threads of the methods that have them (None: their default), the prior's steps."""
+    """The command line sets these: threads of the methods that have them (None: their default), the prior's steps."""
 
     threads: int | None = None
     dip_steps: int = 3000
@@ -30,12 +31,12 @@ class Options:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A denoised picture, float (H, W, 3), what it cost, and what else the method tells for the JSON file.
+    """This holds a denoised picture, float (H, W, 3), what it cost, and what else the method tells for the JSON file.
 
     Attributes
     ----------
     seconds : float, optional
-        Of the call alone, neither the import nor the start of the process.
+        Those of the call alone, neither the import nor the start of the process.
     peak_bytes_above_import : int, optional
         Most resident memory during the call less that after the import; the noisy picture counts.
     """
@@ -46,12 +47,13 @@ class Outcome:
     extra: dict[str, Any] = field(default_factory=dict)
 
 
-# (noisy, clean) -> (denoised, extra).  Only the deep image prior asks for the clean picture, to tell its best step.
+# A Call takes (noisy, clean) to (denoised, extra). Only the deep image prior asks for the clean picture, to tell its
+# best step.
 Call = Callable[[np.ndarray, Callable[[], np.ndarray]], tuple[np.ndarray, dict[str, Any]]]
 
 
 def non_local_means(noisy: np.ndarray, sigma: float) -> np.ndarray:
-    """scikit-image's fast non-local means of a picture (H, W, C)."""
+    """Return scikit-image's fast non-local means of a picture (H, W, C)."""
     from skimage.restoration import denoise_nl_means
 
     setting = {"patch_size": 5, "patch_distance": 7, "h": 0.6 * sigma, "sigma": sigma}
@@ -59,14 +61,14 @@ def non_local_means(noisy: np.ndarray, sigma: float) -> np.ndarray:
 
 
 def _prepare_nlm(sigma: float, options: Options) -> Call:
-    """Non-local means, which is told sigma."""
+    """Prepare non-local means, which is told sigma."""
     from skimage.restoration import denoise_nl_means  # noqa: F401 - imports are not timed
 
     return lambda noisy, clean: (non_local_means(noisy, sigma), {})
 
 
 def _prepare_ours(sigma: float, options: Options) -> Call:
-    """The denoiser as it is called by default: it estimates sigma."""
+    """Prepare the denoiser as it is called by default: it estimates sigma."""
     # The denoiser imports both late, and imports are not timed.  skimage.restoration alone would import nothing yet.
     import pywt  # noqa: F401
     from skimage.restoration import estimate_sigma  # noqa: F401
@@ -81,7 +83,7 @@ def _prepare_ours(sigma: float, options: Options) -> Call:
 
 
 def _prepare_dip(sigma: float, options: Options) -> Call:
-    """The deep image prior, which is not told sigma but stopped after a given number of steps."""
+    """Prepare the deep image prior, which is not told sigma but stopped after a given number of steps."""
     from bench.quality.deep_image_prior import restore
 
     def call(noisy: np.ndarray, clean: Callable[[], np.ndarray]) -> tuple[np.ndarray, dict[str, Any]]:
@@ -99,7 +101,7 @@ METHODS = ("noisy", "nlm", "bm3d", "ours", "dip")
 
 
 def _measured(method: str, folder: str, sigma: float, options: Options) -> dict[str, Any]:
-    """Runs in a fresh process: noisy.npy and clean.npy of the folder to denoised.npy."""
+    """Take noisy.npy and clean.npy of the folder to denoised.npy, in a fresh process."""
     call = PREPARE[method](sigma, options)  # imports
     before = resident()
     noisy = np.load(Path(folder, "noisy.npy"))
@@ -112,7 +114,7 @@ def _measured(method: str, folder: str, sigma: float, options: Options) -> dict[
 
 
 def _bm3d(folder: str, sigma: float, options: Options) -> dict[str, Any]:
-    """CBM3D with its default profile, which is told sigma; in an environment of its own."""
+    """Run CBM3D with its default profile, which is told sigma; in an environment of its own."""
     interpreter = environments.make_environment(BM3D_ENVIRONMENT, sys.executable, BM3D_REQUIREMENTS)
     job = {"noisy": f"{folder}/noisy.npy", "denoised": f"{folder}/denoised.npy"}
     job |= {"sigma": sigma, "threads": options.threads}
@@ -121,7 +123,7 @@ def _bm3d(folder: str, sigma: float, options: Options) -> dict[str, Any]:
 
 
 def run(method: str, noisy: np.ndarray, clean: np.ndarray, sigma: float, options: Options) -> Outcome:
-    """One method on one picture, float32 (H, W, 3), both; values 0 to 255."""
+    """Run one method on one picture, float32 (H, W, 3), both; values 0 to 255."""
     if method == "noisy":
         return Outcome(noisy)
     with tempfile.TemporaryDirectory() as folder:

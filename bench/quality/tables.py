@@ -1,4 +1,4 @@
-"""Tables, means and targets out of the results of single runs."""
+"""This makes tables, means and targets out of the results of single runs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ REFERENCES = ("nlm", "bm3d")  # ours less these
 
 @dataclass(frozen=True)
 class Grid:
-    """Results of one sigma by picture and method.
+    """A Grid holds results of one sigma by picture and method.
 
     Attributes
     ----------
@@ -33,17 +33,17 @@ class Grid:
     rows: dict[str, dict[str, Result]]
 
     def complete(self) -> list[dict[str, Result]]:
-        """Rows with all methods: only these enter the means, so that all means are over the same pictures."""
+        """Return the rows with all methods: only these enter the means, so that all are over the same pictures."""
         return [row for row in self.rows.values() if all(method in row for method in self.methods)]
 
     def mean(self, method: str, key: str) -> float:
-        """Mean over the complete rows; nan without any, or where the method has no such figure."""
+        """Return the mean over the complete rows; nan without any, or where the method has no such figure."""
         values = [row[method][key] for row in self.complete()]
         return fmean(values) if values and None not in values else math.nan
 
 
 def grids(results: Sequence[Result], pictures: Sequence[str], methods: Sequence[str]) -> dict[float, Grid]:
-    """Sigma -> grid, sigmas ascending, pictures in the order given."""
+    """Return sigma -> grid, sigmas ascending, pictures in the order given."""
     found: dict[float, Grid] = {}
     for sigma in sorted({r["sigma"] for r in results}):
         rows: dict[str, dict[str, Result]] = {name: {} for name in pictures}
@@ -55,12 +55,13 @@ def grids(results: Sequence[Result], pictures: Sequence[str], methods: Sequence[
 
 
 def difference(row: dict[str, Result], reference: str) -> float:
-    """PSNR of ours less that of the reference, dB; nan if one is missing."""
+    """Return the PSNR of ours less that of the reference, dB; nan if one is missing."""
     return row["ours"]["psnr"] - row[reference]["psnr"] if {"ours", reference} <= row.keys() else math.nan
 
 
 def _columns(grid: Grid, parts: Sequence[tuple[str, str, Callable[[float], str]]]) -> list[list[str]]:
-    """Rows of cells: for each part (head, key, format) one column a method that has the figure, and the means."""
+    """Return rows of cells: for each part (head, key, format) one column a method that has the figure, and the
+    means."""
     present = [
         (f"{method} {head}", method, key, show)
         for head, key, show in parts
@@ -78,7 +79,7 @@ def _columns(grid: Grid, parts: Sequence[tuple[str, str, Callable[[float], str]]
 
 
 def _differences(grid: Grid) -> list[list[str]]:
-    """Columns of ours less each reference, beside those of _columns."""
+    """Return the columns of ours less each reference, beside those of _columns."""
     references = [name for name in REFERENCES if {"ours", name} <= set(grid.methods)]
     lines = [[f"ours - {name}" for name in references]]
     for row in [*grid.rows.values(), None]:
@@ -91,7 +92,7 @@ def _differences(grid: Grid) -> list[list[str]]:
 
 
 def lines(sigma: float, grid: Grid) -> list[str]:
-    """The table of one sigma: quality, then cost."""
+    """Return the table of one sigma: quality, then cost."""
     psnr = _columns(grid, [("dB", "psnr", "{:.2f}".format)])
     ssim = _columns(grid, [("SSIM", "ssim", "{:.3f}".format)])
     quality = [a + b + c[1:] for a, b, c in zip(psnr, _differences(grid), ssim, strict=True)]
@@ -112,7 +113,7 @@ def lines(sigma: float, grid: Grid) -> list[str]:
 
 
 def targets(grids_by_sigma: dict[float, Grid]) -> list[str]:
-    """One line a target: met, not met, or not measured."""
+    """Return one line a target: met, not met, or not measured."""
     found = [
         _target(f"sigma {sigma:g}: mean at least that of non-local means + {ABOVE_NLM} dB", *_gain(grid))
         for sigma, grid in grids_by_sigma.items()
