@@ -60,8 +60,7 @@ class Clock:
 
 
 def picture(size: int, channels: int = COLUMNS) -> np.ndarray:
-    """Return noise with the spectrum of photographs, amplitudes falling as one over the frequency: float64 (size, size,
-    C)."""
+    """Return noise with a photograph's spectrum, amplitudes falling as 1/frequency: float64 (size, size, C)."""
     rng = np.random.default_rng(size)
     frequency = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None, :])
     amplitude = 1 / np.maximum(frequency, 1 / size)
@@ -96,8 +95,7 @@ def floor() -> float | None:
 
 
 def on_card(array: np.ndarray) -> Any:
-    """Return a copy in the card's memory, by CuPy or PyTorch; the array itself where neither is, or the card is
-    emulated."""
+    """Copy to the card's memory, by CuPy or PyTorch; without either, or if the card is emulated, return the array."""
     if info()["cuda"] != "cuda":
         return array
     try:
@@ -138,8 +136,7 @@ def product_error(K: NTK, image: np.ndarray, v: np.ndarray, out: np.ndarray) -> 
 
 
 def repeated(call: Callable[[], Any], clock: Clock, most: int) -> tuple[Any, list[float]]:
-    """Return the result and the times of calls after one that warms up: up to ``most``, fewer where a call takes
-    long."""
+    """Return the result and the times of up to ``most`` calls after one that warms up; fewer if a call is long."""
     start = time.perf_counter()
     result = call()
     warm = time.perf_counter() - start

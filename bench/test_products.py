@@ -44,8 +44,7 @@ def reference(name: str, size: int) -> np.ndarray:
 
 @cache
 def exact_columns(name: str, size: int) -> np.ndarray:
-    """Return columns of Theta at ``some_pixels``, float64 (d, 8): from the reference, or from their windows, without a
-    sweep.
+    """Return columns of Theta at ``some_pixels``, float64 (d, 8): from the reference or their windows, without a sweep.
 
     They come one at a time: for all of them a sweep may be the faster way, and then ``columns`` takes it.
     """
@@ -72,8 +71,7 @@ def product_deviation(name: str, size: int, v: np.ndarray, out: np.ndarray) -> f
 
 
 class Timing:
-    """This makes rounds of a call with a yardstick taken between any two of them, since the clock of the machine
-    drifts."""
+    """Rounds of a call are timed with a yardstick between any two of them, since the clock of the machine drifts."""
 
     def __init__(self, benchmark: Any, rounds: int, call: Callable[[], Any], yardstick: Callable[[], float]) -> None:
         self.rounds: list[float] = []

@@ -72,8 +72,7 @@ def measure(name: str, clean: np.ndarray, sigma: float, method: str, options: me
 
 
 class Results:
-    """This holds results by picture, size, sigma and method, kept in a JSON file after each, or without a path in
-    memory."""
+    """Results are held by picture, size, sigma and method, in a JSON file after each; without a path in memory."""
 
     def __init__(self, path: Path | None) -> None:
         self._path = path

@@ -1,5 +1,4 @@
-"""Each denoiser runs in a process of its own: this measures seconds of the call and the peak of memory above the
-import."""
+"""Each denoiser runs in a process of its own, which measures seconds of the call and memory above the import."""
 
 from __future__ import annotations
 

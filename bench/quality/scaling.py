@@ -28,8 +28,7 @@ def mirrored(size: int) -> np.ndarray:
 
 
 def fit(pixels: Sequence[float], values: Sequence[float]) -> tuple[float, float, float]:
-    """Return offset and slope of value = offset + slope * pixels by least squares of relative errors, and the largest
-    error.
+    """Fit value = offset + slope * pixels by least squares of relative errors; return both and the largest error.
 
     Errors are relative, since the largest picture, 16 times the smallest, would else be all that counts.
     """

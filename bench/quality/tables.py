@@ -60,8 +60,7 @@ def difference(row: dict[str, Result], reference: str) -> float:
 
 
 def _columns(grid: Grid, parts: Sequence[tuple[str, str, Callable[[float], str]]]) -> list[list[str]]:
-    """Return rows of cells: for each part (head, key, format) one column a method that has the figure, and the
-    means."""
+    """Return rows of cells: for each part (head, key, format) a column a method that has the figure, and the means."""
     present = [
         (f"{method} {head}", method, key, show)
         for head, key, show in parts
