@@ -2,9 +2,9 @@
 
     python examples/denoise_photo.py [--size N] [--sigma S] [--out DIR]
 
-Writes ``noisy.png``, ``denoised.png`` and ``affinity.png`` (the filter weights of one pixel; needs the ``plot`` extra)
-to DIR, replacing files of these names.  The photograph, scikit-image's *astronaut* (512 x 512, NASA, public domain), is
-part of scikit-image's package: nothing is downloaded.  Values are 0 to 255 throughout.
+It writes ``noisy.png``, ``denoised.png`` and ``affinity.png`` (the filter weights of one pixel; needs the ``plot``
+extra) to DIR, replacing files of these names.  The photograph, scikit-image's *astronaut* (512 x 512, NASA, public
+domain), is part of scikit-image's package: nothing is downloaded.  Values are 0 to 255 throughout.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ CHEEK = 116, 210  # the pixel whose filter weights are drawn
 
 
 def crop_start(size: int) -> tuple[int, int]:
-    """First row and column of the crop of side ``size`` that has the face in its middle, or as near as it gets."""
+    """Return first row and column of the crop of side ``size`` that has the face in its middle, or nearly there."""
     row, col = (min(max(centre - size // 2, 0), FULL_SIZE - size) for centre in FACE)
     return row, col
 
@@ -60,7 +60,7 @@ def denoise(noisy: np.ndarray) -> tuple[np.ndarray, nf.DenoiseInfo]:
 
 
 def non_local_means(noisy: np.ndarray, sigma: float) -> np.ndarray:
-    """scikit-image's fast non-local means, which is told the noise level."""
+    """Return scikit-image's fast non-local means, which is told the noise level."""
     return denoise_nl_means(
         noisy, patch_size=5, patch_distance=7, h=0.6 * sigma, sigma=sigma, fast_mode=True, channel_axis=-1
     )

@@ -2,10 +2,10 @@
 
     python examples/gradient_descent_closed_form.py [--size N] [--width C] [--steps T]
 
-Prints, for some steps of gradient descent, the PSNR of the trained network and of the closed form, and the distance
+It prints, for some steps of gradient descent, the PSNR of the trained network and of the closed form, and the distance
 |z - z_closed| / |y| of the trained output to two closed forms: with the kernel of infinite width, and with the
 network's own kernel at the start.  The first distance falls as one over the square root of the width; what is left of
-it in the second is how much the kernel moves during training.  Needs PyTorch.
+it in the second is how much the kernel moves during training.  PyTorch is needed.
 
 The picture is scikit-image's *camera* (public domain), made smaller by averaging; values are 0 to 1.
 """

@@ -1,7 +1,7 @@
 """Make the pictures of README.md: ``python examples/make_readme_pictures.py``, from the root of the repository.
 
-Writes ``docs/images/{noisy,denoised}.jpg`` (256 x 256 around the face of ``denoise_photo.py``'s photograph, noise level
-25 of 255) and ``docs/images/affinity.png``, replacing the old ones.  Needs the ``plot`` extra.
+It writes ``docs/images/{noisy,denoised}.jpg`` (256 x 256 around the face of ``denoise_photo.py``'s photograph, noise
+level 25 of 255) and ``docs/images/affinity.png``, replacing the old ones.  The ``plot`` extra is needed.
 """
 
 from __future__ import annotations

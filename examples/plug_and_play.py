@@ -7,8 +7,9 @@ deepinv's DPIR (Zhang et al., "Plug-and-play image restoration with deep denoise
 in turn a step towards the blurred picture, in closed form, and a step by the denoiser, at noise levels that fall from
 49/255 to the picture's own.  DPIR's own denoiser is a network trained on many photographs; this one has seen none.
 
-Prints the PSNR of the blurred picture and of the result, and writes ``blurred.png`` and ``deblurred.png`` to DIR if it
-is given, replacing files of these names.  Values are 0 to 1.  Needs the extra ``deepinv``; nothing is downloaded.
+It prints the PSNR of the blurred picture and of the result, and writes ``blurred.png`` and ``deblurred.png`` to DIR if
+it is given, replacing files of these names.  Values are 0 to 1.  The extra ``deepinv`` is needed; nothing is
+downloaded.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def photograph(size: int) -> torch.Tensor:
 
 
 def degrade(clean: torch.Tensor, blur: float, sigma: float) -> tuple[torch.Tensor, deepinv.physics.BlurFFT]:
-    """Blur by a Gaussian of ``blur`` pixels and add noise, the same at every call: the picture and what was done."""
+    """Blur by a Gaussian of ``blur`` pixels and add noise, the same at every call; return picture and physics."""
     physics = deepinv.physics.BlurFFT(
         img_size=clean.shape[1:],
         filter=gaussian_blur(sigma=(blur, blur)),
@@ -69,7 +70,7 @@ def restore(blurred: torch.Tensor, physics: deepinv.physics.BlurFFT, sigma: floa
 
 
 def decibels(picture: torch.Tensor, clean: torch.Tensor) -> float:
-    """PSNR of a picture clipped to 0 to 1."""
+    """Return the PSNR of a picture clipped to 0 to 1."""
     return float(peak_signal_noise_ratio(clean.numpy(), picture.clip(0, 1).numpy(), data_range=1.0))
 
 

@@ -2,10 +2,11 @@
 
     python examples/restore_photo.py [--size N] [--network NETWORK] [--out DIR]
 
-Pixels that are missing, text and scratches, blur with noise, and half the resolution, each beside a simple method of
-scikit-image.  Writes ``missing.png``, ``scratched.png``, ``blurred.png`` and ``coarse.png`` (damaged, simple method,
-ntkfast, clean) to DIR, replacing files of these names; needs the ``plot`` extra.  The photograph, scikit-image's
-*astronaut* (NASA, public domain), is part of scikit-image's package: nothing is downloaded.  Values are 0 to 255.
+The damage is missing pixels, text and scratches, blur with noise, and half the resolution; each is repaired by ntkfast
+and by a simple method of scikit-image.  The command writes ``missing.png``, ``scratched.png``, ``blurred.png`` and
+``coarse.png`` (damaged, simple method, ntkfast, clean) to DIR, replacing files of these names; it needs the ``plot``
+extra.  The photograph, scikit-image's *astronaut* (NASA, public domain), is part of scikit-image's package: nothing is
+downloaded.  Values are 0 to 255.
 """
 
 from __future__ import annotations
@@ -55,12 +56,12 @@ NETWORKS = {
 
 @dataclass(frozen=True)
 class Problem:
-    """A way to damage a picture, and the simple methods that repair it.
+    """A Problem is a way to damage a picture, with the simple methods that repair it.
 
     Attributes
     ----------
     name : str
-        Of the file.
+        That of the file.
     operator : ImageOperator
     data : ndarray, shape (n, 3)
     sigma : float
@@ -86,7 +87,7 @@ def photograph(size: int) -> np.ndarray:
 
 
 def inpainting(name: str, clean: np.ndarray, known: np.ndarray) -> Problem:
-    """Some pixels are known, the others are not."""
+    """Know some pixels and not the others."""
     damaged = np.where(known[:, :, None], clean, 0.0)
     return Problem(
         name=name,
@@ -99,7 +100,7 @@ def inpainting(name: str, clean: np.ndarray, known: np.ndarray) -> Problem:
 
 
 def blurred(clean: np.ndarray) -> Problem:
-    """A Gaussian blur, then noise."""
+    """Blur by a Gaussian, then add noise."""
     radius = round(4 * BLUR)
     line = np.exp(-0.5 * (np.arange(-radius, radius + 1) / BLUR) ** 2)
     kernel = np.outer(line, line) / line.sum() ** 2
@@ -109,7 +110,7 @@ def blurred(clean: np.ndarray) -> Problem:
     picture = data.reshape(clean.shape)
 
     def each_channel(method: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-        """Mirrored around first, as the blur was: these methods take the picture to repeat itself."""
+        """Mirror the picture around first, as the blur did: these methods take the picture to repeat itself."""
         around = min(4 * radius, *clean.shape[:2])
         wide = np.pad(picture / 255, ((around, around), (around, around), (0, 0)), mode="symmetric")
         result = np.stack([method(wide[:, :, channel]) for channel in range(3)], axis=-1)
@@ -133,7 +134,7 @@ def blurred(clean: np.ndarray) -> Problem:
 
 
 def coarse(clean: np.ndarray) -> Problem:
-    """Means of blocks of pixels."""
+    """Take means of blocks of pixels."""
     operator = nf.downsampling(clean.shape[:2], FACTOR)
     data = operator.matmat(clean.reshape(-1, 3))
     picture = data.reshape(*operator.data_shape, 3)
@@ -148,12 +149,12 @@ def coarse(clean: np.ndarray) -> Problem:
 
 
 def scattered(size: int) -> np.ndarray:
-    """A mask of shape (size, size): True at the few pixels that are known."""
+    """Return a mask of shape (size, size): True at the few pixels that are known."""
     return np.random.default_rng(SEED).random((size, size)) >= MISSING
 
 
 def scratched(size: int) -> np.ndarray:
-    """A mask of shape (size, size): False under text and scratches."""
+    """Return a mask of shape (size, size): False under text and scratches."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -215,7 +216,7 @@ def restore(problem: Problem, network: str | None) -> tuple[np.ndarray, nf.Resto
 
 
 def clip(picture: np.ndarray) -> np.ndarray:
-    """Values that a screen can show."""
+    """Return values that a screen can show."""
     return np.clip(picture, 0, 255)
 
 
@@ -226,7 +227,7 @@ def draw(
     clean: np.ndarray,
     decibels: dict[str, float],
 ) -> Figure:
-    """Four panels: damaged, simple method, ntkfast, clean."""
+    """Draw four panels: damaged, simple method, ntkfast, clean."""
     from matplotlib.figure import Figure
 
     name, picture = simple

@@ -1,10 +1,10 @@
-"""The filter of a PyTorch module that you wrote yourself, in the limit of infinite width.
+"""Make a filter of a PyTorch module that you wrote yourself, in the limit of infinite width.
 
     python examples/torch_module_filter.py [SIZE]
 
 ``from_torch`` reads the architecture of a module: its weights and its numbers of channels do not matter.  ``NTK`` is
-the kernel of such networks, and gradient descent on a noisy picture a filter made of it.  Prints what was read, and the
-PSNR over the steps.  Needs PyTorch.
+the kernel of such networks, and gradient descent on a noisy picture is a filter made of it.  The command prints what
+was read, and the PSNR over the steps.  PyTorch is needed.
 
 The picture is a crop of scikit-image's *camera* (public domain), SIZE x SIZE pixels, 64 by default; values are 0 to 1.
 """
@@ -20,7 +20,7 @@ import ntkfast as nf
 
 
 class Denoiser(torch.nn.Module):
-    """A hidden layer at full and one at half the resolution, joined by a skip."""
+    """This has a hidden layer at full and one at half the resolution, joined by a skip."""
 
     def __init__(self, channels: int = 8) -> None:
         super().__init__()

@@ -1,1 +1,1 @@
-"""What knows the insides of the package: makers of generated files, and the tuning of constants."""
+"""These tools know the insides of the package: makers of generated files, and the tuning of constants."""

@@ -13,9 +13,9 @@ from mpmath import acos, chebyfit, mp, mpf, nstr, polyval, sqrt
 
 mp.dps = 50
 
-# (type, literal suffix, terms of P, terms of R, digits).  Float: an error of 1e-7 in the angle is 1e-8 to 5e-8 of the
-# kernel, a tenth of what the sums round; each term more is one multiply-add of some 27 of the activation.  Double: half
-# an ulp.
+# Each row is (type, literal suffix, terms of P, terms of R, digits). In float an error of 1e-7 in the angle is 1e-8 to
+# 5e-8 of the kernel, a tenth of what the sums round; each term more is one multiply-add of some 27 of the activation.
+# In double the error is half an ulp.
 TYPES = [("float", "f", 7, 6, 10), ("double", "", 18, 18, 20)]
 
 
@@ -31,7 +31,7 @@ def kernel(m):
 
 
 def fit(function, terms, low=0, high=1):
-    """Coefficients, lowest power first, and the largest relative error on a grid over [low, high]."""
+    """Return coefficients, lowest power first, and the largest relative error on a grid over [low, high]."""
     coefficients = chebyfit(function, [low, high], terms)
     grid = [low + (high - low) * mpf(n) / 400 for n in range(401)]
     worst = max(abs(polyval(coefficients, m) / function(m) - 1) for m in grid)

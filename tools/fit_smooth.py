@@ -12,7 +12,8 @@ Run ``python tools/fit_smooth.py > csrc/math/smooth_coefficients.h``; needs mpma
 from fit_arccos import fit
 from mpmath import atan, exp, log, mpf, nstr, sqrt
 
-# (type, literal suffix, terms of G, terms of H, digits): what this leaves in the functions is below half an ulp.
+# Each row is (type, literal suffix, terms of G, terms of H, digits): the error that it leaves in the functions is below
+# half an ulp.
 TYPES = [("float", "f", 9, 5, 10), ("double", "", 20, 11, 20)]
 HALF_LOG2 = log(2) / 2
 

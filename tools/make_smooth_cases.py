@@ -59,7 +59,7 @@ def normal_density(x):
     return np.exp(-x * x / 2) / np.sqrt(2 * np.pi)
 
 
-# Q and, for the check by quadrature, f and f'.
+# Each entry is Q and, for the check by quadrature, f and f'.
 ACTIVATIONS = {
     "Erf": (q_erf, np.vectorize(math.erf), lambda x: 2 / np.sqrt(np.pi) * np.exp(-x * x)),
     "Gelu": (q_gelu, lambda x: x * normal_distribution(x), lambda x: normal_distribution(x) + x * normal_density(x)),
@@ -70,7 +70,7 @@ ACTIVATIONS = {
 
 
 def expectation(f, a, b, s):
-    """E[f(u) f(v)] for Gaussian (u, v) of variances a, b and covariance s, by Gauss-Hermite quadrature."""
+    """Return E[f(u) f(v)] for Gaussian (u, v) of variances a, b and covariance s, by Gauss-Hermite quadrature."""
     nodes, weights = np.polynomial.hermite_e.hermegauss(120)
     weights = weights / weights.sum()
     slope = s / np.sqrt(a)
@@ -85,7 +85,7 @@ def check_by_quadrature(q, f, derivative):
 
 
 def half_distance(a, b, one_minus_cosine):
-    """The float32 number nearest to the half-distance of this angle, among those that some angle has."""
+    """Return the float32 number nearest to the half-distance of this angle, among those that some angle has."""
     low, high = (sqrt(a) - sqrt(b)) ** 2 / 2, (sqrt(a) + sqrt(b)) ** 2 / 2
     e = np.float32(low + one_minus_cosine * sqrt(a * b))
     if mpf(float(e)) < low:

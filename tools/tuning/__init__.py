@@ -1,1 +1,1 @@
-"""How the constants inside the package were chosen; see README.md beside this file."""
+"""These scripts show how the constants inside the package were chosen; see README.md beside this file."""

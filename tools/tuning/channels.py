@@ -1,4 +1,4 @@
-"""Pictures of many channels: tiles filtered by block Lanczos and by all their eigenvectors, seconds and PSNR.
+"""This filters tiles of many channels by block Lanczos and by all their eigenvectors: seconds and PSNR.
 
 ``python -m tools.tuning.channels`` makes the channels from the astronaut's three, as random mixtures whose weights add
 up to one.  ``ntkfast.restoration.tile_filter.EIGENVECTORS_FROM`` is where the second way becomes the faster one.
@@ -27,13 +27,13 @@ WAYS = {"Lanczos": np.inf, "eigenvectors": 0.0}  # EIGENVECTORS_FROM
 
 
 def mixtures(size: int, channels: int) -> np.ndarray:
-    """The picture's middle in so many channels: (size, size, channels), 0 to 255."""
+    """Return the picture's middle in so many channels: (size, size, channels), 0 to 255."""
     weights = np.random.default_rng(channels).random((3, channels))
     return pictures.TEST[NAME].crop(size) @ (weights / weights.sum(axis=0))
 
 
 def measure(size: int, channels: int, sigma: float, threads: int | None) -> list[dict[str, Any]]:
-    """Both ways on one picture."""
+    """Measure both ways on one picture."""
     clean = mixtures(size, channels)
     noisy = clean + sigma * np.random.default_rng(0).standard_normal(clean.shape)
     rows = []

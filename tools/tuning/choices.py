@@ -1,4 +1,6 @@
-"""What the denoiser's choices are worth, on crops of the tuning set, at the best times of each: rules do not matter.
+"""This measures what the denoiser's choices are worth, on crops of the tuning set, at the best times of each.
+
+Stopping rules then do not matter.
 
 ``python -m tools.tuning.choices --json tools/tuning/results/choices.json`` prints one table for each of tiles,
 networks, guide, colour and refine: mean PSNR, mean and median difference to the default, seconds.
@@ -34,7 +36,7 @@ Window = Callable[[np.ndarray], np.ndarray]
 
 
 def _windowed(change: Window) -> type[TileFilter]:
-    """Tiles blended with another window, made from the default one."""
+    """Return a filter whose tiles are blended with another window, made from the default one."""
 
     class Windowed(TileFilter):
         def path(self, steps: Sequence[int], advance: Advance) -> list[np.ndarray]:
@@ -49,7 +51,7 @@ def _windowed(change: Window) -> type[TileFilter]:
 
 
 class ByVariance(TileFilter):
-    """Tiles blended with the window over the variance of what noise they keep, sum f(lambda)^2 + 1 for the mean."""
+    """Tiles are blended with the window over the variance of the noise they keep, sum f(lambda)^2 + 1 for the mean."""
 
     def path(self, steps: Sequence[int], advance: Advance) -> list[np.ndarray]:
         spectra = Spectra(self)
@@ -63,7 +65,7 @@ class ByVariance(TileFilter):
 
 
 class WholeMean(TileFilter):
-    """Tiles less the mean of the picture, both for Theta and for what is filtered."""
+    """Tiles lose the mean of the picture, both for Theta and for what is filtered."""
 
     def __init__(self, setting: TileMethod, tiling: Tiling, guide: np.ndarray, target: np.ndarray) -> None:
         self._mean = target.mean(axis=(1, 2), keepdims=True)
@@ -83,7 +85,7 @@ class WholeMean(TileFilter):
 
 
 class OnGrid(TileFilter):
-    """Tiles that stay on their grid."""
+    """Tiles stay on their grid."""
 
     def __init__(self, setting: TileMethod, tiling: Tiling, guide: np.ndarray, target: np.ndarray) -> None:
         with mock.patch(
@@ -94,7 +96,7 @@ class OnGrid(TileFilter):
 
 
 class NNGP(TileFilter):
-    """The kernel of the network of which only the last layer is trained."""
+    """The kernel is that of the network of which only the last layer is trained."""
 
     def _engine(self, which: slice) -> TileEngine:
         tiles = self._tiling.extract(self._guide, which)
@@ -108,7 +110,7 @@ GuideOf = Callable[[Trial, np.ndarray], np.ndarray]
 
 @dataclass(frozen=True)
 class Choice:
-    """One line of a table.
+    """A Choice is one line of a table.
 
     Attributes
     ----------
@@ -126,22 +128,22 @@ class Choice:
 
 
 def mixture(share: float) -> GuideOf:
-    """The last image with a share of the noisy picture."""
+    """Guide by the last image with a share of the noisy picture."""
     return lambda trial, image: (1 - share) * image + share * trial.pixels
 
 
 def both(weight: float) -> GuideOf:
-    """Channels of the last image and, weighted, of the noisy picture: inner products of the two add up."""
+    """Guide by channels of the last image and, weighted, of the noisy picture: inner products of the two add up."""
     return lambda trial, image: np.concatenate([image, weight * trial.pixels], axis=3)
 
 
 def brighter(factor: float) -> GuideOf:
-    """The last image with the mean of the channels weighted more than their differences."""
+    """Guide by the last image with the mean of the channels weighted more than their differences."""
     return lambda _, image: image * np.array([factor] + [1.0] * (image.shape[3] - 1))
 
 
 def of_network(network: Network) -> Choice:
-    """The default with another network."""
+    """Return the default with another network."""
     return Choice(replace(DEFAULT, network=network))
 
 
@@ -192,7 +194,7 @@ CHOICES: dict[str, dict[str, Choice]] = {
 
 
 def measure(name: str, clean: np.ndarray, sigma: float, choice: Choice) -> tuple[float, float]:
-    """Best PSNR of the last pass in dB, and seconds of all passes over all times tried."""
+    """Return the best PSNR of the last pass in dB, and seconds of all passes over all times tried."""
     trial = Trial(name, clean, sigma, choice.setting)
     guide = choice.guide
     with threadpool_limits(1, user_api="blas"):
@@ -207,14 +209,14 @@ def measure(name: str, clean: np.ndarray, sigma: float, choice: Choice) -> tuple
 
 
 def measure_all(name: str, crops: dict[str, np.ndarray], sigma: float, choice: Choice) -> Row:
-    """Best PSNR of each picture in dB, and mean seconds."""
+    """Return the best PSNR of each picture in dB, and mean seconds."""
     found = {picture: measure(picture, clean, sigma, choice) for picture, clean in crops.items()}
     seconds = float(np.mean([seconds for _, seconds in found.values()]))
     return {"choice": name, "sigma": sigma, "psnr": {p: psnr for p, (psnr, _) in found.items()}, "seconds": seconds}
 
 
 def lines(what: str, rows: Sequence[Row]) -> list[str]:
-    """The table of one group: at each sigma mean PSNR, mean and median difference to the default; mean seconds."""
+    """Return a group's table: at each sigma mean PSNR, mean and median difference to the default; mean seconds."""
     sigmas = sorted({r["sigma"] for r in rows})
     names = list(dict.fromkeys(r["choice"] for r in rows))
 

@@ -1,4 +1,4 @@
-"""What a pair of pixels costs in a column against one in a sweep: why ``kernel.COLUMN_PAIR`` is what it is.
+"""This measures what a pair costs in a column against one in a sweep: why ``kernel.COLUMN_PAIR`` is what it is.
 
 ``python -m tools.tuning.columns`` takes the column of the pixel in the middle and a product with one vector, in seconds
 of the processor on one thread; the column's pairs are those of ``NTK._column_cost`` without the factor.  Columns are
@@ -39,7 +39,7 @@ def cpu_seconds(call: Callable[[], np.ndarray]) -> tuple[float, np.ndarray]:
 
 
 def measure(name: str, size: int, rounds: int) -> dict[str, Any]:
-    """Least processor seconds of a column and of a product; they take turns."""
+    """Return the least processor seconds of a column and of a product; they take turns."""
     operator = NTK(NETWORKS[name], picture(size), storage="stream", threads=1)
     pixel = size // 2 * size + size // 2
     unit = np.zeros(size**2, np.float32)

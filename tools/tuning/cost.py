@@ -1,4 +1,4 @@
-"""What a tile costs the denoiser: operations and bytes by formula, seconds predicted beside those measured.
+"""This measures what a tile costs the denoiser: operations and bytes by formula, seconds predicted and measured.
 
 ``python -m tools.tuning.cost`` filters a picture once, a given number of steps, for each tile size and number of
 channels, on one thread.  A tile of d pixels and C channels takes, with the p products that Lanczos needed,
@@ -8,8 +8,8 @@ channels, on one thread.  A tile of d pixels and C channels takes, with the p pr
   d p C^2 for the result;
 - the bytes of a batch (``ntkfast.restoration.tile_filter.batch_bytes``) over its tiles.
 
-Seconds are of the processor.  Predicted, they are the kernel's by the roofline, the speed of the inner loops by
-themselves, and Lanczos' p (a d^2 + b d C), for reading the stored kernel and for work on vectors; a and b are what fits
+Seconds are those of the processor.  Predicted, they are the kernel's by the roofline, the speed of the inner loops by
+themselves, and Lanczos' p (a d^2 + b d C), for reading the stored kernel and for work on vectors; a and b are fitted to
 the cases of one tile size, the middle one, and all others are predicted from them.
 """
 
@@ -40,14 +40,14 @@ STEPS = 200
 
 
 def operations(size: int, channels: int, products: float) -> tuple[float, float]:
-    """Pair-layers, and multiply-adds of Lanczos, of a tile of size x size pixels."""
+    """Count pair-layers, and multiply-adds of Lanczos, of a tile of size x size pixels."""
     d = size**2
     pair_layers = d * (d + 1) / 2 * NETWORK.depth
     return pair_layers, d * channels * (products * d + 2 * channels * products * (products + 1) + products * channels)
 
 
 def tile_bytes(size: int, channels: int) -> float:
-    """Bytes of a tile of a full batch."""
+    """Return the bytes of a tile of a full batch."""
     method = TileMethod(
         network=NETWORK,
         size=size,
@@ -61,7 +61,7 @@ def tile_bytes(size: int, channels: int) -> float:
 
 
 def measure(size: int, channels: int, side: int) -> dict[str, Any]:
-    """One pass over a picture of side x side, by Lanczos whatever the channels."""
+    """Run one pass over a picture of side x side, by Lanczos whatever the channels."""
     clean = mixtures(side, channels)
     noisy = clean + SIGMA * np.random.default_rng(0).standard_normal(clean.shape)
     runs: list[BlockLanczos] = []

@@ -1,4 +1,4 @@
-"""Time of a streaming product against the number of displacements swept together: why ``LANES`` is what it is.
+"""This times a streaming product against the number of displacements swept together: why ``LANES`` is what it is.
 
 ``python -m tools.tuning.lanes`` prints nanoseconds a pair-layer and core for each network and size, the best in
 brackets.
@@ -23,7 +23,7 @@ LANES = (1, 2, 4, 8, 16, 32)
 
 
 def measure(name: str, size: int, rounds: int, threads: int) -> dict[str, Any]:
-    """Best seconds of a product with three columns for each number of lanes; the lanes take turns in every round."""
+    """Return the best seconds of a product with three columns by number of lanes, which take turns in every round."""
     network, x = NETWORKS[name], picture(size)
     v = np.ascontiguousarray(x.reshape(-1, 3, 1), dtype=np.float32)
     engines = {
@@ -53,7 +53,7 @@ def measure(name: str, size: int, rounds: int, threads: int) -> dict[str, Any]:
 
 
 def row(result: dict[str, Any]) -> list[str]:
-    """One line of the table."""
+    """Return one line of the table."""
     ns = result["ns_per_pair_layer"]
     least = min(ns.values())
     cells = [f"[{ns[n]:.3f}]" if ns.get(n) == least else f"{ns[n]:.3f} " if n in ns else "- " for n in LANES]

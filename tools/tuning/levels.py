@@ -1,4 +1,6 @@
-"""The estimated noise level against the true one: gray and colour pictures, the finest wavelets beside ntkfast's.
+"""This compares the estimated noise level with the true one, on gray and colour pictures.
+
+The finest wavelets stand beside ntkfast's.
 
 ``python -m tools.tuning.levels`` prints, for each set of pictures and noise level, the mean of |estimate/sigma - 1|
 and the estimate that is furthest off, as its signed error.  The constants of ``ntkfast.restoration.noise_level`` were
@@ -25,7 +27,7 @@ SIGMAS = (2.0, 3.0, 5.0, 10.0, 25.0, 50.0, 75.0)
 
 
 def by_wavelets(planes: np.ndarray) -> float:
-    """scikit-image's estimate, the mean over the channels."""
+    """Return scikit-image's estimate, the mean over the channels."""
     from skimage.restoration import estimate_sigma
 
     return float(estimate_sigma(planes, channel_axis=-1, average_sigmas=True))
@@ -35,18 +37,18 @@ ESTIMATORS: dict[str, Callable[[np.ndarray], float]] = {"wavelets": by_wavelets,
 
 
 def textures(size: int) -> dict[str, np.ndarray]:
-    """Name -> uint8 (H, W, 1), the middle of each."""
+    """Map names to uint8 (H, W, 1), the middle of each."""
     return {name: pictures.Picture(pictures.from_skimage(name), "", "").crop(size)[:, :, None] for name in TEXTURES}
 
 
 def grays(colours: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The mean of the channels, and each channel by itself."""
+    """Return the mean of the channels, and each channel by itself."""
     out = {name: picture.mean(axis=2, keepdims=True) for name, picture in colours.items()}
     return out | {f"{name}/{c}": picture[:, :, c : c + 1] for name, picture in colours.items() for c in range(3)}
 
 
 def measure(cleans: dict[str, np.ndarray], sigma: float) -> dict[str, dict[str, float]]:
-    """Estimator -> picture -> estimate/sigma - 1."""
+    """Map each estimator and picture to estimate/sigma - 1."""
     found: dict[str, dict[str, float]] = {way: {} for way in ESTIMATORS}
     for name, clean in cleans.items():
         noisy = pictures.add_noise(clean, name, sigma).astype(np.float64)

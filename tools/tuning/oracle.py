@@ -1,4 +1,4 @@
-"""The passes of the denoiser stopped at the best times, which only who has the clean picture can find.
+"""This stops the passes of the denoiser at the best times, which only who has the clean picture can find.
 
 The best time of a pass is searched among ``ntkfast.restoration.stopping.STEPS``.  :func:`passes` guides each pass by
 the best image of the one before, which is greedy: another guide may serve the next pass a few hundredths of a dB
@@ -33,7 +33,7 @@ from ntkfast.restoration.tile_filter import TileFilter, TileMethod
 from ntkfast.restoration.tiles import Tiling
 from ntkfast.spectral.lanczos import gradient_descent_filter
 
-# The denoiser's defaults, on one thread of the processor: the small crops here would gain little by more.
+# These are the denoiser's defaults, on one thread of the processor: the small crops here would gain little by more.
 DEFAULT = TileMethod(
     network=NETWORK,
     size=TILE_SIZE,
@@ -47,15 +47,15 @@ GUIDES = (-4, -2, 0, 2, 4)  # guides of pass 2 that `best` tries: so many times 
 
 
 class Trial:
-    """A noisy picture as the passes see it, channels mixed, and the clean one.
+    """A Trial is a noisy picture as the passes see it, channels mixed, with the clean one.
 
     Parameters
     ----------
     name : str
-        Of the picture: seeds the noise.
+        That of the picture: it seeds the noise.
     clean : ndarray, shape (H, W, 3), uint8
     sigma : float
-        Of 255.
+        Noise level, in units of 255.
     setting : TileMethod
 
     Attributes
@@ -73,29 +73,29 @@ class Trial:
 
     @property
     def crops(self) -> Crops:
-        """What the stopping rules are given."""
+        """Return what the stopping rules are given."""
         return self._picture.crops([0])
 
     def filter(
         self, guide: np.ndarray, target: np.ndarray | None = None, kind: type[TileFilter] = TileFilter
     ) -> TileFilter:
-        """The pass with Theta from ``guide``, both (n, H, W, 3); the target is the noisy picture by default."""
+        """Return the pass with Theta from ``guide``, both (n, H, W, 3); the target is the noisy picture by default."""
         seen = self.pixels if target is None else target
         return kind(self.setting, self.setting.tiling(seen.shape[:3]), guide, seen)
 
     @cached_property
     def spectra(self) -> Spectra:
-        """Of pass 1."""
+        """Return the spectra of pass 1."""
         return Spectra(self.filter(self.pixels))
 
     def psnr(self, mixed: np.ndarray) -> float:
-        """PSNR in dB of what a pass makes, (1, H, W, 3)."""
+        """Return the PSNR in dB of what a pass makes, (1, H, W, 3)."""
         return psnr(self.clean, self._picture.image(mixed)[0])
 
 
 @dataclass(frozen=True)
 class Pass:
-    """One pass along its time.
+    """A Pass is one pass along its time.
 
     Attributes
     ----------
@@ -112,12 +112,12 @@ class Pass:
 
     @property
     def best(self) -> float:
-        """Best PSNR, dB."""
+        """Return the best PSNR, dB."""
         return float(self.psnr.max())
 
     @property
     def image(self) -> np.ndarray:
-        """The image of the best time."""
+        """Return the image of the best time."""
         return self.images[int(self.psnr.argmax())]
 
 
@@ -126,14 +126,14 @@ Guide = Callable[[np.ndarray], np.ndarray]
 
 
 def one_pass(trial: Trial, run: TileFilter) -> Pass:
-    """All times of a pass."""
+    """Return all times of a pass."""
     with threadpool_limits(1, user_api="blas"):
         images = run.path(STEPS, ignore)
     return Pass(run.learning_rate * np.array(STEPS), np.array([trial.psnr(z) for z in images]), images)
 
 
 def passes(trial: Trial, count: int = 1 + REFINE, make: Make | None = None, guide: Guide | None = None) -> list[Pass]:
-    """Pass after pass; ``make`` makes the filters, and ``guide`` the guide of a pass from the best image before."""
+    """Run pass after pass; ``make`` makes the filters, and ``guide`` the guide of a pass from the best image before."""
     found: list[Pass] = []
     seen = trial.pixels
     for _ in range(count):
@@ -143,14 +143,14 @@ def passes(trial: Trial, count: int = 1 + REFINE, make: Make | None = None, guid
 
 
 def best(trial: Trial) -> float:
-    """Best PSNR of two passes, in dB, over the times of both: pass 2 with guides around the best of pass 1."""
+    """Return the best PSNR of two passes in dB over the times of both: pass 2 with guides around the best of pass 1."""
     first = one_pass(trial, trial.filter(trial.pixels))
     places = {int(np.clip(first.psnr.argmax() + n, 0, len(STEPS) - 1)) for n in GUIDES}
     return max(one_pass(trial, trial.filter(first.images[n])).best for n in places)
 
 
 def after(trial: Trial, times: Sequence[float]) -> float:
-    """PSNR of passes of the times given, in dB."""
+    """Return the PSNR of passes of the times given, in dB."""
     guide = trial.pixels
     with threadpool_limits(1, user_api="blas"):
         for time in times:
@@ -160,11 +160,11 @@ def after(trial: Trial, times: Sequence[float]) -> float:
 
 
 def ignore(_: int) -> None:
-    """Progress that nobody asks for."""
+    """Take progress that nobody asks for."""
 
 
 def tiles_after(run: TileFilter, steps: Sequence[int]) -> np.ndarray:
-    """Filtered tiles before they are blended: (times, tiles, h, w, C)."""
+    """Return filtered tiles before they are blended: (times, tiles, h, w, C)."""
     parts = []
     for which in run._batches():
         tiles, means = centred(run._tiling.extract(run._target, which), None)
@@ -173,14 +173,14 @@ def tiles_after(run: TileFilter, steps: Sequence[int]) -> np.ndarray:
 
 
 def blend(tiling: Tiling, tiles: np.ndarray) -> np.ndarray:
-    """Image (n, H, W, C) of tiles (count, h, w, C)."""
+    """Return the image (n, H, W, C) of tiles (count, h, w, C)."""
     sums = tiling.accumulator(tiles.shape[3])
     tiling.add(sums, tiles, slice(None))
     return Tiling.blend(sums)
 
 
 class Spectra:
-    """Eigenvalues and eigenvectors of every tile's Theta, which the denoiser never needs: O(d^3) a tile.
+    """These are eigenvalues and eigenvectors of every tile's Theta, which the denoiser never needs: O(d^3) a tile.
 
     Attributes
     ----------
@@ -201,7 +201,7 @@ class Spectra:
         self.values = np.maximum(values, 0.0)  # rounding
 
     def filters(self, steps: Sequence[int]) -> np.ndarray:
-        """f_t(lambda) of each channel, (tiles, d, times, C): less time for the differences between the channels."""
+        """Return f_t(lambda) by channel, (tiles, d, times, C): less time for the differences between the channels."""
         run = self._run
         channels = run._target.shape[3]
 
@@ -212,7 +212,7 @@ class Spectra:
         return np.stack([after(steps), *rest], axis=3)
 
     def after(self, steps: Sequence[int]) -> np.ndarray:
-        """What :func:`tiles_after` computes without eigenvalues."""
+        """Compute by eigenvalues what :func:`tiles_after` computes without them."""
         tiling = self._run._tiling
         tiles, means = centred(tiling.extract(self._run._target), None)
         columns = tiles.reshape(*self.values.shape, -1)
@@ -220,7 +220,7 @@ class Spectra:
         return _each_time(self.vectors, turned).reshape(len(steps), *tiles.shape) + means
 
     def divergence(self, steps: Sequence[int]) -> np.ndarray:
-        """dz_p/dy_p with Theta held fixed, of tiles before they are blended: (times, tiles, h, w, C).
+        """Return dz_p/dy_p with Theta held fixed, of tiles before they are blended: (times, tiles, h, w, C).
 
         z = F (y - mean) + mean with F = V f V^T, hence dz_p/dy_p = sum_i f_i V_pi (V_pi - mean_q V_qi) + 1/d.
         """
@@ -232,14 +232,14 @@ class Spectra:
 
 
 def _each_time(matrices: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """Products (times, tiles, d, C) of (tiles, d, d) and (tiles, d, times, C)."""
+    """Return products (times, tiles, d, C) of (tiles, d, d) and (tiles, d, times, C)."""
     tiles, d, times, channels = columns.shape
     product = matrices @ columns.reshape(tiles, d, -1)
     return np.moveaxis(product.reshape(tiles, d, times, channels), 2, 0)
 
 
 def parts(path: Path | None) -> dict[str, Any]:
-    """The parts of a file of results, by name."""
+    """Return the parts of a file of results, by name."""
     return json.loads(path.read_text())["results"] if path is not None and path.exists() else {}
 
 
@@ -249,7 +249,7 @@ def save(path: Path, part: str, found: dict[str, Any]) -> None:
 
 
 def positive(text: str) -> float:
-    """Argument of the command line: a finite number > 0."""
+    """Read an argument of the command line: a finite number > 0."""
     value = float(text)
     if not 0 < value < math.inf:
         raise argparse.ArgumentTypeError(f"must be a finite number > 0, got {text}")
@@ -257,7 +257,7 @@ def positive(text: str) -> float:
 
 
 def side(text: str) -> int:
-    """Argument of the command line: side of the crops, at least 8."""
+    """Read an argument of the command line: side of the crops, at least 8."""
     value = int(text)
     if value < 8:
         raise argparse.ArgumentTypeError(f"must be at least 8, got {text}")

@@ -1,4 +1,6 @@
-"""What each stopping rule of the denoiser loses against the best times, in dB of PSNR, on crops of the test set.
+"""This measures what each stopping rule of the denoiser loses against the best times, in dB of PSNR.
+
+The pictures are crops of the test set.
 
 ``python -m tools.tuning.stopping --json tools/tuning/results/stopping.json`` prints a row for each picture and sigma.
 With ``--fit`` it fits the times of the rule "calibrated" to the tuning set instead, and prints what they lose there and
@@ -35,7 +37,7 @@ FIT_KAPPAS = np.geomspace(1e-4, 1e2, 700)  # 2 % apart
 
 
 def by_rule(rule: str, *, estimated: bool = False, all_tiles: bool = False) -> Callable[[Trial], float]:
-    """The denoiser with a rule of the package, told sigma or not; Lanczos waits for all tiles or looks at its few."""
+    """Denoise with a rule of the package, told sigma or not; Lanczos waits for all tiles or looks at its few."""
 
     def run(trial: Trial) -> float:
         sigma = None if estimated else trial.sigma
@@ -51,12 +53,12 @@ def by_rule(rule: str, *, estimated: bool = False, all_tiles: bool = False) -> C
 
 
 def chosen(values: np.ndarray, choice: np.ndarray) -> np.ndarray:
-    """Each tile at its own time: of values (times, tiles, h, w, C) those at choice (tiles,)."""
+    """Take each tile at its own time: of values (times, tiles, h, w, C) those at choice (tiles,)."""
     return values[choice, np.arange(values.shape[1])]
 
 
 def each_tile(rule: str) -> Callable[[Trial], float]:
-    """Each tile stopped at its own least risk of a rule of the package."""
+    """Stop each tile at its own least risk of a rule of the package."""
 
     def run(trial: Trial) -> float:
         sigma = np.full((*trial.pixels.shape[:3], 1), trial.sigma)
@@ -79,11 +81,11 @@ def each_tile(rule: str) -> Callable[[Trial], float]:
 
 
 def tile_calibrated(trial: Trial) -> float:
-    """Each tile for the calibrated time of its own contrast, the nearest of those tried."""
+    """Filter each tile for the calibrated time of its own contrast, the nearest of those tried."""
     guide = trial.pixels
     for kappa, power in zip(KAPPA, POWER, strict=True):
         run = trial.filter(guide)
-        # The variance of a channel, as `Crops.contrast` is, of the noisy tile less that of the noise.
+        # This is the variance of a channel, as `Crops.contrast` is, of the noisy tile less that of the noise.
         variance = run._tiling.extract(trial.pixels).var(axis=(1, 2)).mean(axis=1) - trial.sigma**2
         contrast = np.sqrt(np.maximum(variance, 0.0))
         times = [float(calibrated_time(replace(trial.crops, contrast=c), kappa, power)) for c in contrast]
@@ -94,7 +96,7 @@ def tile_calibrated(trial: Trial) -> float:
 
 
 def tile_stein_fixed(trial: Trial) -> float:
-    """Each tile stopped at its own least Stein risk with Theta held fixed: |z - y|^2 + 2 sigma^2 div."""
+    """Stop each tile at its own least Stein risk with Theta held fixed: |z - y|^2 + 2 sigma^2 div."""
     guide = trial.pixels
     for n in range(1 + REFINE):
         run = trial.filter(guide)
@@ -106,7 +108,7 @@ def tile_stein_fixed(trial: Trial) -> float:
 
 
 def stein_fixed(trial: Trial) -> float:
-    """One time for all tiles, of least Stein risk of the blended picture with Theta held fixed."""
+    """Take one time for all tiles, of least Stein risk of the blended picture with Theta held fixed."""
     guide = trial.pixels
     for n in range(1 + REFINE):
         run = trial.filter(guide)
@@ -131,7 +133,7 @@ CHOICES: dict[str, Callable[[Trial], float]] = {
 
 
 def measure(trial: Trial, rules: Sequence[str], kept: Row | None = None) -> Row:
-    """PSNR at the best times and with each rule, and the rules' seconds; what ``kept`` has is not run again."""
+    """Return the PSNR at the best times and with each rule, and the rules' seconds; what ``kept`` has is not redone."""
     row: Row = kept or {
         "picture": trial.name,
         "shape": list(trial.clean.shape),
@@ -150,7 +152,7 @@ def measure(trial: Trial, rules: Sequence[str], kept: Row | None = None) -> Row:
 
 
 def kept_rows(path: Path | None, size: int) -> dict[tuple[str, float], Row]:
-    """Rows of a file by picture and sigma, if their crops were of this size."""
+    """Return rows of a file by picture and sigma, if their crops were of this size."""
     losses = oracle.parts(path).get("losses")
     if not losses or losses["size"] != size:
         return {}
@@ -158,12 +160,12 @@ def kept_rows(path: Path | None, size: int) -> dict[tuple[str, float], Row]:
 
 
 def losses(rows: Sequence[Row], rule: str) -> np.ndarray:
-    """Best PSNR less that with the rule, dB."""
+    """Return the best PSNR less that with the rule, dB."""
     return np.array([row["best"] - row["psnr"][rule] for row in rows])
 
 
 def lines(rows: Sequence[Row]) -> list[str]:
-    """The table: a row for each picture and sigma, then mean and worst over all, means by sigma, mean seconds."""
+    """Return the table: a row for each picture and sigma, then mean and worst over all, by sigma, mean seconds."""
     rules = [rule for rule in CHOICES if all(rule in row["psnr"] for row in rows)]
     body = [
         [f"{r['picture']}, {r['sigma']:g}", f"{r['best']:.2f}", *(f"{r['best'] - r['psnr'][k]:.2f}" for k in rules)]
@@ -179,7 +181,7 @@ def lines(rows: Sequence[Row]) -> list[str]:
 
 
 class Curve:
-    """PSNR of one pass against its time, between the times tried too.
+    """A Curve is the PSNR of one pass against its time, between the times tried too.
 
     Parameters
     ----------
@@ -195,23 +197,23 @@ class Curve:
         self._crops = crops
 
     def loss(self, kappa: Any, power: float) -> np.ndarray:
-        """Loss of the calibrated time against the best time, dB; kappa may be an array."""
+        """Return the loss of the calibrated time against the best time, dB; kappa may be an array."""
         log_time = np.log(calibrated_time(self._crops, kappa, power))
         return np.asarray(self._values.max() - np.interp(log_time, self._log_times, self._values))
 
 
 def fit(curves: Sequence[Curve]) -> tuple[float, float]:
-    """kappa and power of least mean loss."""
+    """Return kappa and power of least mean loss."""
     mean = [np.mean([curve.loss(FIT_KAPPAS, power) for curve in curves], axis=0) for power in FIT_POWERS]
     best_power, best_kappa = np.unravel_index(np.argmin(mean), np.shape(mean))
     return float(FIT_KAPPAS[best_kappa]), float(FIT_POWERS[best_power])
 
 
 def fitted(tuning: dict[str, np.ndarray], test: dict[str, np.ndarray], sigmas: Sequence[float]) -> list[Row]:
-    """kappa and power fitted to the tuning set and those in use, with the losses on both sets.
+    """Return kappa and power fitted to the tuning set and those in use, with the losses on both sets.
 
-    Each pass by itself, pass 2 guided by the best image of pass 1, against its own best time; then (pass 0) both passes
-    as the denoiser makes them, against the best times of both.
+    Each pass is taken by itself, pass 2 guided by the best image of pass 1, against its own best time; then (pass 0)
+    both passes as the denoiser makes them, against the best times of both.
     """
     trials = {
         name: [Trial(picture, clean, sigma) for picture, clean in crops.items() for sigma in sigmas]
@@ -246,12 +248,12 @@ def fitted(tuning: dict[str, np.ndarray], test: dict[str, np.ndarray], sigmas: S
 
 
 def summary(loss: Sequence[float]) -> dict[str, float]:
-    """Mean and worst loss, dB."""
+    """Return mean and worst loss, dB."""
     return {"mean": float(np.mean(loss)), "worst": max(loss)}
 
 
 def fit_lines(rows: Sequence[Row]) -> list[str]:
-    """The table of the fit: losses in dB."""
+    """Return the table of the fit: losses in dB."""
     body = [
         [
             f"{'pass ' + str(r['pass']) if r['pass'] else 'both passes'}, {r['values']}",
