@@ -1,4 +1,4 @@
-"""Activations: all that the package knows of each stands in its class, and everything else walks :data:`ACTIVATIONS`.
+"""All that the package knows of each activation stands in its class, and everything else walks :data:`ACTIVATIONS`.
 
 A new activation is one class here, and its name in ``__init__.pyi``: the reference, networks of finite width, the
 reader of PyTorch modules, the nodes for the engine, and the random networks of the tests find it by themselves.
@@ -18,7 +18,7 @@ Array = np.ndarray  # float64
 
 
 class Described:
-    """What all layers share: a ``repr`` that leaves out arguments at their default and shows paths as lists."""
+    """All layers share this: a ``repr`` that leaves out arguments at their default and shows paths as lists."""
 
     def __repr__(self) -> str:
         shown = []
@@ -32,7 +32,7 @@ class Described:
 
 @dataclass(frozen=True)
 class TorchFunction:
-    """How PyTorch names an activation, as text: descriptions of networks need no PyTorch.
+    """This says how PyTorch names an activation, as text: descriptions of networks need no PyTorch.
 
     Attributes
     ----------
@@ -54,7 +54,7 @@ class TorchFunction:
 
 
 class Activation(Described, ABC):
-    """A pointwise function f.  A subclass is a frozen dataclass, its fields being the arguments of f.
+    """An activation is a pointwise function f.  A subclass is a frozen dataclass, its fields being the arguments of f.
 
     Attributes
     ----------
@@ -73,24 +73,24 @@ class Activation(Described, ABC):
             ACTIVATIONS.append(cls)
 
     def numbers(self) -> list[float]:
-        """Arguments of the engine's operation."""
+        """Return the arguments of the engine's operation."""
         return [float(getattr(self, f.name)) for f in fields(self)]  # type: ignore[arg-type]
 
     def is_odd(self) -> bool:
-        """Whether f(-x) = -f(x), so that a mean of zero is kept."""
+        """Tell whether f(-x) = -f(x), so that a mean of zero is kept."""
         return False
 
     @abstractmethod
     def function(self, x: Array) -> Array:
-        """f of each number of an array."""
+        """Return f of each number of an array."""
 
     @abstractmethod
     def derivative(self, x: Array) -> Array:
-        """f' of each number of an array."""
+        """Return f' of each number of an array."""
 
     @abstractmethod
     def dual(self, s: Array, si: Array, sj: Array) -> tuple[Array, Array]:
-        """Covariance of the outputs and of the slopes, for Gaussians (u, v) of mean zero and covariance S.
+        """Return the covariance of the outputs and of the slopes, for Gaussians (u, v) of mean zero and covariance S.
 
         Parameters
         ----------
@@ -106,11 +106,11 @@ class Activation(Described, ABC):
         """
 
     def on_tensor(self, h: Any) -> Any:
-        """f of a PyTorch tensor, written with the tensor's own methods.  Only for what PyTorch has no function for."""
+        """Return f of a PyTorch tensor by the tensor's own methods; only an f that PyTorch lacks needs this."""
         raise NotImplementedError(f"{type(self).__name__} needs a name of PyTorch's, or a formula for tensors")
 
 
-# Every activation, in the order of the classes below.
+# These are all activations, in the order of the classes below.
 ACTIVATIONS: list[type[Activation]] = []
 
 
@@ -118,10 +118,10 @@ ACTIVATIONS: list[type[Activation]] = []
 
 
 class Rectifier(Activation, family=True):
-    """``max(x, 0) + slope * min(x, 0)``: the activations that are one operation of the engine, with a slope each."""
+    """A rectifier is ``max(x, 0) + slope * min(x, 0)``: for the engine all of them are one operation with a slope."""
 
     operation = "rectifier"
-    slope: float  # of the negative half
+    slope: float  # the slope of the negative half
 
     def numbers(self) -> list[float]:
         return [self.slope]
@@ -136,7 +136,7 @@ class Rectifier(Activation, family=True):
         return np.where(x > 0, 1.0, self.slope)
 
     def dual(self, s: Array, si: Array, sj: Array) -> tuple[Array, Array]:
-        # p_i = sqrt(S(i,i)),  cos th = S(i,j) / (p_i p_j)
+        # The closed forms are, with p_i = sqrt(S(i,i)) and cos th = S(i,j) / (p_i p_j),
         # ReLU (Cho & Saul, 2009):  Q  = p_i p_j (sin th + (pi - th) cos th) / (2 pi),   Q' = (pi - th) / (2 pi)
         # slope a, as max(x, ax) = a x + (1-a) relu(x):  Q = a S + (1-a)^2 Q_relu,       Q' = a + (1-a)^2 Q'_relu
         # Where p = 0 (a patch of zeros) the row and the column are 0.
@@ -155,7 +155,7 @@ class Rectifier(Activation, family=True):
 
 @dataclass(frozen=True, repr=False)
 class ReLU(Rectifier):
-    """Pointwise ``max(x, 0)``: a leaky ReLU whose ``slope`` is 0."""
+    """Apply ``max(x, 0)`` pointwise: this is a leaky ReLU whose ``slope`` is 0."""
 
     slope = 0.0
     in_torch = TorchFunction(("torch.nn.functional.relu",), module="ReLU")
@@ -163,7 +163,7 @@ class ReLU(Rectifier):
 
 @dataclass(frozen=True, repr=False)
 class LeakyReLU(Rectifier):
-    """Pointwise ``max(x, 0) + slope * min(x, 0)``; any finite slope.
+    """Apply ``max(x, 0) + slope * min(x, 0)`` pointwise; any finite slope will do.
 
     Parameters
     ----------
@@ -182,7 +182,7 @@ class LeakyReLU(Rectifier):
 
 @dataclass(frozen=True, repr=False)
 class Abs(Rectifier):
-    """Pointwise ``|x|``: a leaky ReLU whose ``slope`` is -1."""
+    """Apply ``|x|`` pointwise: this is a leaky ReLU whose ``slope`` is -1."""
 
     slope = -1.0
     in_torch = TorchFunction(("torch.abs", "torch.absolute"))
@@ -193,7 +193,7 @@ class Abs(Rectifier):
 
 @dataclass(frozen=True, repr=False)
 class Erf(Activation):
-    """Pointwise error function ``erf(x) = 2/sqrt(pi) int_0^x exp(-t^2) dt``, the sigmoid that has closed forms."""
+    """Apply the error function ``erf(x) = 2/sqrt(pi) int_0^x exp(-t^2) dt``, the sigmoid that has closed forms."""
 
     operation = "erf"
     in_torch = TorchFunction(("torch.erf",))
@@ -208,15 +208,15 @@ class Erf(Activation):
         return np.asarray(2 / np.sqrt(np.pi) * np.exp(-(x**2)))
 
     def dual(self, s: Array, si: Array, sj: Array) -> tuple[Array, Array]:
-        # Williams, 1997:  Q = 2/pi asin(2 S_ij / sqrt((1 + 2 S_ii)(1 + 2 S_jj))) = 2/pi atan(2 S_ij / sqrt D),
-        #                  Q' = 4/pi / sqrt D,    D = (1 + 2 S_ii)(1 + 2 S_jj) - 4 S_ij^2
+        # Williams, 1997, has  Q = 2/pi asin(2 S_ij / sqrt((1 + 2 S_ii)(1 + 2 S_jj))) = 2/pi atan(2 S_ij / sqrt D),
+        #                      Q' = 4/pi / sqrt D,    D = (1 + 2 S_ii)(1 + 2 S_jj) - 4 S_ij^2
         root = np.sqrt(determinant(2 * s, 2 * si, 2 * sj))
         return 2 / np.pi * np.arctan(2 * s / root), 4 / np.pi / root
 
 
 @dataclass(frozen=True, repr=False)
 class GELU(Activation):
-    """Pointwise ``x Phi(x)``, Phi the distribution function of N(0, 1): the exact form, not the one with tanh."""
+    """Apply ``x Phi(x)``, Phi the distribution function of N(0, 1): the exact form, not the one with tanh."""
 
     operation = "gelu"
     in_torch = TorchFunction(("torch.nn.functional.gelu",), module="GELU", fixed=(("approximate", "none"),))
@@ -244,7 +244,7 @@ class GELU(Activation):
 
 @dataclass(frozen=True, repr=False)
 class Sin(Activation):
-    """Pointwise ``sin(x)``, x in radians."""
+    """Apply ``sin(x)`` pointwise, x in radians."""
 
     operation = "sin"
     in_torch = TorchFunction(("torch.sin",))
@@ -264,7 +264,7 @@ class Sin(Activation):
 
 @dataclass(frozen=True, repr=False)
 class Cos(Activation):
-    """Pointwise ``cos(x)``, x in radians."""
+    """Apply ``cos(x)`` pointwise, x in radians."""
 
     operation = "cos"
     in_torch = TorchFunction(("torch.cos",))
@@ -282,7 +282,7 @@ class Cos(Activation):
 
 @dataclass(frozen=True, repr=False)
 class Gaussian(Activation):
-    """Pointwise ``exp(-x^2/2)``: a bump of height 1 at 0 and of width 1, in units of x."""
+    """Apply ``exp(-x^2/2)`` pointwise: a bump of height 1 at 0 and of width 1, in units of x."""
 
     operation = "gaussian"
 
@@ -293,7 +293,7 @@ class Gaussian(Activation):
         return np.asarray(-x * np.exp(-(x**2) / 2))
 
     def dual(self, s: Array, si: Array, sj: Array) -> tuple[Array, Array]:
-        # A Gaussian integral, over the 2 x 2 matrix S of a pair:  E[exp(-(u^2 + v^2)/2)] = det(1 + S)^(-1/2), so that
+        # The Gaussian integral over the 2 x 2 matrix S of a pair is E[exp(-(u^2 + v^2)/2)] = det(1 + S)^(-1/2), hence
         #     Q = 1 / sqrt D,    Q' = dQ/dS_ij = S_ij / D^(3/2),    D = (1 + S_ii)(1 + S_jj) - S_ij^2
         det = determinant(s, si, sj)
         root = np.sqrt(det)
@@ -307,20 +307,20 @@ class Gaussian(Activation):
 
 
 def _special() -> Any:
-    """SciPy's special functions, which no dual needs: they take longer to import than all of this package."""
+    """Return SciPy's special functions, which no dual needs: they take longer to import than all of this package."""
     import scipy.special
 
     return scipy.special
 
 
 def determinant(s: Array, si: Array, sj: Array) -> Array:
-    """(1 + S_ii)(1 + S_jj) - S_ij^2, at least 1 in spite of rounding: S_ii S_jj >= S_ij^2."""
+    """Return (1 + S_ii)(1 + S_jj) - S_ij^2, at least 1 in spite of rounding: S_ii S_jj >= S_ij^2."""
     return np.asarray(1 + si + sj + np.maximum(si * sj - s * s, 0.0))
 
 
 def sine_and_cosine(s: Array, si: Array, sj: Array) -> tuple[Array, Array]:
-    """The means of sin u sin v and of cos u cos v."""
-    # E[sin u sin v] = exp(-(S_ii + S_jj)/2) sinh S_ij,    E[cos u cos v] = exp(-(S_ii + S_jj)/2) cosh S_ij
+    """Return the means of sin u sin v and of cos u cos v."""
+    # The means are  E[sin u sin v] = exp(-(S_ii + S_jj)/2) sinh S_ij,  E[cos u cos v] = exp(-(S_ii + S_jj)/2) cosh S_ij
     # with sinh |x| = exp(|x|) (1 - exp(-2|x|)) / 2, and cosh likewise, since exp(|x|) alone overflows.
     size = np.abs(s)
     decay = np.exp(size - (si + sj) / 2) / 2

@@ -1,4 +1,4 @@
-"""Networks as data: the one description that every execution (NumPy, C++, and later CUDA and torch) reads.
+"""Networks are data here: the one description that every execution (NumPy, C++, CUDA and PyTorch) reads.
 
 A :class:`Network` is a tuple of layers, nested where it branches (:class:`Skip`).  It holds no weights: the kernel is
 that of the limit of infinite width, where only the architecture and the variances of the weights matter.
@@ -34,7 +34,7 @@ MERGES = ("concat", "add")
 
 @dataclass(frozen=True, repr=False)
 class Conv(Described):
-    """Convolution with a square kernel, in the NTK parametrisation ``a = sqrt(w/(c k^2)) W * h + sqrt(b) beta``.
+    """Convolve with a square kernel, in the NTK parametrisation ``a = sqrt(w/(c k^2)) W * h + sqrt(b) beta``.
 
     Parameters
     ----------
@@ -82,7 +82,7 @@ class Conv(Described):
 
     @property
     def radius(self) -> int:
-        """Half the kernel, k // 2, in pixels."""
+        """Return half the kernel, k // 2, in pixels."""
         return self.kernel_size // 2
 
 
@@ -95,7 +95,7 @@ def _factor(value: Any) -> int:
 
 @dataclass(frozen=True, repr=False)
 class AvgPool(Described):
-    """Mean over cells of 2x2 pixels: half the resolution.
+    """Average cells of 2x2 pixels, which halves the resolution.
 
     Parameters
     ----------
@@ -111,7 +111,7 @@ class AvgPool(Described):
 
 @dataclass(frozen=True, repr=False)
 class Upsample(Described):
-    """Twice the resolution.
+    """Double the resolution.
 
     Parameters
     ----------
@@ -137,7 +137,7 @@ class Upsample(Described):
         _check.choice("mode", self.mode, MODES)
 
     def reads(self, pixel: int) -> list[tuple[int, float]]:
-        """What makes an output pixel along one axis without borders: input pixels, ascending, with their weights."""
+        """Return the input pixels, ascending, that make an output pixel along an axis without borders, with weights."""
         if self.mode == "nearest":
             return [(pixel // self.factor, 1.0)]
         # The middle of output pixel i lies at x = (i + 1/2) / factor - 1/2 between the middles of floor x and the next.
@@ -156,7 +156,7 @@ DEFAULT_SHARE = 0.5
 
 @dataclass(frozen=True, repr=False)
 class Skip(Described):
-    """Two paths from the same features h, merged: ``merge(shortcut(h), branch(h))``.
+    """Merge two paths from the same features h: ``merge(shortcut(h), branch(h))``.
 
     Parameters
     ----------
@@ -255,24 +255,24 @@ def _as_layers(name: str, layers: Any) -> tuple[Layer, ...]:
 
 @dataclass(frozen=True)
 class Input:
-    """The image: node 0 of every graph."""
+    """The image is node 0 of every graph."""
 
 
 @dataclass(frozen=True)
 class Concat:
-    """Channels of two nodes side by side, with their shares of the channels; the shares add up to 1."""
+    """Put channels of two nodes side by side, with their shares of the channels; the shares add up to 1."""
 
     shares: tuple[float, float]
 
 
 @dataclass(frozen=True)
 class Add:
-    """Sum of two nodes that are independent, one of them of mean zero."""
+    """Add two nodes that are independent, one of them of mean zero."""
 
 
 @dataclass(frozen=True)
 class Node:
-    """One step of a network.
+    """A node is one step of a network.
 
     Attributes
     ----------
@@ -294,7 +294,7 @@ class Node:
 
 
 class _Graph:
-    """Flattens nested layers into nodes and checks on the way that every closed form holds."""
+    """This flattens nested layers into nodes, and checks on the way that every closed form holds."""
 
     def __init__(self) -> None:
         self.nodes = [Node(Input(), (), 0, 1)]
@@ -353,7 +353,7 @@ class _Graph:
         return self.append(Node(Add(), ends, first.level, first.scale), gaussian=gaussian, centred=centred)
 
     def check_gaussian(self, layer: Activation, at: int, place: str) -> None:
-        """Rule: the closed form of an activation is an expectation over Gaussian pre-activations."""
+        """Check that pre-activations are Gaussian: the closed form of an activation is an expectation over them."""
         if self.gaussian[at]:
             return
         before = self.nodes[at].layer
@@ -371,7 +371,7 @@ class _Graph:
         )
 
     def check_add(self, at: int, ends: tuple[int, ...], place: str) -> None:
-        """Rules: the covariance of a sum is the sum of the covariances; see the notes of :class:`Skip`."""
+        """Check that the covariance of a sum is the sum of the covariances; see the notes of :class:`Skip`."""
         for end, name in zip(ends, ("shortcut", "layers"), strict=True):
             if self.without_conv(0, end):
                 raise ValueError(
@@ -392,7 +392,7 @@ class _Graph:
             )
 
     def without_conv(self, start: int, end: int) -> bool:
-        """Whether a route leads from node ``start`` to node ``end`` without a Conv."""
+        """Tell whether a route leads from node ``start`` to node ``end`` without a Conv."""
         seen = {end}
         for n in range(end, start, -1):
             if n in seen and not isinstance(self.nodes[n].layer, Conv):
@@ -406,7 +406,7 @@ class _Graph:
 
 @dataclass(frozen=True)
 class Stage:
-    """A convolution with the activation that follows it (``None``: none)."""
+    """A stage is a convolution with the activation that follows it (``None``: none)."""
 
     conv: Conv
     activation: Rectifier | None
@@ -414,7 +414,7 @@ class Stage:
 
 @dataclass(frozen=True, repr=False)
 class Network:
-    """A convolutional network of infinite width: layers from the input image to its one output field.
+    """Describe a convolutional network of infinite width: layers from the input image to its one output field.
 
     Parameters
     ----------
@@ -467,7 +467,7 @@ class Network:
         object.__setattr__(self, "_nodes", tuple(graph.nodes))
 
     def graph(self) -> tuple[Node, ...]:
-        """The network as a flat list of steps, each after those that it takes as inputs.
+        """Return the network as a flat list of steps, each after those that it takes as inputs.
 
         Returns
         -------
@@ -480,12 +480,12 @@ class Network:
 
     @property
     def convs(self) -> tuple[Conv, ...]:
-        """The convolutions, in the order of the graph."""
+        """Return the convolutions, in the order of the graph."""
         return tuple(node.layer for node in self.graph() if isinstance(node.layer, Conv))
 
     @property
     def depth(self) -> int:
-        """Number of hidden layers: the activations on the longest path."""
+        """Return the number of hidden layers: the activations on the longest path."""
         depths: list[int] = []
         for node in self.graph():
             depths.append(max((depths[n] for n in node.inputs), default=0) + isinstance(node.layer, Activation))
@@ -493,17 +493,17 @@ class Network:
 
     @property
     def levels(self) -> int:
-        """Halvings of the resolution at the coarsest features; 0 for one resolution."""
+        """Return the halvings of the resolution at the coarsest features; 0 for one resolution."""
         return max(node.level for node in self.graph())
 
     @property
     def multiple(self) -> int:
-        """Sides of an image must be multiples of it, 2**levels: of the scales of all features."""
+        """Return what sides of an image must be multiples of: 2**levels, which the scales of all features divide."""
         return math.lcm(*(node.scale for node in self.graph()))
 
     @property
     def receptive_field(self) -> int:
-        """Side in pixels of the input patch that one output pixel sees.
+        """Return the side in pixels of the input patch that one output pixel sees.
 
         With several resolutions it depends on where the pixel lies in its coarsest cell: this is the largest.  Parts
         of the patch may be left out, as a Conv of stride 2 with a kernel of 1 does.
@@ -511,7 +511,7 @@ class Network:
         return max(last - first + 1 for first, last in map(self._sight, range(self.multiple)))
 
     def _sight(self, pixel: int) -> tuple[int, int]:
-        """First and last input pixel, along one axis without borders, that the output pixel sees."""
+        """Return first and last input pixel, along one axis without borders, that the output pixel sees."""
         graph = self.graph()
         seen: dict[int, tuple[int, int]] = {len(graph) - 1: (pixel, pixel)}
         for n in range(len(graph) - 1, 0, -1):
@@ -530,7 +530,7 @@ class Network:
 
     @property
     def trainable(self) -> bool:
-        """Whether any convolution is trained; if not, the tangent kernel is zero."""
+        """Tell whether any convolution is trained; if not, the tangent kernel is zero."""
         return any(conv.trainable for conv in self.convs)
 
     def check_size(self, height: int, width: int) -> None:
@@ -558,7 +558,7 @@ class Network:
             )
 
     def stages(self) -> tuple[Stage, ...]:
-        """The network as (convolution, activation or None) pairs, in order.
+        """Return the network as (convolution, activation or None) pairs, in order.
 
         Raises
         ------
@@ -594,7 +594,7 @@ def _count(name: str, value: Any) -> int:
 
 
 def vanilla_cnn(depth: int = 1, kernel_size: int = 5, *, padding: str = "zeros") -> Network:
-    """Plain denoising CNN: ``depth`` times (Conv(kernel_size), ReLU), then Conv(1).
+    """Build the plain denoising CNN: ``depth`` times (Conv(kernel_size), ReLU), then Conv(1).
 
     Parameters
     ----------
@@ -619,7 +619,9 @@ def vanilla_cnn(depth: int = 1, kernel_size: int = 5, *, padding: str = "zeros")
 def autoencoder(
     levels: int = 2, kernel_size: int = 3, *, upsample: str = "bilinear", padding: str = "zeros"
 ) -> Network:
-    """Autoencoder without skips: down ``levels`` times and up again, a hidden layer at each resolution on either way.
+    """Build an autoencoder without skips: ``levels`` times down and up again, with a hidden layer at each resolution.
+
+    There is one such layer on either way, and one at the coarsest resolution.
 
     Parameters
     ----------
@@ -652,7 +654,7 @@ def unet(
     padding: str = "zeros",
     share: float = DEFAULT_SHARE,
 ) -> Network:
-    """U-Net: at each resolution a hidden layer before and one after a skip around all coarser ones.
+    """Build a U-Net: at each resolution a hidden layer before and one after a skip around all coarser ones.
 
     Parameters
     ----------
@@ -682,7 +684,7 @@ def unet(
 
 
 def as_network(value: Any, *, trainable: bool = False) -> Network:
-    """The argument ``network``, or an error; ``trainable``: one convolution at least must be so."""
+    """Return the argument ``network``, or refuse it; with ``trainable`` one convolution at least must be trained."""
     if not isinstance(value, Network):
         raise TypeError(f"network must be an ntkfast.Network, got {value!r}")
     if trainable and not value.trainable:

@@ -1,4 +1,4 @@
-"""Between Python and the compiled engines."""
+"""This folder stands between Python and the compiled engines."""
 
 from .arrays import register_arrays
 from .backend import register
@@ -7,10 +7,10 @@ from .cuda import Cards
 from .cupy_arrays import CuPyArrays
 from .torch_arrays import TorchArrays
 
-# One line for each kind of device.
+# Each kind of device has one line.
 register(Host())
 register(Cards())
 
-# And for each library of arrays in their memory.
+# Each library of arrays in their memory has one too.
 register_arrays("cupy", CuPyArrays.of)
 register_arrays("torch", TorchArrays.of)

@@ -1,4 +1,4 @@
-"""Arrays of the host and of devices: the few operations of the filters, on whatever the caller's arrays are.
+"""Arrays of the host and of devices have these few operations for the filters, whatever the caller's arrays are.
 
 ``namespace(x)`` says what ``x`` is: NumPy's (anything in the host's memory), or that of the library that made ``x`` on
 a device.  Libraries are known by the top-level name of their types' module (:func:`register_arrays`), and none of them
@@ -23,7 +23,7 @@ HOST = "cpu"  # the device whose memory is the host's
 
 
 class Arrays:
-    """What the filters do with arrays, on NumPy's; those of other libraries differ where they must.
+    """This has what the filters do with arrays, for NumPy's; those of other libraries differ where they must.
 
     Arrays are real and of two or more dimensions, unless a method says otherwise.
 
@@ -37,11 +37,11 @@ class Arrays:
     _module: ModuleType = np
 
     def asarray(self, value: Any, dtype: Any) -> Any:
-        """``value``, of this kind or NumPy's, as an array of this kind and dtype, a copy only where it must be one."""
+        """Return ``value``, of this kind or NumPy's, as an array of this kind and dtype; copy only where it must be."""
         return self._module.asarray(value, dtype=np.dtype(dtype))
 
     def to_host(self, array: Any) -> np.ndarray:
-        """A NumPy array of the same dtype."""
+        """Return a NumPy array of the same dtype."""
         return np.asarray(array)
 
     def contiguous(self, array: Any) -> Any:
@@ -60,41 +60,41 @@ class Arrays:
         return self._module.stack(arrays)
 
     def transposed(self, array: Any) -> Any:
-        """The last two axes exchanged."""
+        """Return the array with its last two axes exchanged."""
         return array.swapaxes(-1, -2)
 
     def qr(self, array: Any) -> tuple[Any, Any]:
-        """Reduced QR decomposition of each matrix of a stack."""
+        """Return the reduced QR decomposition of each matrix of a stack."""
         q, r = self._module.linalg.qr(array)
         return q, r
 
     def squares(self, array: Any) -> np.ndarray:
-        """Sum of squares of each item of a stack (batch, m, n), in double precision: NumPy (batch,)."""
+        """Return the sum of squares of each item of a stack (batch, m, n), in double precision: NumPy (batch,)."""
         wide = array.astype(np.float64)
         return self.to_host((wide * wide).sum(axis=(1, 2)))
 
     def largest(self, array: Any) -> float:
-        """Largest magnitude; 0 of an empty array."""
+        """Return the largest magnitude; 0 for an empty array."""
         return float(abs(array).max()) if array.size else 0.0
 
     def kind(self, array: Any) -> str:
-        """NumPy's letter for the kind of the dtype: "f", "i", "u", "b", "c"."""
+        """Return NumPy's letter for the kind of the dtype: "f", "i", "u", "b", "c"."""
         return str(array.dtype.kind)
 
     def not_finite(self, array: Any) -> int:
-        """How many values are NaN or infinite."""
+        """Count the values that are NaN or infinite."""
         return int(array.size) - int(self._module.isfinite(array).sum())
 
     def product(self, engine: Any, v: Any, progress: Progress | None = None) -> Any:
-        """Theta v of an engine for one image, for v (d, n) of the engine's dtype: an array of this kind."""
+        """Return Theta v of an engine for one image, for v (d, n) of the engine's dtype: an array of this kind."""
         return engine.product(self.contiguous(v)[:, :, None], progress)[:, :, 0]
 
     def current(self) -> AbstractContextManager[Any]:
-        """Within it, new arrays are made on the device."""
+        """Let new arrays be made on the device within it."""
         return nullcontext()
 
     def reusable(self) -> int:
-        """Bytes of the device that the library holds free for its next arrays."""
+        """Return the bytes of the device that the library holds free for its next arrays."""
         return 0
 
 
@@ -102,7 +102,7 @@ NUMPY = Arrays()
 
 
 class DeviceArrays(Arrays):
-    """Arrays in the memory of a device, which engines there take by their address."""
+    """Arrays in the memory of a device are taken by engines there by their address."""
 
     def __init__(self, module: ModuleType, device: str) -> None:
         self._module, self.device = module, device
@@ -110,11 +110,11 @@ class DeviceArrays(Arrays):
 
     @abstractmethod
     def address(self, array: Any) -> tuple[int, tuple[int, ...], int]:
-        """Address, shape and number of the device of a contiguous array, as the engine takes them."""
+        """Return address, shape and number of the device of a contiguous array, as the engine takes them."""
 
     @abstractmethod
     def stream(self) -> int:
-        """The caller's current stream on the device, as an integer."""
+        """Return the caller's current stream on the device, as an integer."""
 
     def product(self, engine: Any, v: Any, progress: Progress | None = None) -> Any:
         with self.current():
@@ -124,11 +124,12 @@ class DeviceArrays(Arrays):
             return out
 
 
-# By the top-level module of a type: what makes the operations for a value of it on a device of this name.
+# An adapter makes the operations for a value on a device of this name; adapters are found by the top-level module of a
+# type.
 Adapter = Callable[[Any, str], Arrays]
 _adapters: dict[str, Adapter] = {}
 
-# Whose memory this is, by DLPack's type and number of a device: the name of the device, or None.
+# A Memory tells whose memory this is, by DLPack's type and number of a device: the name of the device, or None.
 Memory = Callable[[int, int], "str | None"]
 _memories: list[Memory] = []
 
@@ -142,18 +143,18 @@ def register_arrays(library: str, adapter: Adapter) -> None:
         Top-level name of the module of its types, "torch" say; it is not imported.  Its ``from_dlpack`` is what the
         message about arrays of other libraries offers.
     adapter : callable
-        An array and the name of its device -> its operations.
+        An array and the name of its device give its operations.
     """
     _adapters[library] = adapter
 
 
 def register_memory(memory: Memory) -> None:
-    """Let arrays in the memory of devices be recognised: DLPack's type and number -> the device's name, or None."""
+    """Let arrays in the memory of devices be recognised: DLPack's type and number give the device's name, or None."""
     _memories.append(memory)
 
 
 def namespace(value: Any) -> Arrays:
-    """The operations for ``value``, on its device; NUMPY for all that is in the host's memory.
+    """Return the operations for ``value``, on its device; NUMPY for all that is in the host's memory.
 
     Raises
     ------
@@ -178,6 +179,6 @@ def namespace(value: Any) -> Arrays:
 
 
 def to_host(value: Any) -> Any:
-    """``value`` as a NumPy array if it lies in the memory of a device, else as it is."""
+    """Return ``value`` as a NumPy array if it lies in the memory of a device, else as it is."""
     arrays = namespace(value)
     return value if arrays is NUMPY else arrays.to_host(value)

@@ -1,4 +1,4 @@
-"""Devices as objects: all that differs between them, so that nobody above asks which one it is.
+"""Devices are objects: all that differs between them is in these, so that nobody above asks which one it is.
 
 ``choose`` makes a :class:`Backend` of the caller's argument ``device``.  A kind of device is one module with a
 :class:`Devices`, and a line in ``engine/__init__.py`` that registers it.
@@ -35,11 +35,11 @@ __all__ = [
 
 
 class TileEngine(ABC):
-    """The kernels of a batch of tiles."""
+    """A TileEngine has the kernels of a batch of tiles."""
 
     @abstractmethod
     def diagonal(self) -> np.ndarray:
-        """Theta(i, i) of every tile, float64 (d, count)."""
+        """Return Theta(i, i) of every tile, float64 (d, count)."""
 
     @abstractmethod
     def store(self) -> None:
@@ -47,31 +47,31 @@ class TileEngine(ABC):
 
     @abstractmethod
     def product(self, arrays: Arrays, v: Any) -> Any:
-        """Theta V of every tile, for V (count, d, n) of the engine's dtype: an array like it, of ``arrays``."""
+        """Return Theta V of every tile, for V (count, d, n) of the engine's dtype: an array like it, of ``arrays``."""
 
     def dense(self) -> np.ndarray:
-        """Theta of every tile, (count, d, d), where ``Tiles.has_dense``."""
+        """Return Theta of every tile, (count, d, d), where ``Tiles.has_dense``."""
         raise NotImplementedError
 
 
 class Tiles(ABC):
-    """How the tiles of an image are filtered on a device.
+    """This says how the tiles of an image are filtered on a device.
 
     Attributes
     ----------
     has_dense : bool
-        Whether its engines give whole matrices.
+        True where its engines give whole matrices.
     """
 
     has_dense: bool
 
     @abstractmethod
     def engine(self, problem: Problem, tiles: np.ndarray) -> TileEngine:
-        """Engines of a batch of tiles, float64 of shape (count, h, w, C)."""
+        """Make engines of a batch of tiles, float64 of shape (count, h, w, C)."""
 
     @abstractmethod
     def at_once(self, problem: Problem, columns: int, most: int) -> int:
-        """How many tiles may be on the device at a time, up to ``most``; ``problem`` is that of one tile.
+        """Return how many tiles may be on the device at a time, up to ``most``; ``problem`` is that of one tile.
 
         Raises
         ------
@@ -81,19 +81,19 @@ class Tiles(ABC):
 
     @abstractmethod
     def on_host(self, at_once: int) -> int:
-        """Of so many tiles at a time, those whose engines take the host's memory."""
+        """Return how many of so many tiles at a time have engines that take the host's memory."""
 
     @abstractmethod
     def host_bytes(self, problem: Problem, columns: int) -> int:
-        """Bytes of the host's memory that engines of a batch and their products take, up to ``on_host`` tiles."""
+        """Return the bytes of the host that engines of a batch and their products take, up to ``on_host`` tiles."""
 
     @abstractmethod
     def shares(self, threads: int) -> tuple[int, int]:
-        """Batches in work at a time, and the threads of each."""
+        """Return how many batches are in work at a time, and the threads of each."""
 
 
 class Backend(ABC):
-    """A device.
+    """A backend is a device.
 
     Attributes
     ----------
@@ -104,9 +104,9 @@ class Backend(ABC):
     elsewhere : str
         What their hints offer besides: ", or device='cpu'".
     has_columns : bool
-        Whether its engines give some columns of the kernel; if not, another's do, in double: ``columns_engine``.
+        True where its engines give some columns of the kernel; if not, another's do, in double: ``columns_engine``.
     has_fourier : bool
-        Whether a kernel that repeats itself may be a filter in the Fourier domain of NumPy's arrays.
+        True where a kernel that repeats itself may be a filter in the Fourier domain of NumPy's arrays.
     tiles : Tiles
     """
 
@@ -119,45 +119,45 @@ class Backend(ABC):
 
     @abstractmethod
     def free(self) -> int:
-        """Free bytes of its memory."""
+        """Return the free bytes of its memory."""
 
     @abstractmethod
     def estimate(self, problem: Problem, columns: int) -> dict[str, int]:
-        """Bytes of its memory that an engine and products of so many columns take, by part.
+        """Return the bytes of its memory that an engine and products of so many columns take, by part.
 
         See MemoryEstimate in csrc/plan/engine.h.
         """
 
     @abstractmethod
     def make(self, problem: Problem, images: np.ndarray) -> Any:
-        """Compiled engine for ``images``, float64 of shape (batch, H, W, C)."""
+        """Make the compiled engine for ``images``, float64 of shape (batch, H, W, C)."""
 
     @abstractmethod
     def columns_engine(self, problem: Problem, images: np.ndarray) -> Callable[[Any], Any]:
-        """Makes of an operator's own engine that for its columns: the same, or one beside it from the first call on."""
+        """Make of an operator's own engine that for its columns: the same, or one beside it from the first call on."""
 
     @abstractmethod
     def arrays(self, own: Arrays) -> Arrays:
-        """Where a filter keeps its own arrays, the right-hand side being ``own``."""
+        """Return where a filter keeps its own arrays, the right-hand side being ``own``."""
 
     @abstractmethod
     def host_bytes(self, count: int) -> int:
-        """Of so many bytes that an engine takes, those in the host's memory."""
+        """Return how many of the bytes that an engine takes are in the host's memory."""
 
     @abstractmethod
     def require_fields(self, problem: Problem) -> None:
         """Refuse fields that do not fit on the host, if those of an engine elsewhere are made there."""
 
     def holds(self, arrays: Arrays) -> bool:
-        """Whether arrays of a kind lie in its memory."""
+        """Tell whether arrays of a kind lie in its memory."""
         return arrays.device == self.name
 
     def peaks(self, problem: Problem, columns: int) -> dict[str, int]:
-        """The most bytes of its memory that construction and products take, by storage."""
+        """Return the most bytes of its memory that construction and products take, by storage."""
         return peaks(self.estimate(problem, columns))
 
     def budget(self) -> Budget:
-        """Its memory."""
+        """Return its memory."""
         return Budget(self.free(), self.where)
 
     def require(self, what: str, needed: int, hint: str) -> None:
@@ -173,7 +173,7 @@ class Backend(ABC):
 
 
 class Devices(ABC):
-    """All devices of one kind.
+    """These are all devices of one kind.
 
     Attributes
     ----------
@@ -188,27 +188,27 @@ class Devices(ABC):
 
     @abstractmethod
     def names(self) -> list[str]:
-        """Of the devices that can be used."""
+        """Return the names of the devices that can be used."""
 
     @abstractmethod
     def at(self, number: int) -> Backend:
-        """A device that is there."""
+        """Return a device that is there."""
 
     @abstractmethod
     def choose(self, asked: str, number: int | None, near: str) -> Backend:
-        """The device with a number, or the one for all that ask for none; see :func:`choose`."""
+        """Return the device with a number, or the one for all that ask for none; see :func:`choose`."""
 
     @abstractmethod
     def worthwhile(self, problem: Problem) -> Backend | None:
-        """The device for device="auto": one that gains with the problem, which fits there."""
+        """Return the device for device="auto": one that gains with the problem, which fits there."""
 
     @abstractmethod
     def holding(self, kind: int, number: int) -> str | None:
-        """Name of the device with memory of its own that DLPack calls so; see dlpack.h."""
+        """Return the name of the device with memory of its own that DLPack calls so; see dlpack.h."""
 
     @abstractmethod
     def info(self) -> dict[str, Any]:
-        """What the build and the machine have of them, for bug reports."""
+        """Say what the build and the machine have of them, for bug reports."""
 
 
 AUTO = "auto"
@@ -223,18 +223,18 @@ def register(devices: Devices) -> None:
 
 
 def kinds() -> list[Devices]:
-    """All kinds of devices, that of the host first."""
+    """Return all kinds of devices, that of the host first."""
     return list(_kinds.values())
 
 
 def at(name: str) -> Backend:
-    """The device of this name, which is there."""
+    """Return the device of this name, which is there."""
     kind, _, number = name.partition(":")
     return _kinds[kind].at(int(number or 0))
 
 
 def parsed(device: Any) -> tuple[str, int | None]:
-    """The kind and the number, if it has one, of the argument ``device``, or an error that names what it may be."""
+    """Return the kind and the number, if it has one, of the argument ``device``, or say in an error what it may be."""
     spellings = [AUTO, *(spelling for devices in kinds() for spelling in devices.spellings)]
     *most, last = map(repr, spellings)
     wanted = f"device must be {', '.join(most)} or {last}, got {device!r}"
@@ -247,7 +247,7 @@ def parsed(device: Any) -> tuple[str, int | None]:
 
 
 def choose(device: Any, problem: Problem, near: str = HOST) -> Backend:
-    """The device that the argument ``device`` stands for.
+    """Return the device that the argument ``device`` stands for.
 
     Parameters
     ----------
@@ -255,8 +255,8 @@ def choose(device: Any, problem: Problem, near: str = HOST) -> Backend:
         "auto", "cpu", "cuda" or "cuda:N"; a device that has been chosen already stays what it is.
     problem : Problem
     near : str
-        The device that holds the caller's image: "cuda" is that one, and "auto" too, since what is applied to will lie
-        there.  Otherwise "cuda" is the first one.
+        The device that holds the caller's image: "cuda" is that one, and "auto" too, since the arrays that the kernel
+        is applied to will lie there.  Otherwise "cuda" is the first one.
 
     Raises
     ------
@@ -277,21 +277,21 @@ def choose(device: Any, problem: Problem, near: str = HOST) -> Backend:
 
 
 def has_backend(operator: Any) -> bool:
-    """Whether an operator has chosen a device, as kernels do; other libraries' may mean another thing by the word."""
+    """Tell whether an operator has chosen a device, as kernels do; others may mean another thing by the word."""
     return isinstance(getattr(operator, "backend", None), Backend)
 
 
 def backend_of(operator: Any) -> Backend:
-    """Where an operator computes: the host but for a kernel on a device."""
+    """Return where an operator computes: on the host, but for a kernel on a device."""
     return operator.backend if has_backend(operator) else at(HOST)
 
 
 def budget_of(arrays: Arrays) -> Budget:
-    """The memory that arrays of a kind take, with what their library holds free for them."""
+    """Return the memory that arrays of a kind take, with what their library holds free for them."""
     backend = at(arrays.device)
     return Budget(backend.free() + arrays.reusable(), backend.where)
 
 
 def filter_arrays(operator: Any, own: Arrays) -> Arrays:
-    """Where a filter of an operator keeps its own arrays, the right-hand side being ``own``."""
+    """Return where a filter of an operator keeps its own arrays, the right-hand side being ``own``."""
     return backend_of(operator).arrays(own)

@@ -1,4 +1,4 @@
-"""The host as a device: instruction set, threads and lanes of its engine."""
+"""The host is a device too: this has instruction set, threads and lanes of its engine."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ from .program import Problem
 
 ISA_VARIABLE = "NTKFAST_ISA"
 
-# Displacements swept together (tools/tuning/lanes.py).  At 256 x 256 the right-hand sides no longer fit in the L2
-# cache, and 32 lanes read them half as often as 16; 8% at most between 16 and 32, either way.
+# So many displacements are swept together (tools/tuning/lanes.py). At 256 x 256 the right-hand sides no longer fit in
+# the L2 cache, and 32 lanes read them half as often as 16; between 16 and 32 the time differs by 8% at most, either
+# way.
 LANES = 32
 
 
@@ -29,7 +30,7 @@ if hasattr(os, "register_at_fork"):  # not on Windows
 
 
 def isa() -> str:
-    """Instruction-set level to use: the best that this CPU has, or what the environment variable NTKFAST_ISA names.
+    """Return the instruction-set level to use: the best that this CPU has, or the one that NTKFAST_ISA names.
 
     Raises
     ------
@@ -46,7 +47,7 @@ def isa() -> str:
 
 
 def threads_of(value: Any) -> int:
-    """Number of threads: ``value``, or what OpenMP would take (all cores, or OMP_NUM_THREADS)."""
+    """Return the number of threads: ``value``, or what OpenMP would take (all cores, or OMP_NUM_THREADS)."""
     if value is None:
         return min(int(_core.default_threads()), MOST_THREADS)
     number = _check.at_least("threads", value, 1)
@@ -61,7 +62,7 @@ def _lanes(shape: tuple[int, ...]) -> int:
 
 
 class BatchEngine(TileEngine):
-    """One engine for a whole batch, interleaved."""
+    """One engine serves a whole batch, interleaved."""
 
     def __init__(self, engine: Any) -> None:
         self._engine = engine
@@ -102,7 +103,7 @@ class BatchedTiles(Tiles):
 
 
 class CpuBackend(Backend):
-    """The host."""
+    """This backend is the host."""
 
     name, where, elsewhere = HOST, "", ""
     has_columns = has_fourier = True
@@ -136,21 +137,21 @@ class CpuBackend(Backend):
         return count
 
     def require_fields(self, problem: Problem) -> None:
-        """They are part of the engine's own estimate."""
+        """Refuse nothing: the fields are part of the engine's own estimate."""
 
 
 CPU = CpuBackend()
 
 
 class Beside:
-    """An engine of the host beside one of a device, for the columns: made when it is first wanted.
+    """An engine of the host serves one of a device for the columns: it is made when it is first wanted.
 
     Parameters
     ----------
     device : Backend
     problem : Problem
     images : ndarray, shape (batch, H, W, C)
-        Kept until then.
+        Kept until the engine is made.
     """
 
     def __init__(self, device: Backend, problem: Problem, images: np.ndarray) -> None:
@@ -167,7 +168,7 @@ class Beside:
 
 
 class Host(Devices):
-    """The one device that is always there."""
+    """This is the one device that is always there."""
 
     kind, spellings = HOST, (HOST,)
 
@@ -184,7 +185,7 @@ class Host(Devices):
         return CPU
 
     def holding(self, kind: int, number: int) -> None:
-        """Its memory is no device's own."""
+        """Return nothing: the host's memory is no device's own."""
 
     def info(self) -> dict[str, Any]:
         return {

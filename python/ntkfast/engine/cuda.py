@@ -1,4 +1,4 @@
-"""Cards of CUDA as devices: which there are, when they are worthwhile, and what fits there."""
+"""Cards of CUDA are devices: this says which there are, when they are worthwhile, and what fits there."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from .cpu import CPU, Beside
 from .cupy_arrays import cupy_arrays
 from .program import Problem
 
-# Pair-layers of one product from which device="auto" takes a card: one hidden layer at 128 x 128, a tenth of a second
-# on two cores.  An estimate, not a measurement: below it a CPU takes less time than starting a card does (some tenths
-# of a second, once in a process).  To be replaced when a card has been measured: bench/gpu_check.sh.
+# From so many pair-layers of one product on device="auto" takes a card: one hidden layer at 128 x 128, a tenth of a
+# second on two cores.  It is an estimate, not a measurement: below it a CPU takes less time than starting a card does
+# (some tenths of a second, once in a process). It is to be replaced when a card has been measured: bench/gpu_check.sh.
 AUTO_PAIR_LAYERS = 1e8
 
-# Device types of DLPack (dlpack.h): CUDA's own memory, and managed memory; the host's for an emulated card.
+# These are device types of DLPack (dlpack.h): CUDA's own memory, and managed memory; the host's for an emulated card.
 DLPACK_CUDA = (2, 13)
 DLPACK_CPU = (1,)
 
 
 @dataclass(frozen=True)
 class Device:
-    """A card.
+    """This describes a card.
 
     Attributes
     ----------
@@ -37,7 +37,7 @@ class Device:
         Compute capability.
     multiprocessors : int
     bytes, free_bytes : int
-        Of its memory; what is free changes.
+        Those of its memory; what is free changes.
     """
 
     name: str
@@ -48,17 +48,17 @@ class Device:
 
 
 def devices() -> list[Device]:
-    """The cards that can be used."""
+    """Return the cards that can be used."""
     return [Device(*device) for device in _core.cuda_devices()]
 
 
 def emulated() -> bool:
-    """Whether the CUDA engine is emulated on the host: its memory is the host's then."""
+    """Tell whether the CUDA engine is emulated on the host: its memory is the host's then."""
     return bool(_core.cuda_backend() == "emulation")
 
 
 class SingleEngines(TileEngine):
-    """One engine on a card for each of several tiles, all of them stored."""
+    """Each of several tiles has an engine on a card, and all are stored."""
 
     def __init__(self, engines: list[Any]) -> None:
         self._engines = engines
@@ -101,7 +101,7 @@ class SingleTiles(Tiles):
 
 
 class CudaBackend(Backend):
-    """A card, by its number."""
+    """This backend is a card, by its number."""
 
     elsewhere = ", or device='cpu'"
     has_columns = has_fourier = False
@@ -120,7 +120,7 @@ class CudaBackend(Backend):
         return function(*problem.program, problem.shape, columns, self._number)
 
     def make(self, problem: Problem, images: np.ndarray) -> Any:
-        """Compiled engine for one image."""
+        """Make the compiled engine for one image."""
         engine = _core.CudaEngineFloat32 if problem.dtype == np.float32 else _core.CudaEngineFloat64
         return engine(
             *problem.program,
@@ -134,7 +134,7 @@ class CudaBackend(Backend):
         return Beside(self, problem, images)
 
     def arrays(self, own: Arrays) -> Arrays:
-        """Right-hand sides of the host go to the card once, if CuPy is there to hold them.
+        """Put right-hand sides of the host on the card once, if CuPy is there to hold them.
 
         Without it each product copies its vectors there and back.
         """
@@ -144,7 +144,7 @@ class CudaBackend(Backend):
         return 0
 
     def require_fields(self, problem: Problem) -> None:
-        """They are computed on the host, in double."""
+        """Refuse fields that do not fit on the host, where they are computed in double."""
         parts = CPU.estimate(problem, 1)
         memory.require_memory(
             "the engine's fields, on the host", parts["fields"] + parts["building"], "use a smaller image"
@@ -156,7 +156,7 @@ class CudaBackend(Backend):
 
 
 class Cards(Devices):
-    """The cards that CUDA sees."""
+    """These are the cards that CUDA sees."""
 
     kind, spellings = "cuda", ("cuda", "cuda:N")
 
@@ -178,7 +178,7 @@ class Cards(Devices):
         return CudaBackend(number)
 
     def worthwhile(self, problem: Problem) -> CudaBackend | None:
-        """Card 0 if there is one, the problem is large enough to gain from it, and fits."""
+        """Return card 0 if there is one, the problem is large enough to gain from it, and fits."""
         pairs = (problem.shape[1] * problem.shape[2]) ** 2 / 2
         layers = max(1, len(problem.network.convs) - 1)
         if _core.cuda_backend() != "cuda" or pairs * layers < AUTO_PAIR_LAYERS or not devices():

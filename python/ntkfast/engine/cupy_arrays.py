@@ -1,4 +1,4 @@
-"""CuPy's arrays.  It is imported only where a filter on a device wants arrays there: who has one has imported it."""
+"""CuPy is imported only where a filter on a device wants arrays there: who has its arrays has imported it."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ __all__ = ["CuPyArrays", "cupy_arrays"]
 
 
 class CuPyArrays(DeviceArrays):
-    """CuPy's arrays on one device."""
+    """These are CuPy's arrays on one device."""
 
     @classmethod
     def of(cls, _: Any, device: str) -> CuPyArrays:
-        """The operations for an array."""
+        """Return the operations for an array."""
         return cls(sys.modules["cupy"], device)
 
     def asarray(self, value: Any, dtype: Any) -> Any:
@@ -51,7 +51,7 @@ class CuPyArrays(DeviceArrays):
 
 
 def cupy_arrays(device: str) -> CuPyArrays | None:
-    """CuPy's arrays on a device, for what a filter of arrays of the host keeps there; None where there is no CuPy."""
+    """Return CuPy's arrays on a device, which a filter of arrays of the host keeps there; None without CuPy."""
     try:
         return CuPyArrays(import_module("cupy"), device)
     except ImportError:

@@ -1,4 +1,4 @@
-"""What of ntkfast was compiled, and what it runs on."""
+"""This tells what of ntkfast was compiled, and what it runs on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __version__: str = _core.__version__
 
 
 def info() -> dict[str, Any]:
-    """What was compiled and what will run, for bug reports.
+    """Tell what was compiled and what will run, for bug reports.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Memory: what is free, what is stated to be taken of it, and refusals before any work.
+"""Memory is counted here: what is free, what is stated to be taken of it, and refusals before any work.
 
 Whoever takes memory predicts its own bytes from the sizes, beside the code that takes them, and states them to a
 :class:`Budget`.
@@ -13,8 +13,8 @@ from pathlib import Path
 
 __all__ = ["Budget", "available_memory", "peaks", "readable", "require_memory"]
 
-# Of control groups, version 2 and 1: their folder, the files with their limit and what they have taken, and the line of
-# memory.stat with what the kernel keeps of files and drops when memory is wanted.
+# Control groups, version 2 and 1, have these: their folder, the files with their limit and what they have taken, and
+# the line of memory.stat with what the kernel keeps of files and drops when memory is wanted.
 CONTROL_GROUPS = (
     ("/sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
     ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
@@ -22,7 +22,7 @@ CONTROL_GROUPS = (
 
 
 class Budget:
-    """The bytes that are free in one memory, read once, and those that are stated to be taken of them.
+    """A budget is the bytes that are free in one memory, read once, and those that are stated to be taken of them.
 
     Parameters
     ----------
@@ -38,21 +38,21 @@ class Budget:
         self._stated = 0
 
     def state(self, count: int) -> Budget:
-        """Count so many bytes more; returns the budget itself."""
+        """Count so many bytes more, and return the budget itself."""
         self._stated += count
         return self
 
     @property
     def left(self) -> int:
-        """Bytes that are free beside what is stated, below 0 where it does not fit."""
+        """Return the bytes that are free beside what is stated, below 0 where it does not fit."""
         return self.free - self._stated
 
     def fits(self, more: int = 0) -> bool:
-        """Whether what is stated and so many bytes more fit."""
+        """Tell whether what is stated and so many bytes more fit."""
         return more <= self.left
 
     def most(self, count: int, needed: Callable[[int], int]) -> int:
-        """How many of 1 to ``count`` things fit, of which n take ``needed(n)`` bytes more; 0 if not one does."""
+        """Return how many of 1 to ``count`` things fit, where n take ``needed(n)`` bytes more; 0 if not one does."""
         return bisect_right(range(1, count + 1), self.left, key=needed)
 
     def require(self, what: str, hint: str, more: int = 0) -> None:
@@ -81,7 +81,7 @@ def require_memory(what: str, needed: int, hint: str) -> None:
 
 
 def peaks(parts: dict[str, int]) -> dict[str, int]:
-    """The most bytes that construction and products take with each storage, from the parts of an engine's estimate."""
+    """Return the most bytes that construction and products take by storage, from the parts of an engine's estimate."""
     during = {
         "stream": parts["product"] + parts["bands"],
         "coarse": parts["product"] + parts["coarse"],
@@ -91,12 +91,12 @@ def peaks(parts: dict[str, int]) -> dict[str, int]:
 
 
 def available_memory() -> int:
-    """Bytes that can still be taken: the machine's free memory, or what a control group leaves if that is less."""
+    """Return the bytes that can still be taken: the machine's free memory, or what a control group leaves if less."""
     return min([_free_memory(), *(left for group in CONTROL_GROUPS if (left := _left_by_group(*group)) is not None)])
 
 
 def _left_by_group(folder: str, limit: str, usage: str, droppable: str) -> int | None:
-    """Bytes that a control group leaves; None without a limit, or where there is no group of this kind."""
+    """Return the bytes that a control group leaves; None without a limit, or without a group of this kind."""
     try:
         most = int(Path(folder, limit).read_text())
         taken = int(Path(folder, usage).read_text())
@@ -117,7 +117,7 @@ def _free_memory() -> int:
 
 
 def _number(path: Path, name: str) -> int:
-    """The number behind ``name`` in a file that has one on each line."""
+    """Return the number behind ``name`` in a file that has one on each line."""
     for line in path.read_text().splitlines():
         words = line.split()
         if words[:1] == [name]:
@@ -126,7 +126,7 @@ def _number(path: Path, name: str) -> int:
 
 
 def readable(count: int) -> str:
-    """Bytes for people, such as ``1.5 GiB (1610612736 bytes)``."""
+    """Write bytes for people, such as ``1.5 GiB (1610612736 bytes)``."""
     size, unit = float(count), "bytes"
     for larger in ("KiB", "MiB", "GiB", "TiB", "PiB"):
         if size < 1024:

@@ -1,4 +1,4 @@
-"""What an engine is to compute, as all of them take it."""
+"""This says what an engine is to compute, as all of them take it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NodeTuple = tuple[str, list[int], int, list[float]]
 
 
 def nodes(network: Network) -> list[NodeTuple]:
-    """The graph as the engines take it: operation, inputs, level, numbers; see csrc/bindings.cpp."""
+    """Return the graph as the engines take it: operation, inputs, level, numbers; see csrc/bindings.cpp."""
     return [
         (name, list(node.inputs), node.level, numbers)
         for node in network.graph()
@@ -39,25 +39,25 @@ def _operation(layer: Any) -> tuple[str, list[float]]:
     return OPERATIONS[type(layer)], []
 
 
-# Operations without numbers.
+# These operations have no numbers.
 OPERATIONS = {Input: "input", Add: "add"}
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A kernel of images of one size: all but their values.
+    """A problem is a kernel of images of one size: all but their values.
 
     Attributes
     ----------
     network : Network
     shape : (batch, H, W, C)
     dtype : float32 or float64
-        Of the engine's arithmetic.
+        That of the engine's arithmetic.
     threads : int
-        On the host.
+        Those on the host.
     kernel : {"ntk", "nngp"}
     noise : bool
-        Whether the images are iid noise; of these only the shape is read.
+        True where the images are iid noise, of which only the shape is read.
     """
 
     network: Network
@@ -69,5 +69,5 @@ class Problem:
 
     @property
     def program(self) -> tuple[list[NodeTuple], bool, bool]:
-        """The first arguments of all engines and estimates: nodes, whether padding is circular, whether it is NNGP."""
+        """Return the first arguments of engines and estimates: nodes, is the padding circular, is it the NNGP."""
         return nodes(self.network), self.network.padding == "circular", self.kernel == "nngp"

@@ -1,4 +1,4 @@
-"""The floor of the CPU engine: what its inner loops take by themselves."""
+"""The roofline is the floor of the CPU engine: the time of its inner loops by themselves."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ REPEATS = 50  # of each loop; the best counts
 
 
 def roofline(network: Network, *, channels: int = 3, columns: int = 3, threads: int | None = None) -> float:
-    """Seconds that the CPU engine's inner loops take for a pair of pixels, by themselves: the floor of a product.
+    """Return the seconds that the CPU engine's inner loops take for a pair of pixels, the floor of a product.
 
     Each loop that a float32 product ``K @ v`` with the tangent kernel runs is timed alone on rows of 256 pairs, which
     stay in the first-level cache, on all threads at once; the times are added up.  It is not the peak of the processor,
@@ -29,9 +29,9 @@ def roofline(network: Network, *, channels: int = 3, columns: int = 3, threads: 
     network : Network
         A chain of Conv of stride 1 and ReLU, LeakyReLU or Abs.
     channels : int
-        Of the image, 1 to 8.
+        Channels of the image, 1 to 8.
     columns : int
-        Of v, 0 to 8; with 0 what computing a matrix takes.
+        Columns of v, 0 to 8; 0 stands for computing a matrix.
     threads : int, optional
         How many run the loops at the same time: cores that share units or a clock are slower together than one alone.
         By default as many as a product takes.
@@ -61,7 +61,7 @@ def _at_most(name: str, count: int) -> int:
 
 
 def _stages(network: Network) -> list[tuple[int, float, float, bool, bool, float]]:
-    """A chain as the engine takes it: kernel size, variances, trainable, whether an activation follows, its slope."""
+    """Return a chain as the engine takes it: kernel size, variances, trainable, has an activation, its slope."""
 
     def stage(conv: Any, activation: Any) -> tuple[int, float, float, bool, bool, float]:
         slope = 1.0 if activation is None else activation.slope

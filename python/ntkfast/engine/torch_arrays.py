@@ -1,4 +1,4 @@
-"""PyTorch's tensors.  It is not imported here: who has a tensor has imported it.
+"""PyTorch is not imported here: who has a tensor has imported it.
 
 In a build whose CUDA engine is emulated (tests), the device's memory is the host's, and tensors on the CPU are there.
 """
@@ -19,7 +19,7 @@ __all__ = ["TorchArrays"]
 
 
 class TorchArrays(DeviceArrays):
-    """PyTorch's tensors on one device, without gradients."""
+    """These are PyTorch's tensors on one device, without gradients."""
 
     def __init__(self, module: ModuleType, torch_device: Any, device: str) -> None:
         super().__init__(module, device)
@@ -27,7 +27,7 @@ class TorchArrays(DeviceArrays):
 
     @classmethod
     def of(cls, tensor: Any, device: str) -> TorchArrays:
-        """The operations for a tensor."""
+        """Return the operations for a tensor."""
         return cls(sys.modules["torch"], tensor.device, device)
 
     def _dtype(self, dtype: Any) -> Any:
