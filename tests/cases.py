@@ -1,4 +1,4 @@
-"""What the tests of all engines share: networks, kernels, bars, and the measures of error."""
+"""The tests of all engines share these: networks, kernels, bars, and the measures of error."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ KERNELS = ("ntk", "nngp")
 PADDINGS = ("zeros", "circular")
 DTYPES = ("float32", "float64")
 
-# Largest error of an entry over the largest entry.  In double precision the reference sets the limit: where patches are
-# parallel, rounding of its cosine by 1e-16 turns into an angle of 1e-8.
+# The bar is on the largest error of an entry over the largest entry.  In double precision the reference sets the limit:
+# where patches are parallel, rounding of its cosine by 1e-16 turns into an angle of 1e-8.
 BARS = {
     "float32": dict.fromkeys(NATURAL, 1e-6) | dict.fromkeys(HARD, 1e-5),
     "float64": dict.fromkeys(NATURAL, 2e-12) | dict.fromkeys(HARD, 5e-8),
@@ -84,19 +84,19 @@ each_graph = pytest.mark.parametrize("graph", GRAPHS)
 
 
 def error_of(actual, expected, scale=None):
-    """Largest error over ``scale``, by default the largest entry; the error itself if all is zero."""
+    """Return the largest error over ``scale``, by default the largest entry; the error itself if all is zero."""
     assert actual.shape == expected.shape
     scale = np.abs(expected).max(initial=0.0) if scale is None else scale
     return np.abs(actual - expected).max(initial=0.0) / (scale or 1.0)
 
 
 def bar_of(dtype, name, net):
-    """The bar; the reference sets it in double precision where patches are single pixels, parallel on gray images."""
+    """Return the bar; the reference sets it in double where patches are single pixels, parallel on gray images."""
     single_pixels = net.layers[0].kernel_size == 1
     return PARALLEL if single_pixels and dtype == "float64" else BARS[dtype][name]
 
 
 def product_error(K, theta, v):
-    """Error of K @ v, over what it is if each entry of the kernel is off by max|T|."""
+    """Return the error of K @ v, over what it is if each entry of the kernel is off by max|T|."""
     scale = np.abs(theta).max() * np.abs(v).reshape(len(v), -1).sum(axis=0).max()
     return error_of(K @ v, theta @ v.astype(K.dtype).astype(np.float64), scale)

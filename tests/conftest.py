@@ -1,4 +1,4 @@
-"""Fixtures of all tests."""
+"""These are fixtures of all tests."""
 
 import os
 import signal
@@ -6,19 +6,19 @@ from collections.abc import Iterator
 
 import pytest
 
-# Before NumPy is loaded.  Most matrices here are small, and OpenBLAS's threads, which spin while they wait, then cost
-# many times what they save where processes share the cores.
+# This is set before NumPy is loaded.  Most matrices here are small, and OpenBLAS's threads, which spin while they wait,
+# then cost many times what they save where processes share the cores.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-# Before OpenMP is loaded.  With pytest -n the threads of several processes share the cores, and those that spin while
-# they wait would hold up the others.
+# This is set before OpenMP is loaded.  With pytest -n the threads of several processes share the cores, and those that
+# spin while they wait would hold up the others.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
 @pytest.fixture(scope="session", autouse=True)
 def interrupts() -> Iterator[None]:
-    """A job in the background of a shell script ignores SIGINT, and so would the processes that tests interrupt."""
+    """Heed SIGINT: a job in the background of a shell script ignores it, and so would the processes of the tests."""
     before = signal.getsignal(signal.SIGINT)
     if before is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)

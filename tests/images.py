@@ -1,7 +1,7 @@
-"""Test images shared by all tests: ``IMAGES[name](height, width, channels, seed)`` is a float64 (H, W, C) array.
+"""All tests share these images: ``IMAGES[name](height, width, channels, seed)`` is a float64 (H, W, C) array.
 
-The groups: on ``NATURAL`` images neighbouring patches differ, as in a photograph; ``HARD`` ones are built to break
-numerics, with patches that are alike, opposite, or zero.
+There are groups: on ``NATURAL`` images neighbouring patches differ, as in a photograph; ``HARD`` ones are built to
+break numerics, with patches that are alike, opposite, or zero.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Image = np.ndarray
 
 @cache
 def _photograph() -> Image:
-    """A colour photograph in [0, 1] with its luminance as a fourth channel, shape (512, 512, 4)."""
+    """Return a colour photograph in [0, 1] with its luminance as a fourth channel, shape (512, 512, 4)."""
     import skimage.data  # here, not above: images without the photograph must not need it
 
     rgb = skimage.data.astronaut() / 255.0
@@ -24,7 +24,7 @@ def _photograph() -> Image:
 
 
 def natural(height: int, width: int, channels: int, seed: int) -> Image:
-    """Crop around the face of a photograph, halved or quartered where it fits, in [0, 1]; sides up to 512."""
+    """Crop a photograph around the face, halved or quartered where it fits, in [0, 1]; sides up to 512."""
     photograph = _photograph()
     if max(height, width) > len(photograph) or channels > 4:
         raise ValueError(f"natural images go up to (512, 512, 4), got {(height, width, channels)}")
@@ -40,28 +40,28 @@ def natural(height: int, width: int, channels: int, seed: int) -> Image:
 
 
 def centred(height: int, width: int, channels: int, seed: int) -> Image:
-    """The natural image less its mean in every channel."""
+    """Return the natural image less its mean in every channel."""
     x = natural(height, width, channels, seed)
     return x - x.mean(axis=(0, 1))
 
 
 def noise(height: int, width: int, channels: int, seed: int) -> Image:
-    """Iid standard normal values."""
+    """Return iid standard normal values."""
     return np.random.default_rng(seed).standard_normal((height, width, channels))
 
 
 def flat(height: int, width: int, channels: int, seed: int) -> Image:
-    """The constant 0.7: all patches are alike."""
+    """Return the constant 0.7: all patches are alike."""
     return np.full((height, width, channels), 0.7)
 
 
 def nearly_flat(height: int, width: int, channels: int, seed: int) -> Image:
-    """0.5 plus normal noise of 1e-4: all patches are nearly alike."""
+    """Return 0.5 plus normal noise of 1e-4: all patches are nearly alike."""
     return 0.5 + 1e-4 * noise(height, width, channels, seed)
 
 
 def spiked(height: int, width: int, channels: int, seed: int) -> Image:
-    """Zeros with a few spikes of heights from 1e-3 to 1e3, of both signs: zero patches, and norms far apart."""
+    """Return zeros with a few spikes of 1e-3 to 1e3, of both signs: zero patches, and norms far apart."""
     rng = np.random.default_rng(seed)
     x = np.zeros((height * width, channels))
     at = rng.choice(len(x), size=1 + len(x) // 20, replace=False)
@@ -70,7 +70,7 @@ def spiked(height: int, width: int, channels: int, seed: int) -> Image:
 
 
 def periodic(height: int, width: int, channels: int, seed: int) -> Image:
-    """Checkerboard, or stripes of period 2 to 4, less its mean: patches exactly alike and exactly opposite."""
+    """Return a checkerboard, or stripes of period 2 to 4, less its mean: patches exactly alike and exactly opposite."""
     rows, cols = np.indices((height, width))
     period = 2 + seed % 3
     phase = (rows + cols, cols, rows)[seed // 3 % 3] % period
@@ -79,19 +79,19 @@ def periodic(height: int, width: int, channels: int, seed: int) -> Image:
 
 
 def two_level(height: int, width: int, channels: int, seed: int) -> Image:
-    """Piecewise constant: blocks of 3 x 4 pixels on a few levels, less its mean in every channel."""
+    """Return blocks of 3 x 4 pixels on a few levels, less the mean in every channel."""
     levels = np.random.default_rng(seed).integers(0, 4, (height // 3 + 1, width // 4 + 1, channels)) / 3
     x = levels.repeat(3, axis=0).repeat(4, axis=1)[:height, :width]
     return x - x.mean(axis=(0, 1))
 
 
 def zero(height: int, width: int, channels: int, seed: int) -> Image:
-    """Zeros."""
+    """Return zeros."""
     return np.zeros((height, width, channels))
 
 
 def ramp(height: int, width: int, channels: int, seed: int) -> Image:
-    """A plane from 0 to 1 across the diagonal: patches on a line through the origin, nearly parallel."""
+    """Return a plane from 0 to 1 across the diagonal: patches on a line through the origin, nearly parallel."""
     rows, cols = np.indices((height, width))
     x = (rows + cols) / max(height + width - 2, 1)
     return x[..., None] * np.linspace(1.0, 0.5, channels)

@@ -1,4 +1,4 @@
-"""Hypothesis strategies shared by all tests: random networks and image shapes."""
+"""All tests share these strategies of Hypothesis: random networks and image shapes."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ SMOOTH = tuple(kind() for kind in ACTIVATIONS if not issubclass(kind, Rectifier)
 
 
 def rectifiers() -> st.SearchStrategy[Rectifier]:
-    """ReLU, Abs, or a leaky ReLU of any character: nearly a ReLU, linear (1), the absolute value (-1), steep."""
+    """Draw ReLU, Abs, or a leaky ReLU of any character: nearly a ReLU, linear (1), the absolute value (-1), steep."""
     slopes = (0.01, 0.1, 0.5, -0.3, -1.0, 1.0, 1.5)
     return st.sampled_from((ReLU(), Abs())) | st.sampled_from(slopes).map(LeakyReLU)
 
 
 def activations() -> st.SearchStrategy[Activation]:
-    """Any activation."""
+    """Draw any activation."""
     return st.sampled_from(SMOOTH) | rectifiers()
 
 
 def convs(max_kernel: int = 7, trainable: bool | None = None, stride: int = 1) -> st.SearchStrategy[Conv]:
-    """Convolutions with kernels up to ``max_kernel``, weight variance 0.5 to 4, bias variance 0 or 0.01 to 1."""
+    """Draw convolutions with kernels up to ``max_kernel``, weight variance 0.5 to 4, bias variance 0 or 0.01 to 1."""
     return st.builds(
         Conv,
         st.integers(0, (max_kernel - 1) // 2).map(lambda radius: 2 * radius + 1),
@@ -36,13 +36,13 @@ def convs(max_kernel: int = 7, trainable: bool | None = None, stride: int = 1) -
 
 
 def paddings() -> st.SearchStrategy[str]:
-    """Either padding."""
+    """Draw either padding."""
     return st.sampled_from(("zeros", "circular"))
 
 
 @st.composite
 def chains(draw: st.DrawFn, max_depth: int = 4, max_kernel: int = 7) -> Network:
-    """Chains at one resolution: up to ``max_depth`` hidden convolutions, each with or without a rectifier, and a last.
+    """Draw chains at one resolution: up to ``max_depth`` hidden convolutions, with or without a rectifier, and a last.
 
     At least one convolution is trainable, so that the tangent kernel is not zero.
     """
@@ -58,7 +58,7 @@ def chains(draw: st.DrawFn, max_depth: int = 4, max_kernel: int = 7) -> Network:
 
 @dataclasses.dataclass(frozen=True)
 class _Features:
-    """What the layers so far lead to: the level, whether an activation may follow, whether it is the bare image."""
+    """This says what the layers so far lead to: the level, may an activation follow, is it the bare image."""
 
     level: int = 0
     gaussian: bool = False
@@ -66,7 +66,7 @@ class _Features:
 
 
 class _Drawer:
-    """Draws paths layer by layer, each layer one that is allowed where it stands."""
+    """This draws paths layer by layer, each layer one that is allowed where it stands."""
 
     def __init__(self, draw: st.DrawFn, max_levels: int, max_kernel: int) -> None:
         self.draw, self.max_levels, self.max_kernel = draw, max_levels, max_kernel
@@ -141,7 +141,7 @@ class _Drawer:
 
 @st.composite
 def networks(draw: st.DrawFn, max_levels: int = 2, max_kernel: int = 5, max_nesting: int = 2) -> Network:
-    """Networks with every kind of layer, skips nested up to ``max_nesting`` deep and up to ``max_levels`` halvings.
+    """Draw networks with every kind of layer, skips nested ``max_nesting`` deep and up to ``max_levels`` halvings.
 
     The last convolution is trainable, so that the tangent kernel is not zero.
     """
@@ -152,7 +152,7 @@ def networks(draw: st.DrawFn, max_levels: int = 2, max_kernel: int = 5, max_nest
 
 
 def image_shapes(max_side: int = 9, max_channels: int = 4, multiple: int = 1) -> st.SearchStrategy[tuple[int, ...]]:
-    """Shapes (H, W) of grey and (H, W, C) of colour images, down to a single pixel.
+    """Draw shapes (H, W) of grey and (H, W, C) of colour images, down to a single pixel.
 
     Sides are multiples of ``multiple`` up to ``max_side``, or of one multiple where that is more.
     """

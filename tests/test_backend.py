@@ -1,4 +1,7 @@
-"""Devices as objects: a third one needs no change above engine/; budgets of memory; arrays of other libraries."""
+"""Devices are objects: a third one needs no change above engine/.
+
+Budgets of memory and arrays of other libraries are tested here too.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +46,7 @@ class ToyTiles(Tiles):
 
 
 class Toy(Backend):
-    """The host's engine behind a memory of its own, without columns."""
+    """This has the host's engine behind a memory of its own, without columns."""
 
     name, where, elsewhere = "toy:0", " on toy:0", ", or device='cpu'"
     has_columns = has_fourier = False
@@ -66,7 +69,7 @@ class Toy(Backend):
         return own
 
     def require_fields(self, problem: Problem) -> None:
-        """They are part of the estimate."""
+        """Refuse nothing: they are part of the estimate."""
 
     def host_bytes(self, count: int) -> int:
         return 0
@@ -100,7 +103,7 @@ class Toys(Devices):
 
 @pytest.fixture
 def toys(monkeypatch):
-    """A third kind of devices, registered for one test."""
+    """Register a third kind of devices for one test."""
     monkeypatch.setattr(backend, "_kinds", dict(backend._kinds))
     monkeypatch.setattr(arrays, "_memories", list(arrays._memories))
     monkeypatch.setattr(arrays, "_adapters", dict(arrays._adapters))
@@ -165,7 +168,7 @@ def test_info_names_all_devices(toys):
 
 
 class Array:
-    """An array of some library on the toy."""
+    """This is an array of some library on the toy."""
 
     def __init__(self, values: np.ndarray) -> None:
         self.values = values

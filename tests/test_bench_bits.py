@@ -1,4 +1,4 @@
-"""The scripts that hold two commits against each other: hashes of results, and ratios of times."""
+"""These scripts hold two commits against each other: hashes of results, and ratios of times."""
 
 from __future__ import annotations
 

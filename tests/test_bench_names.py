@@ -1,4 +1,4 @@
-"""bench/ measures the package from outside: it takes public names alone, and nothing of tools/."""
+"""The package is measured by bench/ from outside: it takes public names alone, and nothing of tools/."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FILES = sorted(path.relative_to(BENCH).as_posix() for path in BENCH.rglob("*.py"
 
 
 def imports(tree: ast.AST) -> Iterator[tuple[str, str | None, str]]:
-    """(module, name of it or None, what the file calls it) of each import."""
+    """Yield (module, name of it or None, what the file calls it) of each import."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
@@ -29,7 +29,7 @@ def imports(tree: ast.AST) -> Iterator[tuple[str, str | None, str]]:
 
 
 def dotted(node: ast.expr) -> str:
-    """``a.b.c`` of an attribute; "" where it begins with anything but a name."""
+    """Return ``a.b.c`` of an attribute; "" where it begins with anything but a name."""
     if isinstance(node, ast.Name):
         return node.id
     before = dotted(node.value) if isinstance(node, ast.Attribute) else ""
@@ -41,7 +41,7 @@ def is_private(name: str) -> bool:
 
 
 def is_public(name: str) -> bool:
-    """Whether a dotted name, ``ntkfast.X...``, is one of the package's."""
+    """Tell whether a dotted name, ``ntkfast.X...``, is one of the package's."""
     _, *path = name.split(".")
     if not path:
         return True
@@ -54,7 +54,7 @@ def is_public(name: str) -> bool:
 
 
 def not_public(source: str) -> list[str]:
-    """What a file of bench/ takes that is none of the package's public names."""
+    """List what a file of bench/ takes that is none of the package's public names."""
     tree = ast.parse(source)
     wrong, package = [], set()
     for module, name, called in imports(tree):
@@ -118,5 +118,5 @@ def test_public_names_pass() -> None:
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("size", [64, 128])
 def test_the_columns_that_products_are_checked_by_need_no_sweep(name: str, size: int) -> None:
-    """Else a wrong sweep would be compared with itself (bench/test_products.py)."""
+    """A wrong sweep would else be compared with itself (bench/test_products.py)."""
     assert not ntkfast.NTK(NETWORKS[name], picture(size), dtype="float64", storage="stream")._columns_by_sweep(1)

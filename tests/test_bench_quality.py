@@ -1,4 +1,4 @@
-"""The benchmark of quality: pictures, arithmetic of the tables, resumption; one tiny picture, no download."""
+"""The benchmark of quality is tested on one tiny picture, no download: pictures, arithmetic of tables, resumption."""
 
 import importlib.util
 import json
@@ -34,7 +34,7 @@ def result(picture, method, psnr, *, seconds=1.0, shape=(512, 512, 3), sigma=25.
 
 
 def complete(ours=(31.0, 29.5), ours_seconds=(14.0, 3.0)):
-    """Two pictures, four methods, figures that are exact in decimals."""
+    """Return two pictures, four methods, figures that are exact in decimals."""
     found = []
     for n, picture in enumerate(("astronaut", "chelsea")):
         shape = (512, 512, 3) if n == 0 else (300, 451, 3)
@@ -54,7 +54,7 @@ def grid_of(results, names=("noisy", "nlm", "bm3d", "ours")):
 
 @pytest.fixture(scope="module")
 def one_run(tmp_path_factory):
-    """The command on one crop, with its file."""
+    """Run the command on one crop, with its file."""
     path = tmp_path_factory.mktemp("quality") / "sub" / "quality.json"
     assert command.main([*RUN, "--json", str(path)]) == 0
     return path
@@ -103,7 +103,7 @@ def test_nothing_is_run_twice(one_run, monkeypatch, capsys):
     assert one_run.read_text() == before
     first = capsys.readouterr().out
 
-    # Another sigma and the method named by --again are run, the rest of the file stays.
+    # Another sigma and the method named by --again are run, and the rest of the file stays.
     assert command.main([*RUN[:-1], "25", "50", "--again", "ours", "--json", str(one_run)]) == 0
     assert ran == [("ours", 25.0), ("noisy", 50.0), ("nlm", 50.0), ("ours", 50.0)]
     assert capsys.readouterr().out != first
@@ -192,7 +192,7 @@ def test_noise_is_the_same_at_every_call_and_differs_by_name_and_sigma():
     clean = np.full((64, 64, 3), 250, dtype=np.uint8)
     noise = pictures.add_noise(clean, "a", 25.0) - 250.0
     assert noise.dtype == np.float32
-    # Bars of five standard errors: sigma / sqrt(n), sigma / sqrt(2 n).
+    # The bars are five standard errors: sigma / sqrt(n), sigma / sqrt(2 n).
     assert abs(noise.mean()) < 5 * 25 / math.sqrt(noise.size)
     assert abs(noise.std() - 25) < 5 * 25 / math.sqrt(2 * noise.size)
     assert noise.max() > 5  # above 255: not clipped

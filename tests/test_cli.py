@@ -1,4 +1,4 @@
-"""Command line: what it reads, writes, says and returns.
+"""These test the command line: what it reads, writes, says and returns.
 
 Most tests put a quick function in the place of the denoiser, so that they test the command line alone; those at the end
 run the real one in a process of its own.
@@ -39,7 +39,7 @@ from ntkfast.restoration.denoise import denoise_ntk
 
 
 class FakeDenoiser:
-    """Adds 10 to every pixel and remembers how it was called; ``meanwhile`` runs during the work."""
+    """This adds 10 to every pixel and remembers how it was called; ``meanwhile`` runs during the work."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[np.ndarray, dict[str, Any]]] = []
@@ -69,7 +69,7 @@ def denoiser(monkeypatch: pytest.MonkeyPatch) -> FakeDenoiser:
 
 
 class FakeKernel:
-    """Filter weights that fall off with the distance from the pixel, 4 at the pixel itself; -1 in the first column."""
+    """Its filter weights fall off with the distance from the pixel, 4 at the pixel itself; -1 in the first column."""
 
     calls: list[tuple[Network, np.ndarray, dict[str, Any]]]
 
@@ -94,14 +94,14 @@ def kernels(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Network, np.ndarray, 
 
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Figures are made but not drawn, which takes most of a report's time."""
+    """Make figures but do not draw them, which takes most of a report's time."""
     png = bytes(imagecodecs.png_encode(np.zeros((2, 2), np.uint8)))
     monkeypatch.setattr(figures, "render", lambda figure, form: png)
 
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty directory, the current one, with a small 8 bit colour picture ``in.png``."""
+    """Make an empty directory the current one, with a small 8 bit colour picture ``in.png``."""
     monkeypatch.chdir(tmp_path)
     save("in.png", (12, 17, 3))
     return tmp_path
@@ -832,7 +832,7 @@ def shell(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX shells")
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&-"])
 def test_closed_streams(here: Path, closed: str) -> None:
-    """As under some daemons: nothing can be said, but the work is done."""
+    """Some daemons have such streams: nothing can be said, but the work is done."""
     command = f'"{sys.executable}" -m ntkfast denoise in.png out.png --sigma 25 --steps 2 {closed}'
     done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done

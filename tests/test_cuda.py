@@ -1,7 +1,9 @@
-"""The CUDA engine through Python: against the dense reference and the CPU engine; arrays of the device; errors.
+"""The CUDA engine is tested through Python: against the dense reference and the CPU engine.
 
-What computes runs where there is a card, or in a build with the emulated engine (NTKFAST_CUDA=emulate), whose device
-arrays are those of the host.  The tests of the errors that are met without a card run everywhere.
+Arrays of the device and errors are tested too.
+
+Tests that compute run where there is a card, or in a build with the emulated engine (NTKFAST_CUDA=emulate), whose
+device arrays are those of the host.  The tests of the errors that are met without a card run everywhere.
 """
 
 from __future__ import annotations
@@ -70,7 +72,7 @@ def cuda(net, image, **options):
 
 @pytest.fixture
 def without_a_card(monkeypatch):
-    """What the machine has of cards is out of sight."""
+    """Hide what the machine has of cards."""
     monkeypatch.setattr(_core, "cuda_devices", list)
     monkeypatch.setattr(_core, "cuda_why_unavailable", lambda: "the driver is missing")
 
@@ -128,7 +130,7 @@ def test_a_build_without_cuda_says_how_to_get_it():
 
 @pytest.mark.skipif(BACKEND != "cuda", reason="needs the CUDA runtime")
 def test_cards_can_be_hidden():
-    """Without a visible card the build works, and says why there is none."""
+    """The build works without a visible card, and says why there is none."""
     code = "from ntkfast import _core; print(_core.cuda_devices(), bool(_core.cuda_why_unavailable()))"
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
@@ -282,7 +284,7 @@ def host(value):
 
 
 def refuse_copies(monkeypatch, limit):
-    """Arrays of more than ``limit`` numbers are not copied to the host, nor go through the engine's own copies."""
+    """Refuse to copy arrays of more than ``limit`` numbers to the host, by the engine's own copies too."""
     for kind in (TorchArrays, CuPyArrays):
 
         def to_host(self, value, kept=kind.to_host):
@@ -320,7 +322,7 @@ def test_device_arrays_give_device_arrays(array, shape, dtype, monkeypatch):
 
 
 class OnDeviceOnly:
-    """An engine whose products of the host's arrays are fenced off."""
+    """The products of this engine are fenced off for the host's arrays."""
 
     def __init__(self, engine):
         self._engine = engine
@@ -333,7 +335,7 @@ class OnDeviceOnly:
 @on_a_device
 @each_library
 def test_device_arrays_of_every_kind(array):
-    """Other dtypes, and arrays that are not contiguous."""
+    """There are other dtypes, and arrays that are not contiguous."""
     image = noise(6, 8, 3, 0)
     K = cuda(NET, image)
     v = np.random.default_rng(0).integers(-5, 5, (48, 6)).astype(np.float64)
@@ -421,7 +423,7 @@ def test_rank_deficient_right_hand_sides_on_the_device(array):
 @on_a_device
 @pytest.mark.skipif(BACKEND == "emulation", reason="the emulation has no streams")
 def test_streams_of_the_caller():
-    """What is queued on the caller's stream is waited for."""
+    """The engine waits for what is queued on the caller's stream."""
     torch = pytest.importorskip("torch")
     K = cuda(NET, noise(16, 16, 3, 0))
     v = torch.randn(256, 3, device="cuda:0")
@@ -657,7 +659,7 @@ def test_info_names_the_cards():
 
 @on_a_device
 def test_benchmark_of_the_device(tmp_path):
-    """At tiny sizes; its results are checked by itself."""
+    """The benchmark runs at tiny sizes; it checks its results by itself."""
     root = Path(__file__).parents[1]
     if not (root / "bench").exists():
         pytest.skip("no benchmarks beside these tests")

@@ -1,4 +1,4 @@
-"""The denoiser in deepinv: the same results as without, whatever the tensor, and its place in deepinv's optimisers."""
+"""The denoiser in deepinv gives the same results as without, whatever the tensor; deepinv's optimisers take it."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ QUICK = {"steps": 6, "refine": 0}  # without the stopping rule
 
 
 def batch(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    """Noise of level 0.1 around slopes that differ from image to image and from channel to channel."""
+    """Return noise of level 0.1 around slopes that differ from image to image and from channel to channel."""
     values = np.random.default_rng(0).normal(0, 0.1, shape) + np.linspace(0, 1, shape[-1])
     values += np.random.default_rng(1).uniform(0, 1, (*shape[:2], 1, 1))
     return torch.tensor(values, dtype=dtype)
 
 
 def directly(x: torch.Tensor, sigmas: list[float | None], **options: Any) -> np.ndarray:
-    """denoise_ntk of one image after the other."""
+    """Run denoise_ntk on one image after the other."""
     images = x.numpy()
     return np.stack([nf.denoise_ntk(y, s, channel_axis=0, **options) for y, s in zip(images, sigmas, strict=True)])
 
@@ -102,7 +102,7 @@ def test_dtype_is_given_back(dtype: torch.dtype) -> None:
     out = NTKDenoiser(**QUICK)(x, 0.1)
     assert out.dtype == dtype
     expected = directly(x.double(), [0.1] * 2, **QUICK)
-    # Rounded once at the end; the engine computes in float32 by default.
+    # The result is rounded once at the end; the engine computes in float32 by default.
     np.testing.assert_allclose(out.double().numpy(), expected, rtol=torch.finfo(dtype).eps, atol=2e-6)
 
 

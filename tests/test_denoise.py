@@ -1,4 +1,4 @@
-"""The denoiser: what it removes, how it stops, its tiles, and what it refuses."""
+"""These test the denoiser: what it removes, how it stops, its tiles, and what it refuses."""
 
 import itertools
 import subprocess
@@ -29,14 +29,14 @@ def psnr(image, clean, peak=255.0):
 
 
 def photograph(name, rows, cols, sigma, seed=0):
-    """A crop of a colour photograph, 0 to 255, and the same with noise."""
+    """Return a crop of a colour photograph, 0 to 255, and the same with noise."""
     clean = getattr(data, name)()[rows, cols].astype(float)
     return clean, clean + sigma * np.random.default_rng(seed).standard_normal(clean.shape)
 
 
 @pytest.mark.parametrize(("sigma", "told"), [(10, False), (15, True), (25, False), (50, True)])
 def test_the_rule_loses_little_against_the_best_time(sigma, told):
-    """On a picture that no constant was tuned on: against the best of the rule's own grid, one time for each pass."""
+    """No constant was tuned on the picture; the best is that of the rule's own grid, one time for each pass."""
     clean, noisy = photograph("chelsea", slice(60, 124), slice(100, 164), sigma)
     out, info = nf.denoise_ntk(noisy, sigma if told else None, channel_axis=-1, full_output=True)
     by_rule = psnr(out, clean)
@@ -54,14 +54,14 @@ def test_the_rule_loses_little_against_the_best_time(sigma, told):
 
 @pytest.fixture(scope="module")
 def held_out_crop():
-    """A noisy crop that no constant was tuned on, the same without noise, and the PSNR at the best time."""
+    """Return a noisy crop that no constant was tuned on, the same without noise, and the PSNR at the best time."""
     clean, noisy = photograph("chelsea", slice(60, 108), slice(100, 148), 25)
     times = itertools.product((25, 50, 75, 100, 150), (150, 250, 350, 500, 700))
     best = max(psnr(nf.denoise_ntk(noisy, 25, channel_axis=-1, steps=steps), clean) for steps in times)
     return noisy, clean, best
 
 
-# Decibels, against the best time.
+# These are decibels, against the best time.
 LOSS = {"calibrated": 0.3, "recorrupted": 0.1, "sure": 0.1, "held_out": 0.8}
 
 
@@ -81,7 +81,7 @@ def test_each_rule_loses_little(held_out_crop, rule):
 
 @pytest.mark.parametrize("contrast", [0, 0.25, 1])
 def test_gray_pictures_lose_little(contrast):
-    """Flat ones too, for which every step is too much: what is left of the noise is a few per cent of its variance."""
+    """Flat ones are among them, for which every step is too much: a few per cent of the noise's variance are left."""
     clean, _ = photograph("chelsea", slice(60, 108), slice(100, 148), 0)
     clean = 100 + contrast * (clean.mean(axis=-1) - 100)
     noisy = clean + 25 * np.random.default_rng(0).standard_normal(clean.shape)
@@ -155,7 +155,7 @@ def test_same_bits_for_the_same_seed():
 
 
 def test_given_steps_match_the_plain_iteration():
-    """One tile, one pass: z_t = (I - (I - eta Theta)^t) y on the tile less its mean."""
+    """One tile and one pass give z_t = (I - (I - eta Theta)^t) y on the tile less its mean."""
     y = IMAGES["noise"](12, 10, 2, 0)
     out, info = nf.denoise_ntk(
         y, 1.0, channel_axis=-1, steps=9, refine=0, chroma_time=1, full_output=True, dtype="float64"
@@ -169,7 +169,7 @@ def test_given_steps_match_the_plain_iteration():
 
 
 def descent(K, y, steps, rate):
-    """z_t of float64 columns y (d, n), by the eigenvectors of the dense K."""
+    """Return z_t of float64 columns y (d, n), by the eigenvectors of the dense K."""
     values, vectors = np.linalg.eigh(K)
     return vectors @ ((1 - (1 - rate * values) ** steps)[:, None] * (vectors.T @ y))
 
@@ -181,7 +181,7 @@ def descent(K, y, steps, rate):
     [("tiles", 2e-3), ("exact", 2e-3), ("eigenvectors", 1e-9)],  # 1e-3 is the tolerance of Lanczos, in each pass
 )
 def test_two_weighted_passes_match_the_dense_formula(method, tolerance, chroma_time, channels, monkeypatch):
-    """z_t = W^-1/2 f_t(W^1/2 Theta W^1/2) W^1/2 y for one tile, the differences of the channels for another time.
+    """The formula is z_t = W^-1/2 f_t(W^1/2 Theta W^1/2) W^1/2 y for one tile, with another time for the channels' differences.
 
     W = level^2/sigma^2 with 1/level^2 the mean of 1/sigma^2, y less its weighted mean, eta = 1/trace(W Theta), and
     Theta from y, then from the result, less their plain means.
@@ -327,7 +327,7 @@ def test_counts_need_the_gain():
 
 @pytest.mark.parametrize("mean", [1, 5, 50])
 def test_the_mean_of_counts_is_kept(mean):
-    """To 1.3 standard errors: blending gives the image's border, where tiles are fewer, more weight.
+    """The mean is kept to 1.3 standard errors: blending gives the image's border, where tiles are fewer, more weight.
 
     The plain inverse of the root would lose 1/4 count; what noise is left adds a quarter of its variance.
     """
@@ -400,7 +400,7 @@ def test_equal_channels_are_as_one():
 @pytest.mark.parametrize("scale", [1e-6, 1 / 255, 1e6])
 @pytest.mark.parametrize("rule", ["calibrated", "recorrupted", "sure"])
 def test_units_do_not_matter(scale, rule):
-    """denoise(c y + b, c sigma) = c denoise(y, sigma) + b."""
+    """Units must not matter: denoise(c y + b, c sigma) = c denoise(y, sigma) + b."""
     _, noisy = photograph("astronaut", slice(60, 92), slice(180, 212), 20)
     noisy -= 100
     out, info = nf.denoise_ntk(noisy, 20, channel_axis=-1, stopping=rule, full_output=True)
@@ -537,7 +537,7 @@ def test_flat_images_stay_as_they_are():
 
 
 def jumps_of_the_error(channels, refine, sigma):
-    """On a smooth picture: brightness first, then colours, each along both axes, by place in the tiles' grid."""
+    """Measure jumps on a smooth picture: brightness, then colours, along both axes, by place in the tiles' grid."""
     y, x, c = np.mgrid[:112, :112, :channels]
     smooth = 100 + 40 * np.sin(x / 30 + c) + 30 * np.cos(y / 25 - c)
     noisy = smooth + sigma * np.random.default_rng(1).standard_normal(smooth.shape)

@@ -1,4 +1,4 @@
-"""The empirical tangent kernel as an operator, against the Jacobian that autograd gives row by row."""
+"""The empirical tangent kernel as an operator must agree with the Jacobian that autograd gives row by row."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ntkfast.finite import empirical, empirical_ntk, to_torch
 from ntkfast.network import Conv, Network, Skip, Upsample, autoencoder, unet, vanilla_cnn
 from strategies import networks
 
-# Name: (network, shape of the input, output channels)
+# An entry is name: (network, shape of the input, output channels).
 CASES = {
     "one hidden": (vanilla_cnn(1, 3), (4, 5, 1), 1),
     "two hidden, circular, several channels": (vanilla_cnn(2, 5, padding="circular"), (4, 3, 2), 3),
@@ -52,18 +52,18 @@ def refused(error: type[Exception], *parts: str):
 
 
 def distance(a, b):
-    """Frobenius norm of the difference over that of ``b``."""
+    """Return the Frobenius norm of the difference over that of ``b``."""
     return np.linalg.norm(a - b) / np.linalg.norm(b)
 
 
 def make(name, width=5, dtype=torch.float64):
-    """Module and input."""
+    """Return module and input."""
     network, shape, out_channels = CASES[name]
     return to_torch(network, width, shape[2], seed=1, dtype=dtype, out_channels=out_channels), noise(*shape, seed=2)
 
 
 def jacobian_kernel(module, x):
-    """J J^T, the rows of J by one backward pass each, in the order (row, col, channel)."""
+    """Return J J^T, the rows of J by one backward pass each, in the order (row, col, channel)."""
     z = module(torch.from_numpy(x).permute(2, 0, 1)[None])[0]
     trained = [p for p in module.parameters() if p.requires_grad]
     channels, height, width = z.shape
@@ -216,13 +216,13 @@ def test_without_trained_parameters_it_is_zero():
 
 
 def between_convolutions(layer):
-    """Two convolutions of torch, in double precision, around a layer."""
+    """Return two convolutions of torch, in double precision, around a layer."""
     torch.manual_seed(0)
     return torch.nn.Sequential(torch.nn.Conv2d(1, 3, 3, padding=1), layer, torch.nn.Conv2d(3, 1, 1)).double()
 
 
 class Silent(torch.nn.Module):
-    """Random in training mode, by a function that no submodule shows."""
+    """This is random in training mode, by a function that no submodule shows."""
 
     def forward(self, h):
         return torch.nn.functional.dropout(h, 0.5, self.training)
@@ -388,7 +388,7 @@ def test_outputs_that_are_not_finite_are_refused():
 
 
 class Pair(torch.nn.Conv2d):
-    """Returns no tensor."""
+    """This returns no tensor."""
 
     def forward(self, h):
         return super().forward(h), h

@@ -1,4 +1,4 @@
-"""The compiled engine against the dense reference: accuracy at every instruction set, image edges, invariants."""
+"""The compiled engine is compared with the dense reference: accuracy at every instruction set, edges, invariants."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_products_and_columns_at_every_level(name, net, padding, kernel, dtype, 
 @each_padding
 @pytest.mark.parametrize("net", ["deep 3", "7 9", "frozen", "biases", "magnitude", "1 3"])
 def test_small_angles_behind_the_first_layer(net, padding, kernel, isa, monkeypatch):
-    """Nearly parallel patches of different brightness: their rows are done again in double at any depth.
+    """Rows of nearly parallel patches of different brightness are computed again in double at any depth.
 
     Without it one image of spikes in twenty is off by up to 1e-4.
     """
@@ -162,7 +162,7 @@ def test_products_with_any_number_of_columns(columns, storage, padding, dtype):
 
 @each_dtype
 def test_sums_over_many_displacements_do_not_drift(dtype):
-    # 2304 terms of one sign a sum, over more displacements than are summed in one go.
+    # A sum has 2304 terms of one sign, over more displacements than are summed in one go.
     net = vanilla_cnn(1, 5)
     image = IMAGES["natural"](48, 48, 3, 0)
     theta = kernel_matrix(net, image)
@@ -193,7 +193,7 @@ def test_random_networks_have_the_columns_of_the_reference(net, shape, name, dat
         theta = kernel_matrix(net, image, kernel)
         for dtype in DTYPES:
             K = NTK(net, image, kernel=kernel, dtype=dtype)
-            # Both ways: the engine's columns, and what NTK chooses.
+            # Both ways are compared: the engine's columns, and what NTK chooses.
             scale = np.abs(theta).max()
             for columns in (K._engine.columns(pixels).T, K.columns(pixels)):
                 assert error_of(columns, theta[:, pixels], scale) <= bar_of(dtype, name, net)
@@ -214,7 +214,7 @@ def test_images_of_every_shape(shape, padding, kernel, dtype):
     for layers in (NETS["deep 3"], NETS["11"], NETS["13 15"], NETS["biases"]):
         net = Network(layers, padding)
         theta = kernel_matrix(net, image, kernel)
-        # A single pixel, or a row of two, has no room for patches that differ.
+        # There is no room for patches that differ in a single pixel or a row of two.
         K = NTK(net, image, kernel=kernel, dtype=dtype)
         bar = {"float32": 1e-6, "float64": PARALLEL}[dtype]
         assert error_of(K.dense(), theta) <= bar
@@ -382,7 +382,7 @@ def test_zero_patches_have_zero_rows_and_columns(kernel, dtype):
     net = Network([Conv(3), LeakyReLU(0.1), Conv(3), ReLU(), Conv(1)])
     K = NTK(net, image, kernel=kernel, dtype=dtype)
     matrix = K.dense().reshape(4, 9, 4, 9)
-    # A receptive field of 5 x 5: columns 0 to 5 see the noise, columns 6 to 8 see zeros.
+    # The receptive field is 5 x 5: columns 0 to 5 see the noise, columns 6 to 8 see zeros.
     largest = np.abs(matrix).max()
     assert np.abs(matrix[:, 6:]).max() <= 1e-7 * largest
     assert np.abs(matrix[:, :, :, 6:]).max() <= 1e-7 * largest
@@ -447,7 +447,7 @@ def test_progress_of_short_sweeps_over_many_images_stays_in_range(padding, call)
 
 
 def operators(net, image, kernel, dtype, **options):
-    """The kernel by every storage; one thread by default, since these images are small."""
+    """Return the kernel by every storage; on one thread by default, since these images are small."""
     for storage in ("stream", "coarse", "dense"):
         if storage == "coarse" and net.levels == 0:
             continue
@@ -467,8 +467,8 @@ def test_graphs_are_exact(graph, padding, kernel, dtype, isa, monkeypatch):
         image = IMAGES[name](8, 12, 3, 0)
         theta = kernel_matrix(net, image, kernel)
         K = NTK(net, image, kernel=kernel, dtype=dtype, threads=1)
-        # In float32 one bar for all.  In double the reference sets the limit, on the diagonal too: that of a
-        # coarse pixel is a sum over pairs of fine ones.
+        # In float32 one bar serves all.  In double the reference sets the limit, on the diagonal too: that of a coarse
+        # pixel is a sum over pairs of fine ones.
         bar = 1e-6 if dtype == "float32" else BARS[dtype][name]
         diagonal_bar = 1e-13 if name in NATURAL else bar
         assert error_of(K.dense(), theta) <= bar, name

@@ -1,4 +1,4 @@
-"""The examples that other tests do not run, at tiny sizes."""
+"""These run the examples that other tests do not run, at tiny sizes."""
 
 import subprocess
 import sys
@@ -16,7 +16,7 @@ def run(example, *arguments):
 
 
 def psnr_by_steps(lines):
-    """{steps: PSNR} and the PSNR of the noisy picture, of lines such as ``30 steps: PSNR 28.1 dB``."""
+    """Return {steps: PSNR} and the PSNR of the noisy picture, of lines such as ``30 steps: PSNR 28.1 dB``."""
     *path, noisy = [line.split("PSNR ") for line in lines]
     assert noisy[0].startswith("noisy")
     return {int(label.split()[0]): float(value.split()[0]) for label, value in path}, float(noisy[1].split()[0])

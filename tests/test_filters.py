@@ -1,4 +1,4 @@
-"""Filters against dense float64 linear algebra and against the plain iteration."""
+"""Filters are compared with dense float64 linear algebra and with the plain iteration."""
 
 import tracemalloc
 import warnings
@@ -21,14 +21,14 @@ TOLERANCE = {"float32": 2e-5, "float64": 1e-8}
 
 @pytest.fixture(scope="module", params=["float32", "float64"])
 def problem(request):
-    """A kernel, its dense float64 matrix, and a colour target."""
+    """Return a kernel, its dense float64 matrix, and a colour target."""
     image = IMAGES["centred"](14, 11, 3, 0)
     K = nf.NTK(nf.vanilla_cnn(1, 5), image, dtype=request.param)
     return K, kernel_matrix(K.network, image), image
 
 
 def apply(matrix, f, y):
-    """f(matrix) y by an eigendecomposition in float64."""
+    """Return f(matrix) y by an eigendecomposition in float64."""
     values, vectors = np.linalg.eigh(matrix)
     columns = y.reshape(len(matrix), -1)
     return (vectors @ (f(np.maximum(values, 0))[:, None] * (vectors.T @ columns))).reshape(y.shape)
@@ -144,7 +144,7 @@ def test_the_largest_eigenvalue_is_looked_for_once():
 
 
 def peak_of(call):
-    """The bytes of NumPy's arrays at their most."""
+    """Return the bytes of NumPy's arrays at their most."""
     call()  # imports and caches
     tracemalloc.start()
     call()
@@ -262,7 +262,7 @@ def test_filters_are_linear_over_the_range_of_the_type(dtype, sizes):
 
 
 def test_endless_training():
-    """The largest number of steps and the largest time: no overflow, and what Theta sees is fitted."""
+    """The largest number of steps and the largest time must not overflow, and what Theta sees is fitted."""
     K = nf.NTK(nf.vanilla_cnn(1, 3), IMAGES["centred"](6, 6, 1, 0), dtype="float64")
     y = IMAGES["noise"](6, 6, 1, 1)
     z, info = nf.gradient_descent(K, y, 2**53, full_output=True)
@@ -369,7 +369,7 @@ def test_bad_input(problem, call, error, message):
 @settings(max_examples=30, deadline=None)
 @given(st.integers(1, 3), st.integers(2, 25), st.integers(1, 5), st.integers(0, 2**31))
 def test_lanczos_on_random_stacks(batch, d, n, seed):
-    """A stack of problems, some of low rank, in one run: f(A) Y for each."""
+    """A stack of problems, some of low rank, is solved in one run: f(A) Y for each."""
     rng = np.random.default_rng(seed)
     ranks = rng.integers(1, d + 1, batch)
     roots = [rng.standard_normal((d, rank)) for rank in ranks]

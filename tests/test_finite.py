@@ -1,4 +1,4 @@
-"""Finite networks in torch: exact where the kernel is, and tending to the kernel as one over the root of the width."""
+"""Finite networks in torch are exact where the kernel is, and tend to it as one over the root of the width."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ def refused(error: type[Exception], *parts: str):
 
 
 def distance(a, b):
-    """Frobenius norm of the difference over that of ``b``."""
+    """Return the Frobenius norm of the difference over that of ``b``."""
     return np.linalg.norm(a - b) / np.linalg.norm(b)
 
 
 def as_batch(image):
-    """A (1, C, H, W) tensor of an (H, W, C) image."""
+    """Return a (1, C, H, W) tensor of an (H, W, C) image."""
     return torch.from_numpy(image).permute(2, 0, 1)[None]
 
 
@@ -55,7 +55,7 @@ def one_thread():
 
 # --- The limit of infinite width ----------------------------------------------------------------------------------
 
-# Name: (network, image shape)
+# An entry is name: (network, image shape).
 LIMITS = {
     "one hidden": (vanilla_cnn(1, 3), (4, 4, 1)),
     "one hidden, circular": (vanilla_cnn(1, 7, padding="circular"), (4, 3, 2)),
@@ -92,7 +92,7 @@ LIMITS = {
         Network([Skip([Conv(3), ReLU()], share=0.7), Conv(3), ReLU(), Conv(1)], "circular"),
         (4, 3, 2),
     ),
-    # Twice and three times the width: the sum repeats both up to six times.
+    # These are twice and three times the width: the sum repeats both up to six times.
     "sum of concats": (
         Network(
             [
@@ -108,14 +108,14 @@ LIMITS = {
         (3, 4, 1),
     ),
 }
-# Width: number of seeds; wide networks are slow, and their kernels vary less.
+# An entry is width: number of seeds; wide networks are slow, and their kernels vary less.
 SEEDS = {12: 80, 36: 100, 72: 40}
 each_limit = pytest.mark.parametrize("name", LIMITS)
 
 
 @cache
 def limit_samples(name: str, width: int) -> np.ndarray:
-    """Empirical kernels over the seeds, shape (seeds, d, d)."""
+    """Return empirical kernels over the seeds, shape (seeds, d, d)."""
     network, shape = LIMITS[name]
     image = noise(*shape, seed=0)
     modules = (to_torch(network, width, shape[-1], seed) for seed in range(SEEDS[width]))
@@ -141,7 +141,7 @@ def test_empirical_kernels_tend_to_the_kernel_as_one_over_the_root_of_the_width(
 def test_empirical_kernels_have_the_kernel_as_their_mean(name, width):
     theta, samples = limit(name), limit_samples(name, width)
     spread = np.sqrt(np.mean([distance(s, theta) ** 2 for s in samples]))
-    # Random error of the mean, and a bias of order 1/width (none with one hidden layer).
+    # The bar is the random error of the mean, and a bias of order 1/width (none with one hidden layer).
     allowed = 2 * spread / math.sqrt(len(samples)) + 0.5 / width
     assert distance(samples.mean(axis=0), theta) <= allowed
     # The bar is low enough to tell the kernel from its neighbours.
@@ -170,7 +170,7 @@ def test_outputs_have_mean_zero_and_the_nngp_covariance(name):
 
 
 def test_the_authors_closed_form_is_the_limit_of_training_the_last_layer():
-    # |y_i||y_j|/pi (sin t + (pi - t) cos t) at w = 2, with y the patch times sqrt(w / (k^2 C))
+    # The kernel is |y_i||y_j|/pi (sin t + (pi - t) cos t) at w = 2, with y the patch times sqrt(w / (k^2 C)).
     shape = LIMITS["only last"][1]
     padded = np.pad(noise(*shape, seed=0), ((2, 2), (2, 2), (0, 0)))
     windows = np.lib.stride_tricks.sliding_window_view(padded, (5, 5), axis=(0, 1))
@@ -227,7 +227,7 @@ def test_the_finite_parts_of_a_branching_network_do_what_the_layers_say():
             conv.weight.fill_(1 / conv.weight_scale)
     x = noise(4, 6, 1, seed=12)[..., 0]
     pooled = x.reshape(2, 2, 3, 2).mean(axis=(1, 3)).repeat(2, axis=0).repeat(2, axis=1)
-    # parts of one channel of two: sqrt(share * 2 / 1)
+    # The parts have one channel of two each: sqrt(share * 2 / 1).
     expected = math.sqrt(0.64 * 2) * x + math.sqrt(0.36 * 2) * pooled
     assert distance(module(as_batch(x[..., None])).detach().numpy()[0, 0], expected) < 1e-14
 
@@ -303,7 +303,7 @@ def test_networks_without_branches_are_sequential_and_branching_ones_have_the_na
 
 @pytest.mark.parametrize("name", ["biases", "frozen first", "leaky"])
 def test_a_small_step_along_the_gradient_moves_the_output_by_the_kernel(name):
-    # z(q + h J^T r) = z(q) + h J J^T r + O(h^2), by autograd's own backward pass over the trained parameters
+    # Autograd's own backward pass over the trained parameters gives z(q + h J^T r) = z(q) + h J J^T r + O(h^2).
     network, shape = LIMITS[name]
     image = noise(*shape, seed=4)
     module = to_torch(network, 10, shape[-1], seed=5)
@@ -357,7 +357,7 @@ def test_a_frozen_network_has_the_zero_kernel():
 def test_any_torch_module_with_the_right_shapes_has_a_kernel():
     module = torch.nn.Conv2d(2, 1, 3, padding=1).double()
     image = noise(4, 3, 2, seed=9)
-    # torch's own parametrisation: no factor sqrt(w / (c k^2)) and a bias of unit factor
+    # torch's own parametrisation has no factor sqrt(w / (c k^2)) and a bias of unit factor.
     expected = kernel_matrix(Network([Conv(3, weight_var=18, bias_var=1)]), image)
     assert distance(empirical_ntk(module, image).dense(), expected) < 1e-12
 
@@ -384,7 +384,7 @@ def test_parameters_are_standard_normal_whatever_the_variances():
     module = to_torch(Network([Conv(3, weight_var=0.5, bias_var=9), ReLU(), Conv(1)]), 4000, 3)
     for values in (p.detach().numpy().ravel() for p in module.parameters()):
         n = len(values)
-        # Moments of N(0, 1) to five standard errors.
+        # The moments are those of N(0, 1), to five standard errors.
         for power, moment, variance in ((1, 0, 1), (2, 1, 2), (3, 0, 15), (4, 3, 96)):
             assert abs((values**power).mean() - moment) < 5 * math.sqrt(variance / n)
 
@@ -463,7 +463,8 @@ def test_to_torch_refuses_what_is_no_network(value):
 @pytest.mark.parametrize(
     ("dtype", "needed"),
     [
-        # 3x3 from 2 to 7 channels with a bias, 1x1 from 7 to 3: what is kept, and float64 for one draw.
+        # The bytes are those of 3x3 from 2 to 7 channels with a bias, 1x1 from 7 to 3: what is kept, and float64 for
+        # one draw.
         (torch.float64, 8 * (126 + 7 + 21)),
         (torch.float32, 4 * 126 + 8 * 126),
         (torch.float16, 2 * 126 + 8 * 126),

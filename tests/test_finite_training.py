@@ -1,4 +1,4 @@
-"""Training of finite networks: exact where the network is linear, near the closed form where it is wide."""
+"""Training of finite networks is exact where the network is linear, near the closed form where it is wide."""
 
 from __future__ import annotations
 
@@ -37,18 +37,18 @@ def refused(error: type[Exception], *parts: str):
 
 
 def distance(a, b):
-    """Norm of the difference over that of ``b``."""
+    """Return the norm of the difference over that of ``b``."""
     return np.linalg.norm(a - b) / np.linalg.norm(b)
 
 
 def output(module, x):
-    """f(x) as (H, W, C_out)."""
+    """Return f(x) as (H, W, C_out)."""
     with torch.no_grad():
         return module(torch.from_numpy(x).permute(2, 0, 1)[None])[0].permute(1, 2, 0).numpy()
 
 
 def effective(module):
-    """Effective weights of each convolution."""
+    """Return the effective weights of each convolution."""
     return {
         name: m.weight_scale * m.weight.detach().numpy().copy()
         for name, m in module.named_modules()
@@ -57,7 +57,7 @@ def effective(module):
 
 
 def linear(out_channels=1, conv=None, padding="zeros"):
-    """A network that is linear in its parameters, its input, its target and its kernel."""
+    """Return a network that is linear in its parameters, its input, its target and its kernel."""
     module = to_torch(Network([conv or Conv(3, bias_var=0.4)], padding), 1, 2, seed=1, out_channels=out_channels)
     x, y = noise(5, 4, 2, seed=2), noise(5, 4, out_channels, seed=3)
     return module, x, y[..., 0] if out_channels == 1 else y, empirical_ntk(module, x)
@@ -91,8 +91,8 @@ def test_gradient_descent_is_the_closed_form_for_any_convolution_and_rate(conv, 
 
 
 def test_momentum_is_the_heavy_ball():
-    # v_{t+1} = 0.9 v_t + J^T (z_t - y), q_{t+1} = q_t - eta v_{t+1}; with u = J v:
-    # u_{t+1} = 0.9 u_t + Theta (z_t - y), z_{t+1} = z_t - eta u_{t+1}
+    # The iteration is v_{t+1} = 0.9 v_t + J^T (z_t - y), q_{t+1} = q_t - eta v_{t+1}; with u = J v
+    # it is u_{t+1} = 0.9 u_t + Theta (z_t - y), z_{t+1} = z_t - eta u_{t+1}.
     module, x, y, K = linear()
     theta = K.dense()
     eta = 0.5 / np.linalg.eigvalsh(theta)[-1]
@@ -152,7 +152,7 @@ def test_weights_between_hidden_layers_move_by_these_powers_of_the_width(optimiz
 
 
 def standard(module, width):
-    """TWO_LAYERS as plain torch has it, with the effective weights and biases of a module as its parameters."""
+    """Return TWO_LAYERS as plain torch has it, with the effective weights and biases of a module as its parameters."""
     layers = torch.nn.Conv2d(2, width, 3, padding=1), torch.nn.ReLU(), torch.nn.Conv2d(width, 1, 1)
     plain = torch.nn.Sequential(*layers).double()
     with torch.no_grad():
@@ -163,14 +163,14 @@ def standard(module, width):
 
 
 def adam_case(width):
-    """Module, the same in the standard parametrisation, input and target."""
+    """Return module, the same in the standard parametrisation, input and target."""
     module = to_torch(TWO_LAYERS, width, 2, seed=2)
     return module, standard(module, width), noise(6, 5, 2, seed=6), 10 * noise(6, 5, 1, seed=7)
 
 
 @pytest.mark.parametrize("width", [2, 7])
 def test_the_first_step_of_adam_moves_each_effective_weight_by_the_rate_over_the_width(width):
-    # After its corrections m = g and v = g^2 in the first step, so each weight moves by the rate.
+    # In the first step m = g and v = g^2 after its corrections, so each weight moves by the rate.
     module, start, x, y = adam_case(width)
     training = train(module, x, y, optimizer="adam", steps=1, learning_rate=0.03)
     assert training.steps == (0, 1)
@@ -185,7 +185,7 @@ def test_adam_is_adam_on_the_effective_weights():
     module, start, x, y = adam_case(width)
     ours = train(module, x, y, optimizer="adam", steps=40, learning_rate=rate, record=grid)
 
-    # torch's own, on the loss as it is written
+    # This is torch's own, on the loss as it is written.
     plain = copy.deepcopy(start)
     adam = torch.optim.Adam(plain.parameters(), lr=rate / width)
     batch, target = (torch.from_numpy(a).permute(2, 0, 1)[None] for a in (x, y))
@@ -239,7 +239,7 @@ def test_records_are_those_of_the_module_at_these_steps(optimizer, out_channels)
             change = weight - weights[name]
             assert np.isclose(training.weight_change_l2[name][n], np.linalg.norm(change), rtol=1e-10, atol=0)
             assert np.isclose(training.weight_change_linf[name][n], np.abs(change).max(), rtol=1e-10, atol=0)
-    # In place: the module is now the one after the last step.
+    # Training is in place: the module is now the one after the last step.
     for p, q in zip(module.parameters(), there.parameters(), strict=True):
         assert torch.equal(p, q)
         assert p.grad is None

@@ -1,4 +1,4 @@
-"""Networks from PyTorch modules: what is read, what is refused and with which advice, and that the kernels agree."""
+"""Networks are made from PyTorch modules: these test what is read or refused, the advice, and that kernels agree."""
 
 from __future__ import annotations
 
@@ -55,12 +55,12 @@ def one_thread():
 
 
 def conv(c_in: int, c_out: int, k: int = 3, **options) -> nn.Conv2d:
-    """A convolution without bias that keeps the size."""
+    """Return a convolution without bias that keeps the size."""
     return nn.Conv2d(c_in, c_out, k, **{"padding": k // 2, "bias": False, **options})
 
 
 class Function(nn.Module):
-    """``forward`` of a module with some children, as a function of the module and its input."""
+    """This is ``forward`` of a module with some children, as a function of the module and its input."""
 
     def __init__(self, forward, **children):
         super().__init__()
@@ -179,7 +179,7 @@ def test_functions_and_methods(function, layer):
     network = described(lambda m, x: m.b(function(m.a(x))), a=conv(1, 4), b=conv(4, 1))
     between = layer if isinstance(layer, tuple) else [] if layer is None else [layer]
     assert network == Network([Conv(3), *between, Conv(3)])
-    # and the layer is the function
+    # The layer is the function.
     if isinstance(layer, Activation):
         x = torch.linspace(-3, 3, 7)
         ours = to_torch(Network([Conv(1), layer, Conv(1)]), 1, 1)[1]
@@ -229,7 +229,7 @@ def test_a_concat_of_three_is_two_of_two_with_the_shares_of_the_channels():
 
 
 def test_a_dense_network():
-    # h2 = cat(h1, f(h1)), h3 = cat(h2, g(h2)), the image itself being the first part
+    # The layers are h2 = cat(h1, f(h1)), h3 = cat(h2, g(h2)), the image itself being the first part.
     network = described(
         lambda m, x: m.end(torch.cat([h := torch.cat([x, F.relu(m.a(x))], 1), F.relu(m.b(h))], 1)),
         **{"a": conv(3, 2), "b": conv(5, 5), "end": conv(10, 1)},
@@ -256,7 +256,7 @@ def test_the_same_concat_twice_is_one():
         **{"a": conv(1, 2), "b": conv(2, 2), "c": conv(4, 4), "end": conv(8, 1)},
     )
     assert network == Network([Conv(3), Skip([Conv(3)]), Skip([Conv(3)]), Conv(3)])
-    # but not one in which some part counts twice: cat(h, h, b) and cat(h, b) have other shares
+    # One in which some part counts twice is refused: cat(h, h, b) and cat(h, b) have other shares.
     with refused(ValueError, "series-parallel", "'b' (Conv2d)"):
         described(
             lambda m, x: m.end(torch.cat([torch.cat([h := m.a(x), h, b := m.b(h)], 1), m.c(torch.cat([h, b], 1))], 1)),
@@ -265,7 +265,7 @@ def test_the_same_concat_twice_is_one():
 
 
 def test_paths_that_part_late_are_merged_first():
-    # cat(h, r, c(r)) = cat(h, cat(r, c(r))) with r = relu(b(h))
+    # Here cat(h, r, c(r)) = cat(h, cat(r, c(r))) with r = relu(b(h)).
     network = described(
         lambda m, x: m.end(torch.cat([r := F.relu(m.b(h := m.a(x))), h, m.c(r)], 1)),
         **{"a": conv(1, 2), "b": conv(2, 3), "c": conv(3, 5), "end": conv(10, 1)},
@@ -284,7 +284,7 @@ def test_an_activation_behind_a_concat_moves_into_its_paths():
     )
     moved = [AvgPool(), Upsample(mode="nearest"), ReLU()]
     assert network == Network([Conv(3), Skip([Conv(3), *moved], shortcut=moved), Conv(3)])
-    # also into the paths of the paths
+    # Activations move into the paths of the paths, too.
     network = described(
         lambda m, x: m.end(F.relu(torch.cat([torch.cat([h := m.a(x), m.b(h)], 1), m.c(h)], 1))),
         **{"a": conv(1, 4), "b": conv(4, 4), "c": conv(4, 8), "end": conv(16, 1)},
@@ -294,7 +294,7 @@ def test_an_activation_behind_a_concat_moves_into_its_paths():
 
 
 def test_layers_without_weights_may_lead_into_several_paths():
-    # relu(h) is used by two paths that end at different places: it is the same function in both
+    # Two paths that end at different places use relu(h): it is the same function in both.
     network = described(
         lambda m, x: m.end(torch.cat([m.d(torch.cat([h := m.a(x), m.b(r := F.relu(h))], 1)), m.c(r)], 1)),
         **{"a": conv(1, 2), "b": conv(2, 2), "c": conv(2, 4), "d": conv(4, 4), "end": conv(8, 1)},
@@ -392,7 +392,7 @@ def test_random_networks_keep_their_kernel_on_the_way_to_torch_and_back(network)
 
 
 class Small(nn.Module):
-    """Everything at once: two resolutions, a concat with an activation behind it, a sum, biases, a frozen layer."""
+    """Everything is in it: two resolutions, a concat with an activation behind it, a sum, biases, a frozen layer."""
 
     def __init__(self, width=1):
         super().__init__()
@@ -410,8 +410,8 @@ class Small(nn.Module):
 
 
 def test_the_kernel_is_the_mean_of_that_of_the_module_initialised_again_and_again():
-    # The module itself, in torch's own parametrisation: its weights are sqrt(w / (c k^2)) W, so that the tangent kernel
-    # weighs each layer by the square of that factor. Biases alike, by sqrt(b).
+    # This is the module itself, in torch's own parametrisation: its weights are sqrt(w / (c k^2)) W, so that the
+    # tangent kernel weighs each layer by the square of that factor.  The same holds for biases, with sqrt(b).
     width, seeds = 24, 100
     image = noise(4, 4, 2, seed=1)
     network = from_torch(Small(width), init="torch")
@@ -435,7 +435,7 @@ def test_the_kernel_is_the_mean_of_that_of_the_module_initialised_again_and_agai
         samples.append(sum(variance[name] * block @ block.T for name, block in rows.items()).numpy())
     spread = np.sqrt(np.mean([np.linalg.norm(s - theta) ** 2 for s in samples]))
     difference = np.linalg.norm(np.mean(samples, axis=0) - theta)
-    # Random error of the mean, and a bias of order 1/width.
+    # The bar is the random error of the mean, and a bias of order 1/width.
     allowed = 2 * spread / math.sqrt(seeds) + 0.5 / width * np.linalg.norm(theta)
     assert difference <= allowed
     assert allowed < 0.1 * np.linalg.norm(theta)
@@ -543,7 +543,7 @@ def test_functions_are_placed_in_their_block():
 def test_mixed_padding_is_refused():
     with refused(ValueError, "one padding_mode", "'zeros' at '0' (Conv2d) and 'circular' at '2' (Conv2d)"):
         from_torch(nn.Sequential(conv(1, 4), nn.ReLU(), conv(4, 1, padding_mode="circular")), init="he")
-    # a 1x1 kernel does not look outside
+    # A 1x1 kernel does not look outside.
     network = from_torch(nn.Sequential(conv(1, 4, 1), conv(4, 1, padding_mode="circular")), init="he")
     assert network.padding == "circular"
 
@@ -557,7 +557,7 @@ def test_circular_padding_with_bilinear_upsampling_is_refused():
 
 
 def test_paths_that_are_not_series_parallel_are_refused_by_place():
-    # b(h) goes into both sums, a(h) and c(h) into one each
+    # Both sums take b(h); a(h) and c(h) go into one each.
     with refused(ValueError, "series-parallel", "'b' (Conv2d)"):
         described(
             lambda m, x: m.end(torch.cat([m.d(m.a(h := m.e(x)) + (b := m.b(h))), b + m.c(h)], 1)),
@@ -612,7 +612,7 @@ def test_features_may_be_changed_in_place_after_their_other_uses():
 
 
 def test_rules_of_the_network_are_told_with_its_layers():
-    # two uncentred summands
+    # These are two uncentred summands.
     with refused(ValueError, "no kernel in closed form", "[Conv(3), ReLU(), Skip([Conv(3), ReLU()]", "mean zero"):
         described(
             lambda m, x: m.end((h := F.relu(m.a(x))) + F.relu(m.b(h))), a=conv(1, 4), b=conv(4, 4), end=conv(4, 1)

@@ -1,4 +1,4 @@
-"""The structure of the code: what may include or import what, where a device is named, and how long functions may be.
+"""The structure of the code is tested: includes and imports, where a device is named, and how long functions may be.
 
 The rules and the reasons are in docs/architecture.md, "Storeys and wings".
 """
@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 CSRC, PACKAGE = ROOT / "csrc", ROOT / "python" / "ntkfast"
 ACTIVATION_FILES, FUNCTION_LINES = 5, 60
 
-# From the bottom up; what stands on one line may include or import each other.
+# From the bottom up: parts on one line may include or import each other.
 STOREYS = (("math",), ("plan",), ("cpu",), ("cuda",), ("bindings.cpp",))
 WINGS = (
     ("_core", "_check", "_choices", "inputs", "activations", "network", "reference"),
@@ -49,12 +49,12 @@ def level_of(part: str, levels: tuple[tuple[str, ...], ...]) -> int:
 
 
 def includes(path: Path) -> Iterator[str]:
-    """Files of the project that a C++ file includes, by their paths from csrc."""
+    """Yield the files of the project that a C++ file includes, by their paths from csrc."""
     yield from re.findall(r'^\s*#\s*include\s+"([^"]+)"', path.read_text(encoding="utf-8"), re.MULTILINE)
 
 
 def imports(path: Path) -> Iterator[str]:
-    """Modules of the package that a file imports anywhere, as dotted paths below the package."""
+    """Yield the modules of the package that a file imports anywhere, as dotted paths below the package."""
     package = list(path.relative_to(PACKAGE).parent.parts)
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -111,14 +111,14 @@ def test_the_arrows_are_seen() -> None:
 
 
 def docstring_lines(tree: ast.Module) -> set[int]:
-    """Numbers of the lines on which docstrings begin."""
+    """Return the numbers of the lines on which docstrings begin."""
     places = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     nodes = (node for node in ast.walk(tree) if isinstance(node, places) and ast.get_docstring(node) is not None)
     return {node.body[0].lineno for node in nodes}
 
 
 def device_words(source: str) -> list[str]:
-    """Names, comments and strings of a source that speak of a device, but for docstrings and option values."""
+    """List names, comments and strings of a source that speak of a device, but for docstrings and option values."""
     documented = docstring_lines(ast.parse(source))
     found = []
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
@@ -148,7 +148,7 @@ def test_device_words_are_found() -> None:
 
 
 def functions(files: list[Path]) -> list[tuple[int, str]]:
-    """Lines of code of each function, without comments, blank lines and docstrings, and where it stands."""
+    """Count the lines of code of each function without comments, blank lines and docstrings; say where it stands."""
     found = []
     for path in files:
         for function in lizard.analyze_file(str(path)).function_list:
@@ -183,7 +183,7 @@ def test_an_activation_is_named_in_five_files_at_most() -> None:
 
 
 def code_of(path: Path) -> str:
-    """A source without comments and, of Python, without strings."""
+    """Return a source without comments and, of Python, without strings."""
     text = path.read_text(encoding="utf-8")
     if path.suffix in (".h", ".cpp", ".def"):
         return re.sub(r"//[^\n]*|/\*.*?\*/", "", text, flags=re.DOTALL)

@@ -1,4 +1,4 @@
-"""Image files: what comes back is what was written, and nothing is ever half-written or overwritten unasked."""
+"""Image files come back as they were written, and nothing is ever half-written or overwritten unasked."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def chunk(name: bytes, body: bytes) -> bytes:
 
 
 def png(width: int, height: int, bits: int, colour: int, rows: bytes, extra: bytes = b"") -> bytes:
-    """A PNG file of unfiltered rows; ``rows`` holds the packed samples of all of them."""
+    """Return a PNG file of unfiltered rows; ``rows`` holds the packed samples of all of them."""
     stride = len(rows) // height
     raw = b"".join(b"\0" + rows[n * stride : (n + 1) * stride] for n in range(height))
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0))
@@ -46,7 +46,7 @@ def png(width: int, height: int, bits: int, colour: int, rows: bytes, extra: byt
 
 
 def decode_png(data: bytes) -> np.ndarray:
-    """Samples (H, W, n) of a PNG file with 8 or 16 bits, straight from the specification."""
+    """Return the samples (H, W, n) of a PNG file with 8 or 16 bits, straight from the specification."""
     at, body = 8, b""
     while at < len(data):
         length, name = struct.unpack_from(">I4s", data, at)
@@ -92,7 +92,7 @@ def picture(shape: tuple[int, ...], dtype: str = "uint8", alpha: bool = False, *
 
 
 def smooth(channels: int = 3) -> np.ndarray:
-    """A picture that JPEG keeps to a few units: a gradient with a different slope in each direction."""
+    """Return a picture that JPEG keeps to a few units: a gradient with a different slope in each direction."""
     y, x = np.mgrid[:24, :40]
     return np.stack([40 + 3 * x + 2 * y, 220 - 2 * x - 3 * y, 60 + x + 4 * y][:channels], axis=-1).astype(np.uint8)
 

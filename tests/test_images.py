@@ -1,4 +1,4 @@
-"""Images of libraries that add themselves: what they hold is taken, and results are of their kind."""
+"""Images of libraries that add themselves are taken, and results are of their kind."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NET = nf.vanilla_cnn(1, 3)
 
 @dataclass(frozen=True)
 class Picture:
-    """A library's picture, which NumPy cannot read; ``axes`` are letters, "yxc" say, or None where it names none."""
+    """A library's picture, which NumPy cannot read, has ``axes`` of letters, "yxc" say, or None where it names none."""
 
     values: np.ndarray
     axes: str | None = None

@@ -1,4 +1,4 @@
-"""Inverse problems: operators against scipy and by their adjoints, restoration against dense float64 formulas."""
+"""Operators of inverse problems are compared with scipy and their adjoints, restoration with dense float64 formulas."""
 
 import os
 import signal
@@ -48,7 +48,7 @@ def dense(A):
 
 
 def problem(name, channels=3, noise=0.0):
-    """An operator, its matrix, data of shape (n, C), and a guide."""
+    """Return an operator, its matrix, data of shape (n, C), and a guide."""
     A = OPERATORS[name]()
     clean = IMAGES["natural"](*SHAPE, channels, 0)
     y = A.matmat(clean.reshape(-1, channels))
@@ -57,7 +57,7 @@ def problem(name, channels=3, noise=0.0):
 
 
 def closed_form(matrix, guide, y, times, share=1.0, network=NETWORK):
-    """m + Theta A^T f_t(A Theta A^T) (y - A m) by an eigendecomposition in float64, and eta."""
+    """Return m + Theta A^T f_t(A Theta A^T) (y - A m) by an eigendecomposition in float64, and eta."""
     theta = kernel_matrix(network, guide - guide.mean(axis=(0, 1)))
     ones = matrix.sum(axis=1)
     mean = (ones @ y) / (ones @ ones)
@@ -97,7 +97,7 @@ sides = st.tuples(st.integers(1, 9), st.integers(1, 9))
 @settings(max_examples=60, deadline=None)
 @given(sides, st.tuples(st.integers(1, 21), st.integers(1, 21)), st.sampled_from(list(BOUNDARIES)), st.integers(0, 999))
 def test_blurring_is_scipys_convolution_with_an_exact_adjoint(shape, size, boundary, seed):
-    """Kernels of even sides and larger than the image among them."""
+    """Kernels of even sides and larger than the image are among them."""
     # SciPy 1.17 is wrong where a reflected image is read four or more of its sides away, but for a side of one pixel.
     near = all(side == 1 or length // 2 < 4 * side for side, length in zip(shape, size, strict=True))
     assume(boundary != "reflect" or near)
@@ -261,7 +261,7 @@ def test_constant_data_give_a_constant_image():
 @pytest.mark.parametrize("method", ["lanczos", "iteration"])
 @pytest.mark.parametrize("tau", [1.0, 1.5])
 def test_the_discrepancy_principle_takes_the_first_time_that_fits(tau, method):
-    """|A z_t - y|^2 <= tau C sigma^2 tr q, q = (I - eta A Theta A^T)^t, the trace estimated from one vector."""
+    """It fits when |A z_t - y|^2 <= tau C sigma^2 tr q, q = (I - eta A Theta A^T)^t, the trace from one vector."""
     A, matrix, y, guide = problem("blurring", noise=0.05)
     options = {"channel_axis": -1, "guide": guide, "network": NETWORK, "dtype": "float64", "full_output": True}
     _, info = nf.restore(y, A, 0.05, tau=tau, tolerance=1e-6, method=method, **options)
@@ -311,7 +311,7 @@ def test_refinement_takes_the_kernel_of_the_result():
 
 
 def test_a_network_of_several_resolutions_sees_the_guide_mirrored():
-    """Theta of the larger picture, restricted to the pixels that are there."""
+    """Theta is that of the larger picture, restricted to the pixels that are there."""
     shape = (7, 10)
     network = nf.autoencoder(2)
     guide = IMAGES["natural"](*shape, 1, 2)
@@ -504,7 +504,7 @@ def test_bad_arguments(change, error, message):
 
 
 def wide_problem(channels):
-    """An operator, data and options for an image whose vectors are larger than what does not grow with it."""
+    """Return operator, data and options for an image whose vectors are larger than what does not grow with it."""
     rng = np.random.default_rng(0)
     A = nf.inpainting(known((48, 48)))
     image = rng.standard_normal((48, 48, channels))
@@ -566,7 +566,7 @@ def test_products_with_the_data_count_what_the_kernel_takes():
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 10**6), st.floats(0.01, 1.99), st.lists(st.floats(0.0, 1.0), min_size=1, max_size=5))
 def test_the_filter_is_the_sum_of_the_steps(steps, share, shares):
-    """f(x) = eta sum_{k < t} (1 - eta x)^k, by doubling: S_2n = S_n (1 + q^n)."""
+    """The sum f(x) = eta sum_{k < t} (1 - eta x)^k is made by doubling: S_2n = S_n (1 + q^n)."""
     x = np.array([[0.0, 1e-12, *shares]])
     q, eta = 1 - share * x, share
     total, power = np.zeros_like(x), np.ones_like(x)

@@ -1,4 +1,4 @@
-"""The NTK class: as a SciPy operator, its choices of storage and memory, bad input, progress, Ctrl-C, import."""
+"""These test the NTK class as a SciPy operator: storage and memory, bad input, progress, Ctrl-C, import."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def relative(actual, expected):
 
 
 class Fenced:
-    """An engine of which some calls must not be made."""
+    """Some calls must not be made of this engine."""
 
     def __init__(self, engine, *forbidden):
         self._engine, self._forbidden = engine, forbidden
@@ -53,7 +53,7 @@ class Fenced:
 
 
 def run_python(code, timeout=60):
-    """The last line that ``code`` prints in a process of its own, read as JSON."""
+    """Return the last line that ``code`` prints in a process of its own, read as JSON."""
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=timeout, check=False
     )
@@ -462,7 +462,7 @@ GROUP_FILES = {
 
 @pytest.mark.parametrize("version", [2, 1])
 def test_memory_of_a_control_group(version, tmp_path, monkeypatch):
-    """What a control group leaves, with what it has of files counted as free."""
+    """A control group leaves bytes; those that it has of files count as free."""
     groups = [(str(tmp_path / folder), *rest) for folder, (_, *rest) in zip("ab", memory.CONTROL_GROUPS, strict=True)]
     monkeypatch.setattr(memory, "CONTROL_GROUPS", tuple(groups))
     monkeypatch.setattr(memory, "_free_memory", lambda: 5000)
@@ -748,7 +748,7 @@ def test_nothing_is_half_stored():
 
 @pytest.mark.parametrize("storage", ["dense", "coarse", "fourier"])
 def test_a_callback_that_multiplies_while_the_kernel_is_kept_is_told(storage):
-    """It would wait for ever for what it stops from being kept: in a process of its own."""
+    """It would wait for ever for what it stops from being kept, so that this runs in a process of its own."""
     what = {
         "dense": "vanilla_cnn(1, 3), np.ones((8, 8)), storage='dense'",
         "coarse": "unet(1), np.ones((8, 8)), storage='coarse'",
@@ -787,7 +787,7 @@ def test_pickling_says_what_to_do():
 
 
 def require_other_threads_run(call):
-    """Another thread of Python ticks while ``call`` works, which it does only if the GIL is free."""
+    """Let another thread of Python tick while ``call`` works, which it does only if the GIL is free."""
     count, running = [0], threading.Event()
 
     def tick():
@@ -831,7 +831,7 @@ def test_two_threads_may_share_an_operator():
 
 
 def seconds_until_stopped(setup, call, after):
-    """From SIGINT, sent ``after`` seconds into ``call``, to its end, in a process of its own; nan if it ended before.
+    """Time ``call`` in its own process from SIGINT, sent ``after`` seconds into it, to its end; nan if over before.
 
     The signal comes from here: a thread over there could not send it while a call holds the GIL.
     """
@@ -866,15 +866,15 @@ except KeyboardInterrupt:
         ("K = NTK(vanilla_cnn(1, 5), image((700, 700)), threads=2)", "K @ np.ones(490000)"),
         ("", "NTK(unet(3), image((512, 512)))"),  # bands near D = 0
         ("x = image((2048, 2048))", "NTK(vanilla_cnn(3, 5), x)"),  # planes
-        # 3.2 GB, which no thread must fill beforehand
+        # This matrix takes 3.2 GB, which no thread must fill beforehand.
         ("K = NTK(vanilla_cnn(2, 3), image((200, 200)), storage='dense')", "K @ np.ones(200**2)"),
-        # 1 GB, of which the first band writes into every page
+        # This matrix takes 1 GB, of which the first band writes into every page.
         ("K = NTK(vanilla_cnn(3, 5), image((128, 128)), storage='stream')", "K.dense()"),
-        # one strip of rows takes 0.9 s
+        # One strip of rows takes 0.9 s here.
         ("K = NTK(vanilla_cnn(5, 11), image((700, 700)))", "K.affinity(350, 350)"),
-        # the fields in double
+        # The fields in double are made here.
         ("K = NTK(unet(3), image((160, 160)), storage='stream')", "K._engine.columns(np.array([9999]))"),
-        # 64 columns as padded rows, and the threads' sums
+        # Here 64 columns become padded rows, and the threads have sums.
         ("K, V = NTK(vanilla_cnn(1, 5), image((700, 700))), np.ones((490000, 64), np.float32)", "K @ V"),
     ],
     ids=[

@@ -1,4 +1,4 @@
-"""Low-rank approximations against dense float64 linear algebra on small images."""
+"""Low-rank approximations are compared with dense float64 linear algebra on small images."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ NETS = {
 SHAPE = (12, 10)
 D = 120
 
-# Largest error of an entry over the largest entry, of approximations that are exact but for rounding.
+# This bounds the largest error of an entry over the largest entry, of approximations that are exact but for rounding.
 EXACT = {"float32": 2e-6, "float64": 1e-11}
 
 METHODS = {
@@ -45,7 +45,7 @@ each_dtype = pytest.mark.parametrize("dtype", ["float32", "float64"])
 
 
 def problem(net="vanilla", channels=3, dtype="float64", image="centred", shape=SHAPE):
-    """A kernel, and its dense float64 matrix."""
+    """Return a kernel, and its dense float64 matrix."""
     x = IMAGES[image](*shape, channels, 0)
     return nf.NTK(NETS[net], x, dtype=dtype), kernel_matrix(NETS[net], x)
 
@@ -56,7 +56,7 @@ def kernel(request):
 
 
 def dense(low):
-    """The approximation in double precision, from its eigenpairs."""
+    """Return the approximation in double precision, from its eigenpairs."""
     U = low.eigenvectors.astype(np.float64)
     return U * low.eigenvalues @ U.T
 
@@ -420,7 +420,7 @@ def test_eigenpairs_must_fit_together():
 @settings(max_examples=200, deadline=None)
 @given(st.integers(1, 40), st.integers(1, 40), st.data())
 def test_lattice(height, width, data):
-    """Distinct pixels, at most m, evenly spaced, and no lattice of as many pixels leaves any pixel farther away."""
+    """Pixels are distinct, at most m, evenly spaced, and no lattice of as many leaves any pixel farther away."""
     m = data.draw(st.integers(1, height * width))
     pixels = lowrank.lattice((height, width), m)
     rows, cols = (np.unique(axis) for axis in np.divmod(pixels, width))
@@ -607,7 +607,7 @@ def test_results_of_a_low_rank_kernel_that_do_not_fit(monkeypatch):
 @pytest.mark.parametrize("what", CALLS)
 @each_dtype
 def test_memory_is_what_it_takes(what, dtype, monkeypatch):
-    """NumPy's and LAPACK's arrays against the bytes that are asked for before work."""
+    """The bytes asked for before work must cover NumPy's and LAPACK's arrays."""
     K, _ = problem(dtype=dtype, shape=(40, 40), channels=1)
     low = nf.LowRank([1.0], np.eye(1600, dtype=dtype)[:, :1], image_shape=(40, 40), trace=2.0)
     call = CALLS[what] if what != "samples" else lambda K, k: low.estimate_error(K, samples=k)

@@ -1,4 +1,4 @@
-"""Networks as data: what is accepted, what is refused and how, and what a network says of itself."""
+"""Networks are data: these test what is accepted, what is refused and how, and what a network says of itself."""
 
 from __future__ import annotations
 
@@ -363,7 +363,7 @@ CONV = Conv(3)
 
 
 def residual(branch, shortcut=(), before=(CONV,)):
-    """A network with one sum, whose place is layers[n] after the n layers ``before``."""
+    """Return a network with one sum, whose place is layers[n] after the n layers ``before``."""
     return Network([*before, Skip(branch, merge="add", shortcut=shortcut), Conv(1)])
 
 
@@ -377,7 +377,7 @@ POOLED = [AvgPool(), Upsample()]
         ([Conv(3)], [], [Conv(3), ReLU()]),
         ([Conv(3), Erf(), Conv(3)], [ReLU()], [Conv(3)]),
         ([ReLU()], [Conv(3)], [Conv(3)]),
-        # Only the ways are counted, not the depth: a skip around the convolution of a nested path.
+        # The ways alone are counted, not the depth: a skip around the convolution of a nested path.
         ([Skip([Conv(3)]), Conv(3)], [], [Conv(3)]),
         ([*POOLED, Conv(3)], POOLED, [Conv(3)]),
         ([Conv(3)], [], [Conv(3), Skip([Conv(3)])]),

@@ -1,4 +1,4 @@
-"""Kernels of an independent implementation, neural_tangents 0.6.5 in float64, against the reference.
+"""Kernels of an independent implementation, neural_tangents 0.6.5 in float64, must agree with the reference.
 
 bench/peers/neural_tangents_conventions.py wrote the table and says where the conventions of the two differ.
 """

@@ -1,4 +1,4 @@
-"""The noise level that nobody told."""
+"""These test the noise level that nobody told."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def noisy(picture: np.ndarray, sigma: float) -> np.ndarray:
 
 @pytest.mark.parametrize(("sigma", "bar"), [(5, 0.1), (10, 0.04), (25, 0.02), (75, 0.02)])
 def test_colour_pictures(sigma, bar):
-    """Within the bar, and at low levels nearer than the finest wavelets, which take texture for noise."""
+    """It is within the bar, and at low levels nearer than the finest wavelets, which take texture for noise."""
     images = [noisy(picture, sigma) for picture in PICTURES.values()]
     errors = np.abs([noise_level(image) / sigma - 1 for image in images])
     assert errors.max() < bar
@@ -41,7 +41,7 @@ def test_gray_pictures(sigma, bar):
 
 @pytest.mark.parametrize("name", ["grass", "gravel", "coins", "page"])
 def test_textures(name):
-    """Whose finest grain is like noise, so that even without noise the estimate of grass is 5."""
+    """Their finest grain is like noise, so that even without noise the estimate of grass is 5."""
     picture = getattr(data, name)()[:192, :192].astype(np.float64)
     for sigma in (2, 3, 5):
         image = noisy(picture, sigma)
@@ -97,7 +97,7 @@ def test_pure_noise_and_its_units():
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (1, 1, 3), (1, 50, 3), (50, 1, 1), (3, 3, 2), (60, 60, 1), (60, 60, 3)])
 def test_flat_pictures_have_none(shape):
-    """Exactly: an estimate of the size of rounding would make the denoiser work for nothing."""
+    """None is meant exactly: an estimate of the size of rounding would make the denoiser work for nothing."""
     for value in (0.0, 99.0, 1 / 3):
         assert noise_level(np.full(shape, value)) == 0
 

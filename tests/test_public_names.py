@@ -1,4 +1,4 @@
-"""The names of the package stand in its stub alone: what is there is what it says, each with its documentation."""
+"""The names of the package stand in its stub alone: they are what it says, each with its documentation."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import ntkfast
 from ntkfast.activations import ACTIVATIONS
 
 STUB = ast.parse(Path(ntkfast.__file__).with_suffix(".pyi").read_text(encoding="utf-8"))
-# (module, name), the module being "" for a submodule of that name.
+# An entry is (module, name), the module being "" for a submodule of that name.
 IMPORTS = [
     (statement.module or "", alias)
     for statement in STUB.body

@@ -1,4 +1,4 @@
-"""The specification against constructions that share nothing with it: patches, shift matrices, numerical integrals."""
+"""The specification is compared with constructions that share nothing with it: patches, shifts, integrals."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def deterministic(max_examples: int):
 
 
 def assert_close(actual, expected, tolerance=1e-12):
-    """Maximal error over maximal value."""
+    """Compare the maximal error with the maximal value."""
     assert actual.shape == expected.shape
     assert np.abs(actual - expected).max() <= tolerance * np.abs(expected).max()
 
@@ -40,7 +40,7 @@ def assert_close(actual, expected, tolerance=1e-12):
 
 
 def neighbour(row, col, dy, dx, height, width, padding):
-    """Index of the pixel at (row + dy, col + dx), or None if a convolution sees a zero there."""
+    """Return the index of the pixel at (row + dy, col + dx), or None if a convolution sees a zero there."""
     row, col = row + dy, col + dx
     if padding == "circular":
         return (row % height) * width + col % width
@@ -48,7 +48,7 @@ def neighbour(row, col, dy, dx, height, width, padding):
 
 
 def patches(image, kernel_size, padding):
-    """All k x k patches, shape (H*W, k*k*C), in the order in which a convolution sees them."""
+    """Return all k x k patches, shape (H*W, k*k*C), in the order in which a convolution sees them."""
     height, width, channels = image.shape
     flat, radius = image.reshape(-1, channels), kernel_size // 2
     out = []
@@ -62,7 +62,7 @@ def patches(image, kernel_size, padding):
 
 
 def shift_matrices(height, width, kernel_size, padding):
-    """For every delta, the d x d matrix that takes an image to its shifted copy."""
+    """Return for every delta the d x d matrix that takes an image to its shifted copy."""
     radius = kernel_size // 2
     for dy, dx in itertools.product(range(-radius, radius + 1), repeat=2):
         shift = np.zeros((height * width, height * width))
@@ -74,7 +74,7 @@ def shift_matrices(height, width, kernel_size, padding):
 
 
 def gaussian_mean(s, f, n=48, reach=9.0):
-    """E[f(u_i) f(u_j)] for u ~ N(0, s), all pairs (i, j), by quadrature in two dimensions; f may have a kink at 0.
+    """Return E[f(u_i) f(u_j)] for u ~ N(0, s), all pairs (i, j), by quadrature in 2-D; f may have a kink at 0.
 
     u_i = p_i z1,  u_j = p_j (rho z1 + sqrt(1 - rho^2) z2),  z iid N(0, 1).  Gauss-Legendre on pieces that end where
     u_i or u_j changes sign; the nodes in z1 gather at 0, where the integral over z2 turns sharply if |rho| is near 1.
@@ -100,7 +100,7 @@ def gaussian_mean(s, f, n=48, reach=9.0):
 
 
 def torch_matrix(layer, height, width, padding):
-    """The d' x d matrix of a pool or upsampling: what PyTorch makes of every basis image.
+    """Return the d' x d matrix of a pool or upsampling: what PyTorch makes of every basis image.
 
     PyTorch has no bilinear upsampling that wraps: it is what happens in the middle of 3 x 3 copies of the image.
     """
@@ -117,7 +117,7 @@ def torch_matrix(layer, height, width, padding):
 
 
 def explicit_path(layers, q, t, shape, padding):
-    """Covariance, tangent kernel and shape after ``layers``, from the definitions alone."""
+    """Return covariance, tangent kernel and shape after ``layers``, from the definitions alone."""
     for layer in layers:
         if isinstance(layer, Conv):
             shifts = list(shift_matrices(*shape, layer.kernel_size, padding))
@@ -144,7 +144,7 @@ def explicit_path(layers, q, t, shape, padding):
 
 
 def explicit_kernels(network, image):
-    """The kernels (ntk, nngp) by shift matrices, PyTorch's pools and quadrature."""
+    """Return the kernels (ntk, nngp) by shift matrices, PyTorch's pools and quadrature."""
     height, width, channels = image.shape
     flat = image.reshape(-1, channels)
     q = sum(np.outer(flat[:, c], flat[:, c]) for c in range(channels)) / channels
@@ -168,7 +168,7 @@ def test_first_layer_is_the_product_of_patches(shape, kernel_size, padding):
 
 
 def activation_kernels(layer, s):
-    """Q and Q' that the reference gives for a 2 x 2 covariance: two pixels, kernels of one pixel, unit variances."""
+    """Return the reference's Q and Q' of a 2 x 2 covariance: two pixels, kernels of one pixel, unit variances."""
     image = math.sqrt(2) * np.linalg.cholesky(s).reshape(1, 2, 2)
     first, last = Conv(1, weight_var=1), Conv(1, weight_var=1, trainable=False)
     net = Network([first, layer, last])
@@ -185,7 +185,7 @@ def test_activation_kernels_are_gaussian_means(slope):
         q, dq = activation_kernels(layer, s)
         mean_q = gaussian_mean(s, lambda x: np.where(x > 0, x, slope * x), n=128)
         mean_dq = gaussian_mean(s, lambda x: np.where(x > 0, 1.0, slope), n=128)
-        # Relative to every entry: the pixels may differ by orders of magnitude.
+        # The bar is relative to every entry: the pixels may differ by orders of magnitude.
         scale = (1 + slope**2) * np.outer(p, p)
         assert_close(q / scale, mean_q / scale, 1e-9)
         assert_close(dq, mean_dq, 1e-9)
@@ -214,7 +214,7 @@ def test_smooth_activations_are_what_their_names_say(layer, f, df):
 
 @pytest.mark.parametrize("layer", SMOOTH, ids=repr)
 def test_smooth_activation_kernels_are_gaussian_means(layer):
-    # Gauss-Hermite: E[f(u) f(v)] = sum_ab w_a w_b f(p_i x_a) f(p_j (rho x_a + sqrt(1 - rho^2) x_b))
+    # The oracle is Gauss-Hermite: E[f(u) f(v)] = sum_ab w_a w_b f(p_i x_a) f(p_j (rho x_a + sqrt(1 - rho^2) x_b)).
     x, w = np.polynomial.hermite_e.hermegauss(150)
     w = w / w.sum()
     rng = np.random.default_rng(2)
@@ -231,7 +231,8 @@ def test_smooth_activation_kernels_are_gaussian_means(layer):
 
 @pytest.mark.parametrize("rho", [-0.8, -0.1, 0.3, 0.99])
 def test_smooth_activations_far_from_zero(rho):
-    # Steps of p = 1e5 standard deviations: erf is a sign (arcsine law), GELU a ReLU, sine and cosine two random phases.
+    # These are steps of p = 1e5 standard deviations: erf is a sign (arcsine law), GELU a ReLU, sine and cosine two
+    # random phases.
     s = 1e10 * np.array([[1, rho], [rho, 1]])
     q, dq = activation_kernels(Erf(), s)
     assert q[0, 1] == pytest.approx(2 / math.pi * math.asin(rho), rel=1e-9)
@@ -252,7 +253,7 @@ def test_smooth_activations_close_to_zero_are_linear(layer, gain):
 
 
 def test_sines_and_cosines_side_by_side_are_a_gaussian_kernel():
-    # Random Fourier features (Rahimi & Recht, 2007): E[cos(u - v)] = exp(-Var(u - v) / 2).
+    # Random Fourier features (Rahimi & Recht, 2007) have E[cos(u - v)] = exp(-Var(u - v) / 2).
     image = noise(4, 3, 2, seed=16)
     net = Network([Skip([Conv(3), Sin()], shortcut=[Conv(3), Cos()]), Conv(1)])
     s = kernel_matrix(Network([Conv(3)]), image, "nngp")
@@ -262,7 +263,7 @@ def test_sines_and_cosines_side_by_side_are_a_gaussian_kernel():
 
 @pytest.mark.parametrize("slope", SLOPES)
 def test_activation_kernels_of_parallel_orthogonal_and_opposite_patches(slope):
-    # Image of one channel: pixels 1, 3, -2 with kernels of one pixel; the means are elementary.
+    # The image of one channel has the pixels 1, 3, -2 with kernels of one pixel; the means are elementary.
     x = np.array([1.0, 3.0, -2.0])
     plus, minus = (1 + slope**2) / 2, slope
     net = Network([Conv(1, weight_var=1), LeakyReLU(slope), Conv(1, weight_var=1, trainable=False)])
@@ -270,7 +271,7 @@ def test_activation_kernels_of_parallel_orthogonal_and_opposite_patches(slope):
     same = np.outer(x, x) > 0
     assert_close(kernel_matrix(net, image, "nngp"), np.where(same, plus, minus) * np.outer(x, x), PARALLEL)
     assert_close(kernel_matrix(net, image, "ntk"), np.where(same, plus, minus) * np.outer(x, x), PARALLEL)
-    # Orthogonal pixels: (E f(z))^2 = ((1 - slope) / sqrt(2 pi))^2.
+    # Orthogonal pixels have (E f(z))^2 = ((1 - slope) / sqrt(2 pi))^2.
     eye = math.sqrt(2) * np.eye(2).reshape(1, 2, 2)
     q = kernel_matrix(net, eye, "nngp")
     assert q[0, 1] == pytest.approx((1 - slope) ** 2 / (2 * math.pi), rel=1e-14)
@@ -315,8 +316,8 @@ def test_two_orthogonal_pixels_by_hand():
 
 
 def test_borders_by_hand():
-    # The row (1, 2) under a 3 x 3 kernel of weight variance 9, so that S counts products of pixels.
-    # Zeros: patches (0 1 2), (1 2 0).  Circular: patches (2 1 2), (1 2 1), each in three equal rows.
+    # The row (1, 2) lies under a 3 x 3 kernel of weight variance 9, so that S counts products of pixels.  With zeros
+    # the patches are (0 1 2), (1 2 0); circular ones are (2 1 2), (1 2 1), each in three equal rows.
     image = np.array([[1.0, 2.0]])
     zeros, circular = (Network([Conv(3, weight_var=9)], padding) for padding in PADDINGS)
     assert_close(kernel_matrix(zeros, image), np.array([[5.0, 2.0], [2.0, 5.0]]), 1e-15)
@@ -324,7 +325,7 @@ def test_borders_by_hand():
 
 
 def test_one_pixel_by_hand():
-    # Mean square of (1, 2, 2) = 3.  Zeros see the pixel once in 9: S = 18/9 * 3 + 1 = 7; Q = 3.5, T' = 3.5;
+    # The mean square of (1, 2, 2) is 3.  Zeros see the pixel once in 9: S = 18/9 * 3 + 1 = 7; Q = 3.5, T' = 3.5;
     # S = 9/9 * 3.5 + 0.5 = 4,  T = 4 + 3.5.  Circular padding sees it 9 times: S = 54 + 1, Q = T' = 27.5,
     # S = 9 * 27.5 + 0.5 = 248,  T = 248 + 247.5.
     image = np.array([[[1.0, 2.0, 2.0]]])
@@ -336,8 +337,8 @@ def test_one_pixel_by_hand():
 
 @pytest.mark.parametrize("flags", list(itertools.product((True, False), repeat=3)))
 def test_frozen_layers_by_hand(flags):
-    # One pixel of 1, no bias, weight variance 2: S = 2 in every layer and E[relu'^2] = 1/2, so that
-    # every trained layer adds 2.
+    # With one pixel of 1, no bias and weight variance 2, S = 2 in every layer and E[relu'^2] = 1/2, so that every
+    # trained layer adds 2.
     c1, c2, c3 = (Conv(1, trainable=flag) for flag in flags)
     theta = kernel_matrix(Network([c1, ReLU(), c2, ReLU(), c3]), np.ones((1, 1)))
     assert theta.item() == pytest.approx(2 * sum(flags), rel=1e-14)
@@ -346,7 +347,7 @@ def test_frozen_layers_by_hand(flags):
 @pytest.mark.parametrize("padding", PADDINGS)
 @pytest.mark.parametrize("kernel_size", [1, 3, 5])
 def test_closed_form_of_one_hidden_layer_with_the_last_layer_trained(kernel_size, padding):
-    # |y_i||y_j|/pi (sin t + (pi - t) cos t) with y the patch times sqrt(2 / (k^2 C))
+    # The kernel is |y_i||y_j|/pi (sin t + (pi - t) cos t) with y the patch times sqrt(2 / (k^2 C)).
     image = noise(5, 4, 3, seed=4)
     y = patches(image, kernel_size, padding) * math.sqrt(2 / (3 * kernel_size**2))
     norm = np.linalg.norm(y, axis=1)
@@ -369,7 +370,8 @@ LAYERS = {
 @pytest.mark.parametrize("padding", PADDINGS)
 @pytest.mark.parametrize("layers", LAYERS.values(), ids=LAYERS)
 def test_linear_layers_are_the_matrices_of_pytorch(layers, padding):
-    # Back to the image's resolution by "nearest", so that no entry is lost, after a Conv that makes T' != 0.
+    # The path goes back to the image's resolution by "nearest", so that no entry is lost, after a Conv that makes T' !=
+    # 0.
     up = [] if isinstance(layers[-1], Upsample) else [Upsample(mode="nearest")]
     net = Network([Conv(3, bias_var=0.1), *layers, *up, Conv(1)], padding)
     for shape in ((4, 8, 2), (8, 4, 1), (4, 4, 1)):
@@ -404,7 +406,7 @@ def test_random_graphs_against_pytorch_and_quadrature(net, data):
 
 
 class Wide:
-    """Convolutions 3x3 of random weights in the NTK parametrisation, n channels out; remembers its weights."""
+    """It convolves 3x3 with random weights in the NTK parametrisation, n channels out, and remembers the weights."""
 
     def __init__(self, width, seed):
         self.width, self.weights = width, []
@@ -422,7 +424,7 @@ def tensor(image):
 
 
 def covariance(features):
-    """Mean over the channels of products of pixels."""
+    """Return the mean over the channels of products of pixels."""
     flat = features.detach().double().flatten(1).numpy()
     return flat.T @ flat / len(flat)
 
@@ -438,10 +440,10 @@ def test_covariances_add_if_one_summand_is_centred_and_not_if_none_is():
     def q(*layers):
         return kernel_matrix(Network([Conv(3), *layers, last]), image, "nngp")
 
-    # relu(h) + conv(relu(h)): accepted.  Channels are 2000: errors of a few times 1 / sqrt(2000).
+    # relu(h) + conv(relu(h)) is accepted.  Channels are 2000: errors are a few times 1 / sqrt(2000).
     accepted = q(ReLU(), Skip([Conv(3)], merge="add"))
     assert_close(covariance(h.relu() + b), accepted, 0.07)
-    # relu(h) + relu(conv(relu(h))): refused.  The sum of the covariances lacks twice the product of two means.
+    # relu(h) + relu(conv(relu(h))) is refused.  The sum of the covariances lacks twice the product of two means.
     with pytest.raises(ValueError, match="mean zero"):
         q(ReLU(), Skip([Conv(3), ReLU()], merge="add"))
     short, branch = q(ReLU()), q(ReLU(), Conv(3), ReLU())
@@ -449,7 +451,7 @@ def test_covariances_add_if_one_summand_is_centred_and_not_if_none_is():
     assert np.abs(measured - (short + branch)).max() > 0.2 * measured.max()
     p, r = (np.sqrt(np.diagonal(f) * 2 / (2 * math.pi)) for f in (short, branch))  # E relu(u) = sqrt(S / (2 pi))
     assert_close(measured, short + branch + np.outer(p, r) + np.outer(r, p), 0.07)
-    # h + erf(h) and h + pool(h): refused, since the summands are functions of the same h.
+    # h + erf(h) and h + pool(h) are refused, since the summands are functions of the same h.
     for path, features in (([Erf()], h.erf()), ([AvgPool(), Upsample(mode="nearest")], pooled(h))):
         with pytest.raises(ValueError, match="independent"):
             q(Skip(path, merge="add"))
@@ -463,7 +465,7 @@ def pooled(h):
 
 @pytest.mark.parametrize("shortcut", ["activation", "conv"])
 def test_tangent_kernels_add_with_weights_shared_upstream(shortcut):
-    # Mean over three random networks of J J^T, all pixels of the output against all weights.
+    # This is the mean over three random networks of J J^T, all pixels of the output against all weights.
     image = noise(4, 4, 2, seed=21)
     path = [ReLU()] if shortcut == "activation" else [Conv(3), GELU()]
     net = Network([Conv(3), Skip([Conv(3), Erf()], merge="add", shortcut=path), Conv(1)])
@@ -712,7 +714,7 @@ def test_zero_patches_have_zero_rows_and_columns(activation, kernel):
     image[:, 4:] = 0
     net = Network([Conv(3), activation, Conv(3), activation, Conv(1)])
     theta = kernel_matrix(net, image, kernel).reshape(4, 9, 4, 9)
-    # A receptive field of 5 x 5: columns 0 to 5 see the noise, columns 6 to 8 see zeros.
+    # The receptive field is 5 x 5: columns 0 to 5 see the noise, columns 6 to 8 see zeros.
     assert net.receptive_field == 5
     assert not theta[:, 6:].any()
     assert not theta[:, :, :, 6:].any()
@@ -745,7 +747,7 @@ def test_zero_padding_is_an_image_with_a_black_frame(kernel):
 
 @each_kernel
 def test_kernels_larger_than_the_image_see_all_of_it(kernel):
-    # Zeros: beyond twice the image a larger kernel only sees more zeros, and k^2 S stays.
+    # With zeros, beyond twice the image a larger kernel only sees more zeros, and k^2 S stays.
     image = noise(3, 2, 2, seed=13)
     small, large = (kernel_matrix(Network([Conv(k, weight_var=k * k)]), image, kernel) for k in (5, 15))
     assert_close(large, small)

@@ -1,4 +1,4 @@
-"""The page about a denoised picture: what it shows, and that it needs nothing from outside."""
+"""These test the page about a denoised picture: what it shows, and that it needs nothing from outside."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ntkfast.network import vanilla_cnn
 
 
 def info(**changes: Any) -> Any:
-    """What a denoiser could have done."""
+    """Say what a denoiser could have done."""
     said = {
         "method": "tiles", "sigma": 24.83, "sigma_estimated": True, "network": vanilla_cnn(), "tiles": 4096,
         "tile_size": 16, "tile_overlap": 8, "steps": (37, 210), "learning_rate": (0.0123456, 2e-7),
@@ -32,7 +32,7 @@ def info(**changes: Any) -> Any:
 
 
 def pictures(height: int = 40, width: int = 56, channels: int | None = 3) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A noisy picture, a result and the clean picture, float32, 0 to 255."""
+    """Return a noisy picture, a result and the clean picture, float32, 0 to 255."""
     clean = 255 * IMAGES["natural"](height, width, channels or 1, 0)
     noise = 20 * IMAGES["noise"](height, width, channels or 1, 0)
     three = np.stack([np.rint(clean + noise), clean + 0.2 * noise, np.rint(clean)]).astype(np.float32)
@@ -41,7 +41,7 @@ def pictures(height: int = 40, width: int = 56, channels: int | None = 3) -> tup
 
 
 class Page(HTMLParser):
-    """A page taken apart: its text, its pictures under their descriptions, and everything it refers to."""
+    """This takes a page apart: its text, its pictures under their descriptions, and everything it refers to."""
 
     def __init__(self, source: str) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ class Page(HTMLParser):
 
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Figures are made but not drawn, which takes most of a page's time."""
+    """Make figures but do not draw them, which takes most of a page's time."""
     png = bytes(imagecodecs.png_encode(np.zeros((2, 2), np.uint8)))
     monkeypatch.setattr(figures, "render", lambda figure, form: png)
 
@@ -130,7 +130,7 @@ def test_path_runs_nothing_twice() -> None:
 
 
 def regions() -> np.ndarray:
-    """Flat on the left and in the middle, a step between them at column 60, a checkerboard right of column 120."""
+    """Return a picture that is flat but for a step at column 60 and a checkerboard right of column 120."""
     picture = np.zeros((100, 180))
     picture[:, 60:] = 0.7
     y, x = np.mgrid[:100, 120:180]

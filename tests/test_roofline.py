@@ -1,4 +1,4 @@
-"""The floor of the engine's inner loops."""
+"""The engine's inner loops have a floor, which is tested here."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The denoiser among those of skimage.restoration: its helpers take it as they take their own."""
+"""The helpers of skimage.restoration take the denoiser as they take their own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Variance stabilisation against sums over all counts with Gaussian quadrature, and against simulated data."""
+"""Variance stabilisation is compared with sums over all counts with Gaussian quadrature, and with simulated data."""
 
 import time
 
@@ -16,7 +16,7 @@ MEANS = np.concatenate([np.geomspace(0.01, 1e4, 40), [255.9, 256.0, 256.1]])  # 
 
 
 def mean_root(m, s):
-    """E[2 sqrt(max(0, m + s Z))] for Z ~ N(0, 1): Gauss rules on [-12, 12], of weight sqrt where the root ends."""
+    """Return E[2 sqrt(max(0, m + s Z))], Z ~ N(0, 1): Gauss rules on [-12, 12], of weight sqrt where the root ends."""
     if s == 0:
         return 2 * np.sqrt(m)
     reach, out = 12.0, np.empty_like(m)
@@ -33,7 +33,7 @@ def mean_root(m, s):
 
 
 def law_of(mean):
-    """All counts that matter and their probabilities."""
+    """Return all counts that matter and their probabilities."""
     spread = 12 * np.sqrt(mean) + 30
     k = np.arange(max(0, np.floor(mean - spread)), np.ceil(mean + spread))
     p = stats.poisson.pmf(k, mean)
@@ -41,13 +41,13 @@ def law_of(mean):
 
 
 def stabilized_mean(mean, s):
-    """F: the mean of the stabilised data, by its definition; in counts."""
+    """Return F, the mean of the stabilised data, by its definition; in counts."""
     k, p = law_of(mean)
     return p @ mean_root(k + 3 / 8 + s**2, s)
 
 
 def stabilized_deviation(mean, s):
-    """Standard deviation of the stabilised data; E[max(0, m + s Z)] has a closed form."""
+    """Return the standard deviation of the stabilised data; E[max(0, m + s Z)] has a closed form."""
     k, p = law_of(mean)
     m = k + 3 / 8 + s**2
     positive = m if s == 0 else m * stats.norm.cdf(m / s) + s * stats.norm.pdf(m / s)
@@ -92,7 +92,7 @@ def test_inverse_errs_by_rounding_alone_where_the_noise_is_gaussian(s):
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
 def test_series_is_right_to_its_last_term(share):
-    """What it leaves out falls with v^-6, v = lambda + s^2, and nearly no other power; for shares of s^2 in v."""
+    """The rest of the series falls with v^-6, v = lambda + s^2, and nearly no other power; for shares of s^2 in v."""
 
     def rest(v):
         mean, s = v * (1 - share), np.sqrt(v * share)
@@ -134,7 +134,7 @@ def test_deviation_within_the_documented_bounds(s):
 
 @pytest.mark.parametrize("s", [*RATIOS, 100.0])
 def test_inverse_increases(s):
-    """Also where the table ends, next to its nodes and below the smallest mean."""
+    """The inverse increases also where the table ends, next to its nodes and below the smallest mean."""
     noise, floor, end = PoissonGaussian(1.0, s), stabilized_mean(0.0, s), stabilized_mean(256.0, s)
     u = np.concatenate([np.linspace(0, floor + 50, 20_001), end + np.linspace(-1, 1, 2001) * 1e-9])
     u = np.sort(u)

@@ -1,4 +1,4 @@
-"""What chooses the constants of the denoiser: oracles, the fit and the tables, on parts of one picture, no download."""
+"""What chooses the constants of the denoiser is tested on parts of one picture, without download."""
 
 import ast
 import json
@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def assigned(file):
-    """Names that a file of the package gives values to at its top."""
+    """Return the names that a file of the package gives values to at its top."""
     tree = ast.parse((ROOT / "python" / "ntkfast" / file).read_text(encoding="utf-8"))
     targets = [target for node in tree.body if isinstance(node, ast.Assign) for target in node.targets]
     return {node.id for target in targets for node in ast.walk(target) if isinstance(node, ast.Name)}
@@ -51,26 +51,26 @@ def test_cost_of_tiles(tmp_path, capsys):
     assert [(r["size"], r["channels"]) for r in results] == [(s, c) for s in (6, 8, 12) for c in (1, 2)]
     assert all(0 < r["kernel_seconds"] <= r["predicted"] and r["seconds"] > 0 and r["bytes"] > 0 for r in results)
     assert [r["fitted"] for r in results] == [False, False, True, True, False, False]
-    # 64 pixels, one hidden layer; 3 products of 2 channels: d C (p d + 2 C p (p + 1) + p C)
+    # The operations of 64 pixels, one hidden layer, 3 products of 2 channels are d C (p d + 2 C p (p + 1) + p C).
     assert cost.operations(8, 2, 3.0) == (64 * 65 / 2, 64 * 2 * (3 * 64 + 2 * 2 * 3 * 4 + 3 * 2))
     assert "8 x 8 x 2" in capsys.readouterr().out
 
 
 def small_trial(height, width, **setting):
-    """Part of the astronaut with tiles of 8."""
+    """Return part of the astronaut with tiles of 8."""
     small = replace(oracle.DEFAULT, size=8, overlap=4, **setting)
     return oracle.Trial(NAME, pictures.TEST[NAME].crop(64)[:height, :width], SIGMA, small)
 
 
 def centred_tiles(trial, starts):
-    """Tiles 8 x 8 of the guide of pass 1, less their means; they begin in row 0 and the columns given."""
+    """Return tiles 8 x 8 of the guide of pass 1, less their means; they begin in row 0 and the columns given."""
     tiles = [trial.pixels[0, :8, x : x + 8] for x in starts]
     return [tile - tile.mean(axis=(0, 1)) for tile in tiles]
 
 
 @pytest.fixture(scope="module")
 def trial():
-    """The denoiser's defaults."""
+    """Return a trial with the denoiser's defaults."""
     return oracle.Trial(NAME, pictures.TEST[NAME].crop(32), SIGMA)
 
 
@@ -163,7 +163,7 @@ def test_losses_of_the_stopping_rules(tmp_path, capsys, monkeypatch):
     denoised = ntkfast.denoise_ntk(trial.noisy, SIGMA, channel_axis=-1, device="cpu", stopping="sure")
     want = peak_signal_noise_ratio(trial.clean.astype(float), denoised.astype(float), data_range=255)
     assert row["psnr"]["sure"] == pytest.approx(want, abs=1e-4)
-    # Stein's formula without the divergence of Theta follows the noise: the known failure.
+    # Stein's formula without the divergence of Theta follows the noise, which is the known failure.
     assert row["psnr"]["Stein, Theta fixed"] < row["psnr"]["sure"] - 0.5
     assert row["psnr"]["recorrupted, each tile"] > row["psnr"]["Stein, Theta fixed, each tile"] + 0.5
 
