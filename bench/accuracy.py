@@ -91,11 +91,13 @@ def measure(image: np.ndarray, network: Network) -> dict[str, dict[tuple[str, st
     errors: dict[str, dict[tuple[str, str], float]] = {dtype: {} for dtype in DTYPES}
     for padding in PADDINGS:
         net = Network(network.layers, padding=padding)
-        theta = kernel_matrix(net, image)
+        theta = kernel_matrix(net, image, channel_axis=-1)
         for isa in info()["isa_supported"]:
             os.environ["NTKFAST_ISA"] = isa
             for dtype in DTYPES:
-                errors[dtype][padding, isa] = error(NTK(net, image, dtype=dtype, storage="stream").dense(), theta)
+                errors[dtype][padding, isa] = error(
+                    NTK(net, image, dtype=dtype, storage="stream", channel_axis=-1).dense(), theta
+                )
     return errors
 
 
@@ -124,7 +126,12 @@ def over_seeds(name: str, size: int, seeds: int) -> list[list[str]]:
             image = KINDS[name](size, size, (3, 1)[seed % 2], seed)
             for padding in PADDINGS:
                 net = Network(network.layers, padding=padding)
-                errors.append(error(NTK(net, image, storage="stream").dense(), kernel_matrix(net, image)))
+                errors.append(
+                    error(
+                        NTK(net, image, storage="stream", channel_axis=-1).dense(),
+                        kernel_matrix(net, image, channel_axis=-1),
+                    )
+                )
         above = f"{100 * np.mean(np.array(errors) > HARD_BAR):.1f} %"
         lines.append([label, f"{np.median(errors):.1e}", above, f"{max(errors):.1e}"])
     return lines

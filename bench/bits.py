@@ -71,7 +71,7 @@ def vectors(d: int, columns: int = 3) -> np.ndarray:
 def kernel(name: str, padding: str = "zeros", side: int = 24, **options: Any) -> nf.NTK:
     """Return the kernel of a named network on a colour image of ``side`` x (side + 8) pixels, by default on the CPU."""
     options = {"device": "cpu", "threads": THREADS, **options}
-    return nf.NTK(with_padding(NETWORKS[name](), padding), image(side, side + 8, 3, 1), **options)
+    return nf.NTK(with_padding(NETWORKS[name](), padding), image(side, side + 8, 3, 1), **options, channel_axis=-1)
 
 
 @contextmanager
@@ -165,7 +165,7 @@ def restorations() -> Iterator[tuple[str, Call]]:
 
 def finite() -> Iterator[tuple[str, Call]]:
     """Yield the reference and, with PyTorch, networks of finite width."""
-    yield "reference", lambda: nf.reference.kernel_matrix(residual(), image(6, 8, 2, 6))
+    yield "reference", lambda: nf.reference.kernel_matrix(residual(), image(6, 8, 2, 6), channel_axis=-1)
     try:
         import torch
     except ImportError:

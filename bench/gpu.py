@@ -129,7 +129,7 @@ def product_error(K: NTK, image: np.ndarray, v: np.ndarray, out: np.ndarray) -> 
     """Compare with the CPU's product on small images; on larger ones with column_i . v, the columns in double."""
     size, largest = image.shape[0], float(np.abs(out).max())
     if size <= CPU_UP_TO:
-        return deviation(out, NTK(K.network, image, device="cpu", storage="stream") @ v, largest)
+        return deviation(out, NTK(K.network, image, device="cpu", storage="stream", channel_axis=-1) @ v, largest)
     d = size * size
     pixels = [d - 1, d // 2 + size // 2] if size <= 1024 else [d // 2 + size // 2]
     return deviation(out[pixels], K.columns(pixels).astype(np.float64).T @ v.astype(np.float64), largest)
@@ -153,7 +153,7 @@ def measure_product(name: str, size: int, storage: str, clock: Clock, best: floa
     image = picture(size)
     v = image.reshape(-1, COLUMNS).astype(np.float32)
     start = time.perf_counter()
-    K = NTK(CASES[name], image, device="cuda", storage=storage, progress=clock.progress)
+    K = NTK(CASES[name], image, device="cuda", storage=storage, progress=clock.progress, channel_axis=-1)
     made = time.perf_counter() - start
     given = on_card(v)
     out, times = repeated(lambda: K @ given, clock, most=5)
@@ -176,12 +176,12 @@ def measure_descent(name: str, size: int, storage: str, clock: Clock) -> dict[st
     image = picture(size)
     y = on_card(image.astype(np.float32))
     start = time.perf_counter()
-    K = NTK(CASES[name], image, device="cuda", storage=storage, progress=clock.progress)
+    K = NTK(CASES[name], image, device="cuda", storage=storage, progress=clock.progress, channel_axis=-1)
     z, found = gradient_descent(K, y, steps=DESCENT_STEPS, full_output=True)
     seconds = time.perf_counter() - start
     error = None
     if size <= CPU_UP_TO // 2:
-        want = gradient_descent(NTK(CASES[name], image, device="cpu"), image, steps=DESCENT_STEPS)
+        want = gradient_descent(NTK(CASES[name], image, device="cpu", channel_axis=-1), image, steps=DESCENT_STEPS)
         error = deviation(on_host(z), want, float(np.abs(want).max()))
     return {"seconds": seconds, "products": found.products, "error": error, "bound": found.error, "storage": K.storage}
 
@@ -216,9 +216,9 @@ def small() -> int:
             image = picture(24)[: SMALL[0]]
             v = image.reshape(-1, COLUMNS).astype(np.float32)
             for dtype in ("float32", "float64"):
-                want = NTK(net, image, device="cpu", dtype="float64") @ v
+                want = NTK(net, image, device="cpu", dtype="float64", channel_axis=-1) @ v
                 for storage in ("stream", "dense") if net.levels == 0 else ("stream", "coarse", "dense"):
-                    K = NTK(net, image, device="cuda", dtype=dtype, storage=storage)
+                    K = NTK(net, image, device="cuda", dtype=dtype, storage=storage, channel_axis=-1)
                     for out in (K @ v, K @ v):
                         error = deviation(out, want, float(np.abs(want).max()))
                         worst = max(worst, error)

@@ -72,7 +72,7 @@ def measure(
     noisy = clean + np.random.default_rng(0).normal(0, SIGMA, clean.shape)
     mean = noisy.mean(axis=(0, 1))
     y = noisy - mean
-    K = NTK(NETWORKS[name], y, storage="stream", device="cpu")
+    K = NTK(NETWORKS[name], y, storage="stream", device="cpu", channel_axis=-1)
     common = {"network": name, "size": size, "threads": K.threads}
     results: list[dict[str, Any]] = []
     path, rate, best, filter_error = None, None, 0, None

@@ -43,7 +43,7 @@ def measure(path: str, depth: int, kernel_size: int, seconds: float | None) -> d
         if time.monotonic() > end:
             raise Enough
 
-    operator = NTK(vanilla_cnn(depth, kernel_size), image, storage="stream", progress=progress)
+    operator = NTK(vanilla_cnn(depth, kernel_size), image, storage="stream", progress=progress, channel_axis=-1)
     v = image.reshape(-1, COLUMNS).astype(np.float32)
     unwritten = 0
     try:

@@ -35,8 +35,8 @@ NOISE = 25 / 255
 def calls(small: bool) -> dict[str, Callable[[], object]]:
     """Return what is timed: streaming products of a chain and of a U-Net, and the denoiser."""
     sides = (32, 32, 32) if small else (96, 64, 64)
-    chain = nf.NTK(NETWORKS["three3x3"], picture(sides[0]), storage="stream", device="cpu")
-    levels = nf.NTK(nf.unet(2), picture(sides[1]), storage="stream", device="cpu")
+    chain = nf.NTK(NETWORKS["three3x3"], picture(sides[0]), storage="stream", device="cpu", channel_axis=-1)
+    levels = nf.NTK(nf.unet(2), picture(sides[1]), storage="stream", device="cpu", channel_axis=-1)
     rng = np.random.default_rng(0)
     v, w = (rng.standard_normal((K.shape[0], 3)).astype(np.float32) for K in (chain, levels))
     clean = picture(sides[2])

@@ -38,7 +38,7 @@ def times(size: int, names: list[str], rounds: int) -> dict[str, list[float]]:
     """Return the seconds of streaming products; the networks take turns, since the clock of the machine drifts."""
     x = picture(size)
     v = x.reshape(-1, COLUMNS).astype(np.float32)
-    operators = {name: NTK(NETWORKS[name], x, storage="stream") for name in names}
+    operators = {name: NTK(NETWORKS[name], x, storage="stream", channel_axis=-1) for name in names}
     seconds: dict[str, list[float]] = {name: [] for name in names}
     for _ in range(rounds):
         for name, operator in operators.items():
@@ -55,7 +55,7 @@ def measure(path: str, name: str, storage: str) -> dict[str, Any]:
     """Measure memory and time of one product, in a process that has imported ntkfast and nothing heavier."""
     start_bytes = resident()
     image = np.load(path)
-    operator = NTK(NETWORKS[name], image, storage=storage)
+    operator = NTK(NETWORKS[name], image, storage=storage, channel_axis=-1)
     v = image.reshape(-1, COLUMNS).astype(np.float32)
     seconds = []
     for _ in range(1 if storage == "stream" else 2):  # the second finds what the first has kept

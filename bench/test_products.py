@@ -39,7 +39,7 @@ def some_pixels(size: int) -> np.ndarray:
 
 @cache
 def reference(name: str, size: int) -> np.ndarray:
-    return kernel_matrix(NETWORKS[name], picture(size))
+    return kernel_matrix(NETWORKS[name], picture(size), channel_axis=-1)
 
 
 @cache
@@ -50,7 +50,7 @@ def exact_columns(name: str, size: int) -> np.ndarray:
     """
     if size <= REFERENCE_UP_TO:
         return reference(name, size)[:, some_pixels(size)]
-    operator = NTK(NETWORKS[name], picture(size), dtype="float64", storage="stream")
+    operator = NTK(NETWORKS[name], picture(size), dtype="float64", storage="stream", channel_axis=-1)
     return np.concatenate([operator.columns([pixel]) for pixel in some_pixels(size)], axis=1)
 
 
@@ -141,7 +141,7 @@ def engine_cells(label: str, figures: dict[str, float], target: float | None) ->
 @pytest.mark.parametrize("name", NETWORKS)
 def test_streaming_product(benchmark: Any, report: Rows, name: str, size: int) -> None:
     benchmark.group = f"streaming product, {size}x{size}"
-    operator = NTK(NETWORKS[name], picture(size), storage="stream")
+    operator = NTK(NETWORKS[name], picture(size), storage="stream", channel_axis=-1)
     v = columns_of_picture(size)
 
     timing = Timing(benchmark, ROUNDS[size], lambda: operator @ v, lambda: roofline(operator.network))
@@ -164,7 +164,7 @@ def test_streaming_product(benchmark: Any, report: Rows, name: str, size: int) -
 @pytest.mark.parametrize("name", NETWORKS)
 def test_dense(benchmark: Any, report: Rows, name: str, size: int) -> None:
     benchmark.group = f"dense matrix, {size}x{size}"
-    operator = NTK(NETWORKS[name], picture(size), storage="stream")
+    operator = NTK(NETWORKS[name], picture(size), storage="stream", channel_axis=-1)
 
     # Nothing is multiplied here, but entries are written: a floor with no columns.
     timing = Timing(benchmark, ROUNDS[size], operator.dense, lambda: roofline(operator.network, columns=0))
@@ -184,8 +184,8 @@ def test_dense(benchmark: Any, report: Rows, name: str, size: int) -> None:
 @pytest.mark.parametrize("name", NETWORKS)
 def test_stored_product(benchmark: Any, report: Rows, name: str, size: int) -> None:
     benchmark.group = f"stored product, {size}x{size}"
-    stored = NTK(NETWORKS[name], picture(size), storage="dense")
-    stream = NTK(NETWORKS[name], picture(size), storage="stream")
+    stored = NTK(NETWORKS[name], picture(size), storage="dense", channel_axis=-1)
+    stream = NTK(NETWORKS[name], picture(size), storage="stream", channel_axis=-1)
     v = columns_of_picture(size)
 
     def seconds(call: Callable[[], Any]) -> float:
@@ -224,7 +224,7 @@ def test_stored_product(benchmark: Any, report: Rows, name: str, size: int) -> N
 @pytest.mark.parametrize("name", NETWORKS)
 def test_columns(benchmark: Any, report: Rows, name: str, size: int) -> None:
     benchmark.group = f"columns, {size}x{size}"
-    operator = NTK(NETWORKS[name], picture(size), storage="stream")
+    operator = NTK(NETWORKS[name], picture(size), storage="stream", channel_axis=-1)
     pixels = some_pixels(size)
 
     timing = Timing(benchmark, ROUNDS[size], lambda: operator.columns(pixels), lambda: 0.0)

@@ -34,7 +34,7 @@ def main() -> None:
     }
 
     row, col = (place - start for place, start in zip(CHEEK, crop_start(SIZE), strict=True))
-    kernel = nf.NTK(info.network, denoised - denoised.mean())
+    kernel = nf.NTK(info.network, denoised - denoised.mean(), channel_axis=-1)
     figure = figures.affinity_figure(
         denoised,
         kernel.affinity(row, col),

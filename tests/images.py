@@ -97,6 +97,11 @@ def ramp(height: int, width: int, channels: int, seed: int) -> Image:
     return x[..., None] * np.linspace(1.0, 0.5, channels)
 
 
+def axis_of(image: object) -> int | None:
+    """``channel_axis`` of an image (H, W) or (H, W, C); None of what is no array, such as a NoiseInput."""
+    return -1 if getattr(image, "ndim", 2) == 3 else None
+
+
 IMAGES: dict[str, Callable[[int, int, int, int], Image]] = {
     f.__name__: f for f in (natural, centred, noise, flat, nearly_flat, spiked, periodic, two_level, zero, ramp)
 }

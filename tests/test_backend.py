@@ -115,12 +115,12 @@ def toys(monkeypatch):
 def test_the_host_is_always_there():
     assert choose("cpu", PROBLEM) is CPU
     assert at("cpu") is CPU
-    assert nf.NTK(NET, noise(6, 8, 1, 0), device="cpu").backend is CPU
+    assert nf.NTK(NET, noise(6, 8, 1, 0), device="cpu", channel_axis=-1).backend is CPU
 
 
 def test_a_kernel_on_a_third_device(toys):
     image, v = noise(6, 8, 2, 0), noise(48, 3, 1, 1)[..., 0]
-    here, there = (nf.NTK(NET, image, device=device, threads=1) for device in ("cpu", "toy"))
+    here, there = (nf.NTK(NET, image, device=device, threads=1, channel_axis=-1) for device in ("cpu", "toy"))
     assert there.device == "toy:0"
     assert there.memory_estimate() == here.memory_estimate()
     for call in (lambda K: K @ v, lambda K: K.dense(), lambda K: nf.ridge(K, v, 1.0)):
@@ -153,11 +153,11 @@ def test_refusals_name_the_device_and_another(toys, monkeypatch):
     monkeypatch.setattr(Toy, "left", 1000)
     message = r"one product needs .* on toy:0, but only 1000 bytes are available: use a smaller image, or device='cpu'"
     with pytest.raises(MemoryError, match=message):
-        nf.NTK(NET, noise(6, 8, 1, 0), device="toy")
+        nf.NTK(NET, noise(6, 8, 1, 0), device="toy", channel_axis=-1)
     for wrong in ("toys", "toy:", "cpu:0", "auto:1", "Toy"):
         message = f"device must be 'auto', 'cpu', 'cuda', 'cuda:N', 'toy' or 'toy:N', got '{wrong}'"
         with pytest.raises(ValueError, match=message):
-            nf.NTK(NET, noise(6, 8, 1, 0), device=wrong)
+            nf.NTK(NET, noise(6, 8, 1, 0), device=wrong, channel_axis=-1)
 
 
 def test_info_names_all_devices(toys):
@@ -199,9 +199,9 @@ def test_libraries_add_their_arrays(toys):
     assert namespace(image) is NUMPY
     array = Array(image)
     array.shape = image.shape
-    K = nf.NTK(NET, array)
+    K = nf.NTK(NET, array, channel_axis=-1)
     assert K.device == "toy:0"
-    np.testing.assert_array_equal(K.dense(), nf.NTK(NET, image, device="cpu").dense())
+    np.testing.assert_array_equal(K.dense(), nf.NTK(NET, image, device="cpu", channel_axis=-1).dense())
 
 
 def test_a_problem_is_what_engines_take():

@@ -119,4 +119,5 @@ def test_public_names_pass() -> None:
 @pytest.mark.parametrize("size", [64, 128])
 def test_the_columns_that_products_are_checked_by_need_no_sweep(name: str, size: int) -> None:
     """A wrong sweep would else be compared with itself (bench/test_products.py)."""
-    assert not ntkfast.NTK(NETWORKS[name], picture(size), dtype="float64", storage="stream")._columns_by_sweep(1)
+    options = {"channel_axis": -1, "dtype": "float64", "storage": "stream"}
+    assert not ntkfast.NTK(NETWORKS[name], picture(size), **options)._columns_by_sweep(1)

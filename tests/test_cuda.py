@@ -35,7 +35,7 @@ from cases import (
     error_of,
     product_error,
 )
-from images import IMAGES, noise
+from images import IMAGES, axis_of, noise
 from ntkfast import (
     NTK,
     Network,
@@ -64,7 +64,7 @@ NET = vanilla_cnn(2, 3)
 
 
 def cuda(net, image, **options):
-    return NTK(net, image, **({"device": "cuda", "threads": 1} | options))
+    return NTK(net, image, **({"device": "cuda", "threads": 1, "channel_axis": axis_of(image)} | options))
 
 
 # --- Without a card -----------------------------------------------------------------------------------------------
@@ -81,9 +81,9 @@ def without_a_card(monkeypatch):
 def test_cuda_without_a_card_says_what_is_missing(device, without_a_card):
     message = f"device='{device}' cannot be used: the driver is missing; or use device='cpu'"
     with pytest.raises(RuntimeError, match=message):
-        NTK(NET, noise(4, 5, 1, 0), device=device)
+        NTK(NET, noise(4, 5, 1, 0), device=device, channel_axis=-1)
     with pytest.raises(RuntimeError, match=message):
-        NTK(NET, noise(4, 5, 1, 0)).memory_estimate(device=device)
+        NTK(NET, noise(4, 5, 1, 0), channel_axis=-1).memory_estimate(device=device)
     with pytest.raises(RuntimeError, match=message):
         denoise_ntk(noise(4, 5, 1, 0)[..., 0], sigma=0.1, device=device)
 
@@ -91,7 +91,7 @@ def test_cuda_without_a_card_says_what_is_missing(device, without_a_card):
 def test_auto_without_a_card_is_the_cpu(without_a_card, monkeypatch):
     monkeypatch.setattr(_core, "cuda_backend", lambda: "cuda")
     monkeypatch.setattr(cards, "AUTO_PAIR_LAYERS", 0)
-    assert NTK(NET, noise(4, 5, 1, 0), device="auto").device == "cpu"
+    assert NTK(NET, noise(4, 5, 1, 0), device="auto", channel_axis=-1).device == "cpu"
 
 
 def test_info_without_a_card(without_a_card, capsys):
@@ -163,7 +163,7 @@ def test_chains_are_exact(net, padding, dtype):
         ("noise", (5, 4, 2), "nngp"),
     ):
         image = IMAGES[name](*shape, 1)
-        theta = kernel_matrix(net, image, kernel)
+        theta = kernel_matrix(net, image, kernel, channel_axis=-1)
         bar = bar_of(dtype, name, net)
         v = noise(len(theta), 4, 1, 2)[..., 0]
         for storage in ("stream", "dense"):
@@ -185,7 +185,7 @@ def test_graphs_are_exact(graph, padding, dtype):
     net = Network(GRAPHS[graph], padding)
     for kernel in KERNELS:
         image = noise(8, 12, 3, 0)
-        theta = kernel_matrix(net, image, kernel)
+        theta = kernel_matrix(net, image, kernel, channel_axis=-1)
         v = noise(96, 3, 1, 2)[..., 0]
         for storage in ("stream", "coarse", "dense") if net.levels else ("stream", "dense"):
             K = cuda(net, image, kernel=kernel, dtype=dtype, storage=storage)
@@ -202,7 +202,7 @@ def test_graphs_are_exact(graph, padding, dtype):
 def test_hard_images(name, padding):
     for net in (Network(NETS["deep 3"], padding), unet(1, padding=padding)):
         image = IMAGES[name](6, 8, 2, 0)
-        theta = kernel_matrix(net, image)
+        theta = kernel_matrix(net, image, channel_axis=-1)
         assert error_of(cuda(net, image).dense(), theta) <= BARS["float32"][name]
 
 
@@ -223,7 +223,7 @@ def test_images_of_every_shape(shape):
     image = np.random.default_rng(1).standard_normal(shape)
     for padding in PADDINGS:
         net = Network(NETS["13 15"], padding)
-        theta = kernel_matrix(net, image)
+        theta = kernel_matrix(net, image, channel_axis=axis_of(image))
         K = cuda(net, image)
         assert error_of(K.dense(), theta) <= 1e-6
         assert product_error(K, theta, np.eye(len(theta))) <= 1e-6
@@ -237,7 +237,7 @@ def test_products_with_any_number_of_columns(columns, kernel):
     K = cuda(NET, image, kernel=kernel)
     v = noise(24, columns, 1, 1)[..., 0]
     assert (K @ v).shape == (24, columns)
-    assert error_of(K @ v, kernel_matrix(NET, image, kernel) @ v) <= 1e-5
+    assert error_of(K @ v, kernel_matrix(NET, image, kernel, channel_axis=-1) @ v) <= 1e-5
 
 
 @on_a_device
@@ -254,7 +254,7 @@ def test_results_repeat_to_the_bit(storage, net):
 @on_a_device
 def test_scipy_takes_the_operator():
     image = noise(5, 6, 2, 0)
-    K, theta = cuda(NET, image, dtype="float64"), kernel_matrix(NET, image)
+    K, theta = cuda(NET, image, dtype="float64"), kernel_matrix(NET, image, channel_axis=-1)
     v = noise(30, 1, 1, 1)[:, 0, 0]
     for w in (K.matvec(v), K.rmatvec(v), K.T @ v, K.H @ v, K.dot(v), (2 * K @ v) / 2, v @ K):
         np.testing.assert_allclose(w, theta @ v, rtol=1e-10)
@@ -364,7 +364,7 @@ def test_apply_takes_images_on_the_device(array):
 @pytest.mark.parametrize("device", ["auto", "cuda", "cuda:0"])
 def test_an_image_on_the_device(array, device):
     image = noise(6, 8, 3, 0)
-    K = NTK(NET, array(image), device=device)
+    K = NTK(NET, array(image), device=device, channel_axis=-1)
     assert K.device == "cuda:0"
     np.testing.assert_array_equal(K.dense(), cuda(NET, image).dense())
 
@@ -384,7 +384,7 @@ def test_filters_stay_on_the_device(array, dtype, monkeypatch):
         "zero": lambda K, y: gradient_descent(K, 0 * y, steps=[1, 2]),
     }
     for name, call in calls.items():
-        expected = call(NTK(NET, image, dtype=dtype, device="cpu"), y)
+        expected = call(NTK(NET, image, dtype=dtype, device="cpu", channel_axis=-1), y)
         K = cuda(NET, image, dtype=dtype)
         K._engine = OnDeviceOnly(K._engine)
         with monkeypatch.context() as patch:
@@ -400,7 +400,9 @@ def test_filters_stay_on_the_device(array, dtype, monkeypatch):
 @each_dtype
 def test_filters_of_arrays_of_the_host(dtype):
     image, y = noise(9, 16, 3, 0), noise(9, 16, 3, 1)
-    expected, info = gradient_descent(NTK(NET, image, dtype=dtype, device="cpu"), y, steps=[5, 50], full_output=True)
+    expected, info = gradient_descent(
+        NTK(NET, image, dtype=dtype, device="cpu", channel_axis=-1), y, steps=[5, 50], full_output=True
+    )
     K = cuda(NET, image, dtype=dtype)
     out, device_info = gradient_descent(K, y, steps=[5, 50], full_output=True)
     assert isinstance(out, np.ndarray)
@@ -416,7 +418,7 @@ def test_rank_deficient_right_hand_sides_on_the_device(array):
     image = noise(2, 2, 1, 0)  # fewer pixels than columns
     y = np.ones((4, 6), np.float32)
     y[:, 3:] = 0
-    expected = gradient_descent(NTK(NET, image, device="cpu"), y, steps=10)
+    expected = gradient_descent(NTK(NET, image, device="cpu", channel_axis=-1), y, steps=10)
     assert error_of(host(gradient_descent(cuda(NET, image), array(y), steps=10)), expected) <= 1e-5
 
 
@@ -446,7 +448,7 @@ def test_streams_of_the_caller():
 @each_library
 def test_device_arrays_for_an_operator_on_the_cpu(array):
     image = noise(6, 8, 3, 0)
-    K = NTK(NET, image, device="cpu")
+    K = NTK(NET, image, device="cpu", channel_axis=-1)
     for call in (K.dot, K.matmat, K.apply, lambda v: gradient_descent(K, v, steps=3)):
         with pytest.raises(ValueError, match=r"is on cuda:0, but the operator is on the CPU: .*device='cuda:0'"):
             call(array(np.ones((48, 2), np.float32)))
@@ -582,7 +584,7 @@ def test_a_basis_that_does_not_fit_on_the_card(array, monkeypatch):
 @on_a_device
 def test_estimates_of_either_device():
     image = noise(6, 8, 3, 0)
-    on_cpu, on_card = NTK(NET, image, device="cpu"), cuda(NET, image)
+    on_cpu, on_card = NTK(NET, image, device="cpu", channel_axis=-1), cuda(NET, image)
     assert on_cpu.memory_estimate(device="cuda") == on_card.memory_estimate()
     assert on_card.memory_estimate(2, device="cpu")["dense"] > 0
     assert on_cpu.memory_estimate(5, device="cuda:0") == on_card.memory_estimate(5)
@@ -594,16 +596,16 @@ def test_estimates_of_either_device():
 @on_a_device
 def test_auto_takes_the_card_for_large_problems_that_fit(monkeypatch):
     image = noise(6, 8, 3, 0)
-    assert NTK(NET, image).device == "cpu"
+    assert NTK(NET, image, channel_axis=-1).device == "cpu"
     monkeypatch.setattr(cards, "AUTO_PAIR_LAYERS", 48**2 / 2 * 2)
     monkeypatch.setattr(_core, "cuda_backend", lambda: "cuda")  # the emulation is never chosen
-    assert NTK(NET, image).device == "cuda:0"
-    assert NTK(NET, noise(6, 7, 3, 0)).device == "cpu"
-    assert NTK(NET, image, device="cpu").device == "cpu"
-    free = NTK(NET, image).memory_estimate()["stream"]
+    assert NTK(NET, image, channel_axis=-1).device == "cuda:0"
+    assert NTK(NET, noise(6, 7, 3, 0), channel_axis=-1).device == "cpu"
+    assert NTK(NET, image, device="cpu", channel_axis=-1).device == "cpu"
+    free = NTK(NET, image, channel_axis=-1).memory_estimate()["stream"]
     card = _core.cuda_devices()[0]
     monkeypatch.setattr(_core, "cuda_devices", lambda: [(*card[:4], free - 1)])
-    assert NTK(NET, image).device == "cpu"
+    assert NTK(NET, image, channel_axis=-1).device == "cpu"
 
 
 @on_a_device

@@ -31,7 +31,7 @@ from cases import (
     error_of,
     product_error,
 )
-from images import HARD, IMAGES, NATURAL, noise
+from images import HARD, IMAGES, NATURAL, axis_of, noise
 from ntkfast import NTK, _core
 from ntkfast.activations import LeakyReLU, ReLU
 from ntkfast.engine.cpu import CPU
@@ -68,8 +68,8 @@ def test_matrix_is_exact(name, net, padding, kernel, dtype):
     net = Network(NETS[net], padding)
     for shape, seed in (((9, 8, 1), 0), ((8, 9, 3), 1), ((7, 7, 2), 2)):
         image = IMAGES[name](*shape, seed)
-        theta = kernel_matrix(net, image, kernel)
-        K = NTK(net, image, kernel=kernel, dtype=dtype, threads=1)
+        theta = kernel_matrix(net, image, kernel, channel_axis=-1)
+        K = NTK(net, image, kernel=kernel, dtype=dtype, threads=1, channel_axis=-1)
         matrix = K.dense()
         assert matrix.dtype == dtype
         bar = bar_of(dtype, name, net)
@@ -88,12 +88,12 @@ def test_products_and_columns_at_every_level(name, net, padding, kernel, dtype, 
     net = Network(NETS[net], padding)
     rng = np.random.default_rng(3)
     image = IMAGES[name](6, 9, 3, 1)
-    theta = kernel_matrix(net, image, kernel)
+    theta = kernel_matrix(net, image, kernel, channel_axis=-1)
     bar = bar_of(dtype, name, net)
     v = rng.standard_normal((54, 5))
     pixels = np.array([0, 53, 8, 31, 31])
     for storage in ("stream", "dense"):
-        K = NTK(net, image, kernel=kernel, dtype=dtype, storage=storage, threads=2)
+        K = NTK(net, image, kernel=kernel, dtype=dtype, storage=storage, threads=2, channel_axis=-1)
         assert K.storage == storage
         for columns in (1, 3, 5):
             assert product_error(K, theta, v[:, :columns]) <= bar, (storage, columns)
@@ -118,8 +118,8 @@ def test_small_angles_behind_the_first_layer(net, padding, kernel, isa, monkeypa
     images = [IMAGES["spiked"](10, 12, (3, 1)[seed % 2], seed) for seed in range(12)]
     images += [halves, halves * (1 + 5e-4 * noise(9, 10, 3, 0))]
     for n, image in enumerate(images):
-        K = NTK(net, image, kernel=kernel, storage="stream", threads=2)
-        assert error_of(K.dense(), kernel_matrix(net, image, kernel)) <= 1e-5, n
+        K = NTK(net, image, kernel=kernel, storage="stream", threads=2, channel_axis=-1)
+        assert error_of(K.dense(), kernel_matrix(net, image, kernel, channel_axis=-1)) <= 1e-5, n
 
 
 @each_padding
@@ -128,7 +128,7 @@ def test_small_angles_in_a_batch(padding):
     images = np.stack([IMAGES["spiked"](9, 8, 2, seed) for seed in range(5)])
     engine = CPU.make(Problem(net, images.shape, np.dtype("float32"), 2), images)
     for image, matrix in zip(images, engine.dense(), strict=True):
-        assert error_of(matrix, kernel_matrix(net, image)) <= 1e-5
+        assert error_of(matrix, kernel_matrix(net, image, channel_axis=-1)) <= 1e-5
 
 
 @each_isa
@@ -140,8 +140,8 @@ def test_levels_on_rows_of_every_length(padding, dtype, isa, monkeypatch):
     net = Network([Conv(3), ReLU(), Conv(7), ReLU(), Conv(1)], padding)
     for width in (1, 2, 7, 8, 9, 15, 16, 17, 31, 32, 33):
         image = noise(3, width, 2, width)
-        theta = kernel_matrix(net, image)
-        K = NTK(net, image, dtype=dtype, storage="stream")
+        theta = kernel_matrix(net, image, channel_axis=-1)
+        K = NTK(net, image, dtype=dtype, storage="stream", channel_axis=-1)
         assert error_of(K.dense(), theta) <= BARS[dtype]["noise"], width
         assert error_of(K.columns([3 * width // 2]), theta[:, [3 * width // 2]]) <= BARS[dtype]["noise"], width
         assert product_error(K, theta, noise(3 * width, 3, 1, 1)[..., 0]) <= BARS[dtype]["noise"], width
@@ -155,9 +155,9 @@ def test_products_with_any_number_of_columns(columns, storage, padding, dtype):
     net = vanilla_cnn(2, 3, padding=padding)
     image = noise(5, 7, 3, 4)
     v = np.random.default_rng(columns).standard_normal((35, columns))
-    K = NTK(net, image, dtype=dtype, storage=storage)
+    K = NTK(net, image, dtype=dtype, storage=storage, channel_axis=-1)
     assert (K @ v).shape == (35, columns)
-    assert product_error(K, kernel_matrix(net, image), v) <= BARS[dtype]["noise"]
+    assert product_error(K, kernel_matrix(net, image, channel_axis=-1), v) <= BARS[dtype]["noise"]
 
 
 @each_dtype
@@ -165,8 +165,8 @@ def test_sums_over_many_displacements_do_not_drift(dtype):
     # A sum has 2304 terms of one sign, over more displacements than are summed in one go.
     net = vanilla_cnn(1, 5)
     image = IMAGES["natural"](48, 48, 3, 0)
-    theta = kernel_matrix(net, image)
-    K = NTK(net, image, dtype=dtype, storage="stream")
+    theta = kernel_matrix(net, image, channel_axis=-1)
+    K = NTK(net, image, dtype=dtype, storage="stream", channel_axis=-1)
     v = np.ones(48 * 48)
     assert error_of(K @ v, theta @ v) <= {"float32": 1e-6, "float64": 1e-12}[dtype]
 
@@ -177,10 +177,10 @@ def test_random_networks_apply_as_the_reference(net, shape, name, seed):
     image = IMAGES[name](*(*shape, 1)[:3], seed).reshape(shape)
     v = np.random.default_rng(seed).standard_normal((shape[0] * shape[1], 3))
     for kernel in KERNELS:
-        theta = kernel_matrix(net, image, kernel)
+        theta = kernel_matrix(net, image, kernel, channel_axis=axis_of(image))
         for dtype in DTYPES:
             for storage in ("stream", "dense"):
-                K = NTK(net, image, kernel=kernel, dtype=dtype, storage=storage)
+                K = NTK(net, image, kernel=kernel, dtype=dtype, storage=storage, channel_axis=axis_of(image))
                 assert product_error(K, theta, v) <= bar_of(dtype, name, net)
 
 
@@ -190,9 +190,9 @@ def test_random_networks_have_the_columns_of_the_reference(net, shape, name, dat
     image = IMAGES[name](*(*shape, 1)[:3], data.draw(st.integers(0, 1000))).reshape(shape)
     pixels = np.array(data.draw(st.lists(st.integers(0, shape[0] * shape[1] - 1), min_size=1, max_size=4)))
     for kernel in KERNELS:
-        theta = kernel_matrix(net, image, kernel)
+        theta = kernel_matrix(net, image, kernel, channel_axis=axis_of(image))
         for dtype in DTYPES:
-            K = NTK(net, image, kernel=kernel, dtype=dtype)
+            K = NTK(net, image, kernel=kernel, dtype=dtype, channel_axis=axis_of(image))
             # Both ways are compared: the engine's columns, and what NTK chooses.
             scale = np.abs(theta).max()
             for columns in (K._engine.columns(pixels).T, K.columns(pixels)):
@@ -213,9 +213,9 @@ def test_images_of_every_shape(shape, padding, kernel, dtype):
     image = np.random.default_rng(1).standard_normal(shape)
     for layers in (NETS["deep 3"], NETS["11"], NETS["13 15"], NETS["biases"]):
         net = Network(layers, padding)
-        theta = kernel_matrix(net, image, kernel)
+        theta = kernel_matrix(net, image, kernel, channel_axis=axis_of(image))
         # There is no room for patches that differ in a single pixel or a row of two.
-        K = NTK(net, image, kernel=kernel, dtype=dtype)
+        K = NTK(net, image, kernel=kernel, dtype=dtype, channel_axis=axis_of(image))
         bar = {"float32": 1e-6, "float64": PARALLEL}[dtype]
         assert error_of(K.dense(), theta) <= bar
         assert error_of(K.columns(range(len(theta))), theta) <= bar
@@ -246,11 +246,11 @@ def image_variants():
 def test_images_of_every_kind_of_array(variant):
     x, variants = image_variants()
     net = vanilla_cnn(1, 3)
-    expected = NTK(net, x.astype(float)).dense()
-    assert error_of(expected, kernel_matrix(net, x)) <= 1e-6
+    expected = NTK(net, x.astype(float), channel_axis=-1).dense()
+    assert error_of(expected, kernel_matrix(net, x, channel_axis=-1)) <= 1e-6
     image = variants[variant]
     before = np.array(image)
-    np.testing.assert_array_equal(NTK(net, image).dense(), expected)
+    np.testing.assert_array_equal(NTK(net, image, channel_axis=-1).dense(), expected)
     np.testing.assert_array_equal(image, before)
 
 
@@ -265,12 +265,14 @@ def test_channels_may_lie_on_any_axis(axis):
     K = NTK(vanilla_cnn(1, 3), np.moveaxis(image, -1, axis), channel_axis=axis)
     assert K.image_shape == (4, 5)
     assert K.channels == 3
-    np.testing.assert_array_equal(K.dense(), NTK(vanilla_cnn(1, 3), image).dense())
+    np.testing.assert_array_equal(K.dense(), NTK(vanilla_cnn(1, 3), image, channel_axis=-1).dense())
 
 
 def test_a_grey_image_is_an_image_of_one_channel():
     image = noise(4, 5, 1, 0)
-    np.testing.assert_array_equal(NTK(vanilla_cnn(), image[..., 0]).dense(), NTK(vanilla_cnn(), image).dense())
+    np.testing.assert_array_equal(
+        NTK(vanilla_cnn(), image[..., 0]).dense(), NTK(vanilla_cnn(), image, channel_axis=-1).dense()
+    )
 
 
 def test_a_batch_of_images_is_each_of_them():
@@ -280,7 +282,7 @@ def test_a_batch_of_images_is_each_of_them():
     v = noise(20, 2, 3, 1)
     matrices, product = engine.dense(), engine.product(v)
     for n, image in enumerate(images):
-        theta = kernel_matrix(net, image)
+        theta = kernel_matrix(net, image, channel_axis=-1)
         assert error_of(matrices[n], theta) <= 1e-12
         assert error_of(product[:, :, n], theta @ v[:, :, n]) <= 1e-12
         assert error_of(engine.diagonal()[:, n], np.diagonal(theta)) <= 1e-12
@@ -295,7 +297,7 @@ def test_a_batch_of_images_is_each_of_them():
 @each_net
 @pytest.mark.parametrize("name", ["natural", "periodic", "spiked"])
 def test_kernel_is_symmetric_and_positive_semi_definite(name, net, padding, kernel, dtype):
-    K = NTK(Network(NETS[net], padding), IMAGES[name](7, 8, 3, 0), kernel=kernel, dtype=dtype)
+    K = NTK(Network(NETS[net], padding), IMAGES[name](7, 8, 3, 0), kernel=kernel, dtype=dtype, channel_axis=-1)
     matrix = K.dense()
     if padding == "zeros":
         np.testing.assert_array_equal(matrix, matrix.T)
@@ -313,7 +315,9 @@ def test_circular_kernel_moves_with_the_image(shift, kernel, dtype):
     net = Network(NETS["biases"], "circular")
     image = noise(5, 6, 2, 5)
     pixels = np.roll(np.arange(30).reshape(5, 6), shift, axis=(0, 1)).ravel()
-    matrix, moved = (NTK(net, x, kernel=kernel, dtype=dtype).dense() for x in (image, np.roll(image, shift, (0, 1))))
+    matrix, moved = (
+        NTK(net, x, kernel=kernel, dtype=dtype, channel_axis=-1).dense() for x in (image, np.roll(image, shift, (0, 1)))
+    )
     assert error_of(moved, matrix[np.ix_(pixels, pixels)]) <= BARS[dtype]["noise"]
     assert error_of(moved, matrix) > 0.01
 
@@ -322,7 +326,7 @@ def test_circular_kernel_moves_with_the_image(shift, kernel, dtype):
 @each_padding
 @pytest.mark.parametrize("storage", ["stream", "dense"])
 def test_products_are_linear_and_those_of_the_matrix(storage, padding, dtype):
-    K = NTK(vanilla_cnn(2, 5, padding=padding), noise(7, 6, 3, 0), dtype=dtype, storage=storage)
+    K = NTK(vanilla_cnn(2, 5, padding=padding), noise(7, 6, 3, 0), dtype=dtype, storage=storage, channel_axis=-1)
     v, w = noise(42, 4, 2, 1).transpose(2, 0, 1).astype(dtype)
     tolerance = {"float32": 2e-6, "float64": 1e-14}[dtype]
     assert error_of(K @ (2 * v - 3 * w), 2 * (K @ v) - 3 * (K @ w)) <= tolerance
@@ -336,7 +340,7 @@ def test_products_are_linear_and_those_of_the_matrix(storage, padding, dtype):
 @pytest.mark.parametrize("factor", [2.0, 0.5, -4.0, 2.0**30, 2.0**-30])
 def test_powers_of_two_scale_the_kernel_exactly(factor, padding, dtype):
     net, image, v = Network(NETS["7 9"], padding), noise(6, 7, 2, 0), noise(42, 2, 1, 1)[..., 0]
-    K, scaled = (NTK(net, x, dtype=dtype) for x in (image, factor * image))
+    K, scaled = (NTK(net, x, dtype=dtype, channel_axis=-1) for x in (image, factor * image))
     np.testing.assert_array_equal(scaled.dense(), factor**2 * K.dense())
     np.testing.assert_array_equal(scaled @ v, factor**2 * (K @ v))
     np.testing.assert_array_equal(scaled.columns([5]), factor**2 * K.columns([5]))
@@ -349,7 +353,9 @@ def test_powers_of_two_scale_the_kernel_exactly(factor, padding, dtype):
 @pytest.mark.parametrize("name", ["centred", "spiked"])
 def test_kernel_scales_with_the_square_of_the_image(name, factor, padding, dtype):
     net, image = vanilla_cnn(3, 3, padding=padding), IMAGES[name](6, 7, 3, 0)
-    matrix, scaled = (NTK(net, x, dtype=dtype).dense().astype(np.float64) for x in (image, factor * image))
+    matrix, scaled = (
+        NTK(net, x, dtype=dtype, channel_axis=-1).dense().astype(np.float64) for x in (image, factor * image)
+    )
     assert np.isfinite(scaled).all()
     assert error_of(scaled / factor**2, matrix) <= BARS[dtype][name]
 
@@ -359,15 +365,15 @@ def test_kernel_scales_with_the_square_of_the_image(name, factor, padding, dtype
 def test_weight_variances_of_any_size_stay_in_range(weight_var, padding):
     net = Network([*[Conv(3, weight_var=weight_var), ReLU()] * 5, Conv(1)], padding)
     image = 1e3 * noise(6, 7, 2, 0)
-    theta = kernel_matrix(net, image)
-    assert error_of(NTK(net, image, dtype="float32").dense(), theta) <= 1e-6
+    theta = kernel_matrix(net, image, channel_axis=-1)
+    assert error_of(NTK(net, image, dtype="float32", channel_axis=-1).dense(), theta) <= 1e-6
 
 
 @each_dtype
 @each_kernel
 @each_padding
 def test_zero_image_has_zero_kernel(padding, kernel, dtype):
-    K = NTK(Network(NETS["7 9"], padding), np.zeros((5, 6, 2)), kernel=kernel, dtype=dtype)
+    K = NTK(Network(NETS["7 9"], padding), np.zeros((5, 6, 2)), kernel=kernel, dtype=dtype, channel_axis=-1)
     assert not K.dense().any()
     assert not K.diagonal().any()
     assert not K.columns([7]).any()
@@ -380,14 +386,14 @@ def test_zero_patches_have_zero_rows_and_columns(kernel, dtype):
     image = noise(4, 9, 2, 11)
     image[:, 4:] = 0
     net = Network([Conv(3), LeakyReLU(0.1), Conv(3), ReLU(), Conv(1)])
-    K = NTK(net, image, kernel=kernel, dtype=dtype)
+    K = NTK(net, image, kernel=kernel, dtype=dtype, channel_axis=-1)
     matrix = K.dense().reshape(4, 9, 4, 9)
     # The receptive field is 5 x 5: columns 0 to 5 see the noise, columns 6 to 8 see zeros.
     largest = np.abs(matrix).max()
     assert np.abs(matrix[:, 6:]).max() <= 1e-7 * largest
     assert np.abs(matrix[:, :, :, 6:]).max() <= 1e-7 * largest
     assert (K.diagonal().reshape(4, 9)[:, :6] > 0).all()
-    assert error_of(K.dense(), kernel_matrix(net, image, kernel)) <= BARS[dtype]["noise"]
+    assert error_of(K.dense(), kernel_matrix(net, image, kernel, channel_axis=-1)) <= BARS[dtype]["noise"]
 
 
 @each_dtype
@@ -398,7 +404,7 @@ def test_results_repeat_to_the_bit(threads, storage, padding, dtype):
     net, image, v = vanilla_cnn(2, 3, padding=padding), noise(19, 21, 2, 0), noise(399, 3, 1, 1)[..., 0]
 
     def results(count):
-        K = NTK(net, image, dtype=dtype, storage=storage, threads=count)
+        K = NTK(net, image, dtype=dtype, storage=storage, threads=count, channel_axis=-1)
         return K @ v, K @ v, K.dense(), K.columns([3, 200])
 
     first, again = results(threads), results(threads)
@@ -419,7 +425,7 @@ def test_levels_agree(net, padding, dtype, monkeypatch):
     results = []
     for isa in ISAS:
         use_isa(monkeypatch, isa)
-        K = NTK(Network(NETS[net], padding), image, dtype=dtype)
+        K = NTK(Network(NETS[net], padding), image, dtype=dtype, channel_axis=-1)
         results.append((K.dense(), K @ v, K.columns([0, 44])))
     for other in results[1:]:
         for a, b in zip(results[0], other, strict=True):
@@ -451,7 +457,9 @@ def operators(net, image, kernel, dtype, **options):
     for storage in ("stream", "coarse", "dense"):
         if storage == "coarse" and net.levels == 0:
             continue
-        yield NTK(net, image, kernel=kernel, dtype=dtype, storage=storage, **({"threads": 1} | options))
+        yield NTK(
+            net, image, kernel=kernel, dtype=dtype, storage=storage, **({"threads": 1} | options), channel_axis=-1
+        )
 
 
 @each_isa
@@ -465,8 +473,8 @@ def test_graphs_are_exact(graph, padding, kernel, dtype, isa, monkeypatch):
     pixels = [0, 95, 13, 50]
     for name in ("natural", "centred", "noise", "flat", "spiked", "periodic"):
         image = IMAGES[name](8, 12, 3, 0)
-        theta = kernel_matrix(net, image, kernel)
-        K = NTK(net, image, kernel=kernel, dtype=dtype, threads=1)
+        theta = kernel_matrix(net, image, kernel, channel_axis=-1)
+        K = NTK(net, image, kernel=kernel, dtype=dtype, threads=1, channel_axis=-1)
         # In float32 one bar serves all.  In double the reference sets the limit, on the diagonal too: that of a coarse
         # pixel is a sum over pairs of fine ones.
         bar = 1e-6 if dtype == "float32" else BARS[dtype][name]
@@ -507,7 +515,7 @@ def test_random_graphs_agree_with_the_reference(net, cells, name, data):
     v = noise(height * width, 2, 1, 0)[..., 0]
     pixel = data.draw(st.integers(0, height * width - 1))
     kernel = data.draw(st.sampled_from(KERNELS))
-    theta = kernel_matrix(net, image, kernel)
+    theta = kernel_matrix(net, image, kernel, channel_axis=-1)
     assume(np.abs(theta).max() > 1e-12 * np.abs(image).max() ** 2)  # the mean of a centred image is rounding
     for dtype in DTYPES:
         bar = {"float32": 1e-5, "float64": PARALLEL}[dtype]
@@ -522,7 +530,9 @@ def test_random_graphs_agree_with_the_reference(net, cells, name, data):
 @each_padding
 @each_graph
 def test_graphs_give_symmetric_positive_semi_definite_kernels(graph, padding, kernel, dtype):
-    K = NTK(Network(GRAPHS[graph], padding), IMAGES["natural"](8, 12, 3, 0), kernel=kernel, dtype=dtype)
+    K = NTK(
+        Network(GRAPHS[graph], padding), IMAGES["natural"](8, 12, 3, 0), kernel=kernel, dtype=dtype, channel_axis=-1
+    )
     matrix = K.dense().astype(np.float64)
     assert error_of(matrix, matrix.T) <= {"float32": 1e-6, "float64": 1e-14}[dtype]
     values = np.linalg.eigvalsh(matrix)
@@ -538,7 +548,7 @@ def test_circular_graphs_move_with_the_image_by_whole_cells(cells, graph, dtype)
     m, image = net.multiple, noise(16, 20, 2, 5)
     shift = (m * cells[0], m * cells[1])
     pixels = np.roll(np.arange(320).reshape(16, 20), shift, axis=(0, 1)).ravel()
-    matrix, moved = (NTK(net, x, dtype=dtype).dense() for x in (image, np.roll(image, shift, (0, 1))))
+    matrix, moved = (NTK(net, x, dtype=dtype, channel_axis=-1).dense() for x in (image, np.roll(image, shift, (0, 1))))
     assert error_of(moved, matrix[np.ix_(pixels, pixels)]) <= GRAPH_BARS[dtype]
     assert error_of(moved, matrix) > 1e-4
 
@@ -550,7 +560,9 @@ def test_circular_graphs_move_with_the_image_by_whole_cells(cells, graph, dtype)
 def test_transposed_image_has_the_transposed_kernel(graph, kernel, padding, dtype):
     net, image = Network(GRAPHS[graph], padding), noise(8, 12, 3, 6)
     pixels = np.arange(96).reshape(12, 8).T.ravel()
-    matrix, turned = (NTK(net, x, kernel=kernel, dtype=dtype).dense() for x in (image, image.transpose(1, 0, 2)))
+    matrix, turned = (
+        NTK(net, x, kernel=kernel, dtype=dtype, channel_axis=-1).dense() for x in (image, image.transpose(1, 0, 2))
+    )
     assert error_of(turned[np.ix_(pixels, pixels)], matrix) <= GRAPH_BARS[dtype]
 
 
@@ -579,7 +591,7 @@ def test_results_of_graphs_repeat_to_the_bit(graph, storage, padding, dtype):
     net, image, v = Network(GRAPHS[graph], padding), noise(12, 16, 2, 0), noise(192, 3, 1, 1)[..., 0]
 
     def results(count):
-        K = NTK(net, image, dtype=dtype, storage=storage, threads=count)
+        K = NTK(net, image, dtype=dtype, storage=storage, threads=count, channel_axis=-1)
         return K @ v, K @ v, K.dense(), K.columns([3, 150])
 
     one = results(1)
@@ -599,7 +611,7 @@ def test_a_batch_through_a_graph_is_each_image(graph, padding):
     v = noise(96, 2, 3, 1)
     matrices, product, diagonal = engine.dense(), engine.product(v), engine.diagonal()
     for n, image in enumerate(images):
-        theta = kernel_matrix(net, image)
+        theta = kernel_matrix(net, image, channel_axis=-1)
         assert error_of(matrices[n], theta) <= 1e-12
         assert error_of(product[:, :, n], theta @ v[:, :, n]) <= 1e-12
         assert error_of(diagonal[:, n], np.diagonal(theta)) <= 1e-12
@@ -609,7 +621,7 @@ def test_a_batch_through_a_graph_is_each_image(graph, padding):
 @pytest.mark.parametrize("storage", ["stream", "coarse"])
 def test_progress_of_graphs_ascends_to_one(storage, padding):
     seen = []
-    K = NTK(unet(2, padding=padding), noise(96, 96, 1, 0), storage=storage, progress=seen.append)
+    K = NTK(unet(2, padding=padding), noise(96, 96, 1, 0), storage=storage, progress=seen.append, channel_axis=-1)
     K @ np.ones(96 * 96)
     parts = np.split(np.array(seen), np.flatnonzero(np.array(seen) == 1)[:-1] + 1)
     assert len(parts) == (2 if storage == "coarse" else 1)  # the coarse fields, and the product
@@ -627,7 +639,7 @@ def test_exceptions_stop_a_product_of_a_graph(error):
         calls.append(fraction)
         raise error
 
-    K = NTK(unet(2), noise(160, 160, 1, 0), storage="stream", progress=stop)
+    K = NTK(unet(2), noise(160, 160, 1, 0), storage="stream", progress=stop, channel_axis=-1)
     start = time.monotonic()
     with pytest.raises(error):
         K @ np.ones(160 * 160)
@@ -660,7 +672,7 @@ def test_sides_must_be_multiples(make, shape):
     with pytest.raises(ValueError, match="image must") as expected:
         unet(2).check_size(*shape)
     with pytest.raises(ValueError, match=re.escape(str(expected.value))):
-        NTK(unet(2), make(*shape, 1, 0))
+        NTK(unet(2), make(*shape, 1, 0), channel_axis=-1)
 
 
 @each_dtype
@@ -673,7 +685,7 @@ def test_small_images_through_graphs(cells, graph, padding, dtype):
     height, width = (net.multiple * n for n in cells)
     image = noise(height, width, 2, 3)
     for kernel in KERNELS:
-        theta = kernel_matrix(net, image, kernel)
+        theta = kernel_matrix(net, image, kernel, channel_axis=-1)
         for K in operators(net, image, kernel, dtype):
             bar = {"float32": 1e-6, "float64": PARALLEL}[dtype]
             assert error_of(K.dense(), theta) <= bar
@@ -685,9 +697,9 @@ def test_small_images_through_graphs(cells, graph, padding, dtype):
 @pytest.mark.parametrize("kernel_size", [9, 15])
 def test_kernels_larger_than_the_coarse_image(kernel_size, padding):
     net, image = unet(2, kernel_size, padding=padding), noise(8, 4, 2, 0)
-    theta = kernel_matrix(net, image)
-    assert error_of(NTK(net, image).dense(), theta) <= 1e-6
-    assert error_of(NTK(net, image, dtype="float64").dense(), theta) <= PARALLEL
+    theta = kernel_matrix(net, image, channel_axis=-1)
+    assert error_of(NTK(net, image, channel_axis=-1).dense(), theta) <= 1e-6
+    assert error_of(NTK(net, image, dtype="float64", channel_axis=-1).dense(), theta) <= PARALLEL
 
 
 @each_dtype
@@ -708,15 +720,17 @@ def test_zero_image_has_zero_kernel_of_a_graph(graph, padding, dtype):
 @pytest.mark.parametrize("name", ["natural", "flat"])
 def test_kernel_of_a_homogeneous_graph_scales_with_the_square_of_the_image(name, factor, graph, padding, dtype):
     net, image = Network(GRAPHS[graph], padding), IMAGES[name](8, 12, 3, 0)
-    matrix, scaled = (NTK(net, x, dtype=dtype).dense().astype(np.float64) for x in (image, factor * image))
+    matrix, scaled = (
+        NTK(net, x, dtype=dtype, channel_axis=-1).dense().astype(np.float64) for x in (image, factor * image)
+    )
     assert error_of(scaled / factor**2, matrix) <= BARS[dtype][name]
 
 
 @pytest.mark.parametrize("variant", image_variants()[1])
 def test_graphs_take_every_kind_of_array(variant):
     image = np.asarray(image_variants()[1][variant])[:4, :4]
-    expected = NTK(unet(2), np.array(image, dtype=float)).dense()
-    np.testing.assert_array_equal(NTK(unet(2), image).dense(), expected)
+    expected = NTK(unet(2), np.array(image, dtype=float), channel_axis=-1).dense()
+    np.testing.assert_array_equal(NTK(unet(2), image, channel_axis=-1).dense(), expected)
 
 
 RESIDENT = """
@@ -732,11 +746,12 @@ def resident(key):
 """
 MEASURE = """
 make, padding, size, storage = {"unet": unet, "autoencoder": autoencoder}[sys.argv[1]], sys.argv[2], 160, sys.argv[3]
-NTK(make(2), np.ones((8, 8, 3)), storage=storage, threads=2) @ np.ones((64, 3), dtype=np.float32)  # libraries, threads
+options = dict(storage=storage, threads=2, channel_axis=-1)
+NTK(make(2), np.ones((8, 8, 3)), **options) @ np.ones((64, 3), dtype=np.float32)  # libraries, threads
 image = np.random.default_rng(0).standard_normal((size, size, 3))
 v = np.ones((size * size, 3), dtype=np.float32)
 start = resident("VmRSS:")
-K = NTK(make(2, padding=padding), image, storage=storage, threads=2)
+K = NTK(make(2, padding=padding), image, **options)
 K @ v
 print(resident("VmHWM:") - start, K.memory_estimate(3)[storage])
 """
@@ -759,7 +774,7 @@ def require_estimate(code, *arguments):
 MEASURE_CONSTRUCTION = """
 padding, dtype = sys.argv[1:]
 net, image = unet(3, padding=padding), np.random.default_rng(0).standard_normal((192, 192, 3))
-options = dict(storage="stream", threads=2, dtype=dtype)
+options = dict(storage="stream", threads=2, dtype=dtype, channel_axis=-1)
 NTK(net, image[:8, :8], **options)  # libraries, threads
 start = resident("VmRSS:")
 K = NTK(net, image, **options)
@@ -793,5 +808,5 @@ def test_smooth_activations_of_large_arguments(activation, padding, kernel, isa,
     use_isa(monkeypatch, isa)
     net = Network([Conv(3), activation, Conv(1)], padding)
     image = 100 * IMAGES["spiked"](9, 8, 3, 1)
-    theta = kernel_matrix(net, image, kernel)
-    assert error_of(NTK(net, image, kernel=kernel, threads=1).dense(), theta) <= 3e-7
+    theta = kernel_matrix(net, image, kernel, channel_axis=-1)
+    assert error_of(NTK(net, image, kernel=kernel, threads=1, channel_axis=-1).dense(), theta) <= 3e-7

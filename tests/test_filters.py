@@ -23,8 +23,8 @@ TOLERANCE = {"float32": 2e-5, "float64": 1e-8}
 def problem(request):
     """Return a kernel, its dense float64 matrix, and a colour target."""
     image = IMAGES["centred"](14, 11, 3, 0)
-    K = nf.NTK(nf.vanilla_cnn(1, 5), image, dtype=request.param)
-    return K, kernel_matrix(K.network, image), image
+    K = nf.NTK(nf.vanilla_cnn(1, 5), image, dtype=request.param, channel_axis=-1)
+    return K, kernel_matrix(K.network, image, channel_axis=-1), image
 
 
 def apply(matrix, f, y):
@@ -127,7 +127,7 @@ def test_the_basis_stays_orthonormal_where_products_cancel():
 
 
 def test_the_largest_eigenvalue_is_looked_for_once():
-    K = nf.NTK(nf.vanilla_cnn(1, 5), IMAGES["centred"](14, 11, 3, 0))
+    K = nf.NTK(nf.vanilla_cnn(1, 5), IMAGES["centred"](14, 11, 3, 0), channel_axis=-1)
     y, widths = IMAGES["centred"](14, 11, 3, 1), []
     whole = K._matmat
     K._matmat = lambda V: widths.append(V.shape[1]) or whole(V)
@@ -156,7 +156,9 @@ def peak_of(call):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(("products", "steps"), [(5, [10]), (30, [10]), (9, list(range(60)))])
 def test_the_basis_takes_what_is_counted(dtype, products, steps):
-    K = nf.NTK(nf.vanilla_cnn(1, 3), IMAGES["noise"](40, 40, 1, 0), dtype=dtype, storage="stream", threads=1)
+    K = nf.NTK(
+        nf.vanilla_cnn(1, 3), IMAGES["noise"](40, 40, 1, 0), dtype=dtype, storage="stream", threads=1, channel_axis=-1
+    )
     y = np.random.default_rng(1).standard_normal((1600, 3)).astype(dtype)
     K.lambda_max = 1.0  # no probe, and never done
     options = {"max_products": products, "tolerance": 1e-30, "full_output": True}
@@ -169,7 +171,7 @@ def test_the_basis_takes_what_is_counted(dtype, products, steps):
 
 
 def test_a_basis_that_does_not_fit_is_refused_before_work(monkeypatch):
-    K = nf.NTK(nf.vanilla_cnn(1, 3), IMAGES["noise"](40, 40, 1, 0), storage="stream", threads=1)
+    K = nf.NTK(nf.vanilla_cnn(1, 3), IMAGES["noise"](40, 40, 1, 0), storage="stream", threads=1, channel_axis=-1)
     y = IMAGES["noise"](40, 40, 3, 1)
     options = {"tolerance": 1e-30}
     needed = [K.working_bytes(1) + lanczos_bytes(1600, 4, n, 3, 4) for n in range(32)]
@@ -191,7 +193,7 @@ def test_a_basis_that_does_not_fit_is_refused_before_work(monkeypatch):
 
 
 def test_many_results_that_do_not_fit_are_refused_with_fewer_as_the_option(monkeypatch):
-    K = nf.NTK(nf.vanilla_cnn(1, 3), IMAGES["noise"](40, 40, 1, 0), storage="stream", threads=1)
+    K = nf.NTK(nf.vanilla_cnn(1, 3), IMAGES["noise"](40, 40, 1, 0), storage="stream", threads=1, channel_axis=-1)
     y = IMAGES["noise"](40, 40, 3, 1)
     monkeypatch.setattr(K, "matmat", lambda V: pytest.fail("work was begun"))
     fewer = K.working_bytes(1) + lanczos_bytes(1600, 3, 30, 3, 4)
@@ -204,7 +206,9 @@ def test_many_results_that_do_not_fit_are_refused_with_fewer_as_the_option(monke
 @pytest.mark.parametrize("steps", [[50], list(range(1, 11))])
 @pytest.mark.parametrize("of_y", ["float32", "float64"])
 def test_the_iteration_takes_what_is_counted(dtype, steps, of_y):
-    K = nf.NTK(nf.vanilla_cnn(1, 3), IMAGES["noise"](40, 40, 1, 0), dtype=dtype, storage="stream", threads=1)
+    K = nf.NTK(
+        nf.vanilla_cnn(1, 3), IMAGES["noise"](40, 40, 1, 0), dtype=dtype, storage="stream", threads=1, channel_axis=-1
+    )
     y = np.random.default_rng(1).standard_normal((1600, 3)).astype(of_y)
     K.lambda_max = 100.0
     taken = peak_of(lambda: nf.gradient_descent(K, y, steps, 1e-3, method="iteration"))
@@ -221,7 +225,7 @@ def test_the_iteration_takes_what_is_counted(dtype, steps, of_y):
     ],
 )
 def test_an_iteration_that_does_not_fit_is_refused_before_work(channels, steps, what, hint, monkeypatch):
-    K = nf.NTK(nf.vanilla_cnn(1, 3), IMAGES["noise"](40, 40, 1, 0), storage="stream", threads=1)
+    K = nf.NTK(nf.vanilla_cnn(1, 3), IMAGES["noise"](40, 40, 1, 0), storage="stream", threads=1, channel_axis=-1)
     monkeypatch.setattr(K, "matmat", lambda V: pytest.fail("work was begun"))
     needed = K.working_bytes(1) + iteration_bytes(1600, channels, np.size(steps), 4)
     monkeypatch.setattr(memory, "available_memory", lambda: needed - 1)
@@ -247,7 +251,7 @@ def test_what_filters_take_as_a_kernel():
 
 @pytest.mark.parametrize("size", [1e39, 1e38, -1.1e30, 1e-31, 1e-50])
 def test_magnitudes_beyond_single_precision(size):
-    K = nf.NTK(nf.vanilla_cnn(), IMAGES["noise"](6, 6, 1, 0))
+    K = nf.NTK(nf.vanilla_cnn(), IMAGES["noise"](6, 6, 1, 0), channel_axis=-1)
     with pytest.raises(ValueError, match=r"y must have magnitudes .* for dtype float32, got "):
         nf.ridge(K, np.full((6, 6), size), 1.0)
 
@@ -255,7 +259,7 @@ def test_magnitudes_beyond_single_precision(size):
 @pytest.mark.parametrize(("dtype", "sizes"), [("float32", [1e-29, 1e29]), ("float64", [1e-119, 1e119])])
 def test_filters_are_linear_over_the_range_of_the_type(dtype, sizes):
     image, y = IMAGES["noise"](6, 6, 1, 0), IMAGES["noise"](6, 6, 2, 1)
-    K = nf.NTK(nf.vanilla_cnn(), image, dtype=dtype)
+    K = nf.NTK(nf.vanilla_cnn(), image, dtype=dtype, channel_axis=-1)
     wanted = nf.gradient_descent(K, y, 50)
     for size in sizes:
         assert_close(nf.gradient_descent(K, size * y, 50) / size, wanted, TOLERANCE[dtype])
@@ -263,7 +267,7 @@ def test_filters_are_linear_over_the_range_of_the_type(dtype, sizes):
 
 def test_endless_training():
     """The largest number of steps and the largest time must not overflow, and what Theta sees is fitted."""
-    K = nf.NTK(nf.vanilla_cnn(1, 3), IMAGES["centred"](6, 6, 1, 0), dtype="float64")
+    K = nf.NTK(nf.vanilla_cnn(1, 3), IMAGES["centred"](6, 6, 1, 0), dtype="float64", channel_axis=-1)
     y = IMAGES["noise"](6, 6, 1, 1)
     z, info = nf.gradient_descent(K, y, 2**53, full_output=True)
     assert_close(z, y, 1e-3)
@@ -281,7 +285,7 @@ def test_a_bound_on_products_warns(problem):
 @pytest.mark.parametrize("columns", ["equal", "zero", "dependent", "one", "many"])
 def test_dependent_columns(columns):
     image = IMAGES["noise"](5, 4, 3, 1)
-    K = nf.NTK(nf.vanilla_cnn(1, 3), image, dtype="float64")
+    K = nf.NTK(nf.vanilla_cnn(1, 3), image, dtype="float64", channel_axis=-1)
     base = np.random.default_rng(2).standard_normal((20, 3))
     y = {
         "equal": base[:, [0, 0, 0]],
@@ -291,12 +295,12 @@ def test_dependent_columns(columns):
         "many": np.random.default_rng(3).standard_normal((20, 33)),
     }[columns]
     z, info = nf.gradient_descent(K, y, 77, full_output=True)
-    matrix = kernel_matrix(K.network, image)
+    matrix = kernel_matrix(K.network, image, channel_axis=-1)
     assert_close(z, apply(matrix, lambda x: 1 - (1 - info.learning_rate * x) ** 77, y), 1e-8)
 
 
 def test_zero_target_and_zero_kernel():
-    K = nf.NTK(nf.vanilla_cnn(), IMAGES["noise"](6, 6, 1, 0))
+    K = nf.NTK(nf.vanilla_cnn(), IMAGES["noise"](6, 6, 1, 0), channel_axis=-1)
     assert not nf.gradient_descent(K, np.zeros((6, 6)), 10).any()
     assert not nf.ridge(K, np.zeros((6, 6)), 1.0).any()
     flat = nf.NTK(nf.vanilla_cnn(), np.zeros((6, 6)))
@@ -305,7 +309,7 @@ def test_zero_target_and_zero_kernel():
 
 def test_a_target_orthogonal_to_the_top_eigenvector_still_gets_the_kernels_rate():
     image = IMAGES["centred"](8, 8, 1, 0)
-    K = nf.NTK(nf.vanilla_cnn(1, 3), image, dtype="float64")
+    K = nf.NTK(nf.vanilla_cnn(1, 3), image, dtype="float64", channel_axis=-1)
     values, vectors = np.linalg.eigh(K.dense())
     _, info = nf.gradient_descent(K, vectors[:, 3], 5, full_output=True)
     assert info.lambda_max == pytest.approx(values[-1], rel=1e-4)
@@ -325,7 +329,7 @@ def test_any_symmetric_operator_will_do():
 @pytest.mark.parametrize("target", ["image", "noise", "pixel", "zeros"])
 def test_diverging_rate_names_the_bound(problem, target, factor, method):
     K, matrix, image = problem
-    K = nf.NTK(K.network, image, dtype=K.dtype)  # knows no lambda_max from another call
+    K = nf.NTK(K.network, image, dtype=K.dtype, channel_axis=-1)  # knows no lambda_max from another call
     y = {
         "image": image.reshape(len(matrix), -1),
         "noise": np.random.default_rng(3).standard_normal(len(matrix)),

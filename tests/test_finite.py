@@ -15,7 +15,7 @@ import torch
 from hypothesis import given, settings
 
 from cases import PADDINGS
-from images import noise
+from images import axis_of, noise
 from ntkfast.activations import GELU, Abs, Activation, Cos, Erf, LeakyReLU, ReLU, Sin
 from ntkfast.engine import memory
 from ntkfast.finite import NTKConv2d, empirical_ntk, to_torch
@@ -124,7 +124,7 @@ def limit_samples(name: str, width: int) -> np.ndarray:
 
 def limit(name: str) -> np.ndarray:
     network, shape = LIMITS[name]
-    return kernel_matrix(network, noise(*shape, seed=0))
+    return kernel_matrix(network, noise(*shape, seed=0), channel_axis=-1)
 
 
 @each_limit
@@ -158,7 +158,7 @@ def test_empirical_kernels_have_the_kernel_as_their_mean(name, width):
 def test_outputs_have_mean_zero_and_the_nngp_covariance(name):
     network, shape = LIMITS[name]
     image = noise(*shape, seed=0)
-    expected = kernel_matrix(network, image, "nngp")
+    expected = kernel_matrix(network, image, "nngp", channel_axis=-1)
     with torch.no_grad():
         outputs = [to_torch(network, 32, shape[-1], seed)(as_batch(image)).numpy().ravel() for seed in range(1000)]
     products = np.array([np.outer(z, z) for z in outputs])
@@ -195,7 +195,10 @@ def test_one_convolution_has_the_exact_kernel_at_any_seed(conv, shape):
     for seed, padding in enumerate(PADDINGS):
         network = Network([conv], padding)
         module = to_torch(network, 7, image.reshape(*shape[:2], -1).shape[2], seed)
-        assert distance(empirical_ntk(module, image).dense(), kernel_matrix(network, image)) < 1e-12
+        assert (
+            distance(empirical_ntk(module, image).dense(), kernel_matrix(network, image, channel_axis=axis_of(image)))
+            < 1e-12
+        )
 
 
 @pytest.mark.parametrize("padding", PADDINGS)
@@ -358,7 +361,7 @@ def test_any_torch_module_with_the_right_shapes_has_a_kernel():
     module = torch.nn.Conv2d(2, 1, 3, padding=1).double()
     image = noise(4, 3, 2, seed=9)
     # torch's own parametrisation has no factor sqrt(w / (c k^2)) and a bias of unit factor.
-    expected = kernel_matrix(Network([Conv(3, weight_var=18, bias_var=1)]), image)
+    expected = kernel_matrix(Network([Conv(3, weight_var=18, bias_var=1)]), image, channel_axis=-1)
     assert distance(empirical_ntk(module, image).dense(), expected) < 1e-12
 
 

@@ -400,7 +400,7 @@ def test_divergence_after_the_last_record_is_an_error_too(record):
         ({"record": 2}, TypeError, ("record must be a sequence of steps", "got 2")),
         ({"record": [0.5]}, TypeError, ("record must be an integer", "got 0.5")),
         ({"progress": 1}, TypeError, ("progress must be callable", "got 1")),
-        ({"x": np.zeros(4)}, ValueError, ("x must have shape (H, W) or (H, W, C)", "got shape (4,)")),
+        ({"x": np.zeros(4)}, ValueError, ("x must have shape (H, W), or 3 dimensions", "got shape (4,)")),
         ({"x": np.full((5, 4, 2), np.nan)}, ValueError, ("x must be finite",)),
         ({"x": np.zeros((5, 4))}, ValueError, ("module must take x", "input must have shape (N, 2, H, W)")),
         ({"y": np.full((5, 4), np.inf)}, ValueError, ("y must be finite",)),

@@ -387,8 +387,10 @@ def test_networks_survive_the_way_to_torch_and_back(name):
 def test_random_networks_keep_their_kernel_on_the_way_to_torch_and_back(network):
     image = noise(network.multiple, 2 * network.multiple, 2, seed=0)
     back = from_torch(to_torch(network, 2, 2), init="he")
-    expected = kernel_matrix(network, image)
-    np.testing.assert_allclose(kernel_matrix(back, image), expected, rtol=1e-12, atol=1e-12 * np.abs(expected).max())
+    expected = kernel_matrix(network, image, channel_axis=-1)
+    np.testing.assert_allclose(
+        kernel_matrix(back, image, channel_axis=-1), expected, rtol=1e-12, atol=1e-12 * np.abs(expected).max()
+    )
 
 
 class Small(nn.Module):
@@ -415,7 +417,7 @@ def test_the_kernel_is_the_mean_of_that_of_the_module_initialised_again_and_agai
     width, seeds = 24, 100
     image = noise(4, 4, 2, seed=1)
     network = from_torch(Small(width), init="torch")
-    theta = kernel_matrix(network, image)
+    theta = kernel_matrix(network, image, channel_axis=-1)
     variance = {"first.weight": 1 / (3 * 18), "first.bias": 1 / (3 * 18)}
     variance |= {"down.weight": 1 / (3 * 18 * width), "last.weight": 1 / (3 * 45 * width)}
     variance |= {"last.bias": 1 / (3 * 45 * width)}
@@ -445,7 +447,7 @@ def test_the_kernel_is_the_mean_of_that_of_the_network_in_the_ntk_parametrisatio
     image = noise(4, 4, 2, seed=2)
     network = from_torch(Small(), init=lambda conv, name: (1.5, 0.2 if name == "last" else 0))
     assert [c.trainable for c in network.convs] == [True, True, False, True]
-    theta = kernel_matrix(network, image)
+    theta = kernel_matrix(network, image, channel_axis=-1)
     samples = np.array([empirical_ntk(to_torch(network, 36, 2, seed), image).dense() for seed in range(100)])
     spread = np.sqrt(np.mean(np.sum((samples - theta) ** 2, axis=(1, 2))))
     allowed = 2 * spread / 10 + 0.5 / 36 * np.linalg.norm(theta)

@@ -58,7 +58,7 @@ def problem(name, channels=3, noise=0.0):
 
 def closed_form(matrix, guide, y, times, share=1.0, network=NETWORK):
     """Return m + Theta A^T f_t(A Theta A^T) (y - A m) by an eigendecomposition in float64, and eta."""
-    theta = kernel_matrix(network, guide - guide.mean(axis=(0, 1)))
+    theta = kernel_matrix(network, guide - guide.mean(axis=(0, 1)), channel_axis=-1)
     ones = matrix.sum(axis=1)
     mean = (ones @ y) / (ones @ ones)
     values, vectors = np.linalg.eigh(matrix @ theta @ matrix.T)
@@ -205,7 +205,7 @@ def test_lanczos_follows_the_plain_iteration(name):
 
 def test_the_error_bounds_the_error():
     A, matrix, y, guide = problem("inpainting")
-    theta = kernel_matrix(NETWORK, guide - guide.mean(axis=(0, 1)))
+    theta = kernel_matrix(NETWORK, guide - guide.mean(axis=(0, 1)), channel_axis=-1)
     assert np.linalg.eigvalsh(theta)[0] > 0
     for tolerance in (1e-1, 1e-2, 1e-3):
         z, info = nf.restore(
@@ -224,7 +224,7 @@ def test_the_error_bounds_the_error():
 def test_the_identity_gives_gradient_descent():
     image = IMAGES["natural"](*SHAPE, 3, 0)
     centred = image - image.mean(axis=(0, 1))
-    K = nf.NTK(NETWORK, centred, dtype="float64")
+    K = nf.NTK(NETWORK, centred, channel_axis=-1, dtype="float64")
     wanted, descent = nf.gradient_descent(K, centred, [3, 300], tolerance=1e-9, full_output=True)
     identity = LinearOperator((120, 120), matvec=lambda v: v, rmatvec=lambda v: v, dtype=np.float64)
     for A in (identity, nf.inpainting(np.ones(SHAPE)), nf.downsampling(SHAPE, 1), nf.blurring([[1.0]], SHAPE)):
@@ -269,7 +269,7 @@ def test_the_discrepancy_principle_takes_the_first_time_that_fits(tau, method):
     assert t > 3
     path, _ = nf.restore(y, A, steps=[t - 1, t], tolerance=1e-6, learning_rate=eta, **options)
     before, after = (np.mean((matrix @ z.reshape(-1, 3) - y) ** 2) for z in path)
-    theta = kernel_matrix(NETWORK, guide - guide.mean(axis=(0, 1)))
+    theta = kernel_matrix(NETWORK, guide - guide.mean(axis=(0, 1)), channel_axis=-1)
     v = random_direction(120)
     left = np.linalg.matrix_power(np.eye(120) - eta * matrix @ theta @ matrix.T, t - 1)
     goals = [
@@ -324,7 +324,7 @@ def test_a_network_of_several_resolutions_sees_the_guide_mirrored():
     inside = np.zeros((8, 12), bool)
     inside[:7, :10] = True
     centred = np.pad(guide - guide.mean(), ((0, 1), (0, 2), (0, 0)), mode="symmetric")
-    theta = kernel_matrix(network, centred)[np.ix_(inside.ravel(), inside.ravel())]
+    theta = kernel_matrix(network, centred, channel_axis=-1)[np.ix_(inside.ravel(), inside.ravel())]
     matrix = np.eye(70)[mask.ravel()]
     mean, z = y.mean(), np.zeros(70)
     for _ in range(40):
@@ -558,7 +558,7 @@ def test_what_does_not_fit_is_refused_before_work(channels, steps, hint, monkeyp
 
 def test_products_with_the_data_count_what_the_kernel_takes():
     A, y, _ = wide_problem(1)
-    K = nf.NTK(NETWORK, y, storage="stream", threads=1)
+    K = nf.NTK(NETWORK, y, channel_axis=-1, storage="stream", threads=1)
     misfit = inverse._Misfit(A, K, (48, 48), ProductsDone(None, 1))
     assert misfit.working_bytes(2) == K.working_bytes(2) + 8 * inverse.PRODUCT_VECTORS * 48**2 * 2
 

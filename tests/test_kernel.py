@@ -33,7 +33,7 @@ NET = vanilla_cnn(1, 5)
 
 
 def operator(dtype="float64", storage="stream", shape=(8, 9, 3), **options):
-    return NTK(NET, natural(*shape, 0), dtype=dtype, storage=storage, **options)
+    return NTK(NET, natural(*shape, 0), dtype=dtype, storage=storage, **options, channel_axis=-1)
 
 
 def relative(actual, expected):
@@ -71,7 +71,7 @@ def K(request):  # noqa: N802
 
 @pytest.fixture(scope="module")
 def theta():
-    return kernel_matrix(NET, natural(8, 9, 3, 0))
+    return kernel_matrix(NET, natural(8, 9, 3, 0), channel_axis=-1)
 
 
 def test_is_a_linear_operator(K):
@@ -177,7 +177,7 @@ def test_results_are_the_callers_own(K):
 
 def test_later_changes_of_the_image_do_not_count():
     image = natural(6, 7, 3, 0)
-    K = NTK(NET, image, storage="dense", dtype="float64")
+    K = NTK(NET, image, storage="dense", dtype="float64", channel_axis=-1)
     before = K @ np.ones(42)
     image[...] = 0
     np.testing.assert_array_equal(K @ np.ones(42), before)
@@ -199,13 +199,13 @@ def test_names_what_it_is():
 
 def test_columns_of_a_large_image_need_no_sweep():
     image = noise(300, 300, 1, 0)
-    K = NTK(NET, image, dtype="float64")
+    K = NTK(NET, image, dtype="float64", channel_axis=-1)
     K._engine = Fenced(K._engine, "dense", "product", "store")
     pixels = [0, 300 * 150 + 150, 300 * 299 + 4]
     columns = K.columns(pixels)
     assert columns.shape == (90000, 3)
     # Pixels whose patches lie in a corner of 7 x 7 have the kernel of that corner cut out.
-    theta = kernel_matrix(NET, image[:7, :7]).reshape(7, 7, 7, 7)[0, 0, :5, :5]
+    theta = kernel_matrix(NET, image[:7, :7], channel_axis=-1).reshape(7, 7, 7, 7)[0, 0, :5, :5]
     assert relative(columns[:, 0].reshape(300, 300)[:5, :5], theta) <= 1e-12
     np.testing.assert_array_equal(K.affinity(150, 150).ravel(), columns[:, 1])
 
@@ -334,7 +334,7 @@ def test_products_refuse_what_does_not_fit(storage, monkeypatch):
 
 
 def test_many_columns_of_a_large_image_are_refused(monkeypatch):
-    K = NTK(vanilla_cnn(1, 5), noise(200, 200, 1, 0), storage="stream", threads=1)
+    K = NTK(vanilla_cnn(1, 5), noise(200, 200, 1, 0), storage="stream", threads=1, channel_axis=-1)
     K._engine = Fenced(K._engine, "product")
     monkeypatch.setattr(memory, "available_memory", lambda: 2**22)
     with pytest.raises(MemoryError, match="a product with 64 columns needs"):
@@ -415,7 +415,7 @@ def test_memory_estimate_is_what_a_product_takes(size, dtype, storage):
 
         rng = np.random.default_rng(0)
         image, v = rng.standard_normal(({size}, {size}, 3)), rng.standard_normal(({size**2}, 3)).astype("{dtype}")
-        options = dict(dtype="{dtype}", storage="{storage}", threads=2)
+        options = dict(dtype="{dtype}", storage="{storage}", threads=2, channel_axis=-1)
         NTK(vanilla_cnn(1, 3), image[:5, :5], **options) @ v[:25]  # starts the threads
         before, start = peak(), time.perf_counter()
         K = NTK(vanilla_cnn(1, 3), image, progress=progress, **options)
@@ -546,7 +546,7 @@ def test_the_smallest_images_have_a_kernel(dtype, least):
     assert not NTK(NET, image, dtype=dtype).dense().any()
     image[1, 2] = least
     scaled = NTK(NET, image, dtype=dtype).dense() / least**2
-    assert relative(scaled, kernel_matrix(NET, (image / least)[..., None])) <= 1e-5
+    assert relative(scaled, kernel_matrix(NET, (image / least)[..., None], channel_axis=-1)) <= 1e-5
 
 
 def test_a_flat_image_less_its_mean_is_zero():
@@ -611,9 +611,9 @@ def test_a_frozen_network_has_a_covariance_but_no_tangent_kernel():
     net = Network([Conv(3, trainable=False), ReLU(), Conv(1, trainable=False)])
     image = noise(4, 5, 1, 0)
     with pytest.raises(ValueError, match=r"network must have a trainable Conv for kernel='ntk'"):
-        NTK(net, image)
-    K = NTK(net, image, kernel="nngp", dtype="float64")
-    assert relative(K.dense(), kernel_matrix(net, image, "nngp")) <= 1e-12
+        NTK(net, image, channel_axis=-1)
+    K = NTK(net, image, kernel="nngp", dtype="float64", channel_axis=-1)
+    assert relative(K.dense(), kernel_matrix(net, image, "nngp", channel_axis=-1)) <= 1e-12
 
 
 @pytest.mark.parametrize(
@@ -694,7 +694,7 @@ def test_unknown_instruction_set(monkeypatch):
 def test_progress_rises_to_one(side, depth, threads, padding):
     seen = []
     net = vanilla_cnn(depth, 3, padding=padding)
-    K = NTK(net, noise(side, side, 1, 0), storage="stream", threads=threads, progress=seen.append)
+    K = NTK(net, noise(side, side, 1, 0), storage="stream", threads=threads, progress=seen.append, channel_axis=-1)
     K @ np.ones(side * side)
     assert len(seen) > 1
     assert seen[-1] == 1
@@ -720,7 +720,7 @@ def test_an_exception_of_the_callback_stops_the_product():
         calls.append(fraction)
         raise enough
 
-    K = NTK(vanilla_cnn(3, 3), noise(300, 300, 1, 0), storage="stream", progress=progress)
+    K = NTK(vanilla_cnn(3, 3), noise(300, 300, 1, 0), storage="stream", progress=progress, channel_axis=-1)
     start = time.perf_counter()
     with pytest.raises(Enough) as caught:
         K @ np.ones(90000)
@@ -808,7 +808,7 @@ def require_other_threads_run(call):
 
 
 def test_other_threads_run_during_a_product():
-    K = NTK(vanilla_cnn(3, 3), noise(110, 110, 1, 0), storage="stream", threads=1)
+    K = NTK(vanilla_cnn(3, 3), noise(110, 110, 1, 0), storage="stream", threads=1, channel_axis=-1)
     require_other_threads_run(lambda: K @ np.ones(110 * 110))
 
 
@@ -889,7 +889,7 @@ def test_ctrl_c_stops_within_half_a_second(setup, call):
 
 def test_the_gil_is_free_during_construction():
     image = noise(320, 320, 1, 0)
-    require_other_threads_run(lambda: NTK(unet(2), image, storage="stream", threads=1))
+    require_other_threads_run(lambda: NTK(unet(2), image, storage="stream", threads=1, channel_axis=-1))
 
 
 # --- Threads and forks ----------------------------------------------------------------------------------------------
@@ -973,7 +973,7 @@ def test_coarse_fields_are_kept_and_give_the_same_products(padding):
     image = np.random.default_rng(0).normal(size=(16, 24, 2))
     v = np.random.default_rng(1).normal(size=(16 * 24, 3))
     net = unet(2, padding=padding)
-    stream, coarse = (NTK(net, image, storage=storage, threads=2) for storage in ("stream", "coarse"))
+    stream, coarse = (NTK(net, image, storage=storage, threads=2, channel_axis=-1) for storage in ("stream", "coarse"))
     expected = stream @ v
     assert not coarse._engine.coarse_kept
     for _ in range(2):  # the second product finds the coarse fields

@@ -47,7 +47,7 @@ each_dtype = pytest.mark.parametrize("dtype", ["float32", "float64"])
 def problem(net="vanilla", channels=3, dtype="float64", image="centred", shape=SHAPE):
     """Return a kernel, and its dense float64 matrix."""
     x = IMAGES[image](*shape, channels, 0)
-    return nf.NTK(NETS[net], x, dtype=dtype), kernel_matrix(NETS[net], x)
+    return nf.NTK(NETS[net], x, dtype=dtype, channel_axis=-1), kernel_matrix(NETS[net], x, channel_axis=-1)
 
 
 @pytest.fixture(scope="module", params=[("vanilla", 3), ("deep circular", 1), ("autoencoder", 1), ("unet circular", 3)])
@@ -151,9 +151,11 @@ def test_a_random_sketch_of_low_rank_is_exact():
     """A checkerboard on the torus has two kinds of pixels, and a kernel of rank 2."""
     net = nf.vanilla_cnn(1, 3, padding="circular")
     x = IMAGES["periodic"](*SHAPE, 1, 0)
-    theta = nf.NTK(net, x, dtype="float64").dense()  # the reference takes the angles of parallel patches as 1e-8
+    theta = nf.NTK(
+        net, x, dtype="float64", channel_axis=-1
+    ).dense()  # the reference takes the angles of parallel patches as 1e-8
     for dtype in EXACT:
-        K = nf.NTK(net, x, dtype=dtype)
+        K = nf.NTK(net, x, dtype=dtype, channel_axis=-1)
         for low in (nf.nystrom(K, 40), nf.randomized(K, 40), nf.randomized(K, 40, sweeps=2)):
             assert entry_error(dense(low), theta) <= EXACT[dtype]
             assert low.trace_error <= EXACT[dtype]
@@ -174,7 +176,10 @@ def test_the_same_seed_gives_the_same_and_another_another():
 
 def test_other_kernels():
     x = IMAGES["centred"](*SHAPE, 1, 0)
-    for K in (nf.NTK(NETS["vanilla"], x, kernel="nngp"), nf.NTK(nf.autoencoder(1), nf.NoiseInput(SHAPE))):
+    for K in (
+        nf.NTK(NETS["vanilla"], x, kernel="nngp", channel_axis=-1),
+        nf.NTK(nf.autoencoder(1), nf.NoiseInput(SHAPE)),
+    ):
         assert entry_error(dense(nf.nystrom(K, D)), K.dense()) <= EXACT["float32"]
         assert entry_error(dense(nf.randomized(K, D)), K.dense()) <= EXACT["float32"]
 
@@ -228,7 +233,7 @@ def test_the_error_of_what_is_exact_is_rounding(dtype):
 
 
 def test_estimates_need_no_sweep():
-    K = nf.NTK(NETS["vanilla"], IMAGES["noise"](60, 60, 1, 0))
+    K = nf.NTK(NETS["vanilla"], IMAGES["noise"](60, 60, 1, 0), channel_axis=-1)
     engine = K._engine
     K._engine = types.SimpleNamespace(
         columns=engine.columns, columns_bytes=engine.columns_bytes, diagonal=engine.diagonal
@@ -388,7 +393,7 @@ def test_arrays_on_a_gpu_are_refused(monkeypatch):
 @pytest.mark.skipif(not _core.cuda_devices(), reason=f"no card: {_core.cuda_why_unavailable()}")
 def test_a_kernel_on_a_card_gives_the_same():
     x = IMAGES["centred"](*SHAPE, 3, 0)
-    here, there = (nf.NTK(NETS["vanilla"], x, device=device) for device in ("cpu", "cuda"))
+    here, there = (nf.NTK(NETS["vanilla"], x, device=device, channel_axis=-1) for device in ("cpu", "cuda"))
     y = np.ones(SHAPE)
     for make in (lambda K: nf.nystrom(K, 30), lambda K: nf.randomized(K, 30), lambda K: nf.randomized(K, 30, sweeps=2)):
         low = make(there)
@@ -572,7 +577,9 @@ LOW = nf.LowRank([1.0], np.eye(D)[:, :1], image_shape=SHAPE, trace=2.0)
 @each_dtype
 def test_refuses_what_does_not_fit_and_names_what_would(what, dtype, monkeypatch):
     def kernel():  # with columns and stored products a later call takes less
-        return nf.NTK(NETS["vanilla"], IMAGES["centred"](*SHAPE, 3, 0), dtype=dtype, storage="stream", threads=1)
+        return nf.NTK(
+            NETS["vanilla"], IMAGES["centred"](*SHAPE, 3, 0), dtype=dtype, storage="stream", threads=1, channel_axis=-1
+        )
 
     K, call = kernel(), CALLS[what]
     monkeypatch.setattr(memory, "available_memory", lambda: 100)

@@ -26,4 +26,6 @@ def test_rows_equal_those_of_neural_tangents(name, kernel):
     network = eval(entry["network"], {}, NAMES)
     expected = np.array(entry[kernel])
     assert expected.shape == (len(ROWS), IMAGE.shape[0] * IMAGE.shape[1])
-    np.testing.assert_allclose(kernel_matrix(network, IMAGE, kernel)[ROWS], expected, rtol=1e-12, atol=0)
+    np.testing.assert_allclose(
+        kernel_matrix(network, IMAGE, kernel, channel_axis=-1)[ROWS], expected, rtol=1e-12, atol=0
+    )

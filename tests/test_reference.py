@@ -12,11 +12,11 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from images import HARD, IMAGES, NATURAL, noise
+from images import HARD, IMAGES, NATURAL, axis_of, noise
+from ntkfast import reference
 from ntkfast.activations import GELU, Cos, Erf, Gaussian, LeakyReLU, ReLU, Sin
 from ntkfast.inputs import NoiseInput
 from ntkfast.network import AvgPool, Conv, Identity, Network, Skip, Upsample, autoencoder, unet, vanilla_cnn
-from ntkfast.reference import kernel_matrix
 from strategies import SMOOTH, chains, image_shapes, networks
 
 KERNELS = ("ntk", "nngp")
@@ -28,6 +28,11 @@ PARALLEL = 1e-7
 
 def deterministic(max_examples: int):
     return settings(deadline=None, derandomize=True, max_examples=max_examples)
+
+
+def kernel_matrix(network, image, kernel="ntk"):
+    """The function that is tested; images are (H, W) or (H, W, C)."""
+    return reference.kernel_matrix(network, image, kernel, channel_axis=axis_of(image))
 
 
 def assert_close(actual, expected, tolerance=1e-12):

@@ -98,7 +98,7 @@ def test_eigenvalues_of_the_tiles(kind, kernel):
     spectra = oracle.Spectra(trial.filter(trial.pixels, kind=kind))
     network = oracle.DEFAULT.network
     for values, tile in zip(spectra.values, centred_tiles(trial, (0, 4)), strict=True):
-        theta = ntkfast.NTK(network, tile, kernel=kernel, dtype="float64").dense()
+        theta = ntkfast.NTK(network, tile, kernel=kernel, dtype="float64", channel_axis=-1).dense()
         np.testing.assert_allclose(values, np.linalg.eigvalsh(theta), atol=1e-5 * values.max())
 
 
@@ -217,7 +217,7 @@ def test_blending_by_the_variance_left():
     tiles = oracle.Spectra(run).after([20])[0]
     weights = []
     for tile in centred_tiles(trial, (0, 4)):
-        values = np.linalg.eigvalsh(ntkfast.NTK(oracle.DEFAULT.network, tile, dtype="float64").dense())
+        values = np.linalg.eigvalsh(ntkfast.NTK(oracle.DEFAULT.network, tile, dtype="float64", channel_axis=-1).dense())
         weights.append(1 / (1 + ((1 - (1 - run.learning_rate * values) ** 20) ** 2).sum()))
     window = (
         np.sin(np.pi * (np.array([5, 1]) + 0.5) / 8) * weights

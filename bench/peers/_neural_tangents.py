@@ -66,7 +66,9 @@ def run_ours(network: nf.Network, picture_path: str, dtype: str, kernel_path: st
     ):
         kernel = np.empty(0)  # not two of them at a time
         start = time.perf_counter()
-        operator = nf.NTK(network, image, dtype=dtype, storage="stream")  # counted: it prepares the fields
+        operator = nf.NTK(
+            network, image, dtype=dtype, storage="stream", channel_axis=-1
+        )  # counted: it prepares the fields
         kernel = operator.dense()
         seconds.append(time.perf_counter() - start)
     result = {"seconds": seconds, "threads": operator.threads, "peak_bytes_above_import": peak() - before}
@@ -136,7 +138,7 @@ def measure(
     }
     theirs = run_peer(interpreter, job, folder, seconds=seconds)
     ours = in_fresh_process(run_ours, network, str(picture_path), dtype, str(ours_path), rounds)
-    exact = nf.NTK(network, x, dtype="float64", storage="stream").dense()
+    exact = nf.NTK(network, x, dtype="float64", storage="stream", channel_axis=-1).dense()
     kernel, peer_kernel = np.load(ours_path), np.load(peer_path)
     return {
         "layers": repr(network),

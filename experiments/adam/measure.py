@@ -92,12 +92,12 @@ def _fixed_kernels(trial: _Trial) -> Part:
     """The filters of the exact kernel and of the network's at its start; finds the rate of gradient descent."""
     network = architectures.network(trial.settings["network"])
     where = architectures.kernel_device(trial.tools.device)
-    exact = NTK(network, trial.x, device=where)
+    exact = NTK(network, trial.x, device=where, channel_axis=-1)
     path = trial.filter_path(exact)
     values, best = trial.best("exact", path)
     if trial.settings["main"] and trial.settings["input"] == "image":
         # The refining pass: the kernel of the first result filters the same noisy image.
-        values |= trial.best("refined", trial.filter_path(NTK(network, path[best], device=where)))[0]
+        values |= trial.best("refined", trial.filter_path(NTK(network, path[best], device=where, channel_axis=-1)))[0]
     trial.start_path = trial.filter_path(trial.start)
     found, best = trial.best("start", trial.start_path)
     # The filters have found the eigenvalues; that of a narrow network may be well above the limit's.

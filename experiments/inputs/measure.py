@@ -50,7 +50,9 @@ def run(settings: dict[str, Any], tools: Tools) -> Result:
         settings["picture"], side, reduction=settings["reduction"], centre=tuple(settings["centre"]), gray=False
     )
     network = architectures.network(settings["network"], "circular")
-    theta = NTK(network, architectures.limit_input(settings["input"], problem), dtype="float64", device="cpu").dense()
+    theta = NTK(
+        network, architectures.limit_input(settings["input"], problem), dtype="float64", device="cpu", channel_axis=-1
+    ).dense()
     tools.progress(0.2)
     spectrum = analysis.Spectrum(theta)
     tools.progress(0.6)

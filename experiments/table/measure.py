@@ -89,7 +89,7 @@ def _run_networks(settings: dict[str, Any], tools: Tools, problem: Problem) -> R
 
     # The exact kernel is that of the very input of the finite network: for noise, of the same draw.
     where = architectures.kernel_device(tools.device)
-    exact = NTK(network, x, device=where)
+    exact = NTK(network, x, device=where, channel_axis=-1)
     later = analysis.times(settings["any_time_steps"], settings["points"])
     path = analysis.closed_form(exact, problem.noisy, [*steps, *later])
     rough = nystrom(exact, max(1, round(settings["landmarks"] * side * side)), landmarks="random", seed=seed)
@@ -101,7 +101,7 @@ def _run_networks(settings: dict[str, Any], tools: Tools, problem: Problem) -> R
     if not noise:
         # The refining pass: the kernel of the first result filters the same noisy image.
         first = paths["exact"][int(np.argmax([problem.psnr(z) for z in paths["exact"]]))]
-        second = NTK(network, first, device=where)
+        second = NTK(network, first, device=where, channel_axis=-1)
         paths[REFINED] = analysis.closed_form(second, problem.noisy, steps)
     tools.progress(0.2)
 

@@ -176,9 +176,9 @@ def test_adam_unit_computed_again() -> None:
         assert found[f"{name}_filter_steps"] == later[at]
         return path[at]
 
-    exact = kernel_matrix(network, y)
+    exact = kernel_matrix(network, y, channel_axis=-1)
     once = check_filter("exact", filtered(exact, y, later))
-    check_filter("refined", filtered(kernel_matrix(network, once), y, later))
+    check_filter("refined", filtered(kernel_matrix(network, once, channel_axis=-1), y, later))
     start = dense_kernel(start_module(network, 8, 0, 3), y)
     start_path = filtered(start, y, later)
     np.testing.assert_allclose(arrays["start_output"], check_filter("start", start_path), atol=2e-3)

@@ -55,7 +55,7 @@ def test_inputs_unit_computed_again(source: str) -> None:
     side = s["side"]
     problem = data.problem(s["picture"], side, reduction=s["reduction"], centre=tuple(s["centre"]), gray=False)
     network = architectures.network("autoencoder", "circular")
-    K = kernel_matrix(network, architectures.limit_input(source, problem))
+    K = kernel_matrix(network, architectures.limit_input(source, problem), channel_axis=-1)
     steps = analysis.times(s["most_steps"], s["points"])
     path = filtered(K, problem.noisy, steps)
     quality, at = best_of(problem, path)

@@ -194,8 +194,8 @@ def test_table_unit_computed_again(source: str) -> None:
     x = y if source == "image" else architectures.noise_channels(s["side"], s["channels"], 0)
     steps = range(1, s["most_steps"] + 1)
 
-    exact = kernel_matrix(network, x)
-    pixels = nystrom(NTK(network, x), round(0.1 * len(exact)), landmarks="random", seed=0).landmarks
+    exact = kernel_matrix(network, x, channel_axis=-1)
+    pixels = nystrom(NTK(network, x, channel_axis=-1), round(0.1 * len(exact)), landmarks="random", seed=0).landmarks
     assert len(pixels) == 14
     columns = exact[:, pixels]
     later = analysis.times(s["any_time_steps"], s["points"])
@@ -206,7 +206,7 @@ def test_table_unit_computed_again(source: str) -> None:
     }
     once = paths["exact"][best_of(problem, paths["exact"])[1]]
     if source == "image":
-        paths[REFINED] = filtered(kernel_matrix(network, once), y, steps)
+        paths[REFINED] = filtered(kernel_matrix(network, once, channel_axis=-1), y, steps)
     largest = np.linalg.eigvalsh(exact)[-1]
     own = np.linalg.eigvalsh(dense_kernel(start_module(network, 8, 0, x.shape[2]), x))[-1]
     ratio = result.values["eigenvalue_ratio"]

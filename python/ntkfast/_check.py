@@ -12,8 +12,10 @@ import numpy as np
 __all__ = [
     "at_least",
     "callback",
+    "channel_axis",
     "choice",
     "float_dtype",
+    "generator",
     "integer",
     "not_negative",
     "one_or_more",
@@ -27,6 +29,9 @@ __all__ = [
 # Larger integers are not all numbers of double precision, in which the powers of gradient descent are computed, and the
 # grids of steps that trainings record.
 MOST_STEPS = 2**53
+
+# An axis that is no longer is taken for one of channels in messages.
+MOST_CHANNELS = 4
 
 
 def real(name: str, value: Any) -> float:
@@ -118,6 +123,65 @@ def float_dtype(value: Any) -> np.dtype[Any]:
     if dtype not in (np.float32, np.float64) or value is None:
         raise ValueError(f"dtype must be 'float32' or 'float64', got {value!r}")
     return dtype
+
+
+def channel_axis(name: str, shape: tuple[int, ...], value: Any, *, frames: bool = False) -> int | None:
+    """The one rule of ``channel_axis``: without it an image is (H, W), with it it has three dimensions.
+
+    Parameters
+    ----------
+    name : str
+        The argument, for messages.
+    shape : tuple of int
+        The shape of the image.
+    value : int or None
+        The argument ``channel_axis``.
+    frames : bool
+        Whether the caller has an argument ``frame_axis`` that the message may offer.
+    """
+    if value is None:
+        if len(shape) != 2:
+            raise ValueError(_refused_dimensions(name, shape, frames))
+        return None
+    axis = integer("channel_axis", value)
+    if len(shape) != 3:
+        raise ValueError(f"{name} must have 3 dimensions when channel_axis is given, got shape {shape}")
+    if not -3 <= axis < 3:
+        raise ValueError(f"channel_axis must lie between -3 and 2, got {axis}")
+    return axis
+
+
+def _forgotten_axis(shape: tuple[int, ...]) -> str:
+    """What a caller who forgot the channel axis of three dimensions should pass, in words."""
+    few = [axis for axis in (2, 0, 1) if shape[axis] <= MOST_CHANNELS]
+    return {
+        0: "channel_axis=0 for an image (C, H, W)",
+        1: "channel_axis=1 for an image (H, C, W)",
+        2: "channel_axis=-1 for an image (H, W, C)",
+    }[few[0] if few else 2]
+
+
+def _refused_dimensions(name: str, shape: tuple[int, ...], frames: bool) -> str:
+    """The message about an image of which nobody said where its channels are."""
+    said = f"{name} has shape {shape}, {len(shape)} dimension{'s' * (len(shape) != 1)}: "
+    if len(shape) == 3:
+        return f"{said}pass {_forgotten_axis(shape)}" + ", or frame_axis=0 for a stack of gray images" * frames
+    if len(shape) == 4 and frames:
+        return f"{said}pass frame_axis=0 and channel_axis=-1 for a stack of images (N, H, W, C)"
+    return f"{name} must have shape (H, W), or 3 dimensions and a channel_axis, got shape {shape}"
+
+
+def generator(name: str, value: Any) -> np.random.Generator:
+    """The argument ``rng`` as a generator of random numbers.
+
+    An int gives the same numbers every time, None gives fresh ones, and a Generator goes on where it is (SPEC 7 of
+    Scientific Python); so does what else :func:`numpy.random.default_rng` makes one of.
+    """
+    if value is None or isinstance(value, (np.random.Generator, np.random.BitGenerator, np.random.SeedSequence)):
+        return np.random.default_rng(value)
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"{name} must be an integer, None or a numpy.random.Generator, got {value!r}")
+    return np.random.default_rng(at_least(name, value, 0))
 
 
 def real_numbers(name: str, value: Any) -> np.ndarray:

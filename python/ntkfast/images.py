@@ -7,6 +7,7 @@ recognised by :mod:`ntkfast.engine.arrays`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,7 +40,7 @@ class Images(ABC):
         """The numbers of ``value``: a NumPy array, or one in the memory of a device."""
 
     def channel_axis(self, value: Any) -> int | None:
-        """The channel axis that ``value`` itself names, in place of the caller's; None where it names none."""
+        """The channel axis that ``value`` itself names, for where the caller names none; None where it names none."""
         return None
 
     @abstractmethod
@@ -77,8 +78,7 @@ def _opened(value: Any, channel_axis: int | None) -> tuple[Any, int | None]:
     library = _library_of(value)
     if library is None:
         return value, channel_axis
-    own = library.channel_axis(value)
-    return library.to_array(value), channel_axis if own is None else own
+    return library.to_array(value), library.channel_axis(value) if channel_axis is None else channel_axis
 
 
 @dataclass(frozen=True)
@@ -113,53 +113,128 @@ def shape_of_image(name: str, value: Any, channel_axis: int | None) -> tuple[int
     """(H, W, C) of an image, of which nothing is copied."""
     value, channel_axis = _opened(value, channel_axis)
     shape = _check.real_numbers(name, value).shape if namespace(value) is NUMPY else tuple(value.shape)
-    axis = _check.integer("channel_axis", -1 if channel_axis is None else channel_axis)
-    if len(shape) == 2:
-        return (*shape, 1)
-    if len(shape) != 3:
-        raise ValueError(f"{name} must have shape (H, W) or, with a channel axis, 3 dimensions, got shape {shape}")
-    _require_axis(axis)
+    return _sides(shape, _check.channel_axis(name, shape, channel_axis))
+
+
+def _sides(shape: tuple[int, ...], axis: int | None) -> tuple[int, int, int]:
     sides = list(shape)
-    channels = sides.pop(axis)
+    channels = 1 if axis is None else sides.pop(axis)
     return sides[0], sides[1], channels
 
 
-def as_image(name: str, value: Any, channel_axis: int | None, dtype: np.dtype[Any]) -> np.ndarray:
-    """``value``, of the host or of a device, as float64 of shape (H, W, C) on the host."""
+def as_image(
+    name: str, value: Any, channel_axis: int | None, dtype: np.dtype[Any], *, gray_too: bool = False
+) -> np.ndarray:
+    """``value``, of the host or of a device, as float64 of shape (H, W, C) on the host.
+
+    With ``gray_too`` it may have no channels where ``channel_axis``, then that of another argument, is given.
+    """
     value, channel_axis = _opened(value, channel_axis)
     value = to_host(value)
-    shape_of_image(name, value, channel_axis)
+    shape = _check.real_numbers(name, value).shape
+    axis = _check.channel_axis(name, shape, None if gray_too and len(shape) == 2 else channel_axis)
     _require_conversion(name, value)
     array = _check.real_array(name, value)
-    array = (
-        array[:, :, None] if array.ndim == 2 else np.moveaxis(array, -1 if channel_axis is None else channel_axis, -1)
-    )
     _require_magnitude(name, float(np.abs(array).max()), dtype)
-    return array.astype(np.float64)
+    return _channels_last(array, axis).astype(np.float64)
 
 
-def as_stack(name: str, value: Any, channel_axis: int | None, dtype: np.dtype[Any]) -> tuple[np.ndarray, Layout]:
-    """An image whose channel axis, if it has one, is named: as float64 (1, H, W, C), and how it was laid out."""
+def _channels_last(array: np.ndarray, axis: int | None) -> np.ndarray:
+    return array[:, :, None] if axis is None else np.moveaxis(array, axis, -1)
+
+
+def as_stack(
+    name: str, value: Any, channel_axis: int | None, dtype: np.dtype[Any], *, frames: bool = False
+) -> tuple[np.ndarray, Layout]:
+    """An image as float64 (1, H, W, C), and how it was laid out; ``frames`` is that of :func:`_check.channel_axis`."""
     like = value
     value, channel_axis = _opened(value, channel_axis)
     if value is not like:
         value = to_host(value)  # what an adapter gives may lie on a device
-    _check.real_numbers(name, value)
+    axis = _check.channel_axis(name, _check.real_numbers(name, value).shape, channel_axis, frames=frames)
     _require_conversion(name, value)
     array = _check.real_array(name, value)
     given = np.asarray(value).dtype
     single = given.kind == "f" and given.itemsize <= 4  # in either byte order
     kept = np.dtype(np.float32 if single else np.float64)
     _require_magnitude(name, float(np.abs(array).max()), dtype)
-    if channel_axis is None:
-        if array.ndim != 2:
-            raise ValueError(f"{name} must have 2 dimensions when channel_axis is None, got shape {array.shape}")
-        return array[None, :, :, None].astype(np.float64), Layout(None, kept, like)
-    axis = _check.integer("channel_axis", channel_axis)
-    if array.ndim != 3:
-        raise ValueError(f"{name} must have 3 dimensions when channel_axis is given, got shape {array.shape}")
-    _require_axis(axis)
-    return np.moveaxis(array, axis, -1)[None].astype(np.float64), Layout(axis, kept, like)
+    return _channels_last(array, axis)[None].astype(np.float64), Layout(axis, kept, like)
+
+
+@dataclass(frozen=True)
+class Frames:
+    """A set of pictures: a list or tuple of arrays, or an array with an axis of pictures.
+
+    Attributes
+    ----------
+    pictures : tuple of array_like
+        One by one, each as a caller would give it alone.
+    channel_axis : int or None
+        That of each picture.
+    like : object
+        What the caller gave.
+    axis : int or None
+        The axis of the pictures in it; None of a list or tuple.
+    """
+
+    pictures: tuple[Any, ...]
+    channel_axis: int | None
+    like: Any = field(repr=False, compare=False)
+    axis: int | None
+
+    def restored(self, results: Sequence[Any]) -> Any:
+        """One result a picture, each of the kind of the picture, as a set of the caller's kind."""
+        if self.axis is None:
+            return tuple(results) if isinstance(self.like, tuple) else list(results)
+        stack = np.stack(results, axis=self.axis)
+        library = _library_of(self.like)
+        return stack if library is None else library.restored(stack[None], self.like)[0]
+
+
+def as_frames(name: str, value: Any, channel_axis: int | None, frame_axis: int | None) -> Frames | None:
+    """The set of pictures that ``value`` is; None if it is one picture.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is a list of anything but arrays, such as a picture written as a list of numbers, or an empty one; or if
+        ``frame_axis`` does not fit what it is.
+    """
+    if isinstance(value, (list, tuple)):
+        if frame_axis is not None:
+            raise ValueError(f"frame_axis is for an array of pictures: {name} is a {type(value).__name__} already")
+        if not value:
+            raise ValueError(f"{name} must not be empty, got {value!r}")
+        for n, picture in enumerate(value):
+            if not hasattr(picture, "shape"):
+                raise TypeError(
+                    f"{name} must be an array, or a list of arrays for a set of pictures, but {name}[{n}] is of type "
+                    f"{type(picture).__name__}: give numpy.asarray({name}) for one picture"
+                )
+        return Frames(tuple(value), channel_axis, value, None)
+    if frame_axis is None:
+        return None
+    array, channel_axis = _opened(value, channel_axis)
+    array = to_host(array)
+    wanted = 3 if channel_axis is None else 4
+    shape, frame = _check.real_numbers(name, array).shape, _check.integer("frame_axis", frame_axis)
+    if len(shape) != wanted:
+        given = "frame_axis is" if channel_axis is None else "frame_axis and channel_axis are"
+        raise ValueError(f"{name} must have {wanted} dimensions when {given} given, got shape {shape}")
+    frame = _axis_in("frame_axis", frame, wanted)
+    if channel_axis is not None:
+        channels = _axis_in("channel_axis", _check.integer("channel_axis", channel_axis), wanted)
+        if channels == frame:
+            raise ValueError(f"frame_axis and channel_axis must be two axes, got {frame_axis} and {channel_axis}")
+        channel_axis = channels - (channels > frame)
+    return Frames(tuple(np.moveaxis(np.asarray(array), frame, 0)), channel_axis, value, frame)
+
+
+def _axis_in(name: str, axis: int, dimensions: int) -> int:
+    """An axis counted from the front."""
+    if not -dimensions <= axis < dimensions:
+        raise ValueError(f"{name} must lie between {-dimensions} and {dimensions - 1}, got {axis}")
+    return axis % dimensions
 
 
 def as_data(name: str, value: Any, operator: LinearOperator, channel_axis: int | None) -> tuple[np.ndarray, Layout]:
@@ -185,9 +260,11 @@ def as_data(name: str, value: Any, operator: LinearOperator, channel_axis: int |
     if lead not in shapes:
         wanted = " or ".join(str(s) for s in shapes)
         channels = "" if axis is None else ", beside the channel axis"
+        forgotten = [n for n in range(array.ndim) if axis is None and lead[:n] + lead[n + 1 :] in shapes]
+        hint = f": pass channel_axis={forgotten[-1] - array.ndim}" if forgotten else ""
         raise ValueError(
             f"{name} must have shape {wanted}{channels}, for A of shape {operator.shape} and "
-            f"channel_axis={channel_axis}, got {np.shape(value)}"
+            f"channel_axis={channel_axis}, got {np.shape(value)}{hint}"
         )
     if known is not None:
         array = _check.real_array(name, array[known] if lead == known.shape else array)
@@ -197,12 +274,11 @@ def as_data(name: str, value: Any, operator: LinearOperator, channel_axis: int |
     return array.reshape(n, -1).astype(np.float64), Layout(axis, kept, like)
 
 
-def as_planes(name: str, value: Any) -> np.ndarray:
-    """An image (H, W) or (H, W, C) as a finite array (1, C, H, W) of float32 or float64: what modules of torch take."""
-    array = _check.real_array(name, value)
-    if array.ndim not in (2, 3):
-        raise ValueError(f"{name} must have shape (H, W) or (H, W, C), got shape {array.shape}")
-    return np.atleast_3d(array).transpose(2, 0, 1)[None]
+def as_planes(name: str, value: Any, channel_axis: int | None) -> np.ndarray:
+    """An image as a finite array (1, C, H, W) of float32 or float64: what modules of torch take."""
+    value, channel_axis = _opened(value, channel_axis)
+    array = _check.real_array(name, to_host(value))
+    return _channels_last(array, _check.channel_axis(name, array.shape, channel_axis)).transpose(2, 0, 1)[None]
 
 
 def as_values(name: str, value: Any, shape: tuple[int, ...], refusal: str) -> np.ndarray:
@@ -308,11 +384,6 @@ def _device_array(operator: LinearOperator, arrays: Arrays, name: str, value: An
     if count:
         raise ValueError(f"{name} must be finite, got {count} NaN or infinite values")
     return value
-
-
-def _require_axis(axis: int) -> None:
-    if not -3 <= axis < 3:
-        raise ValueError(f"channel_axis must lie between -3 and 2, got {axis}")
 
 
 def _require_conversion(name: str, value: Any) -> None:

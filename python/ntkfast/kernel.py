@@ -139,7 +139,7 @@ class NTK(PixelOperator):
     kernel : {"ntk", "nngp"}
         The neural tangent kernel Theta, or the covariance S of the random network's output.
     channel_axis : int, optional
-        Axis of the channels of a 3-D image; None is -1.
+        Axis of the channels of an image of three dimensions; None is an image (H, W).
     device : {"auto", "cpu", "cuda", "cuda:N"}
         Where to compute.  "cuda" is the card that holds the image, or else the first one; "auto" is the card that holds
         the image, else the first one if it is there, the problem is large enough to gain
@@ -192,7 +192,7 @@ class NTK(PixelOperator):
         image: Any,
         *,
         kernel: str = "ntk",
-        channel_axis: int | None = -1,
+        channel_axis: int | None = None,
         device: str | Backend = "auto",  # a Backend is from within the package, where one has been chosen already
         dtype: Any = "float32",
         storage: str = "auto",

@@ -21,15 +21,20 @@ __all__ = ["kernel_matrix"]
 Field = np.ndarray  # d x d, float64, symmetric
 
 
-def kernel_matrix(network: Network, image: np.ndarray | NoiseInput, kernel: str = "ntk") -> np.ndarray:
+def kernel_matrix(
+    network: Network, image: np.ndarray | NoiseInput, kernel: str = "ntk", *, channel_axis: int | None = None
+) -> np.ndarray:
     """Dense kernel over all pairs of pixels.
 
     Parameters
     ----------
     network : Network
-    image : ndarray, shape (H, W) or (H, W, C), or NoiseInput
+    image : ndarray, shape (H, W) or with a channel axis, or NoiseInput
         H and W must be multiples of ``network.multiple``.
     kernel : {"ntk", "nngp"}
+        The tangent kernel Theta, or the covariance S of the random network's output.
+    channel_axis : int, optional
+        Axis of the channels of an image of three dimensions; None is an image (H, W).
 
     Returns
     -------
@@ -41,7 +46,7 @@ def kernel_matrix(network: Network, image: np.ndarray | NoiseInput, kernel: str 
     ValueError
         If the image has NaN or infinite values, or a size that the network cannot halve as often as it must.
     """
-    q, (height, width) = _input(image)
+    q, (height, width) = _input(image, channel_axis)
     network.check_size(height, width)
     graph = network.graph()
     last_use = {m: n for n, node in enumerate(graph) for m in node.inputs}
@@ -71,13 +76,15 @@ def kernel_matrix(network: Network, image: np.ndarray | NoiseInput, kernel: str 
     return kept[len(graph) - 1][0 if kernel == "nngp" else 1]
 
 
-def _input(image: np.ndarray | NoiseInput) -> tuple[Field, tuple[int, int]]:
+def _input(image: np.ndarray | NoiseInput, channel_axis: int | None) -> tuple[Field, tuple[int, int]]:
     """Covariance of the input, and its shape."""
     if isinstance(image, NoiseInput):
         # Many iid channels of unit variance:  Q(i,j) = [i = j]
         return np.eye(image.shape[0] * image.shape[1]), image.shape
     # Q(i,j) = (1/C) sum_c x_c(i) x_c(j)
     x = _check.real_array("image", image).astype(np.float64)
+    axis = _check.channel_axis("image", x.shape, channel_axis)
+    x = x[:, :, None] if axis is None else np.moveaxis(x, axis, -1)
     height, width = x.shape[:2]
     x = x.reshape(height * width, -1)
     return x @ x.T / x.shape[1], (height, width)

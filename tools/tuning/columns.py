@@ -40,7 +40,7 @@ def cpu_seconds(call: Callable[[], np.ndarray]) -> tuple[float, np.ndarray]:
 
 def measure(name: str, size: int, rounds: int) -> dict[str, Any]:
     """Return the least processor seconds of a column and of a product; they take turns."""
-    operator = NTK(NETWORKS[name], picture(size), storage="stream", threads=1)
+    operator = NTK(NETWORKS[name], picture(size), storage="stream", threads=1, channel_axis=-1)
     pixel = size // 2 * size + size // 2
     unit = np.zeros(size**2, np.float32)
     unit[pixel] = 1

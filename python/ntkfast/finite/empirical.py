@@ -23,7 +23,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from .. import _check
 from ..engine.memory import Budget, require_memory
-from ..images import as_planes
+from ..images import as_planes, last_axis
 
 __all__ = ["EmpiricalNTK", "empirical_ntk"]
 
@@ -251,7 +251,9 @@ def parameter_like(module: Any) -> torch.Tensor:
 
 def to_tensor(name: str, image: Any, like: torch.Tensor) -> torch.Tensor:
     """``image``, (H, W) or (H, W, C), as a (1, C, H, W) tensor of the type and on the device of ``like``."""
-    return torch.from_numpy(cast(name, as_planes(name, image), like.dtype)).to(like.device)
+    return torch.from_numpy(cast(name, as_planes(name, image, last_axis(np.asarray(image))), like.dtype)).to(
+        like.device
+    )
 
 
 def cast(name: str, array: np.ndarray, dtype: torch.dtype) -> np.ndarray:

@@ -214,7 +214,7 @@ def restore(
     compute = Compute.of(device, dtype, threads)
     operator = _operator(A)
     data, layout = as_data("y", y, operator, channel_axis)
-    given = None if guide is None else as_image("guide", guide, channel_axis, compute.dtype)
+    given = None if guide is None else as_image("guide", guide, channel_axis, compute.dtype, gray_too=True)
     level = 0.0 if sigma is None else _check.not_negative("sigma", sigma)
     problem = _Data(operator, data, _image_shape(operator, shape, given), level)
     net = default_network(operator) if network is None else as_network(network)
@@ -470,7 +470,7 @@ def _kernel(network: Network, picture: np.ndarray, **options: Any) -> NTK:
     """Theta of a picture (H, W, C) less its mean, mirrored below and to the right where the network needs it."""
     missing = [-n % network.multiple for n in picture.shape[:2]]
     padding = ((0, missing[0]), (0, missing[1]), (0, 0))
-    return NTK(network, np.pad(without_mean(picture), padding, mode="symmetric"), **options)
+    return NTK(network, np.pad(without_mean(picture), padding, mode="symmetric"), channel_axis=-1, **options)
 
 
 def _operator(A: Any) -> LinearOperator:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -99,7 +99,8 @@ class WholeFilter(ImageFilter):
     def _operators(self) -> list[Any]:
         m = self._method
         images = [without_mean(image) for image in self._guide]
-        return [NTK(m.network, image, device=m.backend, dtype=m.dtype, threads=m.threads) for image in images]
+        make = partial(NTK, m.network, channel_axis=-1, device=m.backend, dtype=m.dtype, threads=m.threads)
+        return [make(image) for image in images]
 
     def _largest_trace(self) -> float:
         weights = 1.0 if self._weights is None else self._weights.reshape(len(self._guide), -1)
