@@ -25,7 +25,7 @@ from bench.networks import NETWORKS, table
 from ntkfast import NTK, Conv, Network, gradient_descent, info, unet
 
 COLUMNS = 3
-TOLERANCE = 1e-5  # of the largest number of the result
+TOLERANCE = 1e-5  # relative to the largest number of the result
 CASES: dict[str, Network] = {"conv11": NETWORKS["conv11"], "three3x3": NETWORKS["three3x3"], "unet": unet(2)}
 SIZES = (256, 512, 1024, 2048, 4096)
 

@@ -21,7 +21,7 @@ import scipy
 from ntkfast import info
 
 ROOT = Path(__file__).resolve().parent.parent
-LINE, DIGITS = 480, 7  # of the files kept
+LINE, DIGITS = 480, 7  # line length and digits in the files kept
 
 
 def cpu_model() -> str:

@@ -13,7 +13,7 @@ import ntkfast
 
 BENCH = Path(__file__).parents[1] / "bench"
 SUBMODULES = {"reference", "finite", "deepinv"}
-PUBLIC = set(dir(ntkfast))  # of __init__.pyi
+PUBLIC = set(dir(ntkfast))  # those of __init__.pyi
 FILES = sorted(path.relative_to(BENCH).as_posix() for path in BENCH.rglob("*.py"))
 
 

@@ -184,7 +184,7 @@ def test_results_are_kept_a_line_each():
     }
     lines = text.splitlines()
     assert '    {"a": 1.234568, "b": {"c": [1, 2], "d": null}},' in lines
-    assert '      "e": [2.0, Infinity]' in lines  # of a result too long for a line
+    assert '      "e": [2.0, Infinity]' in lines  # a result too long for a line
     assert '    "cores": 2' in lines
 
 

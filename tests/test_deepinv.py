@@ -120,7 +120,7 @@ def test_no_gradient_and_input_untouched() -> None:
     before = x.detach().clone()
     out = NTKDenoiser(**QUICK)(x, 0.1)
     assert not out.requires_grad
-    out += 1  # of its own memory
+    out += 1  # it has its own memory
     assert torch.equal(x, before)
 
 

@@ -181,7 +181,7 @@ def descent(K, y, steps, rate):
     [("tiles", 2e-3), ("exact", 2e-3), ("eigenvectors", 1e-9)],  # 1e-3 is the tolerance of Lanczos, in each pass
 )
 def test_two_weighted_passes_match_the_dense_formula(method, tolerance, chroma_time, channels, monkeypatch):
-    """The formula is z_t = W^-1/2 f_t(W^1/2 Theta W^1/2) W^1/2 y for one tile, with another time for the channels' differences.
+    """The formula is z_t = W^-1/2 f_t(W^1/2 Theta W^1/2) W^1/2 y for one tile, with another time for differences.
 
     W = level^2/sigma^2 with 1/level^2 the mean of 1/sigma^2, y less its weighted mean, eta = 1/trace(W Theta), and
     Theta from y, then from the result, less their plain means.

@@ -499,7 +499,7 @@ def test_graphs_of_noise_are_exact(graph, padding, kernel, dtype):
         assert error_of(K.columns([0, 17]), theta[:, [0, 17]]) <= bar
         assert error_of(K.diagonal(), np.diagonal(theta)) <= bar
         assert error_of(K.affinity(2, 3), theta[27].reshape(8, 12), np.abs(theta).max()) <= bar
-        assert product_error(K, theta, v) <= bar  # what is kept by now is right too
+        assert product_error(K, theta, v) <= bar  # the fields kept by now are right too
         assert error_of(K.apply(v.reshape(8, 12, 3)), (theta @ v).reshape(8, 12, 3)) <= 10 * bar
     axes = [NTK(net, noise_input, kernel=kernel, dtype=dtype, channel_axis=axis) for axis in (None, 0, -1)]
     for K in axes[1:]:

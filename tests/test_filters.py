@@ -105,7 +105,7 @@ def test_the_error_estimate_bounds_the_error(problem, tolerance):
     for t in (0.1 / top, 300 / top):
         flow = nf.gradient_flow(K, y, t, tolerance=tolerance, full_output=True)
         cases.append((flow, lambda x, t=t: 1 - np.exp(-t * x)))
-    for variance in (0.1 * top, top, 10 * top):  # of large ones the bound is within 15% of the error
+    for variance in (0.1 * top, top, 10 * top):  # for large ones the bound is within 15% of the error
         ridge = nf.ridge(K, y, variance, tolerance=tolerance, full_output=True)
         cases.append((ridge, lambda x, v=variance: x / (x + v)))
     for (z, info), f in cases:

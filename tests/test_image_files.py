@@ -280,7 +280,7 @@ def test_12_bit_jpeg_is_refused(tmp_path: Path) -> None:
         read(tmp_path, imagecodecs.jpeg8_encode(smooth().astype(np.uint16), 95, bitspersample=12))
 
 
-ORIENTED = {  # what the stored picture must be turned into
+ORIENTED = {  # the stored picture must be turned into this
     1: lambda a: a,
     2: np.fliplr,
     3: lambda a: np.rot90(a, 2),

@@ -328,7 +328,7 @@ def test_products_refuse_what_does_not_fit(storage, monkeypatch):
     K._engine = engine
     monkeypatch.setattr(memory, "available_memory", lambda: needed)
     first = K @ np.ones(72)
-    if storage == "dense":  # what is stored is no longer asked for
+    if storage == "dense":  # bytes that are stored are no longer asked for
         needed = product_bytes(K, 1, 1)
         assert relative(K @ np.ones(72), first) == 0
 
@@ -938,7 +938,7 @@ def test_import_is_quick():
         before = os.times()
         subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "OPENBLAS_NUM_THREADS": "1"})
         after = os.times()
-        return sum(after[2:4]) - sum(before[2:4])  # of the processor, so that a busy machine does not count
+        return sum(after[2:4]) - sum(before[2:4])  # seconds of the processor, so that a busy machine does not count
 
     codes = ("pass", "import ntkfast", "import numpy", "import ntkfast; ntkfast.vanilla_cnn(), ntkfast.info()")
     python, imported, numpy, used = (min(times) for times in zip(*[map(seconds, codes) for _ in range(5)], strict=True))

@@ -1,4 +1,4 @@
-"""What chooses the constants of the denoiser is tested on parts of one picture, without download."""
+"""The choice of the denoiser's constants is tested on parts of one picture, without download."""
 
 import ast
 import json

@@ -21,7 +21,7 @@ REQUIREMENTS = ("neural-tangents==0.6.5", "jax==0.4.25", "jaxlib==0.4.25", "nump
 TIMING_WORKER = Path(__file__).with_name("_neural_tangents_worker.py")
 ENVIRONMENT = environments.FOLDER / "neural_tangents-0.6.5"
 PADDINGS = {"zeros": "SAME", "circular": "CIRCULAR"}
-CHANNELS = 4  # of all layers but the ends of concatenated branches
+CHANNELS = 4  # all layers have them but the ends of concatenated branches
 
 # The peer carries covariances, which lose half of the digits where patches are alike (docs/math.md).
 TOLERANCE = {"float32": 1e-3, "float64": 1e-6}

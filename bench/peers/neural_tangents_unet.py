@@ -24,7 +24,7 @@ from bench.resident import mb
 from ntkfast import unet
 
 TOLERANCE = 1e-4  # between the two in float32, over the largest entry; what the peer's covariances may lose
-FREE_SHARE = 0.9  # of the memory that is free; the rest is left to the interpreter and to others
+FREE_SHARE = 0.9  # share of the free memory; the rest is left to the interpreter and to others
 
 
 def predict(sizes: Sequence[int], values: Sequence[float], size: int) -> float:

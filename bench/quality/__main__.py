@@ -63,7 +63,7 @@ def measure(name: str, clean: np.ndarray, sigma: float, method: str, options: me
     }
     if outcome.extra:
         found["extra"] = outcome.extra
-    if method != "noisy":  # of each by itself, since results of many runs stand in one file
+    if method != "noisy":  # each by itself, since results of many runs stand in one file
         found["threads"] = options.threads
         found["date"] = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
     if method == "ours":

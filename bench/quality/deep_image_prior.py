@@ -17,11 +17,11 @@ from torch import nn
 from bench.psnr import decibels
 
 LEVELS, CHANNELS, SKIP_CHANNELS = 5, 128, 4
-INPUT_CHANNELS, INPUT_SCALE = 32, 0.1  # of the fixed input, uniform in 0 to 0.1
+INPUT_CHANNELS, INPUT_SCALE = 32, 0.1  # the fixed input is uniform in 0 to 0.1
 PERTURBATION = 1 / 30  # standard deviation of what is added to it at each step
 LEARNING_RATE = 1e-2
 AVERAGE = 0.99  # weight of the past in the average of the outputs
-SLOPE = 0.2  # of the leaky ReLU
+SLOPE = 0.2  # the leaky ReLU's
 
 
 def _block(channels_in: int, channels: int, kernel_size: int, stride: int = 1) -> nn.Sequential:

@@ -37,7 +37,7 @@ private:
     struct Rows {
         Real *e, *t;
     };
-    struct Map {  // what one value of kind `map` needs
+    struct Map {  // a value of kind `map` needs this
         const MapTable<Real>* table;
         const MapFields<Real>* fields;
         MapArgs<Real> args;  // all but the rows

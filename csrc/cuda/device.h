@@ -12,7 +12,7 @@ struct Device {
     std::string name;
     int major, minor;  // compute capability
     int multiprocessors;
-    std::int64_t bytes, free_bytes;                   // of the device's memory
+    std::int64_t bytes, free_bytes;                   // bytes of the device's memory: all and free
     int shared_per_block, shared_per_multiprocessor;  // bytes, at most
 };
 

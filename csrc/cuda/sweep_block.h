@@ -19,7 +19,7 @@ template <class Real> struct Frame {
     Real* memory;
     Task task;
     int dy, row0, rows;
-    bool first;  // whether this is the first dy of the task
+    bool first;  // this is the first dy of the task
 };
 
 template <class Real, Reach reach> struct SweepBlock {

@@ -133,7 +133,7 @@ template <class Real> inline Root<double> alpha_number(double alpha, double c_S,
 // An AlphaPair holds the numbers of a pair that the first formulas above name.
 template <class Real> struct AlphaPair {
     Real product, d, s, w, z, root;  // alpha_i alpha_j, d, s, W, Z, D
-    Real lost;                       // what the rounding of d lost
+    Real lost;                       // lost by the rounding of d
 };
 
 // half_c_e is (c/2) E.

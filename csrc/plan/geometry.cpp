@@ -56,7 +56,7 @@ std::int64_t HalfPlane::pairs() const {
 std::int64_t HalfPlane::packed_elements() const {
     const std::int64_t w = shape_.width;
     const auto stored = [&](std::int64_t cols) { return std::int64_t(round_up(cols * shape_.batch)); };
-    std::int64_t one_row = 0;  // of every dx of a full band
+    std::int64_t one_row = 0;  // one row of every dx of a full band
     for (std::int64_t dx = 1 - w; dx < w; ++dx) one_row += stored(w - std::abs(dx));
     std::int64_t sum = 0;
     for (const Band& band : bands_) {

@@ -27,7 +27,7 @@ struct Value {
 
     ValueKind kind;
     int node;              // the node whose output it is
-    double gain = 1;       // what the rows hold is gain * E and gain * T'
+    double gain = 1;       // the rows hold gain * E and gain * T'
     bool tangent = false;  // T' is there
     int lag = 0;
     int reach = 0;       // circular: rows beyond the image that are needed, on either side

@@ -272,7 +272,7 @@ def choose(device: Any, problem: Problem, near: str = HOST) -> Backend:
         if near != HOST:
             return at(near)
         worthwhile = (devices.worthwhile(problem) for devices in reversed(kinds()))
-        return next(backend for backend in worthwhile if backend is not None)  # that of the host always is
+        return next(backend for backend in worthwhile if backend is not None)  # the host's always is
     return _kinds[kind].choose(device, number, near)
 
 

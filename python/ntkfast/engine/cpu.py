@@ -90,7 +90,7 @@ class BatchedTiles(Tiles):
         return BatchEngine(CPU.make(problem, tiles))
 
     def at_once(self, problem: Problem, columns: int, most: int) -> int:
-        return most  # what does not fit is known once the images are
+        return most  # it is known once the images are, if they do not fit
 
     def on_host(self, at_once: int) -> int:
         return at_once

@@ -12,7 +12,7 @@ __all__ = ["roofline"]
 
 MOST_AT_ONCE = 8  # channels, columns: as many as the loops that are timed take
 LENGTH = 256  # pairs in a row: all rows of a loop stay in the first-level cache
-REPEATS = 50  # of each loop; the best counts
+REPEATS = 50  # each loop is timed so often; the best counts
 
 
 def roofline(network: Network, *, channels: int = 3, columns: int = 3, threads: int | None = None) -> float:
