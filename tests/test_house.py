@@ -36,6 +36,20 @@ WINGS = (
     ("__init__", "__main__"),
 )
 
+# A comment or docstring that begins so seldom has a subject ("Of the device's memory", "Whether it fits"); where a
+# clause is the subject ("What fits is kept"), it is easily turned around.  The files that have been gone over are listed.
+HEADLESS = re.compile(r"(of|what|whether)\s", re.IGNORECASE)
+SENTENCES = (
+    "csrc",
+    "tests",
+    "bench",
+    "tools",
+    "examples",
+    "python/ntkfast/activations.py",
+    "python/ntkfast/network.py",
+    "python/ntkfast/engine",
+)
+
 # Above engine/, which device computes is nobody's business.
 DEVICE_BLIND = ("kernel.py", "spectral", "restoration", "app")
 DEVICE_WORD = re.compile(r"(?<![A-Za-z])([Cc]uda|CUDA|[Cc]ard|CARD)s?(?![a-z])")
@@ -189,3 +203,46 @@ def code_of(path: Path) -> str:
         return re.sub(r"//[^\n]*|/\*.*?\*/", "", text, flags=re.DOTALL)
     tokens = tokenize.generate_tokens(io.StringIO(text).readline)
     return "\n".join(token.string for token in tokens if token.type not in (tokenize.STRING, tokenize.COMMENT))
+
+
+def comments(name: str, text: str) -> Iterator[tuple[int, str]]:
+    """Yield line and text of each docstring and comment of a file; of comments that go on, the first line alone."""
+    if name.endswith(".py"):
+        found = [
+            (token.start[0], token.string.lstrip("#").strip(), token.line.lstrip().startswith("#"))
+            for token in tokenize.generate_tokens(io.StringIO(text).readline)
+            if token.type == tokenize.COMMENT
+        ]
+        places = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, places) and (docstring := ast.get_docstring(node)):
+                yield node.body[0].lineno, docstring
+    else:
+        lines = ((n, line.partition("//")) for n, line in enumerate(text.splitlines(), 1))
+        found = [(n, comment.strip(), not code.strip()) for n, (code, mark, comment) in lines if mark]
+    above = 0
+    for n, comment, alone in found:
+        if not (alone and above == n - 1):
+            yield n, comment
+        above = n if alone else 0
+
+
+def test_no_comment_begins_without_a_subject() -> None:
+    headless, count = [], 0
+    for place in SENTENCES:
+        root = ROOT / place
+        files = [root] if root.is_file() else [path for path in root.rglob("*") if path.suffix in (".py", ".h", ".cpp")]
+        for path in files:
+            for line, text in comments(path.name, path.read_text(encoding="utf-8")):
+                count += 1
+                if HEADLESS.match(text):
+                    headless.append(f"{path.relative_to(ROOT)}:{line}: {text[:60]}")
+    assert count > 2000  # they are seen
+    assert not headless
+
+
+def test_headless_comments_are_found() -> None:
+    python = '"""Whether it is."""\nx = 1  # of y\n# It goes on, one line\n# of two.\n# What it is:\n'
+    assert [line for line, text in comments("x.py", python) if HEADLESS.match(text)] == [1, 2]
+    cpp = "int x;  // of y\n// It is a sum\n// of two.\nint y;\n// What it is.\n"
+    assert [line for line, text in comments("x.h", cpp) if HEADLESS.match(text)] == [1, 5]
