@@ -37,7 +37,7 @@ WINGS = (
 )
 
 # A comment or docstring that begins so seldom has a subject ("Of the device's memory", "Whether it fits"); where a
-# clause is the subject ("What fits is kept"), it is easily turned around.  The files that have been gone over are listed.
+# clause is the subject ("What fits is kept"), it is easily turned around.  The files gone over are listed.
 HEADLESS = re.compile(r"(of|what|whether)\s", re.IGNORECASE)
 SENTENCES = (
     "csrc",
