@@ -150,7 +150,7 @@ template <class Real> int columns_of(const Array<Real>& v, const Shape& shape) {
     return int(v.shape(1));
 }
 
-// --- What every engine does -----------------------------------------------------------------------------------------------
+// --- What every engine does ------------------------------------------------------------------------------------------
 
 // Makes an engine without the GIL by make(program, shape, image, poll), with no image for noise.
 template <class Make>
@@ -216,7 +216,7 @@ py::dict parts(const MemoryEstimate& bytes) {
     return out;
 }
 
-// --- The CPU's --------------------------------------------------------------------------------------------------------------
+// --- The CPU's -------------------------------------------------------------------------------------------------------
 
 // Returns the columns, (count, pixels).
 template <class Real>
@@ -254,7 +254,7 @@ py::dict estimate(const std::vector<NodeTuple>& nodes, bool circular, bool nngp,
                                            columns, {Isa::baseline, threads, lanes}));
 }
 
-// --- A card's ---------------------------------------------------------------------------------------------------------------
+// --- A card's --------------------------------------------------------------------------------------------------------
 
 // A DeviceArray lies in a device's memory: contiguous, of the engine's type, alive during the call.
 struct DeviceArray {

@@ -58,7 +58,7 @@ private:
 };
 
 // PoolBands computes A E A^T of the average over cells of f x f: the pair of pixels (a, b) counts to the pair of cells
-// (a/f, b/f). Only the coarse displacements [first, first + count) are written.
+// (a/f, b/f).  Only the coarse displacements [first, first + count) are written.
 template <class Real> class PoolBands final : public RowSink<Real> {
 public:
     PoolBands(BandStore<Real>& store, const RowKernels<Real>& kernels, int first, int count, bool circular)

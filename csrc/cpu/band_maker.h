@@ -28,8 +28,8 @@ public:
     BandMaker(const Program& program, const std::vector<Target>& targets, int target, const Fields<Real>& fields,
               const Stores<Real>& stores, const RowKernels<Real>& kernels, int lanes, int threads);
 
-    // Threads take tasks by coarse dx as they come free: each row of a band is written by one task, in ascending dy, so that
-    // the bits do not depend on who does it.
+    // Threads take tasks by coarse dx as they come free: each row of a band is written by one task, in ascending dy, so
+    // that the bits do not depend on who does it.
     void run(const MakeBands& step, Monitor& monitor);
 
 private:
@@ -43,7 +43,7 @@ private:
 };
 
 // Returns what is known of the displacement 0 in a band of a target, at element l of row y: E = 0 (in a pool's raw form
-// 2 v) and the diagonal of T'. `shape` is that of the target's level.
+// 2 v) and the diagonal of T'.  `shape` is that of the target's level.
 template <class Real>
 Pair<Real> same_pixel(const Program& program, const Target& target, const Fields<Real>& fields, const Shape& shape,
                       int y, std::ptrdiff_t l);

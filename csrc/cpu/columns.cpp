@@ -450,7 +450,7 @@ void Columns::enter_input(const PairWindow& region) {
     });
 }
 
-// --- Convolutions -----------------------------------------------------------------------------------------------------
+// --- Convolutions ----------------------------------------------------------------------------------------------------
 
 // A convolution computes
 //   E(I, J) = w/k^2 sum_delta E'(s I + delta, s J + delta)
@@ -569,7 +569,7 @@ void Columns::add_side_row(int n, int j_y, double* to) {
     add_row(to, row, 1, width);
 }
 
-// --- Pointwise maps ---------------------------------------------------------------------------------------------------
+// --- Pointwise maps --------------------------------------------------------------------------------------------------
 
 // Computes E' and T' from E and T. [trainable] S is in T already, and no scale of a following convolution is folded in.
 void Columns::activate_pairs(int n, const PairWindow& region) {
@@ -635,7 +635,7 @@ void Columns::merge(int n, const PairWindow& region) {
     });
 }
 
-// --- Pools and upsampling ---------------------------------------------------------------------------------------------
+// --- Pools and upsampling --------------------------------------------------------------------------------------------
 
 // A layer that changes the resolution computes
 //   E'(p, r) = sum_ab A_pa A_rb E(a, b) - v(p) - v(r),   v(p) = 1/2 sum_aa' A_pa A_pa' E(a, a'),   T' = A T A^T

@@ -1,8 +1,9 @@
 // Columns computes single rows of the kernel for any network, without a sweep and in double precision.
 //
-// Theta(i, .) for one pixel i needs, at each node, the pairs (I, J) of few pixels I near i with all pixels J.  A pair is
-// addressed by I, the difference of the rows, dy = J_y - I_y, and the column of J.  A convolution takes the same delta on both
-// sides, so that it keeps dy: a strip of output rows has no halo in J, except where the resolution changes.
+// Theta(i, .) for one pixel i needs, at each node, the pairs (I, J) of few pixels I near i with all pixels J.  A pair
+// is addressed by I, the difference of the rows, dy = J_y - I_y, and the column of J.  A convolution takes the same
+// delta on both sides, so that it keeps dy: a strip of output rows has no halo in J, except where the resolution
+// changes.
 //
 // Arrays over whole windows would be large at the finer levels.  So only the nodes that end a segment are kept over
 // their window: those that lower the resolution, those that are upsampled, and the last.  Each is computed block by

@@ -25,7 +25,7 @@ struct EngineOptions {
 template <class Real> class CpuEngine final : public Engine<Real> {
 public:
     // The image is (batch, height, width, channels), contiguous, finite; nullptr stands for iid noise, with batch and
-    // channels 1. The poll is given 0 until the end, since how long it takes is not known.
+    // channels 1.  The poll is given 0 until the end, since how long it takes is not known.
     CpuEngine(Program program, const Shape& shape, const double* image, const EngineOptions& options,
               Poll poll = nullptr);
 

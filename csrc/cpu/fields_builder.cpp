@@ -183,8 +183,8 @@ void FieldsBuilder::read_image(const double* image) {
     Plane variance(std::size_t(shape_.elements()), fields_.noise ? 1 / fields_.unit : 0.0);
     const bool circular = program_.circular();
     fields_.image = PaddedRows<double>(shape_, fields_.noise ? 0 : shape_.channels, circular, margin_of(program_));
-    // E = 1/(2C) sum_c (x_c(i) - x_c(j))^2: the factor goes into the pixels, and the diagonal is taken of the pixels as the
-    // engine's type rounds them, so that the two agree.
+    // E = 1/(2C) sum_c (x_c(i) - x_c(j))^2: the factor goes into the pixels, and the diagonal is taken of the pixels as
+    // the engine's type rounds them, so that the two agree.
     const double factor = 1 / (std::sqrt(2.0 * shape_.channels) * std::sqrt(fields_.unit));
     const std::ptrdiff_t width = std::ptrdiff_t(shape_.width) * shape_.batch;
     for (int n = 0; n < (fields_.noise ? 0 : shape_.batch); ++n)
@@ -241,7 +241,7 @@ void FieldsBuilder::add(int n, NearBands<double>& near) {
 }
 
 // An average pool of an image is an image: this computes its pixels, and from them, without a difference of large
-// numbers, Q(p,p) = 2 |s(p)|^2 and v(p) = sum_a A_pa |s(a) - s(p)|^2 for E = |s(i) - s(j)|^2. Noise stays noise, with
+// numbers, Q(p,p) = 2 |s(p)|^2 and v(p) = sum_a A_pa |s(a) - s(p)|^2 for E = |s(i) - s(j)|^2.  Noise stays noise, with
 // its variance divided by the pixels of a cell.
 void FieldsBuilder::add_pooled_image(int n, const Shape& shape) {
     const bool circular = program_.circular();
@@ -333,7 +333,7 @@ void FieldsBuilder::push(Plane variance, Plane tangent) {
     fields_.tangent.push_back(std::move(tangent));
 }
 
-// --- Near D = 0 -------------------------------------------------------------------------------------------------------
+// --- Near D = 0 ------------------------------------------------------------------------------------------------------
 
 template <class Real>
 NearBands<Real>::NearBands(const Program& program, Fields<Real>& fields, const RowKernels<Real>& kernels, int threads,

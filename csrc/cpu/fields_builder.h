@@ -76,7 +76,7 @@ private:
 };
 
 // Makes the fields of an engine in float: everything is rounded, but the local variances v are those of the engine's
-// own raw fields at D = 0. Features that are alike then cancel in E' = A E A^T - v - v to the last bit, since both
+// own raw fields at D = 0.  Features that are alike then cancel in E' = A E A^T - v - v to the last bit, since both
 // sides were rounded in the same way; with v from double precision a rounding error would stay, and the root in the
 // angle would amplify it.
 Fields<float> float_fields(const Fields<double>& from, const Program& program, const RowKernels<float>& kernels,

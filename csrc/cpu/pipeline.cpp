@@ -165,9 +165,9 @@ template <class Real> void Pipeline<Real>::push(const Box& box, bool tangent, in
     if (tangent) gather(box, T, slot);
 }
 
-// Large kernels keep two-ended sums: when the k rows of a block of rows are complete they are replaced by their suffix sums,
-// and `prefix` gathers the rows since; any window of k rows is one suffix plus the prefix, each a fresh sum of at most k
-// rows: no difference is ever taken, so nothing drifts.
+// Large kernels keep two-ended sums: when the k rows of a block of rows are complete they are replaced by their suffix
+// sums, and `prefix` gathers the rows since; any window of k rows is one suffix plus the prefix, each a fresh sum of at
+// most k rows: no difference is ever taken, so nothing drifts.
 template <class Real> void Pipeline<Real>::gather(const Box& box, int field, int slot) {
     Real* row = ring_row(box, field, slot);
     Real* prefix = ring_row(box, field, box.slots);

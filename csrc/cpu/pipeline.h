@@ -1,8 +1,8 @@
 // The line pipeline sends one block of displacements through a segment, row by row.
 //
-// Row y of a value (E and T' of the pairs (i, i + D) with i in row y) is summed horizontally and pushed into the ring of the
-// box that takes it in; the vertical sum of the ring, k//2 rows later, goes through the pointwise map and is a row of the
-// next value.  Only the rings are kept: O(width * sum of k) numbers a displacement.
+// Row y of a value (E and T' of the pairs (i, i + D) with i in row y) is summed horizontally and pushed into the ring
+// of the box that takes it in; the vertical sum of the ring, k//2 rows later, goes through the pointwise map and is a
+// row of the next value.  Only the rings are kept: O(width * sum of k) numbers a displacement.
 #pragma once
 
 #include <memory>
@@ -27,7 +27,8 @@ public:
     Pipeline(const Program& program, const Plan& plan, const Fields<Real>& fields, const Stores<Real>& stores,
              const RowKernels<Real>& kernels, int lanes);
 
-    // Runs one block; returns early when the monitor has stopped.  Every row of the block goes to the sink, from the top.
+    // Runs one block; returns early when the monitor has stopped.  Every row of the block goes to the sink, from the
+    // top.
     void run(const Block& block, RowSink<Real>& sink, Monitor& monitor, bool leader);
 
     static std::int64_t bytes(const Program& program, const Plan& plan, int lanes);

@@ -240,8 +240,8 @@ private:
     Watch watch_;
 };
 
-// Copies rows [j0, j0 + 16) of the upper triangle of a d x d matrix to columns of the lower one.  Along these rows the reads
-// are sequential, and each line of the columns is written once and whole.
+// Copies rows [j0, j0 + 16) of the upper triangle of a d x d matrix to columns of the lower one.  Along these rows the
+// reads are sequential, and each line of the columns is written once and whole.
 template <class Real> void mirror_rows(Real* matrix, std::int64_t d, std::int64_t j0) {
     const std::int64_t last = std::min(d, j0 + line_rows),
                        whole = j0 + line_rows + std::max<std::int64_t>(0, d - j0 - line_rows) / 4 * 4;

@@ -25,7 +25,7 @@ public:
                   double gain, const RowKernels<Real>& kernels, int lanes);
 
     // Makes row y (of pixel i, from the image's top) of the lanes of a block; lane b of e and t lies b*stride behind
-    // lane 0. Whole cells are written: up to factor - 1 columns more than the lane has on either side.
+    // lane 0.  Whole cells are written: up to factor - 1 columns more than the lane has on either side.
     void row(const Block& block, const BandStore<Real>& store, int y, Real* e, Real* t, bool tangent,
              std::ptrdiff_t stride);
 

@@ -13,7 +13,7 @@ namespace ntkfast::cuda {
 template <class Real> class Engine final : public ntkfast::Engine<Real> {
 public:
     // The image is (height, width, channels) in the host's memory, contiguous, finite; nullptr stands for iid noise.
-    // shape.batch is 1. Throws std::runtime_error (cuda::why_unavailable()) without a card, std::invalid_argument,
+    // shape.batch is 1.  Throws std::runtime_error (cuda::why_unavailable()) without a card, std::invalid_argument,
     // std::bad_alloc.  The poll is asked while the fields are built on the host.
     Engine(const Program& program, const Shape& shape, const double* image, int device, int threads,
            const Tuning& tuning = {}, Poll poll = nullptr);

@@ -54,8 +54,8 @@ Rows Segment::take(int slots, bool tangent) {
     return rows;
 }
 
-// Rows that are read in the step in which they are made share a few buffers; those that wait for a merge, and the last ones, have
-// their own.
+// Rows that are read in the step in which they are made share a few buffers; those that wait for a merge, and the last
+// ones, have their own.
 void Segment::place_rows() {
     const int count = int(stages_.size()), last = int(plan_.values.size()) - 1;
     std::vector<Rows> rows_of(plan_.values.size());

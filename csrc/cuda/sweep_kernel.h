@@ -29,7 +29,8 @@ template <class Real, Reach reach> struct SweepKernel {
                     Stages::stage(team, a, f, a.stages + s, step - a.stages[s].lag);
                     team.barrier();
                 }
-                // The first stage of the next step may run beside it: it writes other rows, unless it is the last one too.
+                // The first stage of the next step may run beside it: it writes other rows, unless it is the last one
+                // too.
                 Results::deliver(team, a, f, step - a.end_lag, block);
                 if (a.stage_count == 1) team.barrier();
             }

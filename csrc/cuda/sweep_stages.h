@@ -48,7 +48,7 @@ template <class Real, Reach reach> struct SweepStages : SweepBlock<Real, reach> 
         }
     }
 
-    // Computes E = gain sum_c (x_c(i) - x_c(j))^2. Outside the image the pixels are 0, which makes E what it is to be
+    // Computes E = gain sum_c (x_c(i) - x_c(j))^2.  Outside the image the pixels are 0, which makes E what it is to be
     // there.
     static NTKFAST_DEVICE void image_stage(Team& team, const A& a, const F& f, const S* s, int y) {
         switch (s->channels) {

@@ -1,14 +1,14 @@
 // Device code and its emulation differ in this one place: a team of threads, and how a kernel is launched.
 //
-// A kernel is a struct with a static function  run(Team&, int block, double* shared, const Arguments&)  and is written as
-// loops over the team with barriers between dependent ones:
+// A kernel is a struct with a static function  run(Team&, int block, double* shared, const Arguments&)  and is written
+// as loops over the team with barriers between dependent ones:
 //
-//   team.for_each(count, f)   f(n) for 0 <= n < count, spread over the threads, in no order; f is kept until the barrier, so
-//                             that it must hold by value what it reads
+//   team.for_each(count, f)   f(n) for 0 <= n < count, spread over the threads, in no order; f is kept until the barrier,
+//                             so that it must hold by value what it reads
 //   team.barrier()            all loops before it are done
 //
-// Nothing but memory is carried from one loop to the next.  On the host the loops between two barriers run as one shuffled
-// list, so that a missing barrier shows as a wrong number, and shared memory starts as NaN.
+// Nothing but memory is carried from one loop to the next.  On the host the loops between two barriers run as one
+// shuffled list, so that a missing barrier shows as a wrong number, and shared memory starts as NaN.
 #pragma once
 
 #include <cstddef>
@@ -45,7 +45,8 @@ public:
     NTKFAST_DEVICE void barrier() const { __syncthreads(); }
 };
 
-// One block of the most threads is enough for a multiprocessor: without the 1 the compiler makes room for two, and spills.
+// One block of the most threads is enough for a multiprocessor: without the 1 the compiler makes room for two, and
+// spills.
 template <class Kernel>
 __global__ void __launch_bounds__(Kernel::most_threads, 1)
     entry(const __grid_constant__ typename Kernel::Arguments arguments) {

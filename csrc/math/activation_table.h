@@ -1,4 +1,4 @@
-// This is the table of activations, one row each. The operations of a program and their names, the tables of row
+// This is the table of activations, one row each.  The operations of a program and their names, the tables of row
 // kernels, the maps of the device and every dispatch are made of it.
 //
 //   rectifier_row(name, struct)   max(x, 0) + slope min(x, 0), which is homogeneous: its constants in pair_math.h

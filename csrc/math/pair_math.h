@@ -21,8 +21,8 @@
 namespace ntkfast {
 
 // Resolution says what a type can tell apart where patches are parallel or opposite; docs/math.md has the measurements.
-//   snap:   the relative error of E, a few ulps.  Where N (or 2A - N) is below this share of E it counts as 0, which makes
-//           exactly parallel patches of different brightness exact.
+//   snap:   the relative error of E, a few ulps.  Where N (or 2A - N) is below this share of E it counts as 0, which
+//           makes exactly parallel patches of different brightness exact.
 //   doubt:  where N (or 2A - N) is below this share of both E and A, the rounding of E may move T by more than 1e-6 of
 //           its maximum, unless E or A is ...
 //   slight: ... below this share of max p^2.  Such pairs are computed again with E in double (Pipeline::refine);
@@ -35,7 +35,7 @@ template <> struct Resolution<double> {
     static constexpr double snap = 1e-15, doubt = 0, slight = INFINITY;
 };
 
-// A Root is p = sqrt(S(i,i)) of one pixel: p rounded, its inverse, and what the rounding left over. The remainder
+// A Root is p = sqrt(S(i,i)) of one pixel: p rounded, its inverse, and what the rounding left over.  The remainder
 // matters where patches are parallel: N = E - (p_i - p_j)^2/2 then cancels, and the rounding of p alone would leave an
 // angle of 1e-4.
 template <class Real> struct Root {
@@ -43,7 +43,7 @@ template <class Real> struct Root {
 };
 
 // These are the constants of one activation max(x, ax), with the scale c = w/k^2 of the convolution that follows folded
-// in. There are two sides: the angle t is acute (t <= pi/2) or obtuse; x is A(1 - cos t) or A(1 + cos t), whichever is
+// in.  There are two sides: the angle t is acute (t <= pi/2) or obtuse; x is A(1 - cos t) or A(1 + cos t), whichever is
 // small, and t' is the angle t or pi - t.
 //   c E' = acute:  near*x + arc*(A*(t' cos t' - sin t')) + diff*d^2
 //          obtuse: flat*A - far*x + arc*(the same) + diff*d^2
@@ -55,7 +55,7 @@ template <class Real> struct ActivationConstants {
     Real spread, snap;   // applied to what enters: N = E - spread*d^2, and Resolution::snap
     Real doubt, slight;  // Resolution::doubt; doubt times slight times max p^2
 
-    // The form says how the half-distance enters or leaves. A 1x1 convolution without bias keeps the angles, so that
+    // The form says how the half-distance enters or leaves.  A 1x1 convolution without bias keeps the angles, so that
     // the next stage's N is E' without its d^2: carried in that form, N is not the difference of two larger numbers
     // there.
     enum class Form { distance, angle };
@@ -116,7 +116,7 @@ NTKFAST_HD Ends<Wide> ends_of(Wide e, const Root<Real>& i, const Root<Real>& j, 
     return {near, Wide(2) * area - near, area, diff2};
 }
 
-// Sends one pair through max(x, ax). The formulas are those of Cho & Saul 2009 for a = 0, written in the half-distance
+// Sends one pair through max(x, ax).  The formulas are those of Cho & Saul 2009 for a = 0, written in the half-distance
 // (docs/math.md):
 //
 //   x = min(N, 2A - N),  m = x/A,  t' = arccos(1 - m) = sqrt(m) P(m) is t or pi - t, whichever is acute

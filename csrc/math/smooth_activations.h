@@ -1,25 +1,31 @@
 // These are the scalar maps of one pixel pair (i, j) for the activations that are not homogeneous: Erf, GELU, Gaussian,
 // Sin and Cos.
 //
-// The state of a pair is as in pair_math.h: E(i,j) = (S(i,i) + S(j,j))/2 - S(i,j) and sum T'. Here S is in true units,
+// The state of a pair is as in pair_math.h: E(i,j) = (S(i,i) + S(j,j))/2 - S(i,j) and sum T'.  Here S is in true units,
 // S = unit * (the engine's S), since these activations change with the size of their argument.
 //
 //   Q(i,j) = E[f(u) f(v)],  Q'(i,j) = E[f'(u) f'(v)]    for Gaussian (u, v) with the covariance S of i and j
 //   E'(i,j) = (Q(i,i) + Q(j,j))/2 - Q(i,j)
 //   T'(i,j) = Q'(i,j) (trainable*S(i,j) + sum T')
 //
-// In each form below the terms are of the size of E' (GELU: of the part of E' that is due to E/4), so that nothing cancels
-// where two patches are alike.  Erf, GELU and Gaussian share the lengths and angles of the features (1, u) and (1, v):
+// In each form below the terms are of the size of E' (GELU: of the part of E' that is due to E/4), so that nothing
+// cancels where two patches are alike.  Erf, GELU and Gaussian share the lengths and angles of the features (1, u) and
+// (1, v):
 //
-//   alpha = sqrt(1 + c S(i,i)),  c = 4 for Erf, 2 for GELU and Gaussian;    d = alpha_i - alpha_j,  s = (alpha_i + alpha_j)/2
+//   alpha = sqrt(1 + c S(i,i)),  c = 4 for Erf, 2 for GELU and Gaussian
+//   d = alpha_i - alpha_j,  s = (alpha_i + alpha_j)/2
 //   W = (c/2) E - d^2/4,  Z = alpha_i alpha_j - 1 - W,  D = sqrt(s^2 + W Z),  delta = atan(W/(D + s))
 //
-// With cos psi = S(i,j)/sqrt(h_i h_j), h = (alpha^2 + 1)/2 (for Erf S and h doubled) and beta the mean of the two angles psi(i,i)
-// and psi(j,j):   psi - beta = 2 delta,  D = sqrt(h_i h_j) sin psi,  s = sqrt(h_i h_j) sin beta,
-// W = sqrt(h_i h_j) (cos beta - cos psi),  Z = sqrt(h_i h_j) (cos beta + cos psi).   D^2 >= (alpha_i^2 + alpha_j^2)/2 by
-// Cauchy-Schwarz, and W >= 0.  Neither angle comes near 0: unlike in the ReLU there is no square root of a rounding error.
+// With cos psi = S(i,j)/sqrt(h_i h_j), h = (alpha^2 + 1)/2 (for Erf S and h doubled) and beta the mean of the two
+// angles psi(i,i) and psi(j,j):
 //
-// docs/math.md has the accuracy and the range. In float32, S must stay below 1e12.
+//   psi - beta = 2 delta,  D = sqrt(h_i h_j) sin psi,  s = sqrt(h_i h_j) sin beta,
+//   W = sqrt(h_i h_j) (cos beta - cos psi),  Z = sqrt(h_i h_j) (cos beta + cos psi)
+//
+// D^2 >= (alpha_i^2 + alpha_j^2)/2 by Cauchy-Schwarz, and W >= 0.  Neither angle comes near 0: unlike in the ReLU there
+// is no square root of a rounding error.
+//
+// docs/math.md has the accuracy and the range.  In float32, S must stay below 1e12.
 #pragma once
 
 #include <cmath>
@@ -31,7 +37,7 @@
 
 namespace ntkfast {
 
-// --- Functions without libm, so that loops are vectorised and host and device agree ------------------------------------
+// --- Functions without libm, so that loops are vectorised and host and device agree ----------------------------------
 
 // Computes a*b + c in one rounding where the machine can. It is written out where the result depends on it: left to the
 // compiler, the other product of an expression may be the fused one.
@@ -56,7 +62,7 @@ template <class Real> struct Arctangent {
 };
 
 // Takes x = above/below, with below > 0: atan(x) = pi/2 - atan(1/x) beyond x = 1, and r - atan(r) = r^3 G(r^2) up to
-// there. The relative errors are 1.5 ulps of the angle and 4 of the excess.
+// there.  The relative errors are 1.5 ulps of the angle and 4 of the excess.
 template <class Real> NTKFAST_HD Arctangent<Real> arctangent(Real above, Real below) {
     constexpr SmoothCoefficients<Real> c;  // a local variable: device code cannot refer to a static array of the host
     const bool steep = above > below;
@@ -88,7 +94,7 @@ template <class Real> struct Decay {
     Real left, lost;
 };
 
-// Computes -x = n ln 2 + r,  exp(-x) = 2^n + 2^n (r + r^2 H(r)). The relative errors of both are 1.5 ulps (3 u).
+// Computes -x = n ln 2 + r,  exp(-x) = 2^n + 2^n (r + r^2 H(r)).  The relative errors of both are 1.5 ulps (3 u).
 template <class Real> NTKFAST_HD Decay<Real> decay(Real x) {
     using F = FloatFormat<Real>;
     constexpr SmoothCoefficients<Real> c;
@@ -107,7 +113,7 @@ template <class Real> NTKFAST_HD Decay<Real> decay(Real x) {
     return {power + rest, (1 - power) - rest};
 }
 
-// --- What the activations share ---------------------------------------------------------------------------------------
+// --- What the activations share --------------------------------------------------------------------------------------
 
 // These are the constants of one activation: the unit, and the scale c = w/k^2 of the convolution that follows, folded
 // in.
@@ -138,7 +144,7 @@ template <class Real> struct AlphaPair {
 
 // half_c_e is (c/2) E.
 //
-// W and Z are small differences of large numbers where patches of large S are parallel and opposite. So d carries the
+// W and Z are small differences of large numbers where patches of large S are parallel and opposite.  So d carries the
 // rounding of its subtraction and of p (`lost`), squares and products are subtracted before they are rounded, and Z is
 // not taken from the rounded W:
 //   W = (c/2) E - (d/2)^2,   Z = p_i p_j - (c/2) E + (p_i + p_j) + (d/2)^2
@@ -163,7 +169,7 @@ NTKFAST_HD AlphaPair<Real> alpha_pair(Real half_c_e, const Root<Real>& i, const 
     return out;
 }
 
-// --- Erf: f(x) = erf(x) -----------------------------------------------------------------------------------------------
+// --- Erf: f(x) = erf(x) ----------------------------------------------------------------------------------------------
 //
 // The closed form is that of Williams 1997:
 //   Q  = (2/pi) asin(2 S_ij / sqrt((1 + 2 S_ii)(1 + 2 S_jj))) = (2/pi) (pi/2 - psi)
@@ -194,7 +200,7 @@ template <class Real> struct ErfActivation {
     }
 };
 
-// --- GELU: f(x) = x Phi(x), Phi the normal distribution function ----------------------------------------------------------
+// --- GELU: f(x) = x Phi(x), Phi the normal distribution function -----------------------------------------------------
 //
 // Two integrations by parts give (docs/math.md; also Tsuchida et al. 2021), with h = 1 + S_ii:
 //   Q  = S_ij/4 + [D (1 - 1/h_i - 1/h_j) + 1/D + S_ij (pi/2 - psi)] / (2 pi)
@@ -255,15 +261,15 @@ template <class Real> struct GeluActivation {
     }
 };
 
-// --- Gaussian: f(x) = exp(-x^2/2) ------------------------------------------------------------------------------------------
+// --- Gaussian: f(x) = exp(-x^2/2) ------------------------------------------------------------------------------------
 //
 // E[exp(-(u^2 + v^2)/2)] = det(1 + S)^(-1/2) over the 2 x 2 matrix S, and f'(x) = -x f(x), with Q' = dQ/dS_ij:
 //   Q  = 1/D,  Q' = S_ij/D^3,  Q(i,i) = 1/alpha_i
 //   E' = (1/alpha_i + 1/alpha_j)/2 - 1/D = (s D - alpha_i alpha_j)/(alpha_i alpha_j D)
 //      = (s (D - s) + d^2/4)/(alpha_i alpha_j D),   D - s = W Z/(D + s)
 //   S_ij = (Z - W)/2
-// f is even: E' is 0 for opposite patches too, where Z is.  The larger of W and Z (`far`) is taken from the smaller (`near`) and
-// their sum: an error of W then moves E' by as much as Q' says, and by nothing where S_ij is 0.
+// f is even: E' is 0 for opposite patches too, where Z is.  The larger of W and Z (`far`) is taken from the smaller
+// (`near`) and their sum: an error of W then moves E' by as much as Q' says, and by nothing where S_ij is 0.
 template <class Real> struct GaussianActivation {
     using Constants = SmoothConstants<Real>;
 
@@ -296,7 +302,7 @@ template <class Real> struct GaussianActivation {
     }
 };
 
-// --- Sin and Cos ---------------------------------------------------------------------------------------------------------
+// --- Sin and Cos -----------------------------------------------------------------------------------------------------
 //
 // E[exp(i(u - v))] = exp(-E) and E[exp(i(u + v))] = exp(-F), with F = S_ii + S_jj - E the half-distance to the opposite
 // patch and q = exp(-S_ii), q_i q_j = exp(-E - F), give:
@@ -314,7 +320,7 @@ template <class Real> struct WavePair {
 // Gives p = S, inverse = q, and what the rounding of S left over.
 template <class Real> inline Root<double> wave_number(double S) { return {S, std::exp(-S), S - double(Real(S))}; }
 
-// Takes q_i - q_j = q_i (1 - exp(-(S_jj - S_ii))) from the smaller S_ii. F is small where the patches are opposite:
+// Takes q_i - q_j = q_i (1 - exp(-(S_jj - S_ii))) from the smaller S_ii.  F is small where the patches are opposite:
 // `lost` is what the rounding of S_ii + S_jj left over.
 template <class Real> NTKFAST_HD WavePair<Real> wave_pair(Real e, const Root<Real>& i, const Root<Real>& j) {
     const Real sum = i.p + j.p, back = sum - i.p;

@@ -62,8 +62,8 @@ template <class T> struct ZeroedLineAllocator : LineAllocator<T> {
     }
 };
 
-// ZeroedVector(n) is n zeros that no one has written; it must not grow or shrink.  With AlignedVector a product with many
-// columns would fill its sums before the first pair, and Ctrl-C would wait for that.
+// ZeroedVector(n) is n zeros that no one has written; it must not grow or shrink.  With AlignedVector a product with
+// many columns would fill its sums before the first pair, and Ctrl-C would wait for that.
 template <class T> using ZeroedVector = std::vector<T, ZeroedLineAllocator<T>>;
 
 }  // namespace ntkfast

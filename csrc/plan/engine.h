@@ -34,7 +34,7 @@ constexpr MemoryPart memory_parts[] = {
 // program.multiple().
 void check_sizes(const Program& program, const Shape& shape);
 
-// All pointers are to the host's memory, contiguous. A poll that returns false ends the call with Cancelled.
+// All pointers are to the host's memory, contiguous.  A poll that returns false ends the call with Cancelled.
 template <class Real> class Engine {
 public:
     virtual ~Engine() = default;

@@ -14,7 +14,7 @@
 
 namespace ntkfast {
 
-// PaddedRows are planes of rows with slack around them, so that no row loop tests for a border. Rows of the planes
+// PaddedRows are planes of rows with slack around them, so that no row loop tests for a border.  Rows of the planes
 // alternate: plane c of row y starts plane_stride() elements behind plane c - 1.
 //
 // zeros:     rows [-margin, height + margin), columns [-margin, width + margin), zero outside the image
@@ -71,7 +71,7 @@ private:
 
 using Plane = std::vector<double>;  // (height, width, batch) of a node's level
 
-// MapFields are the diagonals that one pointwise map reads. Their key is the activation, or the convolution whose
+// MapFields are the diagonals that one pointwise map reads.  Their key is the activation, or the convolution whose
 // output nothing follows.
 template <class Real> struct MapFields {
     Root<PaddedRows<Real>>

@@ -13,7 +13,7 @@ constexpr int max_direct_rows = 5;  // largest kernel whose rows are summed afre
 inline std::ptrdiff_t chunks_of(std::ptrdiff_t length) { return (length + chunk - 1) / chunk; }
 inline std::ptrdiff_t round_up(std::ptrdiff_t length) { return chunks_of(length) * chunk; }
 
-// Lanes say where the rows of a block's displacements lie, in elements. A buffer of lane b starts b*stride behind that
+// Lanes say where the rows of a block's displacements lie, in elements.  A buffer of lane b starts b*stride behind that
 // of lane 0, for every buffer.
 struct Lanes {
     int count;

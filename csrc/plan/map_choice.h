@@ -9,7 +9,7 @@
 namespace ntkfast {
 
 // This is the largest variance S(i,i) of a first layer's smooth activation whose pairs are not all computed again with
-// E in double: the rounding of E counts S times there. Without this, `python -m bench.accuracy --images spiked` shows
+// E in double: the rounding of E counts S times there.  Without this, `python -m bench.accuracy --images spiked` shows
 // 3e-3 for Erf.
 constexpr double largest_rounded = 30;
 

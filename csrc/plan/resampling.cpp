@@ -13,8 +13,8 @@ Range Resampling::inputs(Range n) const {
 }
 
 // With bilinear upsampling i at the position s of its coarse pixel, |s| < 1/2, and j at s + d/f read
-// floor(s + d/f) - ceil(s) at least. That is floor(d/f) - 1 if 0 < s < 1 - (d mod f)/f. The least s > 0 is 1/(2f), but 1/f for odd f,
-// which have s = 0: then d mod f = f - 1 leaves none. The upper end is the same for -d.
+// floor(s + d/f) - ceil(s) at least.  That is floor(d/f) - 1 if 0 < s < 1 - (d mod f)/f.  The least s > 0 is 1/(2f), but 1/f for odd f,
+// which have s = 0: then d mod f = f - 1 leaves none.  The upper end is the same for -d.
 Range Resampling::reads(Range d) const {
     const int f = factor, odd = f % 2;
     switch (kind) {

@@ -1,12 +1,12 @@
 // This file alone knows of pools, strides and upsamplings how the pixels and the displacements of two resolutions
-// belong together. The factor is a number here, and everything below holds for any.
+// belong together.  The factor is a number here, and everything below holds for any.
 #pragma once
 
 #include "math/pair_math.h"
 
 namespace ntkfast {
 
-// This is the only factor that Program::check admits. Loops that are made for it take it from here, known to the
+// This is the only factor that Program::check admits.  Loops that are made for it take it from here, known to the
 // compiler.
 constexpr int supported_factor = 2;
 
@@ -33,7 +33,7 @@ template <int f> NTKFAST_HD constexpr int ceil_div(int n) { return floor_div<f>(
 // Returns for a bilinear upsampling the position of the output f nearest + phase, from the nearest input on, in 1/(2f)
 // pixels; it lies between -f and f.
 NTKFAST_HD constexpr int bilinear_offset(int phase, int f) { return 2 * phase + 1 - f; }
-// Returns the input on that side of the nearest; the nearest again where there is none. On the torus it may lie
+// Returns the input on that side of the nearest; the nearest again where there is none.  On the torus it may lie
 // outside.
 NTKFAST_HD constexpr int bilinear_other(int nearest, int phase, int f, int length, bool circular) {
     const int offset = bilinear_offset(phase, f), other = nearest + (offset > 0 ? 1 : offset < 0 ? -1 : 0);

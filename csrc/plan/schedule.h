@@ -27,7 +27,7 @@ public:
     // wait for each other.
     int outputs_at_once(int bands) const;
 
-    // Returns what is to be made before the output's displacements dy in [low, high] can be computed, in order. After
+    // Returns what is to be made before the output's displacements dy in [low, high] can be computed, in order.  After
     // these steps the bands of every target below drop() are not needed any more.
     std::vector<MakeBands> prepare(int low, int high);
     int drop(int target) const { return drop_[std::size_t(target)]; }

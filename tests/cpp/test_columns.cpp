@@ -97,7 +97,7 @@ Fields<double> fields_of(const Program& program, const Shape& shape, const doubl
     return fields;
 }
 
-// --- Cases ------------------------------------------------------------------------------------------------------------
+// --- Cases -----------------------------------------------------------------------------------------------------------
 
 double worst = 0;  // error over the largest entry, of all cases
 

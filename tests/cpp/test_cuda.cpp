@@ -76,7 +76,7 @@ const std::vector<Tuning>& tunings() {
     return all;
 }
 
-// --- Checks of one engine ---------------------------------------------------------------------------------------------
+// --- Checks of one engine --------------------------------------------------------------------------------------------
 
 template <class Real> constexpr double tolerance = sizeof(Real) == 4 ? 1e-6 : 1e-14;
 double worst_float = 0, worst_double = 0;  // error over the largest entry, of all cases
@@ -223,7 +223,7 @@ void test_tunings() {
         }
 }
 
-// --- Images with many pairs that are alike, parallel or opposite --------------------------------------------------------------
+// --- Images with many pairs that are alike, parallel or opposite -----------------------------------------------------
 
 // The images are two flat halves of different brightness, a periodic picture, one of few levels, and single bright
 // pixels.
@@ -276,7 +276,7 @@ void test_alike() {
             }
 }
 
-// --- Larger images, against the CPU engine --------------------------------------------------------------------------------
+// --- Larger images, against the CPU engine ---------------------------------------------------------------------------
 
 template <class Real>
 void check_against_cpu(const Network& network, const Shape& shape, Padding padding, std::size_t tuning) {
@@ -307,7 +307,7 @@ void test_against_cpu() {
     }
 }
 
-// --- Same bits --------------------------------------------------------------------------------------------------------------
+// --- Same bits -------------------------------------------------------------------------------------------------------
 
 // Products have the same bits with any number of tasks in one launch, in whatever order items and blocks run.
 void test_reproducible() {
@@ -332,7 +332,7 @@ void test_reproducible() {
         }
 }
 
-// --- Memory -----------------------------------------------------------------------------------------------------------------
+// --- Memory ----------------------------------------------------------------------------------------------------------
 
 void test_estimate() {
     const cuda::Device device = cuda::devices()[0];
@@ -374,7 +374,7 @@ void test_estimate() {
     check(few.product < many.product && many.product < device.bytes, "estimate: columns");
 }
 
-// --- Cancellation, errors -----------------------------------------------------------------------------------------------------
+// --- Cancellation, errors --------------------------------------------------------------------------------------------
 
 void test_every_call_can_be_cancelled() {
     for (const Network& network : {networks::vanilla(1, 5), networks::unet(2, true)}) {

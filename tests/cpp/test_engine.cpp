@@ -307,8 +307,8 @@ void test_every_call_can_be_cancelled() {
     check_every_call_can_be_cancelled(networks::unet(2, true));
 }
 
-// Calls `call` with a poll that stops it at the `count`-th time, until the call ends soon after: a loaded machine may add to
-// the wait, but never take from it.  Returns the fractions that the last poll saw.
+// Calls `call` with a poll that stops it at the `count`-th time, until the call ends soon after: a loaded machine may
+// add to the wait, but never take from it.  Returns the fractions that the last poll saw.
 std::vector<double> check_stops_soon(const std::function<void(const Poll&)>& call, std::size_t count,
                                      const std::string& where) {
     std::vector<double> seen;

@@ -1,10 +1,12 @@
 // These tests compare the smooth activations with exact values (smooth_cases.h) and float with double over random
 // pairs, and check what holds by definition: equal patches, zero patches, units, the diagonal.
 //
-// Tolerances are multiples of u, the rounding of the type.  A pair carries its E with a rounding error of u E at least, which
-// any evaluation turns into u E |Q'| in E' and u E |Q''| in Q'.  A small multiple of that is granted, and on top of it
-//   E':  of_e u E', relative to E' itself, down to a millionth of sqrt(Q(i,i) Q(j,j)) in float; in double, where no remainder
-//        of the per-pixel numbers is known, of_e u sqrt(Q(i,i) Q(j,j)), and where Q decays what rounding S(i,i) moves
+// Tolerances are multiples of u, the rounding of the type.  A pair carries its E with a rounding error of u E at least,
+// which any evaluation turns into u E |Q'| in E' and u E |Q''| in Q'.  A small multiple of that is granted, and on top
+// of it
+//   E':  of_e u E', relative to E' itself, down to a millionth of sqrt(Q(i,i) Q(j,j)) in float; in double, where no
+//        remainder of the per-pixel numbers is known, of_e u sqrt(Q(i,i) Q(j,j)), and where Q decays what rounding
+//        S(i,i) moves
 //   Q':  of_q u
 // Without fused multiply-adds more is granted: the products in W and Z are rounded like E, but each by itself.
 #include <algorithm>

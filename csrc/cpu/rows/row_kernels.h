@@ -86,7 +86,7 @@ template <class Real> struct RowKernels {
     // Computes out = c_a a + c_b b; without b, c_a a.
     void (*combine)(const Lanes&, Real* out, const Real* a, Real c_a, const Real* b, Real c_b);
     // The rest work on one row; n is the number of elements (of the coarser row), to whole chunks in `weighted` and
-    // `finish`. This one computes out = sum_m weights[m] rows[m].
+    // `finish`.  This one computes out = sum_m weights[m] rows[m].
     void (*weighted)(Real* out, const Real* const* rows, const Real* weights, int count, std::ptrdiff_t n);
     // Computes out = gain (raw - v_i - v_j); without v, gain raw.
     void (*finish)(Real* out, const Real* raw, const Real* v_i, const Real* v_j, Real gain, std::ptrdiff_t n);
@@ -97,7 +97,7 @@ template <class Real> struct RowKernels {
     // with odd[m].
     void (*upsample)(Real* out, const Real* const* even, const Real* const* odd, const Real* weights, int count,
                      const Real* v_i, const Real* v_j, Real gain, std::ptrdiff_t n, int batch);
-    // Adds sums_c(i) += T v_c(j); column c lies c*v_plane and c*plane behind column 0. `slack` says that T is zero
+    // Adds sums_c(i) += T v_c(j); column c lies c*v_plane and c*plane behind column 0.  `slack` says that T is zero
     // around the lanes as `output` leaves it, else up to whole chunks only.
     void (*accumulate_i)(const Lanes&, const Real* const* t, bool slack, const Real* v_j, std::ptrdiff_t v_plane,
                          Real* sums_i, std::ptrdiff_t plane, int columns);
