@@ -1,4 +1,4 @@
-"""Registers, spills, stack and shared memory of every kernel, from what ptxas reports (nvcc -Xptxas -v).
+"""This reports registers, spills, stack and shared memory of every kernel, as ptxas says (nvcc -Xptxas -v).
 
 ``ptxas_report.py run NVCC ARGUMENTS`` compiles, keeps ptxas's lines in OBJECT.ptxas and prints the others;
 ``ptxas_report.py table OBJECTS`` prints what was kept as a table, and exits with 1 if a kernel spills registers.
@@ -19,7 +19,7 @@ HEAD = ("kernel", "for", "registers", "stack", "spill stores", "spill loads", "s
 
 
 def run(command: list[str]) -> int:
-    """Compile; what ptxas says goes to a file beside the object."""
+    """Compile, and write what ptxas says to a file beside the object."""
     done = subprocess.run(command, stderr=subprocess.PIPE, text=True)
     lines = done.stderr.splitlines()
     for line in lines:
@@ -32,7 +32,7 @@ def run(command: list[str]) -> int:
 
 
 def kernels(text: str) -> list[list[str]]:
-    """Rows of the table: of each entry function, and of each function that it calls and that was not copied into it."""
+    """Return a row for each entry function, and for each function that it calls and that was not copied into it."""
     rows: list[list[str]] = []
     target, entry = "", ""
     for line in text.splitlines():
@@ -51,7 +51,7 @@ def kernels(text: str) -> list[list[str]]:
 
 
 def demangled(names: list[str]) -> list[str]:
-    """Names as in the source, shortened by what all share, if c++filt is there."""
+    """Return names as in the source, shortened by what all share, if c++filt is there."""
     if not shutil.which("c++filt"):
         return names
     text = subprocess.run(["c++filt"], input="\n".join(names), capture_output=True, text=True, check=True).stdout
@@ -59,7 +59,7 @@ def demangled(names: list[str]) -> list[str]:
 
 
 def _short(name: str) -> str:
-    """A kernel without the template that launches it, a function without its arguments and result."""
+    """Return a kernel without the template that launches it, a function without its arguments and result."""
     name = re.sub(r"\((?:\w+::)*Reach\)", "reach ", name)
     if kernel := re.match(r"void ntkfast::cuda::entry<(.*)>\(", name):
         name = kernel[1]
@@ -68,7 +68,7 @@ def _short(name: str) -> str:
 
 
 def table(paths: list[str]) -> int:
-    """Print the table; 1 if a kernel spills or nothing is known."""
+    """Print the table; return 1 if a kernel spills or nothing is known."""
     files: list[Path] = []
     for path in map(Path, paths):
         files += sorted(path.rglob("*" + SUFFIX)) if path.is_dir() else [Path(f"{path}{SUFFIX}")]

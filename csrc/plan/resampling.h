@@ -96,7 +96,7 @@ struct Resampling {
     Range reads(Range d) const;
     // Leads from one displacement that is read to the next.
     constexpr int step() const { return kind == Kind::stride ? factor : 1; }
-    // Count how many displacements `count` neighbouring ones of the outputs read, and how many of the outputs read at
+    // These count how many displacements `count` neighbouring ones of the outputs read, and how many of the outputs read at
     // most `count`.
     int displacements_read(int count) const;
     int displacements_within(int count) const;

@@ -33,7 +33,7 @@ int Schedule::outputs_at_once(int bands) const {
     return factor * int(std::clamp<std::int64_t>(budget / band, 1, most));
 }
 
-// Cuts a range of dy down to displacements that exist; others are not read.  On the torus all exist.
+// Returns the nearest displacement that exists, since others are not read; on the torus all exist.
 int Schedule::clip(int target, int dy) const {
     if (program_.circular()) return dy;
     const int last = at_level(program_, shape_, targets_[std::size_t(target)].level).height - 1;
