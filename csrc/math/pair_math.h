@@ -9,6 +9,7 @@
 #include <cmath>
 
 #include "math/arccos_coefficients.h"
+#include "math/loops.h"
 
 // Forced inlining is not only for speed: these functions are compiled once per instruction set, and an out-of-line copy
 // would let the linker pick one that the running CPU cannot execute.
@@ -86,9 +87,7 @@ template <class Real> struct ActivationConstants {
 // Computes sum_n c[n] m^n by Horner's rule; the loop has a constant length and is unrolled.
 template <class Real, int Terms> NTKFAST_HD Real polynomial(const Real (&c)[Terms], Real m) {
     Real sum = c[Terms - 1];
-#if defined(__GNUC__) && !defined(__clang__) && !defined(__CUDACC__)
-#pragma GCC unroll 32  // unrolled late, the loop around it is not vectorised
-#endif
+    NTKFAST_UNROLLED_LOOP
     for (int n = Terms - 2; n >= 0; --n) sum = sum * m + c[n];
     return sum;
 }

@@ -4,12 +4,10 @@
 #pragma once
 
 #include "cpu/rows/row_kernels.h"
+#include "math/loops.h"
 
 namespace ntkfast {
 namespace {
-
-// Rows of one call never overlap, except where a kernel says so.
-#define NTKFAST_VECTOR_LOOP _Pragma("GCC ivdep")
 
 // The length is taken in whole steps, in a form from which the compiler sees that no remainder loop is needed: a step
 // is one AVX2 register, with AVX-512 a half.  Whole chunks would waste more of a short row.
@@ -311,7 +309,6 @@ void rectifier_exact(const Lanes& lanes, int lane, const MapArgs<Real>& args, in
     const int rows_t = entering ? rows : 0;
     for (int m = 0; m < rows_t; ++m) from_t[m] = args.t[m] + lane * lanes.stride;
     const double* first = columns - (kernel_size / 2) * shift;
-    NTKFAST_VECTOR_LOOP
     for (std::ptrdiff_t l = 0; l < a.n; ++l) {
         Real rounded = from[0][l];
         for (int m = 1; m < rows; ++m) rounded += from[m][l];
@@ -337,7 +334,6 @@ inline void rectifier_distance(double* __restrict out, const double* columns, in
                                double scale, const double* p_i, const double* p_j, double slope, std::ptrdiff_t n) {
     const auto k = ActivationConstants<double>::make(slope, 1.0, false, 1.0, false);
     const double* first = columns - (kernel_size / 2) * shift;
-    NTKFAST_VECTOR_LOOP
     for (std::ptrdiff_t l = 0; l < n; ++l) {
         double e = first[l];
         for (int m = 1; m < kernel_size; ++m) e += first[l + m * shift];
@@ -359,7 +355,6 @@ void smooth_exact(const Lanes& lanes, int lane, const MapArgs<Real>& args, int, 
     const auto widened = [](const Root<Real>& root) {
         return Root<double>{double(root.p) + double(root.rest), double(root.inverse), 0.0};
     };
-    NTKFAST_VECTOR_LOOP
     for (std::ptrdiff_t l = 0; l < a.n; ++l) {
         double e = first[l];
         for (int m = 1; m < kernel_size; ++m) e += first[l + m * shift];
