@@ -68,10 +68,12 @@ def vectors(d: int, columns: int = 3) -> np.ndarray:
     return np.random.default_rng(7).standard_normal((d, columns))
 
 
-def kernel(name: str, padding: str = "zeros", side: int = 24, **options: Any) -> nf.NTK:
+def kernel(
+    name: str, padding: str = "zeros", side: int = 24, operator: type[nf.NTK] | type[nf.NNGP] = nf.NTK, **options: Any
+) -> nf.NTK | nf.NNGP:
     """Return the kernel of a named network on a colour image of ``side`` x (side + 8) pixels, by default on the CPU."""
     options = {"device": "cpu", "threads": THREADS, **options}
-    return nf.NTK(with_padding(NETWORKS[name](), padding), image(side, side + 8, 3, 1), **options, channel_axis=-1)
+    return operator(with_padding(NETWORKS[name](), padding), image(side, side + 8, 3, 1), **options, channel_axis=-1)
 
 
 @contextmanager
@@ -111,7 +113,7 @@ def products() -> Iterator[tuple[str, Call]]:
         yield f"unet 2, {storage}", product("unet 2", "zeros", storage=storage)
     yield "vanilla 1 11, 9 columns, 1 thread", product("vanilla 1 11", "zeros", columns=9, threads=1)
     yield "unet 2, float64", product("unet 2", "zeros", dtype="float64")
-    yield "residual, nngp", product("residual", "zeros", kernel="nngp")
+    yield "residual, nngp", product("residual", "zeros", operator=nf.NNGP)
     if any(device.startswith("cuda") for device in nf.info()["devices"]):
         for name in ("vanilla 3 3", "unet 2", "residual"):
             yield f"{name}, cuda", product(name, "zeros", device="cuda", side=16)
@@ -130,7 +132,7 @@ def operators() -> Iterator[tuple[str, Call]]:
     yield "gradient flow", lambda: nf.gradient_flow(kernel("vanilla 1 11"), y, t=0.5)
     yield "ridge", lambda: nf.ridge(kernel("unet 2"), y, noise_var=0.1)
     yield "nystrom", lambda: nf.nystrom(kernel("vanilla 1 11"), 40) @ y
-    yield "randomized", lambda: nf.randomized(kernel("vanilla 1 11"), 20, seed=1) @ y
+    yield "randomized", lambda: nf.randomized_low_rank(kernel("vanilla 1 11"), 20, rng=1) @ y
 
 
 def denoise(channels: int = 3, **options: Any) -> Call:

@@ -177,7 +177,7 @@ def measure_descent(name: str, size: int, storage: str, clock: Clock) -> dict[st
     y = on_card(image.astype(np.float32))
     start = time.perf_counter()
     K = NTK(CASES[name], image, device="cuda", storage=storage, progress=clock.progress, channel_axis=-1)
-    z, found = gradient_descent(K, y, steps=DESCENT_STEPS, full_output=True)
+    z, found = gradient_descent(K, y, steps=DESCENT_STEPS, return_info=True)
     seconds = time.perf_counter() - start
     error = None
     if size <= CPU_UP_TO // 2:

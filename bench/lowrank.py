@@ -29,7 +29,17 @@ from numpy.linalg import norm
 from bench import machine
 from bench.networks import picture, table
 from bench.psnr import psnr
-from ntkfast import NTK, LowRank, Network, autoencoder, gradient_descent, nystrom, randomized, unet, vanilla_cnn
+from ntkfast import (
+    NTK,
+    LowRank,
+    Network,
+    autoencoder,
+    gradient_descent,
+    nystrom,
+    randomized_low_rank,
+    unet,
+    vanilla_cnn,
+)
 
 NETWORKS: dict[str, Network] = {
     "conv5": vanilla_cnn(1, 5),
@@ -42,7 +52,7 @@ OVERSAMPLING = 10  # vectors of a sketch beyond its rank
 
 def sketch(K: NTK, k: int, sweeps: int) -> LowRank:
     """Return the sketch of k random vectors."""
-    return randomized(K, k - OVERSAMPLING, sweeps=sweeps, oversampling=OVERSAMPLING)
+    return randomized_low_rank(K, k - OVERSAMPLING, sweeps=sweeps, oversampling=OVERSAMPLING)
 
 
 METHODS: dict[str, Callable[[NTK, int], LowRank]] = {
@@ -78,7 +88,7 @@ def measure(
     path, rate, best, filter_error = None, None, 0, None
     if exact:
         _, product, product_busy = timed(lambda: K.apply(y))
-        (path, info), seconds, busy = timed(lambda: gradient_descent(K, y, STEPS, full_output=True))
+        (path, info), seconds, busy = timed(lambda: gradient_descent(K, y, STEPS, return_info=True))
         quality = [psnr(clean, z + mean, peak=1) for z in path]
         best, rate = int(np.argmax(quality)), info.learning_rate
         found = {

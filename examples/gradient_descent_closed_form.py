@@ -39,7 +39,7 @@ def main() -> None:
     network = nf.vanilla_cnn(depth=2, kernel_size=3)
     K = nf.NTK(network, y)
     record = sorted({0, *np.geomspace(1, args.steps, 8).round().astype(int).tolist()})
-    limit, info = nf.gradient_descent(K, y, record, full_output=True)
+    limit, info = nf.gradient_descent(K, y, record, return_info=True)
 
     module = to_torch(network, args.width, in_channels=1, dtype=torch.float32)
     own = nf.gradient_descent(empirical_ntk(module, y), y, record, info.learning_rate)

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 
 from images import HARD, NATURAL
+from ntkfast import NNGP, NTK
 from ntkfast.activations import GELU, Abs, Cos, Erf, LeakyReLU, ReLU, Sin
 from ntkfast.network import AvgPool, Conv, Skip, Upsample, autoencoder, unet
 
-KERNELS = ("ntk", "nngp")
+OPERATORS = {"ntk": NTK, "nngp": NNGP}
+KERNELS = tuple(OPERATORS)
 PADDINGS = ("zeros", "circular")
 DTYPES = ("float32", "float64")
 

@@ -74,7 +74,7 @@ class FakeKernel:
     calls: list[tuple[Network, np.ndarray, dict[str, Any]]]
 
     def __init__(self, network: Network, image: np.ndarray, **options: Any) -> None:
-        self.shape, self.kernel = image.shape[:2], options.get("kernel", "ntk")
+        self.shape = image.shape[:2]
         FakeKernel.calls.append((network, image, options))
 
     def affinity(self, row: int, col: int) -> np.ndarray:
@@ -84,10 +84,18 @@ class FakeKernel:
         return weights
 
 
+class FakeCovariance(FakeKernel):
+    """In place of NNGP: its calls have another kernel among their options."""
+
+    def __init__(self, network: Network, image: np.ndarray, **options: Any) -> None:
+        super().__init__(network, image, kernel="nngp", **options)
+
+
 @pytest.fixture
 def kernels(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Network, np.ndarray, dict[str, Any]]]:
     FakeKernel.calls = []
     monkeypatch.setattr(ntkfast, "NTK", FakeKernel, raising=False)
+    monkeypatch.setattr(ntkfast, "NNGP", FakeCovariance, raising=False)
     monkeypatch.setattr(ntkfast, "vanilla_cnn", vanilla_cnn, raising=False)
     return FakeKernel.calls
 

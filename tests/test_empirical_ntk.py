@@ -321,7 +321,7 @@ def test_the_filters_and_scipy_take_it(name):
     values, vectors = np.linalg.eigh(K.dense())
     y = np.random.default_rng(6).standard_normal(K.image_shape)
     assert K.lambda_max is None
-    z, info = nf.gradient_descent(K, y, [0, 1, 30], full_output=True)
+    z, info = nf.gradient_descent(K, y, [0, 1, 30], return_info=True)
     assert z.shape == (3, *K.image_shape)
     assert math.isclose(K.lambda_max, values[-1], rel_tol=1e-5)
     assert K.lambda_max == info.lambda_max

@@ -21,6 +21,7 @@ from cases import (
     HOMOGENEOUS,
     KERNELS,
     NETS,
+    OPERATORS,
     PARALLEL,
     bar_of,
     each_dtype,
@@ -69,7 +70,7 @@ def test_matrix_is_exact(name, net, padding, kernel, dtype):
     for shape, seed in (((9, 8, 1), 0), ((8, 9, 3), 1), ((7, 7, 2), 2)):
         image = IMAGES[name](*shape, seed)
         theta = kernel_matrix(net, image, kernel, channel_axis=-1)
-        K = NTK(net, image, kernel=kernel, dtype=dtype, threads=1, channel_axis=-1)
+        K = OPERATORS[kernel](net, image, dtype=dtype, threads=1, channel_axis=-1)
         matrix = K.dense()
         assert matrix.dtype == dtype
         bar = bar_of(dtype, name, net)
@@ -93,7 +94,7 @@ def test_products_and_columns_at_every_level(name, net, padding, kernel, dtype, 
     v = rng.standard_normal((54, 5))
     pixels = np.array([0, 53, 8, 31, 31])
     for storage in ("stream", "dense"):
-        K = NTK(net, image, kernel=kernel, dtype=dtype, storage=storage, threads=2, channel_axis=-1)
+        K = OPERATORS[kernel](net, image, dtype=dtype, storage=storage, threads=2, channel_axis=-1)
         assert K.storage == storage
         for columns in (1, 3, 5):
             assert product_error(K, theta, v[:, :columns]) <= bar, (storage, columns)
@@ -118,7 +119,7 @@ def test_small_angles_behind_the_first_layer(net, padding, kernel, isa, monkeypa
     images = [IMAGES["spiked"](10, 12, (3, 1)[seed % 2], seed) for seed in range(12)]
     images += [halves, halves * (1 + 5e-4 * noise(9, 10, 3, 0))]
     for n, image in enumerate(images):
-        K = NTK(net, image, kernel=kernel, storage="stream", threads=2, channel_axis=-1)
+        K = OPERATORS[kernel](net, image, storage="stream", threads=2, channel_axis=-1)
         assert error_of(K.dense(), kernel_matrix(net, image, kernel, channel_axis=-1)) <= 1e-5, n
 
 
@@ -180,7 +181,7 @@ def test_random_networks_apply_as_the_reference(net, shape, name, seed):
         theta = kernel_matrix(net, image, kernel, channel_axis=axis_of(image))
         for dtype in DTYPES:
             for storage in ("stream", "dense"):
-                K = NTK(net, image, kernel=kernel, dtype=dtype, storage=storage, channel_axis=axis_of(image))
+                K = OPERATORS[kernel](net, image, dtype=dtype, storage=storage, channel_axis=axis_of(image))
                 assert product_error(K, theta, v) <= bar_of(dtype, name, net)
 
 
@@ -192,7 +193,7 @@ def test_random_networks_have_the_columns_of_the_reference(net, shape, name, dat
     for kernel in KERNELS:
         theta = kernel_matrix(net, image, kernel, channel_axis=axis_of(image))
         for dtype in DTYPES:
-            K = NTK(net, image, kernel=kernel, dtype=dtype, channel_axis=axis_of(image))
+            K = OPERATORS[kernel](net, image, dtype=dtype, channel_axis=axis_of(image))
             # Both ways are compared: the engine's columns, and what NTK chooses.
             scale = np.abs(theta).max()
             for columns in (K._engine.columns(pixels).T, K.columns(pixels)):
@@ -215,7 +216,7 @@ def test_images_of_every_shape(shape, padding, kernel, dtype):
         net = Network(layers, padding)
         theta = kernel_matrix(net, image, kernel, channel_axis=axis_of(image))
         # There is no room for patches that differ in a single pixel or a row of two.
-        K = NTK(net, image, kernel=kernel, dtype=dtype, channel_axis=axis_of(image))
+        K = OPERATORS[kernel](net, image, dtype=dtype, channel_axis=axis_of(image))
         bar = {"float32": 1e-6, "float64": PARALLEL}[dtype]
         assert error_of(K.dense(), theta) <= bar
         assert error_of(K.columns(range(len(theta))), theta) <= bar
@@ -297,7 +298,7 @@ def test_a_batch_of_images_is_each_of_them():
 @each_net
 @pytest.mark.parametrize("name", ["natural", "periodic", "spiked"])
 def test_kernel_is_symmetric_and_positive_semi_definite(name, net, padding, kernel, dtype):
-    K = NTK(Network(NETS[net], padding), IMAGES[name](7, 8, 3, 0), kernel=kernel, dtype=dtype, channel_axis=-1)
+    K = OPERATORS[kernel](Network(NETS[net], padding), IMAGES[name](7, 8, 3, 0), dtype=dtype, channel_axis=-1)
     matrix = K.dense()
     if padding == "zeros":
         np.testing.assert_array_equal(matrix, matrix.T)
@@ -316,7 +317,7 @@ def test_circular_kernel_moves_with_the_image(shift, kernel, dtype):
     image = noise(5, 6, 2, 5)
     pixels = np.roll(np.arange(30).reshape(5, 6), shift, axis=(0, 1)).ravel()
     matrix, moved = (
-        NTK(net, x, kernel=kernel, dtype=dtype, channel_axis=-1).dense() for x in (image, np.roll(image, shift, (0, 1)))
+        OPERATORS[kernel](net, x, dtype=dtype, channel_axis=-1).dense() for x in (image, np.roll(image, shift, (0, 1)))
     )
     assert error_of(moved, matrix[np.ix_(pixels, pixels)]) <= BARS[dtype]["noise"]
     assert error_of(moved, matrix) > 0.01
@@ -373,7 +374,7 @@ def test_weight_variances_of_any_size_stay_in_range(weight_var, padding):
 @each_kernel
 @each_padding
 def test_zero_image_has_zero_kernel(padding, kernel, dtype):
-    K = NTK(Network(NETS["7 9"], padding), np.zeros((5, 6, 2)), kernel=kernel, dtype=dtype, channel_axis=-1)
+    K = OPERATORS[kernel](Network(NETS["7 9"], padding), np.zeros((5, 6, 2)), dtype=dtype, channel_axis=-1)
     assert not K.dense().any()
     assert not K.diagonal().any()
     assert not K.columns([7]).any()
@@ -386,7 +387,7 @@ def test_zero_patches_have_zero_rows_and_columns(kernel, dtype):
     image = noise(4, 9, 2, 11)
     image[:, 4:] = 0
     net = Network([Conv(3), LeakyReLU(0.1), Conv(3), ReLU(), Conv(1)])
-    K = NTK(net, image, kernel=kernel, dtype=dtype, channel_axis=-1)
+    K = OPERATORS[kernel](net, image, dtype=dtype, channel_axis=-1)
     matrix = K.dense().reshape(4, 9, 4, 9)
     # The receptive field is 5 x 5: columns 0 to 5 see the noise, columns 6 to 8 see zeros.
     largest = np.abs(matrix).max()
@@ -457,9 +458,7 @@ def operators(net, image, kernel, dtype, **options):
     for storage in ("stream", "coarse", "dense"):
         if storage == "coarse" and net.levels == 0:
             continue
-        yield NTK(
-            net, image, kernel=kernel, dtype=dtype, storage=storage, **({"threads": 1} | options), channel_axis=-1
-        )
+        yield OPERATORS[kernel](net, image, dtype=dtype, storage=storage, **({"threads": 1} | options), channel_axis=-1)
 
 
 @each_isa
@@ -474,7 +473,7 @@ def test_graphs_are_exact(graph, padding, kernel, dtype, isa, monkeypatch):
     for name in ("natural", "centred", "noise", "flat", "spiked", "periodic"):
         image = IMAGES[name](8, 12, 3, 0)
         theta = kernel_matrix(net, image, kernel, channel_axis=-1)
-        K = NTK(net, image, kernel=kernel, dtype=dtype, threads=1, channel_axis=-1)
+        K = OPERATORS[kernel](net, image, dtype=dtype, threads=1, channel_axis=-1)
         # In float32 one bar serves all.  In double the reference sets the limit, on the diagonal too: that of a coarse
         # pixel is a sum over pairs of fine ones.
         bar = 1e-6 if dtype == "float32" else BARS[dtype][name]
@@ -501,7 +500,7 @@ def test_graphs_of_noise_are_exact(graph, padding, kernel, dtype):
         assert error_of(K.affinity(2, 3), theta[27].reshape(8, 12), np.abs(theta).max()) <= bar
         assert product_error(K, theta, v) <= bar  # the fields kept by now are right too
         assert error_of(K.apply(v.reshape(8, 12, 3)), (theta @ v).reshape(8, 12, 3)) <= 10 * bar
-    axes = [NTK(net, noise_input, kernel=kernel, dtype=dtype, channel_axis=axis) for axis in (None, 0, -1)]
+    axes = [OPERATORS[kernel](net, noise_input, dtype=dtype, channel_axis=axis) for axis in (None, 0, -1)]
     for K in axes[1:]:
         np.testing.assert_array_equal(K.dense(), axes[0].dense())
 
@@ -530,9 +529,7 @@ def test_random_graphs_agree_with_the_reference(net, cells, name, data):
 @each_padding
 @each_graph
 def test_graphs_give_symmetric_positive_semi_definite_kernels(graph, padding, kernel, dtype):
-    K = NTK(
-        Network(GRAPHS[graph], padding), IMAGES["natural"](8, 12, 3, 0), kernel=kernel, dtype=dtype, channel_axis=-1
-    )
+    K = OPERATORS[kernel](Network(GRAPHS[graph], padding), IMAGES["natural"](8, 12, 3, 0), dtype=dtype, channel_axis=-1)
     matrix = K.dense().astype(np.float64)
     assert error_of(matrix, matrix.T) <= {"float32": 1e-6, "float64": 1e-14}[dtype]
     values = np.linalg.eigvalsh(matrix)
@@ -561,7 +558,7 @@ def test_transposed_image_has_the_transposed_kernel(graph, kernel, padding, dtyp
     net, image = Network(GRAPHS[graph], padding), noise(8, 12, 3, 6)
     pixels = np.arange(96).reshape(12, 8).T.ravel()
     matrix, turned = (
-        NTK(net, x, kernel=kernel, dtype=dtype, channel_axis=-1).dense() for x in (image, image.transpose(1, 0, 2))
+        OPERATORS[kernel](net, x, dtype=dtype, channel_axis=-1).dense() for x in (image, image.transpose(1, 0, 2))
     )
     assert error_of(turned[np.ix_(pixels, pixels)], matrix) <= GRAPH_BARS[dtype]
 
@@ -809,4 +806,4 @@ def test_smooth_activations_of_large_arguments(activation, padding, kernel, isa,
     net = Network([Conv(3), activation, Conv(1)], padding)
     image = 100 * IMAGES["spiked"](9, 8, 3, 1)
     theta = kernel_matrix(net, image, kernel, channel_axis=-1)
-    assert error_of(NTK(net, image, kernel=kernel, threads=1, channel_axis=-1).dense(), theta) <= 3e-7
+    assert error_of(OPERATORS[kernel](net, image, threads=1, channel_axis=-1).dense(), theta) <= 3e-7

@@ -70,7 +70,7 @@ def linear(out_channels=1, conv=None, padding="zeros"):
 def test_gradient_descent_is_the_closed_form(out_channels):
     module, x, y, K = linear(out_channels)
     steps = [0, 1, 2, 10, 100, 500]
-    z, info = nf.gradient_descent(K, y, steps, tolerance=1e-13, full_output=True)
+    z, info = nf.gradient_descent(K, y, steps, tolerance=1e-13, return_info=True)
     training = train(module, x, y, steps=500, learning_rate=info.learning_rate, record=steps)
     assert training.steps == tuple(steps)
     assert training.outputs.shape == (6, *y.shape)

@@ -25,9 +25,10 @@ ACTIVATION_FILES, FUNCTION_LINES = 5, 60
 # From the bottom up: parts on one line may include or import each other.
 STOREYS = (("math",), ("plan",), ("cpu",), ("cuda",), ("bindings.cpp",))
 WINGS = (
-    ("_core", "_check", "_choices", "inputs", "activations", "network", "reference"),
+    ("_core", "_check", "_choices", "_libraries", "inputs", "activations", "network", "reference"),
     ("engine",),
-    ("images", "kernel"),
+    ("images", "pixel_operator", "kernel"),
+    ("adapters",),
     ("finite",),
     ("spectral",),
     ("restoration",),

@@ -32,7 +32,7 @@ class Picture:
 
 
 class Pictures(Images):
-    def to_array(self, value: Picture) -> np.ndarray:
+    def to_array(self, name: str, value: Picture) -> np.ndarray:
         return value.values
 
     def channel_axis(self, value: Picture) -> int | None:

@@ -225,7 +225,7 @@ def test_the_identity_gives_gradient_descent():
     image = IMAGES["natural"](*SHAPE, 3, 0)
     centred = image - image.mean(axis=(0, 1))
     K = nf.NTK(NETWORK, centred, channel_axis=-1, dtype="float64")
-    wanted, descent = nf.gradient_descent(K, centred, [3, 300], tolerance=1e-9, full_output=True)
+    wanted, descent = nf.gradient_descent(K, centred, [3, 300], tolerance=1e-9, return_info=True)
     identity = LinearOperator((120, 120), matvec=lambda v: v, rmatvec=lambda v: v, dtype=np.float64)
     for A in (identity, nf.inpainting(np.ones(SHAPE)), nf.downsampling(SHAPE, 1), nf.blurring([[1.0]], SHAPE)):
         got, info = nf.restore(

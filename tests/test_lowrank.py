@@ -36,9 +36,9 @@ EXACT = {"float32": 2e-6, "float64": 1e-11}
 
 METHODS = {
     "lattice": lambda K, k: nf.nystrom(K, k),
-    "random": lambda K, k: nf.nystrom(K, k, landmarks="random", seed=3),
-    "one sweep": lambda K, k: nf.randomized(K, k),
-    "two sweeps": lambda K, k: nf.randomized(K, k, sweeps=2),
+    "random": lambda K, k: nf.nystrom(K, k, landmarks="random", rng=3),
+    "one sweep": lambda K, k: nf.randomized_low_rank(K, k),
+    "two sweeps": lambda K, k: nf.randomized_low_rank(K, k, sweeps=2),
 }
 each_method = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
 each_dtype = pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -99,7 +99,7 @@ def test_randomized_is_nystrom_from_its_basis(sweeps, kernel):
     """Without oversampling nothing is truncated: Theta~ = (Theta Q)(Q^T Theta Q)^-1 (Theta Q)^T, and reproduces Theta Q
     for the random Q that ``seed`` stands for, or for a basis of Theta Q."""
     K, theta = kernel
-    low = nf.randomized(K, 15, sweeps=sweeps, oversampling=0, seed=5)
+    low = nf.randomized_low_rank(K, 15, sweeps=sweeps, oversampling=0, rng=5)
     Q = np.random.default_rng(5).standard_normal((15, D)).T
     for _ in range(sweeps - 1):
         Q = np.linalg.qr(theta @ Q)[0]
@@ -141,7 +141,7 @@ def test_never_more_than_the_kernel(method, k, kernel):
 def test_two_sweeps_are_better_than_one_and_nearly_the_best(rank, kernel):
     K, theta = kernel
     best = np.sqrt((np.linalg.eigvalsh(theta)[:-rank] ** 2).sum())  # Eckart, Young
-    one, two = (np.linalg.norm(theta - dense(nf.randomized(K, rank, sweeps=sweeps))) for sweeps in (1, 2))
+    one, two = (np.linalg.norm(theta - dense(nf.randomized_low_rank(K, rank, sweeps=sweeps))) for sweeps in (1, 2))
     assert best * (1 - 1e-9) <= two <= one
     assert two <= 1.2 * best
     assert one <= 5 * best
@@ -156,7 +156,7 @@ def test_a_random_sketch_of_low_rank_is_exact():
     ).dense()  # the reference takes the angles of parallel patches as 1e-8
     for dtype in EXACT:
         K = nf.NTK(net, x, dtype=dtype, channel_axis=-1)
-        for low in (nf.nystrom(K, 40), nf.randomized(K, 40), nf.randomized(K, 40, sweeps=2)):
+        for low in (nf.nystrom(K, 40), nf.randomized_low_rank(K, 40), nf.randomized_low_rank(K, 40, sweeps=2)):
             assert entry_error(dense(low), theta) <= EXACT[dtype]
             assert low.trace_error <= EXACT[dtype]
             if dtype == "float64":
@@ -166,8 +166,8 @@ def test_a_random_sketch_of_low_rank_is_exact():
 def test_the_same_seed_gives_the_same_and_another_another():
     K, _ = problem()
     for make in (
-        lambda seed: nf.randomized(K, 9, seed=seed).eigenvalues,
-        lambda seed: nf.nystrom(K, 9, landmarks="random", seed=seed).landmarks,
+        lambda seed: nf.randomized_low_rank(K, 9, rng=seed).eigenvalues,
+        lambda seed: nf.nystrom(K, 9, landmarks="random", rng=seed).landmarks,
     ):
         np.testing.assert_array_equal(make(1), make(1))
         assert not np.array_equal(make(1), make(2))
@@ -177,11 +177,11 @@ def test_the_same_seed_gives_the_same_and_another_another():
 def test_other_kernels():
     x = IMAGES["centred"](*SHAPE, 1, 0)
     for K in (
-        nf.NTK(NETS["vanilla"], x, kernel="nngp", channel_axis=-1),
+        nf.NNGP(NETS["vanilla"], x, channel_axis=-1),
         nf.NTK(nf.autoencoder(1), nf.NoiseInput(SHAPE)),
     ):
         assert entry_error(dense(nf.nystrom(K, D)), K.dense()) <= EXACT["float32"]
-        assert entry_error(dense(nf.randomized(K, D)), K.dense()) <= EXACT["float32"]
+        assert entry_error(dense(nf.randomized_low_rank(K, D)), K.dense()) <= EXACT["float32"]
 
 
 # --- Errors -------------------------------------------------------------------------------------------------------
@@ -200,7 +200,7 @@ def test_frobenius_estimate_within_its_standard_errors(method, kernel):
     K, theta = kernel
     low = method(K, 25)
     truth = np.linalg.norm(theta - dense(low)) / np.linalg.norm(theta)
-    estimates = [low.estimate_error(K, samples=30, seed=seed) for seed in range(60)]
+    estimates = [low.estimate_error(K, samples=30, rng=seed) for seed in range(60)]
     values, errors = np.array([(e.frobenius, e.standard_error) for e in estimates]).T
     assert abs(values.mean() - truth) <= 4 * values.std() / np.sqrt(60) + 0.01 * truth
     assert 0.5 <= errors.mean() / values.std() <= 1.5
@@ -262,16 +262,16 @@ def test_filters_are_functions_of_the_dense_matrix(net, dtype, method):
         assert z.dtype == K.dtype
         assert np.abs(z.reshape(D, 3) - wanted).max() <= tolerance * np.abs(y).max()
 
-    path, info = nf.gradient_descent(low, y, [0, 7, 500], full_output=True)
+    path, info = nf.gradient_descent(low, y, [0, 7, 500], return_info=True)
     assert info.learning_rate == pytest.approx(1 / top, rel=1e-6)
     assert (info.products, info.error, info.lambda_max) == (0, 0.0, low.lambda_max)
     for z, t in zip(path, (0, 7, 500), strict=True):
         check(z, lambda x, t=t: 1 - (1 - info.learning_rate * x) ** t)
     check(nf.gradient_descent(low, y, 20, 1.5 / top), lambda x: 1 - (1 - 1.5 / top * x) ** 20)
-    z, info = nf.gradient_flow(low, y, 30 / top, full_output=True)
+    z, info = nf.gradient_flow(low, y, 30 / top, return_info=True)
     check(z, lambda x: 1 - np.exp(-30 / top * x))
     assert (info.products, info.error) == (0, 0.0)
-    z, info = nf.ridge(low, y, 0.01 * top, full_output=True)
+    z, info = nf.ridge(low, y, 0.01 * top, return_info=True)
     check(z, lambda x: x / (x + 0.01 * top))
     assert (info.products, info.error) == (0, 0.0)
 
@@ -288,7 +288,7 @@ def test_plain_iteration_and_eigenpairs_agree():
     K, _ = problem()
     low, y = nf.nystrom(K, 30), IMAGES["natural"](*SHAPE, 1, 1)[..., 0]
     fast = nf.gradient_descent(low, y, [0, 1, 60])
-    slow, info = nf.gradient_descent(low, y, [0, 1, 60], method="iteration", full_output=True)
+    slow, info = nf.gradient_descent(low, y, [0, 1, 60], method="iteration", return_info=True)
     assert np.abs(fast - slow).max() <= 1e-11
     assert info.lambda_max == low.lambda_max
 
@@ -322,7 +322,7 @@ def test_functions_that_are_not_zero_at_zero():
 @each_dtype
 def test_is_a_linear_operator(dtype):
     K, _ = problem(dtype=dtype)
-    low = nf.randomized(K, 30)
+    low = nf.randomized_low_rank(K, 30)
     matrix, tolerance = dense(low), EXACT[dtype]
     assert isinstance(low, LinearOperator)
     assert aslinearoperator(low) is low
@@ -359,8 +359,6 @@ def test_methods_of_the_exact_kernel(dtype):
 
 def test_bad_right_hand_sides():
     low = nf.nystrom(problem()[0], 30)
-    with pytest.raises(TypeError, match="the kernel applies to real vectors, got dtype complex128"):
-        low @ (1j * np.ones(D))
     with pytest.raises(ValueError, match="dimension mismatch"):
         low @ np.ones(D - 1)
     with pytest.raises(ValueError, match=r"image must have shape .* or \(12, 10\)"):
@@ -395,7 +393,11 @@ def test_a_kernel_on_a_card_gives_the_same():
     x = IMAGES["centred"](*SHAPE, 3, 0)
     here, there = (nf.NTK(NETS["vanilla"], x, device=device, channel_axis=-1) for device in ("cpu", "cuda"))
     y = np.ones(SHAPE)
-    for make in (lambda K: nf.nystrom(K, 30), lambda K: nf.randomized(K, 30), lambda K: nf.randomized(K, 30, sweeps=2)):
+    for make in (
+        lambda K: nf.nystrom(K, 30),
+        lambda K: nf.randomized_low_rank(K, 30),
+        lambda K: nf.randomized_low_rank(K, 30, sweeps=2),
+    ):
         low = make(there)
         assert entry_error(dense(low), dense(make(here))) <= 1e-5
         assert isinstance(nf.ridge(low, y, 1.0), np.ndarray)
@@ -520,8 +522,8 @@ def test_zero_patches_are_left_out():
 
 
 BAD = [
-    (lambda K: nf.nystrom(K, 0), ValueError, "m must lie between 1 and 120, the number of pixels, got 0"),
-    (lambda K: nf.nystrom(K, 121), ValueError, "m must lie between 1 and 120, the number of pixels, got 121"),
+    (lambda K: nf.nystrom(K, 0), ValueError, "m must lie between 1 and 120, .*, got 0"),
+    (lambda K: nf.nystrom(K, 121), ValueError, "m must lie between 1 and 120, .*, got 121"),
     (lambda K: nf.nystrom(K, 121, landmarks="random"), ValueError, "m must lie between 1 and 120"),
     (lambda K: nf.nystrom(K, -3), ValueError, "m must lie between 1 and 120.* got -3"),
     (lambda K: nf.nystrom(K, 5.0), TypeError, "m must be an integer, got 5.0"),
@@ -536,18 +538,34 @@ BAD = [
     (lambda K: nf.nystrom(K, landmarks=[-1]), ValueError, "landmarks must lie between 0 and 119, got -1 to -1"),
     (lambda K: nf.nystrom(K, landmarks=[7, 3, 7]), ValueError, "landmarks must be distinct, got 7 more than once"),
     (lambda K: nf.nystrom(K, 3, landmarks=[7, 3]), ValueError, "m must be the number of landmarks, 2, or None, got 3"),
-    (lambda K: nf.nystrom(K, 5, seed=-1), ValueError, "seed must be at least 0, got -1"),
-    (lambda K: nf.nystrom(K.dense(), 5), TypeError, r"K must be an ntkfast\.NTK, got"),
-    (lambda K: nf.nystrom(nf.nystrom(K, 5), 5), TypeError, r"K must be an ntkfast\.NTK, got"),
-    (lambda K: nf.randomized(aslinearoperator(np.eye(4)), 2), TypeError, r"K must be an ntkfast\.NTK, got"),
-    (lambda K: nf.randomized(K, 0), ValueError, "rank must lie between 1 and 120, the number of pixels, got 0"),
-    (lambda K: nf.randomized(K, 121), ValueError, "rank must lie between 1 and 120, the number of pixels, got 121"),
-    (lambda K: nf.randomized(K, 5, sweeps=0), ValueError, "sweeps must be at least 1, got 0"),
-    (lambda K: nf.randomized(K, 5, sweeps=1.5), TypeError, "sweeps must be an integer, got 1.5"),
-    (lambda K: nf.randomized(K, 5, oversampling=-1), ValueError, "oversampling must be at least 0, got -1"),
-    (lambda K: nf.randomized(K, 5, seed="a"), TypeError, "seed must be an integer, got 'a'"),
+    (lambda K: nf.nystrom(K, 5, rng=-1), ValueError, "rng must be at least 0, got -1"),
+    (lambda K: nf.nystrom(K.dense(), 5), TypeError, r"ntkfast\.NTK or an ntkfast\.NNGP, got"),
+    (lambda K: nf.nystrom(nf.nystrom(K, 5), 5), TypeError, r"ntkfast\.NTK or an ntkfast\.NNGP, got"),
+    (
+        lambda K: nf.randomized_low_rank(aslinearoperator(np.eye(4)), 2),
+        TypeError,
+        r"ntkfast\.NTK or an ntkfast\.NNGP, got",
+    ),
+    (
+        lambda K: nf.randomized_low_rank(K, 0),
+        ValueError,
+        "rank must lie between 1 and 120, .* got 0",
+    ),
+    (
+        lambda K: nf.randomized_low_rank(K, 121),
+        ValueError,
+        "rank must lie between 1 and 120, .* got 121",
+    ),
+    (lambda K: nf.randomized_low_rank(K, 5, sweeps=0), ValueError, "sweeps must be at least 1, got 0"),
+    (lambda K: nf.randomized_low_rank(K, 5, sweeps=1.5), TypeError, "sweeps must be an integer, got 1.5"),
+    (lambda K: nf.randomized_low_rank(K, 5, oversampling=-1), ValueError, "oversampling must be at least 0, got -1"),
+    (lambda K: nf.randomized_low_rank(K, 5, rng="a"), TypeError, "rng must be an integer, None or a .*, got 'a'"),
     (lambda K: nf.nystrom(K, 5).estimate_error(K, samples=1), ValueError, "samples must be at least 2, got 1"),
-    (lambda K: nf.nystrom(K, 5).estimate_error(None), TypeError, r"K must be an ntkfast\.NTK, got None"),
+    (
+        lambda K: nf.nystrom(K, 5).estimate_error(None),
+        TypeError,
+        r"ntkfast\.NTK or an ntkfast\.NNGP, got None",
+    ),
     (
         lambda K: nf.nystrom(nf.NTK(K.network, np.ones((10, 12))), 5).estimate_error(K),
         ValueError,
@@ -567,7 +585,7 @@ def test_bad_input(call, error, message):
 
 CALLS = {
     "m": lambda K, k: nf.nystrom(K, k, landmarks="random"),
-    "rank + oversampling": lambda K, k: nf.randomized(K, k - 3, oversampling=3),
+    "rank + oversampling": lambda K, k: nf.randomized_low_rank(K, k - 3, oversampling=3),
     "samples": lambda K, k: LOW.estimate_error(K, samples=k),
 }
 LOW = nf.LowRank([1.0], np.eye(D)[:, :1], image_shape=SHAPE, trace=2.0)
@@ -647,5 +665,5 @@ def test_factorisations_take_one_blas_thread(monkeypatch):
     K, _ = problem()
     with threadpool_limits(2, user_api="blas"):
         nf.nystrom(K, 9)
-        nf.randomized(K, 9, sweeps=2)
+        nf.randomized_low_rank(K, 9, sweeps=2)
     assert set(seen) == {1}

@@ -15,6 +15,7 @@ from threadpoolctl import threadpool_limits
 from tools.tuning import choices, cost, oracle, stopping
 
 import ntkfast
+from cases import OPERATORS
 from ntkfast.restoration.stopping import Crops
 from ntkfast.restoration.tile_filter import TileFilter
 
@@ -98,7 +99,7 @@ def test_eigenvalues_of_the_tiles(kind, kernel):
     spectra = oracle.Spectra(trial.filter(trial.pixels, kind=kind))
     network = oracle.DEFAULT.network
     for values, tile in zip(spectra.values, centred_tiles(trial, (0, 4)), strict=True):
-        theta = ntkfast.NTK(network, tile, kernel=kernel, dtype="float64", channel_axis=-1).dense()
+        theta = OPERATORS[kernel](network, tile, dtype="float64", channel_axis=-1).dense()
         np.testing.assert_allclose(values, np.linalg.eigvalsh(theta), atol=1e-5 * values.max())
 
 

@@ -92,7 +92,7 @@ def _run_networks(settings: dict[str, Any], tools: Tools, problem: Problem) -> R
     exact = NTK(network, x, device=where, channel_axis=-1)
     later = analysis.times(settings["any_time_steps"], settings["points"])
     path = analysis.closed_form(exact, problem.noisy, [*steps, *later])
-    rough = nystrom(exact, max(1, round(settings["landmarks"] * side * side)), landmarks="random", seed=seed)
+    rough = nystrom(exact, max(1, round(settings["landmarks"] * side * side)), landmarks="random", rng=seed)
     paths = {
         "exact": path[: len(steps)],
         ANY_TIME: path[len(steps) :],

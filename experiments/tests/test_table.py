@@ -195,7 +195,7 @@ def test_table_unit_computed_again(source: str) -> None:
     steps = range(1, s["most_steps"] + 1)
 
     exact = kernel_matrix(network, x, channel_axis=-1)
-    pixels = nystrom(NTK(network, x, channel_axis=-1), round(0.1 * len(exact)), landmarks="random", seed=0).landmarks
+    pixels = nystrom(NTK(network, x, channel_axis=-1), round(0.1 * len(exact)), landmarks="random", rng=0).landmarks
     assert len(pixels) == 14
     columns = exact[:, pixels]
     later = analysis.times(s["any_time_steps"], s["points"])

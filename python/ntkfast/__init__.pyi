@@ -19,6 +19,7 @@ from .engine.info import info as info
 from .engine.roofline import roofline as roofline
 from .finite.from_torch import from_torch as from_torch
 from .inputs import NoiseInput as NoiseInput
+from .kernel import NNGP as NNGP
 from .kernel import NTK as NTK
 from .network import AvgPool as AvgPool
 from .network import Conv as Conv
@@ -44,4 +45,4 @@ from .spectral.filters import ridge as ridge
 from .spectral.lowrank import ErrorEstimate as ErrorEstimate
 from .spectral.lowrank import LowRank as LowRank
 from .spectral.lowrank import nystrom as nystrom
-from .spectral.lowrank import randomized as randomized
+from .spectral.lowrank import randomized_low_rank as randomized_low_rank

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 __all__ = [
+    "as_array",
     "at_least",
     "callback",
     "channel_axis",
@@ -25,6 +26,9 @@ __all__ = [
     "real_vectors",
     "steps",
 ]
+
+# The argument ``rng``, see :func:`generator`.
+Random = int | np.random.Generator | None
 
 # Larger integers are not all numbers of double precision, in which the powers of gradient descent are computed, and the
 # grids of steps that trainings record.
@@ -184,16 +188,21 @@ def generator(name: str, value: Any) -> np.random.Generator:
     return np.random.default_rng(at_least(name, value, 0))
 
 
+def as_array(name: str, value: Any) -> np.ndarray:
+    """Return ``value`` as an array of any dtype, without a copy if it is one."""
+    try:
+        return np.asarray(value)
+    except ValueError as error:  # rows of unequal length
+        raise ValueError(f"{name} must be a real numeric array: {error}") from error
+
+
 def real_numbers(name: str, value: Any) -> np.ndarray:
     """``value`` as a real array that is not empty, without a copy if it is one."""
     if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
         raise TypeError(
             f"{name} must not be a masked array: fill what is masked, or see ntkfast.restore for inpainting"
         )
-    try:
-        array = np.asarray(value)
-    except ValueError as error:  # rows of unequal length
-        raise ValueError(f"{name} must be a real numeric array: {error}") from error
+    array = as_array(name, value)
     if array.dtype.kind not in "fiub":
         raise TypeError(f"{name} must be a real numeric array, got dtype {array.dtype}")
     if array.size == 0:

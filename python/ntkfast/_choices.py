@@ -5,7 +5,7 @@ Nothing is imported here: most modules that take them import SciPy, which takes 
 
 METHODS = ("tiles", "exact", "nystrom")  # of denoise_ntk
 RULES = ("calibrated", "recorrupted", "sure", "held_out")  # for stopping it
-KERNELS = ("ntk", "nngp")
+KERNELS = ("ntk", "nngp")  # of the command line, by the names of their classes
 PADDINGS = ("zeros", "circular")
 TILE_SIZE, TILE_OVERLAP = 16, 10  # of denoise_ntk; small tiles overlap less, by all but one pixel
 REFINE = 1

@@ -9,13 +9,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from importlib import import_module
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from scipy.sparse.linalg import LinearOperator
 
 from . import _check
-from .engine.arrays import HOST, NUMPY, Arrays, namespace, to_host
+from ._libraries import LIBRARIES
+from .engine.arrays import HOST, NUMPY, Arrays, in_memory_of_host, namespace, to_host
 from .engine.backend import backend_of, has_backend
 from .engine.memory import require_memory
 
@@ -32,53 +34,84 @@ SMALLEST_VECTOR = {"float32": 1e-30, "float64": 1e-120}
 ROUNDING = 1e-14
 
 
+class Shaped(Protocol):
+    """An array of any library, to type checkers."""
+
+    @property
+    def shape(self) -> Any: ...
+
+    @property
+    def dtype(self) -> Any: ...
+
+
+AnyArray = TypeVar("AnyArray", bound=Shaped)
+
+
 class Images(ABC):
     """What a library's images are: NumPy's or a device's arrays underneath, and perhaps a channel axis of their own."""
 
     @abstractmethod
-    def to_array(self, value: Any) -> Any:
-        """The numbers of ``value``: a NumPy array, or one in the memory of a device."""
+    def to_array(self, name: str, value: Any) -> Any:
+        """Return the numbers of the argument called ``name``: a NumPy array, or one in the memory of a device."""
 
     def channel_axis(self, value: Any) -> int | None:
-        """The channel axis that ``value`` itself names, for where the caller names none; None where it names none."""
+        """Return the channel axis that ``value`` itself names, for a caller who names none; None where it has none."""
         return None
 
     @abstractmethod
-    def restored(self, result: np.ndarray, like: Any) -> Any:
-        """Results of the kind of ``like``, an image or data that the caller gave.
+    def restored(self, result: Any, like: Any) -> Any:
+        """Return results of the kind of ``like``, an image, data or vectors that the caller gave.
 
-        ``result`` is a stack of images, each with its channels where ``like`` has them; what is returned is too, and
-        ``[0]`` of it the first of them.
+        ``result``, an array of the kind that ``to_array`` gave or NumPy's, is a stack of images, each with its channels
+        where ``like`` has them; what is returned is a stack too, and ``[0]`` of it is the first of them.
         """
 
 
-# By the top-level module of a type.
-_libraries: dict[str, Images] = {}
+# By the top-level module of a type: how its images are read, or the "module:Class" that says so, not imported yet.
+_libraries: dict[str, Images | str] = dict(LIBRARIES)
 
 
-def register_images(library: str, adapter: Images) -> None:
+def register_images(library: str, adapter: Images | str) -> None:
     """Let images of a library be taken, and results be given back in their kind.
 
     Parameters
     ----------
     library : str
         Top-level name of the module of its types, "xarray" say; it is not imported.
-    adapter : Images
-        Asked before anything else looks at a value of these types.
+    adapter : Images, or str
+        Asked before anything else looks at a value of these types; "module:Class" is imported at the first of them.
     """
     _libraries[library] = adapter
 
 
 def _library_of(value: Any) -> Images | None:
-    return _libraries.get(type(value).__module__.partition(".")[0])
+    """Return the adapter of a value's library, or of that of a class that its own is made from; None for NumPy's."""
+    if type(value) is np.ndarray:
+        return None
+    for kind in type(value).__mro__:
+        library = kind.__module__.partition(".")[0]
+        adapter = _libraries.get(library)
+        if isinstance(adapter, str):
+            module, _, name = adapter.partition(":")
+            adapter = _libraries[library] = getattr(import_module(module), name)()
+        if adapter is not None:
+            return adapter
+    return None
 
 
-def _opened(value: Any, channel_axis: int | None) -> tuple[Any, int | None]:
-    """``value``, or the array in it if its library is registered, and the axis of the channels."""
+def opened(name: str, value: Any) -> Any:
+    """Return the array in the argument called ``name`` if its library is registered, else the argument."""
+    library = _library_of(value)
+    return value if library is None else library.to_array(name, value)
+
+
+def _opened(name: str, value: Any, channel_axis: int | None) -> tuple[Any, int | None]:
+    """Return the array in an argument, and the axis of its channels."""
     library = _library_of(value)
     if library is None:
         return value, channel_axis
-    return library.to_array(value), library.channel_axis(value) if channel_axis is None else channel_axis
+    own = library.channel_axis(value) if channel_axis is None else channel_axis
+    return library.to_array(name, value), own
 
 
 @dataclass(frozen=True)
@@ -111,7 +144,7 @@ class Layout:
 
 def shape_of_image(name: str, value: Any, channel_axis: int | None) -> tuple[int, int, int]:
     """(H, W, C) of an image, of which nothing is copied."""
-    value, channel_axis = _opened(value, channel_axis)
+    value, channel_axis = _opened(name, value, channel_axis)
     shape = _check.real_numbers(name, value).shape if namespace(value) is NUMPY else tuple(value.shape)
     return _sides(shape, _check.channel_axis(name, shape, channel_axis))
 
@@ -129,7 +162,7 @@ def as_image(
 
     With ``gray_too`` it may have no channels where ``channel_axis``, then that of another argument, is given.
     """
-    value, channel_axis = _opened(value, channel_axis)
+    value, channel_axis = _opened(name, value, channel_axis)
     value = to_host(value)
     shape = _check.real_numbers(name, value).shape
     axis = _check.channel_axis(name, shape, None if gray_too and len(shape) == 2 else channel_axis)
@@ -148,7 +181,7 @@ def as_stack(
 ) -> tuple[np.ndarray, Layout]:
     """An image as float64 (1, H, W, C), and how it was laid out; ``frames`` is that of :func:`_check.channel_axis`."""
     like = value
-    value, channel_axis = _opened(value, channel_axis)
+    value, channel_axis = _opened(name, value, channel_axis)
     if value is not like:
         value = to_host(value)  # what an adapter gives may lie on a device
     axis = _check.channel_axis(name, _check.real_numbers(name, value).shape, channel_axis, frames=frames)
@@ -214,7 +247,7 @@ def as_frames(name: str, value: Any, channel_axis: int | None, frame_axis: int |
         return Frames(tuple(value), channel_axis, value, None)
     if frame_axis is None:
         return None
-    array, channel_axis = _opened(value, channel_axis)
+    array, channel_axis = _opened(name, value, channel_axis)
     array = to_host(array)
     wanted = 3 if channel_axis is None else 4
     shape, frame = _check.real_numbers(name, array).shape, _check.integer("frame_axis", frame_axis)
@@ -244,7 +277,7 @@ def as_data(name: str, value: Any, operator: LinearOperator, channel_axis: int |
     any of these beside a channel axis.
     """
     like = value
-    value, channel_axis = _opened(value, channel_axis)
+    value, channel_axis = _opened(name, value, channel_axis)
     value, n = to_host(value), operator.shape[0]
     known, data_shape = getattr(operator, "known", None), getattr(operator, "data_shape", (n,))
     shapes = [(n,)] + [s for s in (data_shape, None if known is None else known.shape) if s not in (None, (n,))]
@@ -276,14 +309,14 @@ def as_data(name: str, value: Any, operator: LinearOperator, channel_axis: int |
 
 def as_planes(name: str, value: Any, channel_axis: int | None) -> np.ndarray:
     """An image as a finite array (1, C, H, W) of float32 or float64: what modules of torch take."""
-    value, channel_axis = _opened(value, channel_axis)
+    value, channel_axis = _opened(name, value, channel_axis)
     array = _check.real_array(name, to_host(value))
     return _channels_last(array, _check.channel_axis(name, array.shape, channel_axis)).transpose(2, 0, 1)[None]
 
 
 def as_values(name: str, value: Any, shape: tuple[int, ...], refusal: str) -> np.ndarray:
     """Finite numbers of this shape in float64; ``refusal`` is the message about another shape, up to that shape."""
-    array = _check.real_array(name, value).astype(np.float64)
+    array = _check.real_array(name, to_host(opened(name, value))).astype(np.float64)
     if array.shape != shape:
         raise ValueError(f"{refusal} {array.shape}")
     return array
@@ -291,7 +324,7 @@ def as_values(name: str, value: Any, shape: tuple[int, ...], refusal: str) -> np
 
 def as_vectors(name: str, value: Any, d: int) -> np.ndarray:
     """Finite vectors, (d,) or (d, k), as (d, k) of float32 or float64."""
-    array = _check.real_array(name, value)
+    array = _check.real_array(name, to_host(opened(name, value)))
     if array.ndim not in (1, 2) or array.shape[0] != d:
         raise ValueError(f"{name} must have shape ({d},) or ({d}, k), got {array.shape}")
     return array.reshape(d, -1)
@@ -312,22 +345,116 @@ def as_size(shape: Any) -> tuple[int, int]:
     return height, width
 
 
-def as_columns(operator: LinearOperator, name: str, value: Any) -> tuple[Any, tuple[int, ...]]:
-    """``value`` as (d, n) and its own shape, where it is shaped as vectors over pixels or as an image."""
-    arrays = namespace(value)
-    array = _check.real_array(name, value) if arrays is NUMPY else _device_array(operator, arrays, name, value)
-    if arrays.kind(array) == "f":  # integers are in the range of either type
-        _require_magnitude(name, arrays.largest(array), operator.dtype, vector=True)
-    d, shape = operator.shape[0], tuple(array.shape)
+@dataclass(frozen=True)
+class Columns:
+    """Right-hand sides of a linear operator as it takes them, and how their caller laid them out.
+
+    Attributes
+    ----------
+    values : array, shape (d, n), real
+        NumPy's, or of the device of the operator.  Of complex right-hand sides the real parts come first, then the
+        imaginary ones: a real operator maps either by itself.
+    arrays : Arrays
+        The kind of ``values``.
+    shape : tuple of int
+        The caller's.
+    paired : bool
+        Whether the caller's are complex.
+    batch : str
+        "" where the pixels come first in ``shape``; "vectors" where they come last, "matrices" where they come last but
+        one.
+    library : Images or None
+        What gives results back in the caller's kind, where that is neither NumPy's nor the device's.
+    like : object
+        What the caller gave.
+    """
+
+    values: Any
+    arrays: Arrays
+    shape: tuple[int, ...]
+    paired: bool
+    batch: str
+    library: Images | None
+    like: Any = field(repr=False, compare=False)
+
+    def restored(self, results: Any) -> Any:
+        """Return results (..., d, n), stacks of columns like ``values``, as the caller laid them out."""
+        if self.paired:
+            half = results.shape[-1] // 2
+            results = results[..., :half] + 1j * results[..., half:]
+        lead, d = tuple(results.shape[:-2]), results.shape[-2]
+        if self.batch == "vectors":
+            results = results.swapaxes(-1, -2)
+        elif self.batch == "matrices":
+            split = results.reshape(*lead, d, *self.shape[:-2], self.shape[-1])
+            results = self.arrays.moveaxis(split, len(lead), -2)
+        results = results.reshape(lead + self.shape)
+        if isinstance(self.like, np.matrix) and not lead:
+            return np.asmatrix(results)
+        if self.library is None:
+            return results
+        return self.library.restored(results, self.like) if lead else self.library.restored(results[None], self.like)[0]
+
+
+def _entered(operator: LinearOperator, name: str, value: Any) -> tuple[Any, Arrays, Images | None]:
+    """Return the numbers of a right-hand side, NumPy's or on the operator's device, their kind, and their library."""
+    arrays, here = namespace(value), backend_of(operator)
+    if arrays is not NUMPY and here.holds(arrays):
+        return value, arrays, None
+    if arrays is not NUMPY and (here.name != HOST or not in_memory_of_host(value)):
+        require_device(operator, arrays, name)
+    array, library = opened(name, value), _library_of(value)
+    arrays = namespace(array)
+    if arrays is NUMPY:
+        return _check.as_array(name, array), NUMPY, library
+    require_device(operator, arrays, name)
+    return array, arrays, library
+
+
+def as_columns(operator: LinearOperator, name: str, value: Any) -> Columns:
+    """Return finite right-hand sides that are shaped as vectors over pixels, (d,) or (d, n), or as images."""
+    array, arrays, library = _entered(operator, name, value)
+    shape, paired = tuple(array.shape), arrays.kind(array) == "c"
+    parts = arrays.stack([array.real, array.imag]) if paired else array
+    parts = _check.real_array(name, parts) if arrays is NUMPY else _device_array(arrays, name, parts)
+    if arrays.kind(parts) == "f":  # integers are in the range of either type
+        _require_magnitude(name, arrays.largest(parts), operator.dtype, vector=True)
+    d = operator.shape[0]
     image_shape = getattr(operator, "image_shape", None)
-    if len(shape) in (1, 2) and shape[0] == d:
-        return array.reshape(d, -1), shape
-    if image_shape is not None and shape[: len(image_shape)] == image_shape and len(shape) <= len(image_shape) + 1:
-        return array.reshape(d, -1), shape
-    wanted = f"({d},) or ({d}, n)"
-    if image_shape is not None:
-        wanted += f", or {image_shape} or ({', '.join(map(str, image_shape))}, n)"
-    raise ValueError(f"{name} must have shape {wanted}, got {shape}")
+    vectors = len(shape) in (1, 2) and shape[0] == d
+    image = image_shape is not None and image_shape in (shape, shape[:-1])
+    if not vectors and not image:
+        wanted = f"({d},) or ({d}, n)"
+        if image_shape is not None:
+            wanted += f", or {image_shape} or ({', '.join(map(str, image_shape))}, n)"
+        raise ValueError(f"{name} must have shape {wanted}, got {shape}")
+    columns = arrays.concatenate([part.reshape(d, -1) for part in parts], 1) if paired else parts.reshape(d, -1)
+    return Columns(columns, arrays, shape, paired, "", library, value)
+
+
+def as_factors(operator: LinearOperator, value: Any, *, vectors: bool) -> Columns:
+    """Return what an operator with d columns is multiplied with: vectors or matrices, or batches of these.
+
+    With ``vectors`` they are (..., d), or one column (d, 1); else (d,) or (..., d, n), as in SciPy from 1.18 on.
+    """
+    array, arrays, library = _entered(operator, "the array", value)
+    d, shape, kind = operator.shape[1], tuple(array.shape), arrays.kind(array)
+    if kind not in "fiubc":
+        raise TypeError(f"the operator applies to real and complex arrays, got dtype {array.dtype}")
+    one = shape == (d,) or (vectors and shape == (d, 1))
+    axis = -1 if vectors and not one else -2
+    if not one and (len(shape) < 2 or shape[axis] != d):
+        wanted = f"(..., {d}) or ({d}, 1)" if vectors else f"({d},) or (..., {d}, n)"
+        raise ValueError(f"dimension mismatch: the array must have shape {wanted}, got {shape}")
+    if one or len(shape) == 2:
+        batch = "vectors" if vectors and not one else ""
+        columns = array.reshape(d, -1) if not batch else array.swapaxes(0, 1)
+    else:
+        batch = "vectors" if vectors else "matrices"
+        columns = array.reshape(-1, d).swapaxes(0, 1) if vectors else arrays.moveaxis(array, -2, 0).reshape(d, -1)
+    if kind == "c":
+        columns = arrays.concatenate([columns.real, columns.imag], 1)
+    return Columns(columns, arrays, shape, kind == "c", batch, library, value)
 
 
 def as_pixels(name: str, indices: Any, d: int) -> np.ndarray:
@@ -373,9 +500,8 @@ def require_device(operator: LinearOperator, arrays: Arrays, name: str) -> None:
     )
 
 
-def _device_array(operator: LinearOperator, arrays: Arrays, name: str, value: Any) -> Any:
+def _device_array(arrays: Arrays, name: str, value: Any) -> Any:
     """As real_array, of an array on the operator's device."""
-    require_device(operator, arrays, name)
     if arrays.kind(value) not in "fiub":
         raise TypeError(f"{name} must be a real numeric array, got dtype {value.dtype}")
     if 0 in value.shape:

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
-from scipy.sparse.linalg import LinearOperator
+from numpy.typing import DTypeLike
 
 from . import _check
-from ._choices import KERNELS
 from .engine.arrays import NUMPY, Arrays, namespace
 from .engine.backend import Backend, choose
 from .engine.cpu import threads_of
 from .engine.memory import require_memory
 from .engine.program import Problem, Progress
-from .images import as_columns, as_image, as_pixels, require_device, shape_of_image
+from .images import as_image, as_pixels, shape_of_image
 from .inputs import NoiseInput
 from .network import Network, as_network
+from .pixel_operator import PixelOperator, with_signature
 
-__all__ = ["NTK"]
+__all__ = ["NNGP", "NTK"]
 
 STORAGES = ("auto", "stream", "coarse", "dense")
 
@@ -39,6 +39,8 @@ COLUMN_PAIR = 2.2
 
 # A product that takes no more does not ask for the free memory: reading that takes some 0.2 ms, as long as the product.
 UNCHECKED_BYTES = 2**22
+
+Own = TypeVar("Own", bound="Kernel")
 
 # Numbers in double precision that a product in the Fourier domain takes for each number of V.
 FOURIER_NUMBERS = 8
@@ -64,145 +66,34 @@ class Lock:
         self._lock.release()
 
 
-class PixelOperator(LinearOperator):  # type: ignore[misc]
-    """Symmetric operator over the pixels of an image: what the exact kernel and its approximations have in common.
+@with_signature
+class Kernel(PixelOperator):
+    """What the exact kernels of a network on one image have in common: :class:`NTK` and :class:`NNGP`.
 
-    Subclasses have ``_matmat``, ``columns`` and ``image_shape``.
+    ``kind`` of a subclass is the engine's name of its kernel.
     """
 
-    image_shape: tuple[int, int]
-
-    def columns(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Some columns, shape (d, m)."""
-        raise NotImplementedError
-
-    def _matvec(self, v: np.ndarray) -> np.ndarray:
-        return np.asarray(self._matmat(np.asarray(v).reshape(-1, 1)))
-
-    def _adjoint(self) -> PixelOperator:
-        return self  # symmetric
-
-    _transpose = _adjoint
-
-    def apply(self, image: Any) -> Any:
-        """Theta times an image, channel by channel.
-
-        Parameters
-        ----------
-        image : array_like, shape (H, W), (H, W, n), (d,) or (d, n), real
-            Need not have as many channels as the kernel's own image.
-
-        Returns
-        -------
-        ndarray, or what the image is
-            Of the same shape, of the operator's dtype.
-        """
-        columns, shape = as_columns(self, "image", image)
-        return self.matmat(columns).reshape(shape)
-
-    def affinity(self, row: int, col: int) -> np.ndarray:
-        """Filter weights of one pixel: its row of the kernel, laid out as an image.
-
-        Parameters
-        ----------
-        row, col : int
-            The pixel, 0 <= row < H and 0 <= col < W.
-
-        Returns
-        -------
-        ndarray, shape (H, W)
-            Entry (r, c) is Theta((row, col), (r, c)): how much the pixel learns from pixel (r, c) in one step.
-        """
-        place = []
-        for name, value, size in (("row", row, self.image_shape[0]), ("col", col, self.image_shape[1])):
-            number = _check.integer(name, value)
-            if not 0 <= number < size:
-                raise ValueError(f"{name} must lie between 0 and {size - 1}, got {number}")
-            place.append(number)
-        return self.columns([place[0] * self.image_shape[1] + place[1]]).reshape(self.image_shape)
-
-
-class NTK(PixelOperator):
-    """Exact kernel of an infinitely wide network on one image, over all pairs of its pixels.
-
-    A symmetric positive semi-definite ``scipy.sparse.linalg.LinearOperator`` of shape (d, d), d = H*W; pixel (row, col)
-    has the index ``row*W + col``.  All colours of an image share one kernel: apply it to (d, C) or (H, W, C).
-
-    Parameters
-    ----------
-    network : Network
-        The architecture; see :func:`ntkfast.vanilla_cnn`.
-    image : array_like, shape (H, W) or with a channel axis, real; or NoiseInput
-        The network's input.  Entries of the kernel are in its squared units.  Subtract the mean first when the kernel
-        is to filter: see :func:`ntkfast.denoise_ntk`.  It may lie on a GPU (CuPy, PyTorch); it is copied to the host
-        once, where what a sweep reads of it is computed in double precision.
-    kernel : {"ntk", "nngp"}
-        The neural tangent kernel Theta, or the covariance S of the random network's output.
-    channel_axis : int, optional
-        Axis of the channels of an image of three dimensions; None is an image (H, W).
-    device : {"auto", "cpu", "cuda", "cuda:N"}
-        Where to compute.  "cuda" is the card that holds the image, or else the first one; "auto" is the card that holds
-        the image, else the first one if it is there, the problem is large enough to gain
-        (``engine.cuda.AUTO_PAIR_LAYERS``) and fits, else the CPU.  The attribute ``device`` says which it is.  On a
-        card, products take arrays of NumPy, which are copied there and back, and arrays of CuPy and PyTorch on that
-        card, which are not; the results are of the same kind.  They are computed on the caller's current stream, and
-        are there when the call returns.
-    dtype : {"float32", "float64"}
-        Type of the engine's arithmetic and of all results.  float32 is exact to 1e-6 of the largest entry on natural
-        images, and to 1e-5 on most of the tests' hard ones (docs/math.md, "Accuracy, measured").
-    storage : {"auto", "stream", "coarse", "dense"}
-        "stream" computes each entry anew in each product and keeps O(d) numbers, and with several resolutions a few
-        bands of displacements of the coarser ones; "coarse" keeps all coarse fields that the finest resolution reads,
-        after the first product (d^2/16 pairs or less; for networks of several resolutions); "dense" keeps half of the
-        matrix after the first product; "auto" is the first of "dense", "coarse", "stream" that takes at most a quarter
-        of the free memory.  With :class:`NoiseInput` and circular padding "auto" on the CPU is "fourier": the kernel
-        repeats itself at every step of ``network.multiple`` pixels, and products are filters in the Fourier domain.
-        The attribute ``storage`` says which it is.
-    threads : int, optional
-        Threads on the CPU, 1024 at most; by default all cores, or OMP_NUM_THREADS.
-    progress : callable, optional
-        Called with the fraction done, 0 to 1, at most every 50 ms during a product.  An exception it raises stops the
-        product and is passed on.  It must not multiply with this operator while that computes what it keeps.
-
-    Attributes
-    ----------
-    backend : engine.backend.Backend
-        The device as an object, chosen once; ``device`` is its name.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument is of the wrong kind or out of range; the message names it.
-    MemoryError
-        Before any work, if the problem will not fit; the message names the bytes and the option that would.  The same
-        of each product; it takes fewer columns at a time before it is refused.
-    RuntimeError
-        If device is "cuda" and there is no card, or no CUDA in this build: with what is missing.
-
-    Notes
-    -----
-    Ctrl-C stops the constructor and every call within half a second; the GIL is free meanwhile.  The same input and
-    thread count give the same bits.  Source: Tachella, Tang, Davies, CVPR 2021 (arXiv 2006.02379); docs/math.md has the
-    recursion.
-    """
+    kind: str
 
     def __init__(
         self,
         network: Network,
         image: Any,
         *,
-        kernel: str = "ntk",
         channel_axis: int | None = None,
         device: str | Backend = "auto",  # a Backend is from within the package, where one has been chosen already
-        dtype: Any = "float32",
+        dtype: DTypeLike = "float32",
         storage: str = "auto",
         threads: int | None = None,
         progress: Progress | None = None,
     ) -> None:
+        """Prepare the products: check the arguments, choose the device, and compute the diagonals.
+
+        The class describes the parameters and the errors.  Ctrl-C stops it within half a second.
+        """
         as_network(network)
-        self.kernel = _check.choice("kernel", kernel, KERNELS)
-        if self.kernel == "ntk" and not network.trainable:
-            raise ValueError("network must have a trainable Conv for kernel='ntk', got all of them frozen")
+        if self.kind == "ntk" and not network.trainable:
+            raise ValueError("network must have a trainable Conv for an NTK, got all of them frozen: NNGP takes it")
         self._progress = _check.callback("progress", progress)
         real = _check.float_dtype(dtype)
         noise = isinstance(image, NoiseInput)
@@ -211,7 +102,7 @@ class NTK(PixelOperator):
         shape = (*image.shape, 1) if noise else shape_of_image("image", image, channel_axis)
         network.check_size(*shape[:2])
         self.threads = threads_of(threads)
-        self._problem = Problem(network, (1, *shape), real, self.threads, self.kernel, noise)
+        self._problem = Problem(network, (1, *shape), real, self.threads, self.kind, noise)
         self.backend = choose(device, self._problem, near)
 
         self.network = network
@@ -228,9 +119,11 @@ class NTK(PixelOperator):
         self.backend.require_fields(self._problem)
         self.backend.require("the engine's fields and one product", needed["stream"], self._smaller())
         self.storage = self._choose_storage(_check.choice("storage", storage, STORAGES), needed)
-        pixels = np.zeros(shape) if noise else as_image("image", image, channel_axis, real)
-        self._engine = self.backend.make(self._problem, pixels[None])
-        self._columns_engine = self.backend.columns_engine(self._problem, pixels[None])
+        # The image is kept for pickling.
+        self._image = image if noise else as_image("image", image, channel_axis, real)
+        pixels = np.zeros((1, *shape)) if noise else self._image[None]
+        self._engine = self.backend.make(self._problem, pixels)
+        self._columns_engine = self.backend.columns_engine(self._problem, pixels)
         self._spectrum: np.ndarray | None = None
 
     def _smaller(self) -> str:
@@ -280,7 +173,6 @@ class NTK(PixelOperator):
 
     def _matmat(self, V: np.ndarray) -> np.ndarray:
         """Theta V for V of shape (d, n), any real dtype; result (d, n) of the operator's dtype."""
-        _check.real_vectors("the kernel", V.dtype)
         at_once = self._columns_at_once(V.shape[1], results_there=self.backend.holds(NUMPY))
         self._keep()
         out = np.empty(V.shape, dtype=self.dtype)
@@ -337,53 +229,18 @@ class NTK(PixelOperator):
         budget.require(f"a product with {count} column{'s' * (count != 1)}", hint, needed(at_once))
         return at_once
 
-    def _on_device(self, arrays: Arrays, V: Any) -> Any:
-        """Theta V for V (d,) or (d, n) in the memory of a device: an array of the same kind there."""
-        require_device(self, arrays, "the array")
-        if V.ndim not in (1, 2) or V.shape[0] != self.shape[1]:
-            raise ValueError(
-                f"dimension mismatch: the array must have shape ({self.shape[1]},) or ({self.shape[1]}, n)"
-            )
-        if arrays.kind(V) == "c":
-            raise TypeError(f"the kernel applies to real vectors, got dtype {V.dtype}")
-        columns, results = V.reshape(V.shape[0], -1), []
-        at_once = self._columns_at_once(columns.shape[1], results_there=True)
+    def _times(self, arrays: Arrays, V: Any) -> Any:
+        if arrays is NUMPY:
+            return self._matmat(V)
+        results, at_once = [], self._columns_at_once(V.shape[1], results_there=True)
         self._keep()
         with arrays.current():
-            for start in range(0, columns.shape[1], at_once):
-                v = arrays.asarray(columns[:, start : start + at_once], self.dtype)
+            for start in range(0, V.shape[1], at_once):
+                v = arrays.asarray(V[:, start : start + at_once], self.dtype)
                 results.append(arrays.product(self._engine, v, self._progress))
             if not results:  # no columns
                 return arrays.zeros(V.shape, self.dtype)
-            result = results[0] if len(results) == 1 else arrays.concatenate(results, axis=1)
-            return result.reshape(V.shape)
-
-    # SciPy's methods make NumPy arrays of what they are given; arrays on a GPU go past them.
-
-    def matvec(self, x: Any) -> Any:
-        """Theta x for x of shape (d,) or (d, 1); what is on the operator's GPU stays there."""
-        arrays = namespace(x)
-        if arrays is NUMPY:
-            return super().matvec(x)
-        if x.ndim == 2 and x.shape[1] != 1:
-            raise ValueError("dimension mismatch")
-        return self._on_device(arrays, x)
-
-    def matmat(self, X: Any) -> Any:
-        """Theta X for X of shape (d, n); what is on the operator's GPU stays there."""
-        arrays = namespace(X)
-        if arrays is NUMPY:
-            return super().matmat(X)
-        if X.ndim != 2:
-            raise ValueError(f"expected an array of two dimensions, got shape {tuple(X.shape)}")
-        return self._on_device(arrays, X)
-
-    def dot(self, x: Any) -> Any:
-        """``self @ x``: Theta x for x of shape (d,) or (d, n); the product or multiple for an operator or a number."""
-        arrays = namespace(x)
-        return super().dot(x) if arrays is NUMPY else self._on_device(arrays, x)
-
-    rmatvec, rmatmat = matvec, matmat  # symmetric
+            return results[0] if len(results) == 1 else arrays.concatenate(results, axis=1)
 
     def _filter(self, V: np.ndarray) -> np.ndarray:
         """Theta V where Theta(i, j) depends on j - i and on i modulo m = ``network.multiple``.
@@ -468,24 +325,155 @@ class NTK(PixelOperator):
         self.backend.require_result("the dense matrix", self._dense_bytes(), hint)
         return np.asarray(self._engine.dense(self._progress)[0])
 
-    def __copy__(self) -> NTK:
-        """The same engine, which no product changes, and what it keeps; lambda_max is the copy's own."""
+    def __copy__(self: Own) -> Own:
+        """Return an operator with the same engine, which no product changes, and a lambda_max of its own."""
         made = type(self).__new__(type(self))
         made.__dict__.update(self.__dict__)
         return made
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> NTK:
+    def __deepcopy__(self: Own, memo: dict[int, Any]) -> Own:
         return self.__copy__()
 
-    def __getstate__(self) -> Any:
-        raise TypeError("an NTK cannot be pickled: pickle the network and the image, and make NTK(network, image) anew")
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the image and the options, of which the operator is made anew; the callback of progress is dropped."""
+        options = {
+            "channel_axis": None if isinstance(self._image, NoiseInput) else -1,
+            "device": self.device,
+            "dtype": self.dtype.name,
+            "storage": self.storage if self.storage in STORAGES else "auto",  # "fourier" is for "auto" to choose
+            "threads": self.threads,
+        }
+        return _made_anew, (type(self), self.network, self._image, options, self.lambda_max)
 
     def __repr__(self) -> str:
         height, width = self.image_shape
         return (
-            f"<{height}x{width} {self.kernel.upper()} of {self.network!r}, dtype={self.dtype}, "
+            f"<{height}x{width} {type(self).__name__} of {self.network!r}, dtype={self.dtype}, "
             f"storage={self.storage!r}, device={self.device!r}>"
         )
+
+
+@with_signature
+class NTK(Kernel):
+    """Exact tangent kernel Theta of an infinitely wide network on one image, over all pairs of its pixels.
+
+    A symmetric positive semi-definite ``scipy.sparse.linalg.LinearOperator`` of shape (d, d), d = H*W; pixel (row, col)
+    has the index ``row*W + col``.  All colours of an image share one kernel: apply it to (d, C) or (H, W, C).
+
+    Parameters
+    ----------
+    network : Network
+        The architecture; see :func:`ntkfast.vanilla_cnn`.
+    image : array_like, shape (H, W) or with a channel axis, real; or NoiseInput
+        The network's input.  Entries of the kernel are in its squared units.  Subtract the mean first when the kernel
+        is to filter: see :func:`ntkfast.denoise_ntk`.  It may be a tensor of PyTorch, an array of CuPy or an
+        ``xarray.DataArray``, and lie on a GPU; it is copied to the host once, where what a sweep reads of it is
+        computed in double precision.
+    channel_axis : int, optional
+        Axis of the channels of an image of three dimensions; None is an image (H, W).
+    device : {"auto", "cpu", "cuda", "cuda:N"}
+        Where to compute.  "cuda" is the card that holds the image, or else the first one; "auto" is the card that holds
+        the image, else the first one if it is there, the problem is large enough to gain
+        (``engine.cuda.AUTO_PAIR_LAYERS``) and fits, else the CPU.  The attribute ``device`` says which it is.  On a
+        card, products take arrays of NumPy, which are copied there and back, and arrays of CuPy and PyTorch on that
+        card, which are not; the results are of the same kind.  They are computed on the caller's current stream, and
+        are there when the call returns.
+    dtype : {"float32", "float64"}
+        Type of the engine's arithmetic and of all results.  float32 is exact to 1e-6 of the largest entry on natural
+        images, and to 1e-5 on most of the tests' hard ones (docs/math.md, "Accuracy, measured").
+    storage : {"auto", "stream", "coarse", "dense"}
+        "stream" computes each entry anew in each product and keeps O(d) numbers, and with several resolutions a few
+        bands of displacements of the coarser ones; "coarse" keeps all coarse fields that the finest resolution reads,
+        after the first product (d^2/16 pairs or less; for networks of several resolutions); "dense" keeps half of the
+        matrix after the first product; "auto" is the first of "dense", "coarse", "stream" that takes at most a quarter
+        of the free memory.  With :class:`NoiseInput` and circular padding "auto" on the CPU is "fourier": the kernel
+        repeats itself at every step of ``network.multiple`` pixels, and products are filters in the Fourier domain.
+        The attribute ``storage`` says which it is.
+    threads : int, optional
+        Threads on the CPU, 1024 at most; by default all cores, or OMP_NUM_THREADS.
+    progress : callable, optional
+        Called with the fraction done, 0 to 1, at most every 50 ms during a product.  An exception it raises stops the
+        product and is passed on.  It must not multiply with this operator while that computes what it keeps.
+
+    Attributes
+    ----------
+    network, device, storage, threads, dtype
+        As above; ``device`` and ``storage`` are what was chosen.
+    image_shape : (int, int)
+        (H, W) of the image.
+    channels : int
+        Channels of the image, 1 of noise.
+    lambda_max : float or None
+        Largest eigenvalue, in the kernel's units; None until a filter has needed it.
+    shape : (int, int)
+        (d, d).
+    backend : engine.backend.Backend
+        The device as an object, chosen once.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of the wrong kind or out of range; the message names it.
+    MemoryError
+        Before any work, if the problem will not fit; the message names the bytes and the option that would.  The same
+        of each product; it takes fewer columns at a time before it is refused.
+    RuntimeError
+        If device is "cuda" and there is no card, or no CUDA in this build: with what is missing.
+
+    Notes
+    -----
+    Ctrl-C stops the constructor and every call within half a second; the GIL is free meanwhile.  The same input and
+    thread count give the same bits.  The operator pickles: it is made anew from the image, kept for that in double
+    precision, and the options, without ``progress``.  Source: Tachella, Tang, Davies, CVPR 2021 (arXiv 2006.02379);
+    docs/math.md has the recursion.
+
+    Examples
+    --------
+    >>> image = np.add.outer(np.arange(8.0), np.arange(8.0) ** 2)
+    >>> K = nf.NTK(nf.vanilla_cnn(depth=1, kernel_size=3), image - image.mean())
+    >>> K.shape, (K @ np.ones(64)).shape, K.apply(image).shape
+    ((64, 64), (64,), (8, 8))
+    >>> bool(np.allclose(K @ image.ravel(), K.dense() @ image.ravel()))
+    True
+    """
+
+    kind = "ntk"
+
+
+@with_signature
+class NNGP(Kernel):
+    """Exact covariance S of the output of an infinitely wide random network, over all pairs of pixels of one image.
+
+    It is the kernel of the Gaussian process that such a network is before training, and an operator like :class:`NTK`,
+    which describes the parameters, attributes and errors.  A network without a trainable layer has one too.
+
+    Parameters
+    ----------
+    network, image, channel_axis, device, dtype, storage, threads, progress
+        As for :class:`NTK`.
+
+    Notes
+    -----
+    Source: Lee et al., "Deep neural networks as Gaussian processes", ICLR 2018; docs/math.md has the recursion.
+
+    Examples
+    --------
+    >>> S = nf.NNGP(nf.vanilla_cnn(1, 3), np.eye(8), dtype="float64")
+    >>> T = nf.NTK(nf.vanilla_cnn(1, 3), np.eye(8), dtype="float64")
+    >>> bool(np.all(S.diagonal() <= T.diagonal()))  # T = S and what the earlier layers add to it
+    True
+    """
+
+    kind = "nngp"
+
+
+def _made_anew(
+    kind: type[Kernel], network: Network, image: Any, options: dict[str, Any], lambda_max: float | None
+) -> Kernel:
+    """Return the operator that was pickled."""
+    operator = kind(network, image, **options)
+    operator.lambda_max = lambda_max
+    return operator
 
 
 def _phased(coarse: tuple[int, int], m: int) -> tuple[int, int, int, int]:
@@ -500,16 +488,3 @@ def _to_phases(images: np.ndarray, m: int) -> np.ndarray:
 def fourier_bytes(network: Network, shape: tuple[int, int]) -> int:
     """Bytes of the spectra that storage="fourier" keeps: m^2 images of complex numbers for each of m^2 phases."""
     return 16 * network.multiple**2 * shape[0] * shape[1]
-
-
-def require_operator(name: str, operator: Any) -> None:
-    """Refuse what no filter can work with."""
-    if not isinstance(operator, LinearOperator):
-        raise TypeError(
-            f"{name} must be a LinearOperator, such as an NTK, got {type(operator).__name__}: "
-            "scipy.sparse.linalg.aslinearoperator makes one of a matrix"
-        )
-    if operator.shape[0] != operator.shape[1]:
-        raise ValueError(f"{name} must be square, got shape {operator.shape}")
-    if operator.dtype not in (np.float32, np.float64):
-        raise TypeError(f"{name} must be of dtype float32 or float64, got {operator.dtype}")

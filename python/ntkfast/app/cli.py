@@ -516,7 +516,8 @@ def _affinity(args: argparse.Namespace) -> None:
     network = ntkfast.vanilla_cnn(**_given(args, "depth", "kernel_size", "padding"))
     # The kernel sees differences from the mean: absolute brightness would make all patches look alike.
     centred = image.pixels - image.pixels.mean(dtype=np.float64).astype(image.pixels.dtype)
-    kernel = ntkfast.NTK(network, centred, channel_axis=last_axis(centred), **_given(args, "kernel"))
+    operator = ntkfast.NNGP if args.kernel == "nngp" else ntkfast.NTK
+    kernel = operator(network, centred, channel_axis=last_axis(centred))
     figure = figures.affinity_figure(
         image.pixels,
         np.asarray(kernel.affinity(row, col)),
@@ -524,7 +525,7 @@ def _affinity(args: argparse.Namespace) -> None:
         col,
         value_range=(0.0, 255.0) if image.dtype == np.uint8 else None,
         patch=network.receptive_field,
-        title=f"{kernel.kernel.upper()} of {network!r}",
+        title=f"{operator.__name__} of {network!r}",
     )
     form = figures.FIGURE_FORMATS[os.path.splitext(args.output)[1].lower()]
     image_files.write_atomically(args.output, figures.render(figure, form), overwrite=args.force)

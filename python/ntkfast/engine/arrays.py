@@ -17,9 +17,20 @@ import numpy as np
 
 from .program import Progress
 
-__all__ = ["HOST", "NUMPY", "Arrays", "DeviceArrays", "namespace", "register_arrays", "register_memory", "to_host"]
+__all__ = [
+    "HOST",
+    "NUMPY",
+    "Arrays",
+    "DeviceArrays",
+    "in_memory_of_host",
+    "namespace",
+    "register_arrays",
+    "register_memory",
+    "to_host",
+]
 
 HOST = "cpu"  # the device whose memory is the host's
+DLPACK_HOST = 1  # the same in DLPack's numbers
 
 
 class Arrays:
@@ -58,6 +69,10 @@ class Arrays:
 
     def stack(self, arrays: Sequence[Any]) -> Any:
         return self._module.stack(arrays)
+
+    def moveaxis(self, array: Any, source: int, destination: int) -> Any:
+        """Return the array with one axis at another place."""
+        return self._module.moveaxis(array, source, destination)
 
     def transposed(self, array: Any) -> Any:
         """Return the array with its last two axes exchanged."""
@@ -176,6 +191,11 @@ def namespace(value: Any) -> Arrays:
             f"{type(value).__module__}.{type(value).__name__}: {makers} makes one of it without a copy"
         )
     return adapter(value, device)
+
+
+def in_memory_of_host(value: Any) -> bool:
+    """Return whether an array that DLPack knows can be read by the host, also where it counts to an emulated device."""
+    return int(value.__dlpack_device__()[0]) == DLPACK_HOST
 
 
 def to_host(value: Any) -> Any:

@@ -10,7 +10,7 @@ import numpy as np
 
 from .. import _core
 from . import memory
-from .arrays import HOST, Arrays
+from .arrays import DLPACK_HOST, HOST, Arrays
 from .backend import Backend, Devices, TileEngine, Tiles
 from .cpu import CPU, Beside
 from .cupy_arrays import cupy_arrays
@@ -23,7 +23,7 @@ AUTO_PAIR_LAYERS = 1e8
 
 # These are device types of DLPack (dlpack.h): CUDA's own memory, and managed memory; the host's for an emulated card.
 DLPACK_CUDA = (2, 13)
-DLPACK_CPU = (1,)
+DLPACK_CPU = (DLPACK_HOST,)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,16 @@ import numpy as np
 
 from .arrays import DeviceArrays
 
-__all__ = ["TorchArrays"]
+__all__ = ["TorchArrays", "require_no_gradient"]
+
+
+def require_no_gradient(tensor: Any) -> None:
+    """Refuse a tensor whose gradient would be lost without a word."""
+    if tensor.requires_grad and sys.modules["torch"].is_grad_enabled():
+        raise TypeError(
+            "tensors that record gradients are not differentiated through: give tensor.detach(), or call within "
+            "torch.no_grad()"
+        )
 
 
 class TorchArrays(DeviceArrays):
@@ -35,8 +44,7 @@ class TorchArrays(DeviceArrays):
 
     def asarray(self, value: Any, dtype: Any) -> Any:
         tensor = self._module.as_tensor(value, dtype=self._dtype(dtype), device=self._torch_device)
-        if tensor.requires_grad:
-            raise TypeError("tensors that record gradients are not differentiated through: give tensor.detach()")
+        require_no_gradient(tensor)
         return tensor
 
     def to_host(self, array: Any) -> np.ndarray:

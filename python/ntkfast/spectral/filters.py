@@ -11,10 +11,11 @@ Source: Tachella, Tang, Davies, CVPR 2021, equation for "twicing"; Jacot et al.,
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal, overload
 
 import numpy as np
 from scipy.sparse.linalg import LinearOperator
@@ -23,8 +24,8 @@ from .. import _check
 from ..engine.arrays import Arrays, namespace
 from ..engine.backend import backend_of, budget_of, filter_arrays
 from ..engine.memory import require_memory
-from ..images import as_columns
-from ..kernel import require_operator
+from ..images import AnyArray, Columns, as_columns
+from ..pixel_operator import PixelOperator, require_operator
 from .lanczos import (
     BlockLanczos,
     Filter,
@@ -41,6 +42,11 @@ METHODS = ("lanczos", "iteration")
 
 # Error bound, relative to the result, at which Lanczos stops: what the engine's float32 products are worth.
 TOLERANCE = {"float32": 1e-5, "float64": 1e-9}
+
+# A negative eigenvalue of more than this share of the largest magnitude of all, times the root of d, is no rounding: 20
+# units of float32, of which kernels of the tests' hardest images have 0.05.  It serves float64 too, which multiples and
+# sums of float32 operators say that they are.
+ROUNDING = 20 * float(np.finfo(np.float32).eps)
 
 # Residual of the top eigenpair, relative to the eigenvalue, at which lambda_max counts as found: its error is the
 # square.
@@ -78,6 +84,62 @@ class FilterInfo:
     learning_rate: float = float("nan")
 
 
+@overload
+def gradient_descent(
+    K: LinearOperator,
+    y: np.ndarray | Sequence[Any],
+    steps: int | Sequence[int] = ...,
+    learning_rate: float | None = ...,
+    *,
+    method: str = ...,
+    tolerance: float | None = ...,
+    max_products: int = ...,
+    return_info: Literal[False] = ...,
+) -> np.ndarray: ...
+
+
+@overload
+def gradient_descent(
+    K: LinearOperator,
+    y: AnyArray,
+    steps: int | Sequence[int] = ...,
+    learning_rate: float | None = ...,
+    *,
+    method: str = ...,
+    tolerance: float | None = ...,
+    max_products: int = ...,
+    return_info: Literal[False] = ...,
+) -> AnyArray: ...
+
+
+@overload
+def gradient_descent(
+    K: LinearOperator,
+    y: np.ndarray | Sequence[Any],
+    steps: int | Sequence[int] = ...,
+    learning_rate: float | None = ...,
+    *,
+    method: str = ...,
+    tolerance: float | None = ...,
+    max_products: int = ...,
+    return_info: Literal[True],
+) -> tuple[np.ndarray, FilterInfo]: ...
+
+
+@overload
+def gradient_descent(
+    K: LinearOperator,
+    y: AnyArray,
+    steps: int | Sequence[int] = ...,
+    learning_rate: float | None = ...,
+    *,
+    method: str = ...,
+    tolerance: float | None = ...,
+    max_products: int = ...,
+    return_info: Literal[True],
+) -> tuple[AnyArray, FilterInfo]: ...
+
+
 def gradient_descent(
     K: LinearOperator,
     y: Any,
@@ -87,7 +149,7 @@ def gradient_descent(
     method: str = "lanczos",
     tolerance: float | None = None,
     max_products: int = MAX_PRODUCTS,
-    full_output: bool = False,
+    return_info: bool = False,
 ) -> Any:
     """Output of the infinitely wide network after gradient descent on ``y``, from a zero output.
 
@@ -111,7 +173,7 @@ def gradient_descent(
     max_products : int
         Bound on the products of Lanczos, which keeps as many vectors for each column of y, or as many as there is
         memory for; a RuntimeWarning says if the tolerance was not reached.
-    full_output : bool
+    return_info : bool
         Also return a :class:`FilterInfo`.
 
     Returns
@@ -132,17 +194,18 @@ def gradient_descent(
     times, single = _check.one_or_more("steps", steps, _check.steps)
     _check.choice("method", method, METHODS)
     eta = None if learning_rate is None else _check.positive("learning_rate", learning_rate)
-    columns, shape = as_columns(K, "y", y)
+    columns = as_columns(K, "y", y)
+    values, arrays = columns.values, columns.arrays
     settings = Settings(_tolerance(K, tolerance), _check.at_least("max_products", max_products, 1))
     if method == "lanczos":
-        z, info = descend(K, columns, times, eta, settings)
+        z, info = descend(K, values, times, eta, settings)
     else:
-        _require_iteration(K, filter_arrays(K, namespace(columns)), columns.shape[1], len(times))
-        lambda_max = largest_eigenvalue(K, namespace(columns), settings)
+        _require_iteration(K, filter_arrays(K, arrays), values.shape[1], len(times))
+        lambda_max = largest_eigenvalue(K, arrays, settings)
         rate = stable_learning_rate(eta, lambda_max)
-        z = _iterate(K, columns, times, rate)
+        z = _iterate(K, values, times, rate)
         info = FilterInfo(max(times), float("nan"), lambda_max, rate)
-    return _result(z, shape, single, info, full_output)
+    return _result(z, columns, single, info, return_info)
 
 
 def descend(
@@ -158,6 +221,54 @@ def descend(
     return z, replace(info, learning_rate=stable_learning_rate(eta, info.lambda_max))
 
 
+@overload
+def gradient_flow(
+    K: LinearOperator,
+    y: np.ndarray | Sequence[Any],
+    t: float | Sequence[float],
+    *,
+    tolerance: float | None = ...,
+    max_products: int = ...,
+    return_info: Literal[False] = ...,
+) -> np.ndarray: ...
+
+
+@overload
+def gradient_flow(
+    K: LinearOperator,
+    y: AnyArray,
+    t: float | Sequence[float],
+    *,
+    tolerance: float | None = ...,
+    max_products: int = ...,
+    return_info: Literal[False] = ...,
+) -> AnyArray: ...
+
+
+@overload
+def gradient_flow(
+    K: LinearOperator,
+    y: np.ndarray | Sequence[Any],
+    t: float | Sequence[float],
+    *,
+    tolerance: float | None = ...,
+    max_products: int = ...,
+    return_info: Literal[True],
+) -> tuple[np.ndarray, FilterInfo]: ...
+
+
+@overload
+def gradient_flow(
+    K: LinearOperator,
+    y: AnyArray,
+    t: float | Sequence[float],
+    *,
+    tolerance: float | None = ...,
+    max_products: int = ...,
+    return_info: Literal[True],
+) -> tuple[AnyArray, FilterInfo]: ...
+
+
 def gradient_flow(
     K: LinearOperator,
     y: Any,
@@ -165,13 +276,13 @@ def gradient_flow(
     *,
     tolerance: float | None = None,
     max_products: int = MAX_PRODUCTS,
-    full_output: bool = False,
+    return_info: bool = False,
 ) -> Any:
     """Gradient descent with infinitely small steps: dz/dt = Theta (y - z), z(0) = 0, so z(t) = (I - exp(-t Theta)) y.
 
     Parameters
     ----------
-    K, y, tolerance, max_products, full_output
+    K, y, tolerance, max_products, return_info
         As for :func:`gradient_descent`.
     t : float or sequence of float
         Time >= 0, in units of one over the kernel's; n steps of size eta take about the time n*eta.
@@ -183,7 +294,55 @@ def gradient_flow(
     """
     times, single = _check.one_or_more("t", t, _check.not_negative)
     filters = [gradient_flow_filter(time) for time in times]
-    return _apply(K, y, filters, single, tolerance, max_products, full_output)
+    return _apply(K, y, filters, single, tolerance, max_products, return_info)
+
+
+@overload
+def ridge(
+    K: LinearOperator,
+    y: np.ndarray | Sequence[Any],
+    noise_var: float | Sequence[float],
+    *,
+    tolerance: float | None = ...,
+    max_products: int = ...,
+    return_info: Literal[False] = ...,
+) -> np.ndarray: ...
+
+
+@overload
+def ridge(
+    K: LinearOperator,
+    y: AnyArray,
+    noise_var: float | Sequence[float],
+    *,
+    tolerance: float | None = ...,
+    max_products: int = ...,
+    return_info: Literal[False] = ...,
+) -> AnyArray: ...
+
+
+@overload
+def ridge(
+    K: LinearOperator,
+    y: np.ndarray | Sequence[Any],
+    noise_var: float | Sequence[float],
+    *,
+    tolerance: float | None = ...,
+    max_products: int = ...,
+    return_info: Literal[True],
+) -> tuple[np.ndarray, FilterInfo]: ...
+
+
+@overload
+def ridge(
+    K: LinearOperator,
+    y: AnyArray,
+    noise_var: float | Sequence[float],
+    *,
+    tolerance: float | None = ...,
+    max_products: int = ...,
+    return_info: Literal[True],
+) -> tuple[AnyArray, FilterInfo]: ...
 
 
 def ridge(
@@ -193,13 +352,13 @@ def ridge(
     *,
     tolerance: float | None = None,
     max_products: int = MAX_PRODUCTS,
-    full_output: bool = False,
+    return_info: bool = False,
 ) -> Any:
     """Kernel ridge regression, the mean of Gaussian process regression: Theta (Theta + noise_var I)^-1 y.
 
     Parameters
     ----------
-    K, y, tolerance, max_products, full_output
+    K, y, tolerance, max_products, return_info
         As for :func:`gradient_descent`.
     noise_var : float or sequence of float
         Noise variance > 0, in the kernel's units.
@@ -211,7 +370,7 @@ def ridge(
     """
     variances, single = _check.one_or_more("noise_var", noise_var, _check.positive)
     filters = [ridge_filter(variance) for variance in variances]
-    return _apply(K, y, filters, single, tolerance, max_products, full_output)
+    return _apply(K, y, filters, single, tolerance, max_products, return_info)
 
 
 @dataclass(frozen=True)
@@ -233,13 +392,13 @@ def _apply(
     single: bool,
     tolerance: float | None,
     max_products: int,
-    full_output: bool,
+    return_info: bool,
 ) -> Any:
     require_operator("K", K)
-    columns, shape = as_columns(K, "y", y)
+    columns = as_columns(K, "y", y)
     settings = Settings(_tolerance(K, tolerance), _check.at_least("max_products", max_products, 1))
-    z, info = _filtered(K, columns, lambda *_: filters, settings, with_lambda_max=False)
-    return _result(z, shape, single, info, full_output)
+    z, info = _filtered(K, columns.values, lambda *_: filters, settings, with_lambda_max=False)
+    return _result(z, columns, single, info, return_info)
 
 
 def _filtered(
@@ -293,7 +452,9 @@ def run_lanczos(
     if lanczos.exhausted:  # y is zero
         return own.zeros((count, *y.shape), dtype), FilterInfo(0, 0.0, float("nan") if known is None else known)
 
-    run = _converge(lanczos, n, filters, settings.tolerance, most, known, probe)
+    exact = isinstance(K, PixelOperator)  # positive semi-definite by construction, up to what its numbers are worth
+    rounding = math.inf if exact else ROUNDING * math.sqrt(K.shape[0])
+    run = _converge(lanczos, n, filters, settings.tolerance, most, known, probe, rounding)
     if not lanczos.exhausted and not run.reached:
         more = "raise max_products" if most == settings.max_products else "there is no memory for more"
         warnings.warn(
@@ -340,6 +501,7 @@ def _converge(
     most: int,
     known: float | None,
     probe: bool,
+    rounding: float,
 ) -> _Converged:
     """Step until the filters of the first n columns are within ``tolerance``, for up to ``most`` products.
 
@@ -353,6 +515,7 @@ def _converge(
         # Every step at first; later the eigenproblems would take longer than the products.
         due = lanczos.products + 1 + lanczos.products // 16
         solution, last = lanczos.solve(), lanczos.products >= most or lanczos.exhausted
+        _require_positive(lanczos, solution, rounding)
         top = float(solution.values[0, -1]) if probe else known
         found = not probe or solution.top_residual() <= TOP_RESIDUAL
         try:
@@ -366,6 +529,19 @@ def _converge(
         reached = found and error <= tolerance
         if reached or last:
             return _Converged(solution, wanted, top, error, reached)
+
+
+def _require_positive(lanczos: BlockLanczos, solution: Solution, rounding: float) -> None:
+    """Refuse an operator with an eigenvalue below zero by more than this share of the largest magnitude."""
+    bound = rounding * max(float(solution.values.max()), float(-solution.lowest.min()))
+    if solution.lowest.min() >= -bound:
+        return
+    quotient = lanczos.lowest_quotient(solution)
+    if quotient < -bound:
+        raise ValueError(
+            f"K must be positive semi-definite, but it has an eigenvalue of {quotient:.3g} or less; rounding "
+            f"explains {-bound:.1g} at most"
+        )
 
 
 def _products_that_fit(
@@ -476,6 +652,7 @@ def _tolerance(K: LinearOperator, value: Any) -> float:
     return TOLERANCE[np.dtype(K.dtype).name] if value is None else _check.positive("tolerance", value)
 
 
-def _result(z: Any, shape: tuple[int, ...], single: bool, info: FilterInfo, full_output: bool) -> Any:
-    out = z[0].reshape(shape) if single else z.reshape(len(z), *shape)
-    return (out, info) if full_output else out
+def _result(z: Any, columns: Columns, single: bool, info: FilterInfo, return_info: bool) -> Any:
+    """Return z (times, d, n) as the caller laid out y, and the info if it was asked for."""
+    out = columns.restored(z[0] if single else z)
+    return (out, info) if return_info else out

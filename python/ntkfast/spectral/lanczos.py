@@ -220,17 +220,37 @@ class BlockLanczos:
         """Diagonalise T, for each problem of the stack or those in ``items``; call after at least one step."""
         values, vectors = np.linalg.eigh(self._projected[items])
         return Solution(
+            lowest=values[:, 0],
             values=np.maximum(values, 0.0),  # Theta is positive semi-definite
             vectors=vectors,
             first=np.swapaxes(vectors[:, : self._n], 1, 2) @ self._start_factor[items].astype(np.float64),
             coupling=self._link[items].astype(np.float64) @ vectors[:, -self._n :],
         )
 
+    def lowest_quotient(self, solution: Solution) -> float:
+        """Return x^T Theta x / x^T x of the smallest Ritz pair of all problems, by one more product.
+
+        Where rounding has cost the basis its orthogonality, as behind the last direction that Theta sees, Ritz values
+        lie outside of the spectrum; a quotient never does.
+        """
+        item = int(solution.lowest.argmin())
+        coordinates = np.zeros((len(solution.lowest), solution.vectors.shape[1], self._n))
+        coordinates[item, :, 0] = solution.vectors[item, :, 0]
+        x = self._combined(coordinates.astype(self._dtype))
+        image = self._product(x)
+        x, image = (self._arrays.to_host(v)[item, :, 0].astype(np.float64) for v in (x, image))
+        return float(x @ image / (x @ x))
+
     def assemble(self, solution: Solution, filters: Sequence[Filter], columns: int | None = None) -> Any:
         """f(Theta) Y in pixels, for a solution of all items: (filters, batch, d, columns); by default all n columns."""
         # All filters side by side, (batch, size, filters * columns): one product of matrices a slab.
         each = [solution.coefficients(f.value)[:, :, :columns] for f in filters]
-        coefficients = np.concatenate(each, axis=2).astype(self._dtype)
+        out = self._combined(np.concatenate(each, axis=2).astype(self._dtype))
+        n = each[0].shape[2]
+        return self._arrays.stack([out[:, :, k * n : (k + 1) * n] for k in range(len(each))])
+
+    def _combined(self, coefficients: np.ndarray) -> Any:
+        """Return combinations of the basis in pixels, (batch, d, n), for coefficients (batch, size, n)."""
         out: Any = 0.0
         start, size = 0, coefficients.shape[1]
         for slab in self._slabs:
@@ -238,8 +258,7 @@ class BlockLanczos:
             part = self._arrays.asarray(coefficients[:, start:stop], self._dtype)
             out = out + slab[:, :, : stop - start] @ part
             start = stop
-        n = each[0].shape[2]
-        return self._arrays.stack([out[:, :, k * n : (k + 1) * n] for k in range(len(each))])
+        return out
 
 
 @dataclass(frozen=True)
@@ -248,8 +267,11 @@ class Solution:
 
     Attributes
     ----------
+    lowest : ndarray, shape (batch,)
+        The smallest Ritz value.  Below zero by more than rounding it raises the suspicion that Theta is not positive
+        semi-definite; see :meth:`BlockLanczos.lowest_quotient`.
     values : ndarray, shape (batch, size)
-        Ritz values, ascending: the largest approaches that of Theta from below.
+        Ritz values, ascending, those below zero taken for zero: the largest approaches that of Theta from below.
     vectors : ndarray, shape (batch, size, size)
         V.
     first : ndarray, shape (batch, size, n)
@@ -258,6 +280,7 @@ class Solution:
         B_m E_m^T V: how each Ritz vector leaks into the block that comes next; 0 once the space is exhausted.
     """
 
+    lowest: np.ndarray
     values: np.ndarray
     vectors: np.ndarray
     first: np.ndarray

@@ -6,8 +6,9 @@ All are Nystrom approximations.  With a test matrix Omega of shape (d, k), Y = T
 
 - :func:`nystrom`: Omega picks k pixels, the landmarks, so that Y are columns of Theta and W is its part on the
   landmarks (Williams & Seeger, NeurIPS 2001); the approximation of Tachella, Tang, Davies, CVPR 2021.
-- :func:`randomized`: Omega is a random orthonormal basis (Tropp, Yurtsever, Udell, Cevher, NeurIPS 2017), or one that
-  products with Theta have turned towards its top eigenvectors (Halko, Martinsson, Tropp, SIAM Review 53, 2011).
+- :func:`randomized_low_rank`: Omega is a random orthonormal basis (Tropp, Yurtsever, Udell, Cevher, NeurIPS 2017), or
+  one that products with Theta have turned towards its top eigenvectors (Halko, Martinsson, Tropp, SIAM Review 53,
+  2011).
 
 Theta is positive semi-definite, and so is the residual Theta - Theta~, whatever Omega: Theta~ never adds what is not
 there, its eigenvalues lie below those of Theta, and the trace of the residual is its nuclear norm.
@@ -24,13 +25,14 @@ import scipy.linalg
 from threadpoolctl import threadpool_limits
 
 from .. import _check
-from ..engine.arrays import namespace
+from .._check import Random
 from ..engine.memory import Budget, require_memory
-from ..images import as_pixels, require_device
-from ..kernel import NTK, PixelOperator
+from ..images import as_pixels
+from ..kernel import Kernel
+from ..pixel_operator import PixelOperator, with_signature
 from .lanczos import Function
 
-__all__ = ["ErrorEstimate", "LowRank", "nystrom", "randomized"]
+__all__ = ["ErrorEstimate", "LowRank", "nystrom", "randomized_low_rank"]
 
 LANDMARKS = ("lattice", "random")
 
@@ -74,12 +76,13 @@ class ErrorEstimate:
     samples: int
 
 
+@with_signature
 class LowRank(PixelOperator):
     """Theta~ = U diag(values) U^T, symmetric and positive semi-definite of low rank, with its eigenpairs.
 
     A ``scipy.sparse.linalg.LinearOperator`` of shape (d, d) in the host's memory, as :func:`nystrom` and
-    :func:`randomized` return it.  :func:`ntkfast.gradient_descent` and the other filters take it in place of the exact
-    kernel.  No Lanczos run is needed then, and no products: f(Theta~) y = U f(values) U^T y, as f(0) = 0.
+    :func:`randomized_low_rank` return it.  :func:`ntkfast.gradient_descent` and the other filters take it in place of
+    the exact kernel.  No Lanczos run is needed then, and no products: f(Theta~) y = U f(values) U^T y, as f(0) = 0.
 
     Parameters
     ----------
@@ -111,6 +114,13 @@ class LowRank(PixelOperator):
     ------
     ValueError
         If the eigenpairs do not fit together.
+
+    Examples
+    --------
+    >>> y = np.random.default_rng(0).standard_normal((8, 8))
+    >>> low = nf.nystrom(nf.NTK(nf.vanilla_cnn(1, 3), y), 16)
+    >>> low.rank, low.eigenvectors.shape, (low @ y.ravel()).shape
+    (16, (64, 16), (64,))
     """
 
     def __init__(
@@ -122,6 +132,7 @@ class LowRank(PixelOperator):
         trace: float,
         landmarks: np.ndarray | None = None,
     ) -> None:
+        """Check that the eigenpairs fit together; the class describes the parameters."""
         values, vectors = np.array(eigenvalues, dtype=np.float64), np.asarray(eigenvectors).view()
         d = image_shape[0] * image_shape[1]
         if values.ndim != 1 or vectors.shape != (d, len(values)):
@@ -159,7 +170,7 @@ class LowRank(PixelOperator):
         """
         return max(0.0, 1.0 - float(self.eigenvalues.sum()) / self._trace) if self._trace > 0 else 0.0
 
-    def estimate_error(self, K: NTK, *, samples: int = 64, seed: int = 0) -> ErrorEstimate:
+    def estimate_error(self, K: Kernel, *, samples: int = 64, rng: Random = 0) -> ErrorEstimate:
         """Compare with columns of the exact kernel at random pixels.
 
         With the residual R = Theta - Theta~ and pixels j drawn independently with the probabilities p_j,
@@ -175,7 +186,8 @@ class LowRank(PixelOperator):
             The kernel that was approximated.
         samples : int
             Columns drawn, at least 2; one that is drawn twice is computed once.
-        seed : int
+        rng : int, numpy.random.Generator or None
+            What draws the columns: the same ones every time by default; None draws others each time.
 
         Returns
         -------
@@ -187,11 +199,18 @@ class LowRank(PixelOperator):
             If an argument is of the wrong kind or out of range.
         MemoryError
             Before any work, if the columns do not fit.
+
+        Examples
+        --------
+        >>> K = nf.NTK(nf.vanilla_cnn(1, 3), np.random.default_rng(0).standard_normal((8, 8)))
+        >>> estimate = nf.nystrom(K, 32).estimate_error(K)
+        >>> 0 < estimate.spectral_bounds[0] < estimate.spectral_bounds[1] < 1
+        True
         """
-        _require_ntk(K)
+        _require_kernel(K)
         if K.image_shape != self.image_shape:
             raise ValueError(f"K must be the kernel of an image of {self.image_shape} pixels, got {K.image_shape}")
-        count, rng = _check.at_least("samples", samples, 2), np.random.default_rng(_check.at_least("seed", seed, 0))
+        count, random = _check.at_least("samples", samples, 2), _check.generator("rng", rng)
         d = self.shape[0]
         _require_memory("samples", min(count, d), K, doubles=3)
         if self._trace <= 0:
@@ -202,7 +221,7 @@ class LowRank(PixelOperator):
         p = np.full(d, 1.0 / d)
         if missing.any():
             p = UNIFORM_SHARE * p + (1 - UNIFORM_SHARE) * missing / missing.sum()
-        pixels, drawn = np.unique(rng.choice(d, count, p=p), return_inverse=True)
+        pixels, drawn = np.unique(random.choice(d, count, p=p), return_inverse=True)
         approximate = self._columns(pixels)
         residual = K.columns(pixels) - approximate
         a = np.einsum("ij,ij->j", residual, residual) / p[pixels]
@@ -242,27 +261,7 @@ class LowRank(PixelOperator):
 
     def _matmat(self, V: np.ndarray) -> np.ndarray:
         """Theta~ V for V of shape (d, n), any real dtype; result (d, n) of the operator's dtype."""
-        _check.real_vectors("the kernel", V.dtype)
         return np.asarray(self.spectral_filter([lambda x: x], V)[0])
-
-    def _host(self, array: Any) -> Any:
-        """Refuse what lies on a device."""
-        require_device(self, namespace(array), "the array")
-        return array
-
-    def matvec(self, x: Any) -> Any:
-        """Theta~ x for x of shape (d,) or (d, 1)."""
-        return super().matvec(self._host(x))
-
-    def matmat(self, X: Any) -> Any:
-        """Theta~ X for X of shape (d, n)."""
-        return super().matmat(self._host(X))
-
-    def dot(self, x: Any) -> Any:
-        """``self @ x``: Theta~ x for x of shape (d,) or (d, n); the product or multiple for an operator or a number."""
-        return super().dot(self._host(x))
-
-    rmatvec, rmatmat = matvec, matmat  # symmetric
 
     def diagonal(self) -> np.ndarray:
         """Theta~(i, i) of every pixel, shape (d,); computed in double precision."""
@@ -282,17 +281,44 @@ class LowRank(PixelOperator):
     def _columns(self, pixels: np.ndarray) -> np.ndarray:
         return _product(self.eigenvectors, self.eigenvalues[:, None] * self.eigenvectors[pixels].T)
 
+    def dense(self) -> np.ndarray:
+        """Return the whole matrix, shape (d, d); computed in double precision.
+
+        Raises
+        ------
+        MemoryError
+            Before any work, if d*d numbers do not fit.
+
+        Examples
+        --------
+        >>> K = nf.NTK(nf.vanilla_cnn(1, 3), np.random.default_rng(0).standard_normal((8, 8)), dtype="float64")
+        >>> bool(np.allclose(nf.nystrom(K, 64).dense(), K.dense()))  # every pixel is a landmark
+        True
+        """
+        return self.columns(np.arange(self.shape[0]))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        parts = self.eigenvalues, self.eigenvectors, self.image_shape, self._trace, self.landmarks
+        return _made_anew, (type(self), *parts)
+
     def __repr__(self) -> str:
         height, width = self.image_shape
         return f"<{height}x{width} low-rank kernel of rank {self.rank}, dtype={self.dtype}>"
 
 
+def _made_anew(
+    kind: type[LowRank], values: np.ndarray, vectors: np.ndarray, shape: tuple[int, int], trace: float, landmarks: Any
+) -> LowRank:
+    """Return the operator that was pickled."""
+    return kind(values, vectors, image_shape=shape, trace=trace, landmarks=landmarks)
+
+
 def nystrom(
-    K: NTK,
+    K: Kernel,
     m: int | None = None,
     *,
     landmarks: str | Sequence[int] | np.ndarray = "lattice",
-    seed: int = 0,
+    rng: Random = 0,
 ) -> LowRank:
     """Nystrom approximation of the kernel from its columns at some pixels, the landmarks.
 
@@ -309,8 +335,9 @@ def nystrom(
     landmarks : {"lattice", "random"} or sequence of int
         "lattice" is the regular lattice of at most m pixels that leaves no pixel far from all of them, see
         :func:`lattice`; "random" draws m pixels without replacement; an array names them, ``row*W + col``, each once.
-    seed : int
-        For landmarks="random".
+    rng : int, numpy.random.Generator or None
+        What draws the landmarks with landmarks="random": the same ones every time by default; None draws others each
+        time.
 
     Returns
     -------
@@ -342,14 +369,17 @@ def nystrom(
 
     Examples
     --------
-    >>> z = gradient_descent(nystrom(K, 500), y, steps=[10, 100])           # doctest: +SKIP
+    >>> y = np.random.default_rng(0).standard_normal((8, 8))
+    >>> low = nf.nystrom(nf.NTK(nf.vanilla_cnn(1, 3), y), 16)
+    >>> low.rank, nf.gradient_descent(low, y, steps=[10, 100]).shape
+    (16, (2, 8, 8))
     """
-    _require_ntk(K)
-    rng = np.random.default_rng(_check.at_least("seed", seed, 0))
-    return from_landmarks(K, _landmarks(landmarks, m, K.image_shape, rng), "m")
+    _require_kernel(K)
+    random = _check.generator("rng", rng)
+    return from_landmarks(K, _landmarks(landmarks, m, K.image_shape, random), "m")
 
 
-def from_landmarks(K: NTK, pixels: np.ndarray, name: str) -> LowRank:
+def from_landmarks(K: Kernel, pixels: np.ndarray, name: str) -> LowRank:
     """:func:`nystrom` from the columns at ``pixels``; ``name`` is the caller's argument that says how many they are."""
     _require_memory(name, len(pixels), K)
     columns = K.columns(pixels)
@@ -357,7 +387,9 @@ def from_landmarks(K: NTK, pixels: np.ndarray, name: str) -> LowRank:
     return _low_rank(K, values, vectors, pixels)
 
 
-def randomized(K: NTK, rank: int, *, sweeps: int = 1, oversampling: int = OVERSAMPLING, seed: int = 0) -> LowRank:
+def randomized_low_rank(
+    K: Kernel, rank: int, *, sweeps: int = 1, oversampling: int = OVERSAMPLING, rng: Random = 0
+) -> LowRank:
     """Low-rank approximation of the kernel from products with random vectors.
 
     Parameters
@@ -373,7 +405,8 @@ def randomized(K: NTK, rank: int, *, sweeps: int = 1, oversampling: int = OVERSA
         it, which is far closer to the best one of this rank.  More are power iterations.
     oversampling : int
         Vectors beyond the rank, which the truncation to ``rank`` drops.
-    seed : int
+    rng : int, numpy.random.Generator or None
+        What draws the vectors: the same ones every time by default; None draws others each time.
 
     Returns
     -------
@@ -392,16 +425,24 @@ def randomized(K: NTK, rank: int, *, sweeps: int = 1, oversampling: int = OVERSA
     factor.  Here eigenvalues of W below the rounding error are left out instead: it cannot fail where single precision
     makes W indefinite by more than the shift, and measured errors are the same or, on nearly flat images, a few times
     smaller.
+
+    Examples
+    --------
+    >>> y = np.random.default_rng(0).standard_normal((8, 8))
+    >>> K = nf.NTK(nf.vanilla_cnn(1, 3), y)
+    >>> rough, better = (nf.randomized_low_rank(K, 8, sweeps=sweeps) for sweeps in (1, 2))
+    >>> better.trace_error < rough.trace_error
+    True
     """
-    _require_ntk(K)
+    _require_kernel(K)
     d = K.shape[0]
     kept = _between("rank", rank, d)
     count, extra = _check.at_least("sweeps", sweeps, 1), _check.at_least("oversampling", oversampling, 0)
-    rng = np.random.default_rng(_check.at_least("seed", seed, 0))
+    random = _check.generator("rng", rng)
     k = min(kept + extra, d)
     _require_memory("rank + oversampling", k, K, doubles=2, products=True)
 
-    basis = _orthonormal(rng.standard_normal((k, d)).T)
+    basis = _orthonormal(random.standard_normal((k, d)).T)
     for _ in range(count - 1):
         basis = _orthonormal(np.array(K.matmat(basis), dtype=np.float64, order="F"))
     image = K.matmat(basis)
@@ -539,7 +580,7 @@ def _ratio(square: float, a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
     return error, float(influence.std(ddof=1) / np.sqrt(len(a)))
 
 
-def _low_rank(K: NTK, values: np.ndarray, vectors: np.ndarray, landmarks: np.ndarray | None) -> LowRank:
+def _low_rank(K: Kernel, values: np.ndarray, vectors: np.ndarray, landmarks: np.ndarray | None) -> LowRank:
     trace = float(K.diagonal().sum(dtype=np.float64))
     return LowRank(values, vectors, image_shape=K.image_shape, trace=trace, landmarks=landmarks)
 
@@ -557,7 +598,7 @@ def landmark_bytes(d: int, m: int, itemsize: int) -> int:
     return _peak_bytes(d, m, itemsize, 1) + itemsize * d * m
 
 
-def _require_memory(what: str, k: int, K: NTK, *, doubles: int = 1, products: bool = False) -> None:
+def _require_memory(what: str, k: int, K: Kernel, *, doubles: int = 1, products: bool = False) -> None:
     """Refuse k columns or vectors that will not fit, with how many would."""
     d, item = K.shape[0], K.dtype.itemsize
     budget = Budget().state(K.host_bytes(1) if products else K.columns_bytes(k))
@@ -569,9 +610,9 @@ def _require_memory(what: str, k: int, K: NTK, *, doubles: int = 1, products: bo
     budget.require(f"{what} = {k}", f"{what} = {fits} would fit" if fits else "use a smaller image", needed(k))
 
 
-def _require_ntk(K: Any) -> None:
-    if not isinstance(K, NTK):
-        raise TypeError(f"K must be an ntkfast.NTK, got {K!r}")
+def _require_kernel(K: Any) -> None:
+    if not isinstance(K, Kernel):
+        raise TypeError(f"K must be an ntkfast.NTK or an ntkfast.NNGP, got {K!r}")
 
 
 def _between(name: str, value: Any, d: int) -> int:
