@@ -18,7 +18,7 @@ import torch
 from skimage.metrics import peak_signal_noise_ratio
 
 import ntkfast as nf
-from ntkfast.finite import empirical_ntk, to_torch, train
+from ntkfast.finite import Record, empirical_ntk, to_torch, train
 
 
 def main() -> None:
@@ -43,9 +43,8 @@ def main() -> None:
 
     module = to_torch(network, args.width, in_channels=1, dtype=torch.float32)
     own = nf.gradient_descent(empirical_ntk(module, y), y, record, info.learning_rate)
-    training = train(
-        module, y, y, steps=args.steps, learning_rate=info.learning_rate, record=record, clean=clean, data_range=1
-    )
+    watch = Record(steps=record, clean=clean, data_range=1)
+    training = train(module, y, y, steps=args.steps, learning_rate=info.learning_rate, record=watch)
 
     psnr = [peak_signal_noise_ratio(clean, z, data_range=1) for z in limit]
     norm = np.linalg.norm(y)

@@ -56,10 +56,15 @@ def distance(a, b):
     return np.linalg.norm(a - b) / np.linalg.norm(b)
 
 
+def tangent_kernel(module, x):
+    """The operator of an image, whose channels are on the last axis if it has three."""
+    return empirical_ntk(module, x, channel_axis=-1 if np.ndim(x) == 3 else None)
+
+
 def make(name, width=5, dtype=torch.float64):
     """Return module and input."""
     network, shape, out_channels = CASES[name]
-    return to_torch(network, width, shape[2], seed=1, dtype=dtype, out_channels=out_channels), noise(*shape, seed=2)
+    return to_torch(network, width, shape[2], rng=1, dtype=dtype, out_channels=out_channels), noise(*shape, seed=2)
 
 
 def jacobian_kernel(module, x):
@@ -84,7 +89,7 @@ def jacobian_kernel(module, x):
 def test_products_the_matrix_and_its_diagonal_are_those_of_the_jacobian(name):
     module, x = make(name)
     expected = jacobian_kernel(module, x)
-    K = empirical_ntk(module, x)
+    K = tangent_kernel(module, x)
     d = len(expected)
     assert K.shape == (d, d)
     assert K.dtype == np.float64
@@ -99,7 +104,7 @@ def test_products_the_matrix_and_its_diagonal_are_those_of_the_jacobian(name):
 @pytest.mark.parametrize("batch_numbers", [1, 700, 2000])
 def test_the_jacobian_may_come_in_several_batches(batch_numbers, monkeypatch):
     module, x = make("two hidden, circular, several channels")
-    K = empirical_ntk(module, x)
+    K = tangent_kernel(module, x)
     whole, diagonal = K.dense(), K.diagonal()
     monkeypatch.setattr(empirical, "BATCH_NUMBERS", batch_numbers)
     assert K._batch() < 36
@@ -109,7 +114,7 @@ def test_the_jacobian_may_come_in_several_batches(batch_numbers, monkeypatch):
 
 def test_batches_are_small_where_the_features_are_large(monkeypatch):
     """Each row of the Jacobian is a reverse pass through them: 16 channels of 24 x 24 behind only 160 parameters."""
-    K = empirical_ntk(to_torch(vanilla_cnn(1, 3), 16, 1), noise(24, 24, 1, seed=0))
+    K = tangent_kernel(to_torch(vanilla_cnn(1, 3), 16, 1), noise(24, 24, 1, seed=0))
     whole = K.diagonal()
     monkeypatch.setattr(empirical, "BATCH_NUMBERS", 2**17)
     assert 1 <= K._batch() <= 2**17 // (16 * 24 * 24)
@@ -120,7 +125,7 @@ def test_batches_are_small_where_the_features_are_large(monkeypatch):
 @given(networks(max_kernel=3), st.integers(1, 3))
 def test_products_with_random_networks_are_those_of_the_matrix_symmetric_and_positive(network, out_channels):
     x = noise(network.multiple, 2 * network.multiple, 2, seed=3)
-    K = empirical_ntk(to_torch(network, 3, 2, out_channels=out_channels), x)
+    K = tangent_kernel(to_torch(network, 3, 2, out_channels=out_channels), x)
     assert K.shape == (out_channels * 2 * network.multiple**2,) * 2
     products, matrix = K.matmat(np.eye(K.shape[0])), K.dense()
     scale = np.abs(matrix).max()
@@ -133,14 +138,14 @@ def test_the_kernel_of_several_output_channels_is_theirs_side_by_side():
     # With the last layer alone trained the channels share no parameters, and each has the kernel of the features.
     network = Network([Conv(3, trainable=False), ReLU(), Conv(1)])
     x = noise(3, 4, 1, seed=4)
-    one = empirical_ntk(to_torch(network, 6, 1), x).dense()
-    three = empirical_ntk(to_torch(network, 6, 1, out_channels=3), x).dense()
+    one = tangent_kernel(to_torch(network, 6, 1), x).dense()
+    three = tangent_kernel(to_torch(network, 6, 1, out_channels=3), x).dense()
     assert distance(three, np.kron(one, np.eye(3))) < 1e-14
 
 
 @pytest.mark.parametrize("name", ["unet", "biases"])
 def test_single_precision(name):
-    single, double = (empirical_ntk(*make(name, dtype=dtype)) for dtype in (torch.float32, torch.float64))
+    single, double = (tangent_kernel(*make(name, dtype=dtype)) for dtype in (torch.float32, torch.float64))
     V = np.random.default_rng(1).standard_normal((single.shape[0], 2))
     assert single.dtype == single.dense().dtype == single.diagonal().dtype == (single @ V).dtype == np.float32
     assert distance(single @ V, double @ V) < 1e-5
@@ -150,13 +155,13 @@ def test_single_precision(name):
 def test_inputs_of_any_layout_and_type():
     module, x = make("one hidden")
     v = np.arange(20.0)
-    expected = empirical_ntk(module, x) @ v
+    expected = tangent_kernel(module, x) @ v
     for same in (np.asfortranarray(x), x[::-1, ::-1].copy()[::-1, ::-1], x[..., 0], x.tolist()):
-        assert np.array_equal(empirical_ntk(module, same) @ v, expected)
+        assert np.array_equal(tangent_kernel(module, same) @ v, expected)
     levels = np.arange(20).reshape(4, 5).astype(np.uint8)
-    assert np.array_equal(empirical_ntk(module, levels) @ v, empirical_ntk(module, levels.astype(float)) @ v)
+    assert np.array_equal(tangent_kernel(module, levels) @ v, tangent_kernel(module, levels.astype(float)) @ v)
     columns = np.asfortranarray(np.outer(v, [1, 2])).astype(int)
-    assert np.array_equal((empirical_ntk(module, x) @ columns)[:, 0], expected)
+    assert np.array_equal((tangent_kernel(module, x) @ columns)[:, 0], expected)
 
 
 # --- Its own weights ----------------------------------------------------------------------------------------------
@@ -164,7 +169,7 @@ def test_inputs_of_any_layout_and_type():
 
 def test_the_weights_are_those_at_creation():
     module, x = make("unet")
-    K, v = empirical_ntk(module, x), np.arange(16.0)
+    K, v = tangent_kernel(module, x), np.arange(16.0)
     before, matrix = K @ v, K.dense()
     with torch.no_grad():
         for p in module.parameters():
@@ -172,14 +177,14 @@ def test_the_weights_are_those_at_creation():
     x *= 3
     assert np.array_equal(K @ v, before)
     assert np.array_equal(K.dense(), matrix)
-    assert distance(empirical_ntk(module, x) @ v, before) > 1
+    assert distance(tangent_kernel(module, x) @ v, before) > 1
 
 
 def test_buffers_are_those_at_creation():
     norm = torch.nn.BatchNorm2d(3)
     module = torch.nn.Sequential(torch.nn.Conv2d(1, 3, 3, padding=1), norm, torch.nn.Conv2d(3, 1, 1)).double().eval()
     x = noise(3, 4, 1, seed=5)
-    K = empirical_ntk(module, x)
+    K = tangent_kernel(module, x)
     assert distance(K.dense(), jacobian_kernel(module, x)) < 1e-13
     before = K.dense()
     norm.running_var.fill_(0.1)
@@ -189,7 +194,7 @@ def test_buffers_are_those_at_creation():
 def test_the_module_is_left_alone():
     module, x = make("biases")
     before = {name: p.clone() for name, p in module.state_dict().items()}
-    K = empirical_ntk(module, x)
+    K = tangent_kernel(module, x)
     K.matmat(np.eye(K.shape[0]))
     assert all(p.grad is None and p.requires_grad for p in module.parameters())
     assert all(torch.equal(p, before[name]) for name, p in module.state_dict().items())
@@ -198,15 +203,15 @@ def test_the_module_is_left_alone():
 def test_gradients_need_not_be_enabled():
     module, x = make("one hidden")
     v = np.arange(20.0)
-    expected = empirical_ntk(module, x) @ v
+    expected = tangent_kernel(module, x) @ v
     with torch.no_grad():
-        K = empirical_ntk(module, x)
+        K = tangent_kernel(module, x)
         assert np.array_equal(K @ v, expected)
         assert distance(K.dense() @ v, expected) < 1e-13
 
 
 def test_without_trained_parameters_it_is_zero():
-    K = empirical_ntk(to_torch(Network([Conv(3, trainable=False)]), 1, 1), np.ones((2, 3)))
+    K = tangent_kernel(to_torch(Network([Conv(3, trainable=False)]), 1, 1), np.ones((2, 3)))
     assert not K.matmat(np.eye(6)).any()
     assert not K.dense().any()
     assert not K.diagonal().any()
@@ -254,17 +259,17 @@ class Counting(torch.nn.Module):
 def test_layers_that_are_random_or_change_in_training_mode_are_refused_by_name(layer, what):
     module, x = between_convolutions(layer), noise(4, 5, 1, seed=8)
     with refused(ValueError, "module must have one Jacobian", f"submodule '1', {layer!r}, {what}: call module.eval()"):
-        empirical_ntk(module, x)
+        tangent_kernel(module, x)
     module.eval()
-    assert distance(empirical_ntk(module, x) @ np.eye(20), jacobian_kernel(module, x)) < 1e-13
+    assert distance(tangent_kernel(module, x) @ np.eye(20), jacobian_kernel(module, x)) < 1e-13
     layer.train()  # the mode that counts is the layer's own
     with refused(ValueError, "submodule '1'"):
-        empirical_ntk(module, x)
+        tangent_kernel(module, x)
 
 
 def test_a_layer_that_is_the_whole_module_is_refused_too():
     with refused(ValueError, "module must have one Jacobian, but BatchNorm2d(1,", "call module.eval()"):
-        empirical_ntk(torch.nn.BatchNorm2d(1), np.ones((2, 3)))
+        tangent_kernel(torch.nn.BatchNorm2d(1), np.ones((2, 3)))
 
 
 @pytest.mark.parametrize(
@@ -283,7 +288,7 @@ def test_layers_that_are_the_same_in_both_modes_are_taken_in_either(layer):
     module, x = between_convolutions(layer), noise(4, 5, 1, seed=8)
     for training in (True, False):
         module.train(training)
-        K = empirical_ntk(module, x)
+        K = tangent_kernel(module, x)
         assert distance(K @ np.eye(20), jacobian_kernel(module, x)) < 1e-12
         assert module.training is training
 
@@ -291,11 +296,11 @@ def test_layers_that_are_the_same_in_both_modes_are_taken_in_either(layer):
 def test_modules_with_another_output_each_time_are_refused():
     module, x = between_convolutions(Silent()), noise(4, 5, 1, seed=8)
     with refused(ValueError, "module must have the same output each time", "differ by up to", "call module.eval()"):
-        empirical_ntk(module, x)
-    assert empirical_ntk(module.eval(), x).shape == (20, 20)
+        tangent_kernel(module, x)
+    assert tangent_kernel(module.eval(), x).shape == (20, 20)
     counting = between_convolutions(Counting()).eval()
     with refused(ValueError, "module must have the same output each time", "remove what", "changes its state"):
-        empirical_ntk(counting, x)
+        tangent_kernel(counting, x)
     assert counting[1].count == 0
 
 
@@ -304,7 +309,7 @@ def test_a_first_layer_in_place_leaves_the_input_alone():
     convolution = torch.nn.Conv2d(1, 1, 3, padding=1).double()
     in_place, plain = (torch.nn.Sequential(torch.nn.LeakyReLU(0.1, inplace), convolution) for inplace in (True, False))
     x = noise(4, 5, 1, seed=8)
-    K, expected = empirical_ntk(in_place, x), jacobian_kernel(plain, x)
+    K, expected = tangent_kernel(in_place, x), jacobian_kernel(plain, x)
     for _ in range(2):
         assert distance(K @ np.eye(20), expected) < 1e-13
         assert distance(K.dense(), expected) < 1e-13
@@ -317,7 +322,7 @@ def test_a_first_layer_in_place_leaves_the_input_alone():
 @pytest.mark.parametrize("name", ["one hidden", "autoencoder"])
 def test_the_filters_and_scipy_take_it(name):
     module, x = make(name)
-    K = empirical_ntk(module, x)
+    K = tangent_kernel(module, x)
     values, vectors = np.linalg.eigh(K.dense())
     y = np.random.default_rng(6).standard_normal(K.image_shape)
     assert K.lambda_max is None
@@ -336,7 +341,7 @@ def test_the_filters_and_scipy_take_it(name):
 
 
 def test_targets_have_the_shape_of_the_output():
-    K = empirical_ntk(*make("autoencoder"))
+    K = tangent_kernel(*make("autoencoder"))
     assert K.image_shape == (4, 6, 3)
     y = noise(4, 6, 3, seed=7)
     z = nf.gradient_descent(K, y, 5)
@@ -354,7 +359,7 @@ def test_targets_have_the_shape_of_the_output():
 
 def test_a_jacobian_that_does_not_fit_is_refused_with_its_bytes(monkeypatch):
     module, x = make("one hidden")
-    K = empirical_ntk(module, x)
+    K = tangent_kernel(module, x)
     d, parameters = 20, 5 * 9 + 5
     needed = 8 * (d * (parameters + d) + 2 * d * parameters)
     monkeypatch.setattr(memory, "available_memory", lambda: needed - 1)
@@ -366,7 +371,7 @@ def test_a_jacobian_that_does_not_fit_is_refused_with_its_bytes(monkeypatch):
 
 
 def test_complex_vectors_are_refused():
-    K = empirical_ntk(*make("one hidden"))
+    K = tangent_kernel(*make("one hidden"))
     with refused(TypeError, "the operator applies to real vectors", "complex128"):
         K @ np.ones(20, complex)
 
@@ -375,8 +380,8 @@ def test_images_that_overflow_in_the_type_of_the_parameters_are_refused():
     x = noise(4, 5, 1, seed=8)
     x[1, 2] = -3e39
     with refused(ValueError, "x must be finite in float32", "got values up to 3e+39"):
-        empirical_ntk(make("one hidden", dtype=torch.float32)[0], x)
-    assert empirical_ntk(make("one hidden")[0], x).shape == (20, 20)
+        tangent_kernel(make("one hidden", dtype=torch.float32)[0], x)
+    assert tangent_kernel(make("one hidden")[0], x).shape == (20, 20)
 
 
 def test_outputs_that_are_not_finite_are_refused():
@@ -384,7 +389,7 @@ def test_outputs_that_are_not_finite_are_refused():
     with torch.no_grad():
         module[0].weight[0] = math.nan
     with refused(ValueError, "module must have a finite output on x", "got 20 NaN or infinite values"):
-        empirical_ntk(module, x)
+        tangent_kernel(module, x)
 
 
 class Pair(torch.nn.Conv2d):
@@ -409,7 +414,7 @@ def test_modules_that_do_not_take_the_image_are_refused_with_torch_s_reason(modu
     if error is ValueError:
         parts = ("module must take x of shape (1, C, H, W)", *parts)
     with refused(error, *parts):
-        empirical_ntk(module, np.ones(shape))
+        tangent_kernel(module, np.ones(shape))
 
 
 def test_a_card_that_is_full_is_no_fault_of_the_module():
@@ -418,4 +423,4 @@ def test_a_card_that_is_full_is_no_fault_of_the_module():
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")
 
     with refused(torch.cuda.OutOfMemoryError, "CUDA out of memory"):
-        empirical_ntk(Full(1, 1, 1), np.ones((4, 5)))
+        tangent_kernel(Full(1, 1, 1), np.ones((4, 5)))

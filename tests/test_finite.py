@@ -39,6 +39,11 @@ def distance(a, b):
     return np.linalg.norm(a - b) / np.linalg.norm(b)
 
 
+def tangent_kernel(module, image):
+    """The network's own kernel on an image, whose channels are on the last axis if it has three."""
+    return empirical_ntk(module, image, channel_axis=-1 if np.ndim(image) == 3 else None)
+
+
 def as_batch(image):
     """Return a (1, C, H, W) tensor of an (H, W, C) image."""
     return torch.from_numpy(image).permute(2, 0, 1)[None]
@@ -119,7 +124,7 @@ def limit_samples(name: str, width: int) -> np.ndarray:
     network, shape = LIMITS[name]
     image = noise(*shape, seed=0)
     modules = (to_torch(network, width, shape[-1], seed) for seed in range(SEEDS[width]))
-    return np.array([empirical_ntk(module, image).dense() for module in modules])
+    return np.array([tangent_kernel(module, image).dense() for module in modules])
 
 
 def limit(name: str) -> np.ndarray:
@@ -195,10 +200,8 @@ def test_one_convolution_has_the_exact_kernel_at_any_seed(conv, shape):
     for seed, padding in enumerate(PADDINGS):
         network = Network([conv], padding)
         module = to_torch(network, 7, image.reshape(*shape[:2], -1).shape[2], seed)
-        assert (
-            distance(empirical_ntk(module, image).dense(), kernel_matrix(network, image, channel_axis=axis_of(image)))
-            < 1e-12
-        )
+        theta = kernel_matrix(network, image, channel_axis=axis_of(image))
+        assert distance(tangent_kernel(module, image).dense(), theta) < 1e-12
 
 
 @pytest.mark.parametrize("padding", PADDINGS)
@@ -207,7 +210,7 @@ def test_forward_is_the_sum_over_the_kernel(kernel_size, shape, padding):
     height, width, channels = shape
     image = noise(*shape, seed=2)
     conv = Conv(kernel_size, weight_var=1.5, bias_var=0.3)
-    module = to_torch(Network([conv], padding), 1, channels, seed=3)
+    module = to_torch(Network([conv], padding), 1, channels, rng=3)
     weight, beta = (p.detach().numpy() for p in module.parameters())
     expected = np.full((height, width), math.sqrt(0.3) * beta[0])
     for row, col in np.ndindex(height, width):
@@ -252,7 +255,7 @@ def test_bilinear_upsampling_wraps_in_circular_networks_and_clamps_in_others(siz
 
 def test_circular_networks_of_several_levels_commute_with_shifts_by_their_multiple():
     network = unet(2, padding="circular")
-    module = to_torch(network, 4, 1, seed=1)
+    module = to_torch(network, 4, 1, rng=1)
     x = as_batch(noise(8, 8, 1, seed=14))
     m = network.multiple
     shifted = module(x.roll((m, -m), (2, 3)))
@@ -309,9 +312,9 @@ def test_a_small_step_along_the_gradient_moves_the_output_by_the_kernel(name):
     # Autograd's own backward pass over the trained parameters gives z(q + h J^T r) = z(q) + h J J^T r + O(h^2).
     network, shape = LIMITS[name]
     image = noise(*shape, seed=4)
-    module = to_torch(network, 10, shape[-1], seed=5)
+    module = to_torch(network, 10, shape[-1], rng=5)
     r = torch.from_numpy(noise(*shape[:2], 1, seed=6)[None, None, ..., 0])
-    theta = empirical_ntk(module, image).dense()
+    theta = tangent_kernel(module, image).dense()
     before = module(as_batch(image))
     (before * r).sum().backward()
     h = 1e-7
@@ -326,7 +329,7 @@ def test_a_small_step_along_the_gradient_moves_the_output_by_the_kernel(name):
 def test_empirical_kernel_leaves_the_module_as_it_was():
     module = to_torch(vanilla_cnn(1, 3), 4, 1)
     before = {name: p.clone() for name, p in module.state_dict().items()}
-    empirical_ntk(module, noise(3, 3, 1, seed=7)).dense()
+    tangent_kernel(module, noise(3, 3, 1, seed=7)).dense()
     assert all(p.grad is None and p.requires_grad for p in module.parameters())
     assert all(torch.equal(p, before[name]) for name, p in module.state_dict().items())
 
@@ -335,7 +338,7 @@ def test_empirical_kernel_leaves_the_module_as_it_was():
 @given(chains(max_depth=3, max_kernel=5), image_shapes(max_side=4))
 def test_random_networks_have_symmetric_kernels_of_the_image_size(network, shape):
     image = noise(*(*shape, 1)[:3], seed=8)
-    theta = empirical_ntk(to_torch(network, 5, image.shape[2]), image.reshape(shape)).dense()
+    theta = tangent_kernel(to_torch(network, 5, image.shape[2]), image.reshape(shape)).dense()
     assert theta.shape == (image[..., 0].size,) * 2
     assert distance(theta.T, theta) < 1e-14
     assert (np.diagonal(theta) >= 0).all()
@@ -345,14 +348,14 @@ def test_random_networks_have_symmetric_kernels_of_the_image_size(network, shape
 @given(networks(max_kernel=3))
 def test_random_branching_networks_have_symmetric_kernels_of_the_image_size(network):
     image = noise(network.multiple, 2 * network.multiple, 2, seed=8)
-    theta = empirical_ntk(to_torch(network, 3, 2), image).dense()
+    theta = tangent_kernel(to_torch(network, 3, 2), image).dense()
     assert theta.shape == (2 * network.multiple**2,) * 2
     assert distance(theta.T, theta) < 1e-14
     assert (np.diagonal(theta) >= 0).all()
 
 
 def test_a_frozen_network_has_the_zero_kernel():
-    theta = empirical_ntk(to_torch(Network([Conv(3, trainable=False)]), 1, 1), np.ones((2, 3))).dense()
+    theta = tangent_kernel(to_torch(Network([Conv(3, trainable=False)]), 1, 1), np.ones((2, 3))).dense()
     assert theta.shape == (6, 6)
     assert not theta.any()
 
@@ -362,7 +365,7 @@ def test_any_torch_module_with_the_right_shapes_has_a_kernel():
     image = noise(4, 3, 2, seed=9)
     # torch's own parametrisation has no factor sqrt(w / (c k^2)) and a bias of unit factor.
     expected = kernel_matrix(Network([Conv(3, weight_var=18, bias_var=1)]), image, channel_axis=-1)
-    assert distance(empirical_ntk(module, image).dense(), expected) < 1e-12
+    assert distance(tangent_kernel(module, image).dense(), expected) < 1e-12
 
 
 # --- Parameters ---------------------------------------------------------------------------------------------------
@@ -415,9 +418,9 @@ def test_drawing_leaves_the_global_generator_alone():
 
 def test_single_precision_runs_in_single_precision():
     network, image = vanilla_cnn(1, 3), noise(3, 3, 1, seed=10)
-    single = empirical_ntk(to_torch(network, 8, 1, dtype=torch.float32), image).dense()
+    single = tangent_kernel(to_torch(network, 8, 1, dtype=torch.float32), image).dense()
     assert single.dtype == np.float32
-    assert distance(single, empirical_ntk(to_torch(network, 8, 1), image).dense()) < 1e-5
+    assert distance(single, tangent_kernel(to_torch(network, 8, 1), image).dense()) < 1e-5
 
 
 def test_batches_are_mapped_one_image_at_a_time():
@@ -432,13 +435,13 @@ def test_batches_are_mapped_one_image_at_a_time():
 # --- What is refused ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["width", "in_channels", "out_channels", "seed"])
+@pytest.mark.parametrize("name", ["width", "in_channels", "out_channels", "rng"])
 def test_to_torch_refuses_bad_integers(name):
-    arguments = {"width": 4, "in_channels": 1, "seed": 0}
-    for value in (1.0, "1", True, None):
+    arguments = {"width": 4, "in_channels": 1, "rng": 0}
+    for value in (1.0, "1", True, None)[: 3 if name == "rng" else 4]:
         with refused(TypeError, f"{name} must be an integer", f"got {value!r}"):
             to_torch(vanilla_cnn(), **{**arguments, name: value})
-    least = 0 if name == "seed" else 1
+    least = 0 if name == "rng" else 1
     for value in (least - 1, -5):
         with refused(ValueError, f"{name} must be at least {least}", f"got {value}"):
             to_torch(vanilla_cnn(), **{**arguments, name: value})
@@ -447,8 +450,43 @@ def test_to_torch_refuses_bad_integers(name):
 
 def test_to_torch_refuses_seeds_that_torch_has_not():
     assert to_torch(vanilla_cnn(), 4, 1, 2**63 - 1)
-    with refused(ValueError, "seed must be less than 2**63", f"got {2**63}"):
+    with refused(ValueError, "rng must be less than 2**63", f"got {2**63}"):
         to_torch(vanilla_cnn(), 4, 1, 2**63)
+
+
+def test_rng_may_be_a_generator_or_none():
+    def weights(rng, dtype=torch.float64):
+        return [p.detach() for p in to_torch(vanilla_cnn(), 4, 1, rng, dtype).parameters()]
+
+    def same(a, b):
+        return all(map(torch.equal, a, b))
+
+    def torchs(seed):
+        return torch.Generator().manual_seed(seed)
+
+    assert same(weights(0), [p.detach() for p in to_torch(vanilla_cnn(), 4, 1).parameters()])
+    assert same(weights(3), weights(torchs(3)))
+    assert same(weights(np.random.default_rng(3)), weights(np.random.default_rng(3)))
+    assert not same(weights(None), weights(None))
+    for generator in (np.random.default_rng(3), torchs(3)):  # both go on where they are
+        assert not same(weights(generator), weights(generator))
+
+
+def test_a_convolution_by_itself_is_the_one_of_the_network():
+    whole, conv = to_torch(Network([Conv(3, bias_var=1)]), 1, 2, 5, out_channels=3)[0], Conv(3, bias_var=1)
+    for rng in (5, torch.Generator().manual_seed(5)):
+        own = NTKConv2d(conv, 2, 3, rng=rng)
+        assert torch.equal(own.weight, whole.weight)
+        assert torch.equal(own.bias, whole.bias)
+    for change, error, parts in (
+        ({"layer": 3}, TypeError, ("layer must be a Conv", "got 3")),
+        ({"in_channels": 0}, ValueError, ("in_channels must be at least 1", "got 0")),
+        ({"padding": "reflect"}, ValueError, ("padding must be one of", "got 'reflect'")),
+        ({"rng": "a"}, TypeError, ("rng must be an integer, None or a numpy.random.Generator", "got 'a'")),
+        ({"dtype": torch.int64}, TypeError, ("dtype must be a floating-point torch.dtype",)),
+    ):
+        with refused(error, *parts):
+            NTKConv2d(**{"layer": conv, "in_channels": 2, "out_channels": 3} | change)
 
 
 @pytest.mark.parametrize("value", [torch.int64, torch.complex64, "float64", float, None, np.float64])
@@ -497,7 +535,7 @@ def test_modules_refuse_inputs_of_another_shape(shape):
 @pytest.mark.parametrize("shape", [(4,), (1, 1, 4, 4), (0, 4), (4, 0, 1), (4, 4, 0), ()])
 def test_empirical_ntk_refuses_arrays_that_are_no_images(shape):
     with refused(ValueError, "x must", f"got shape {shape}"):
-        empirical_ntk(to_torch(vanilla_cnn(), 4, 1), np.zeros(shape))
+        tangent_kernel(to_torch(vanilla_cnn(), 4, 1), np.zeros(shape))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
@@ -505,36 +543,37 @@ def test_empirical_ntk_refuses_images_that_are_not_finite(value):
     image = np.zeros((3, 3))
     image[1, 2] = value
     with refused(ValueError, "x must be finite"):
-        empirical_ntk(to_torch(vanilla_cnn(), 4, 1), image)
+        tangent_kernel(to_torch(vanilla_cnn(), 4, 1), image)
 
 
 @pytest.mark.parametrize("value", [np.zeros((2, 2), complex), np.array([["a"]]), None, "image"])
 def test_empirical_ntk_refuses_images_that_are_not_real(value):
     with refused(TypeError, "x must be a real numeric array", "got dtype"):
-        empirical_ntk(to_torch(vanilla_cnn(), 4, 1), value)
+        tangent_kernel(to_torch(vanilla_cnn(), 4, 1), value)
 
 
 @pytest.mark.parametrize("value", [None, vanilla_cnn(), torch.nn.ReLU])
 def test_empirical_ntk_refuses_what_is_no_module(value):
     with refused(TypeError, "module must be a torch.nn.Module", f"got {value!r}"):
-        empirical_ntk(value, np.zeros((2, 2)))
+        tangent_kernel(value, np.zeros((2, 2)))
 
 
 def test_empirical_ntk_refuses_modules_without_parameters_or_with_other_outputs():
     with refused(ValueError, "module must have parameters", "got ReLU()"):
-        empirical_ntk(torch.nn.ReLU(), np.zeros((2, 2)))
+        tangent_kernel(torch.nn.ReLU(), np.zeros((2, 2)))
     with refused(TypeError, "module must have parameters of float32 or float64", "got torch.float16"):
-        empirical_ntk(to_torch(vanilla_cnn(), 4, 1, dtype=torch.float16), np.zeros((2, 2)))
+        tangent_kernel(to_torch(vanilla_cnn(), 4, 1, dtype=torch.float16), np.zeros((2, 2)))
     for other, shape in ((torch.nn.Conv2d(1, 1, 2), "(1, 1, 1, 2)"), (torch.nn.Flatten(2), "(1, 1, 6)")):
         module = torch.nn.Sequential(torch.nn.Conv2d(1, 1, 1), other)
         with refused(ValueError, "module must map to shape (1, C_out, 2, 3)", f"got {shape}"):
-            empirical_ntk(module, np.zeros((2, 3)))
+            tangent_kernel(module, np.zeros((2, 3)))
     with refused(ValueError, "module must take x", "input must have shape (N, 3, H, W)", "got (1, 1, 2, 3)"):
-        empirical_ntk(to_torch(vanilla_cnn(), 4, 3), np.zeros((2, 3)))
+        tangent_kernel(to_torch(vanilla_cnn(), 4, 3), np.zeros((2, 3)))
 
 
-def test_without_torch_the_import_says_what_is_missing():
-    code = "import sys; sys.modules['torch'] = None; import ntkfast; print('imported'); import ntkfast.finite"
+@pytest.mark.parametrize("use", ["import ntkfast.finite", "ntkfast.from_torch", "from ntkfast import from_torch"])
+def test_without_torch_the_import_says_what_is_missing(use):
+    code = f"import sys; sys.modules['torch'] = None; import ntkfast; print('imported'); {use}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout == "imported\n"
-    assert "ImportError: ntkfast.finite needs PyTorch: install it with `pip install torch`" in done.stderr
+    assert "ImportError: ntkfast.finite and from_torch need PyTorch: install it with `pip install torch`" in done.stderr

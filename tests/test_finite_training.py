@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import re
+from functools import partial
 
 import numpy as np
 import pytest
@@ -14,10 +15,14 @@ from hypothesis import strategies as st
 
 import ntkfast as nf
 from images import noise
+from ntkfast import finite
 from ntkfast.activations import ReLU
-from ntkfast.finite import NTKConv2d, empirical_ntk, to_torch, train
+from ntkfast.finite import NTKConv2d, Record, empirical_ntk, to_torch
 from ntkfast.network import Conv, Network, unet, vanilla_cnn
 from strategies import convs, paddings
+
+# Inputs and targets here have a channel axis, but where a test says otherwise.
+train = partial(finite.train, channel_axis=-1)
 
 TWO_LAYERS = Network([Conv(3, bias_var=0.5), ReLU(), Conv(1, weight_var=1, bias_var=0.3)])
 
@@ -58,9 +63,9 @@ def effective(module):
 
 def linear(out_channels=1, conv=None, padding="zeros"):
     """Return a network that is linear in its parameters, its input, its target and its kernel."""
-    module = to_torch(Network([conv or Conv(3, bias_var=0.4)], padding), 1, 2, seed=1, out_channels=out_channels)
+    module = to_torch(Network([conv or Conv(3, bias_var=0.4)], padding), 1, 2, rng=1, out_channels=out_channels)
     x, y = noise(5, 4, 2, seed=2), noise(5, 4, out_channels, seed=3)
-    return module, x, y[..., 0] if out_channels == 1 else y, empirical_ntk(module, x)
+    return module, x, y, empirical_ntk(module, x, channel_axis=-1)
 
 
 # --- A network that is linear in its parameters follows the closed form -------------------------------------------
@@ -71,7 +76,7 @@ def test_gradient_descent_is_the_closed_form(out_channels):
     module, x, y, K = linear(out_channels)
     steps = [0, 1, 2, 10, 100, 500]
     z, info = nf.gradient_descent(K, y, steps, tolerance=1e-13, return_info=True)
-    training = train(module, x, y, steps=500, learning_rate=info.learning_rate, record=steps)
+    training = train(module, x, y, steps=500, learning_rate=info.learning_rate, record=Record(steps=steps))
     assert training.steps == tuple(steps)
     assert training.outputs.shape == (6, *y.shape)
     assert not training.outputs[0].any()
@@ -84,7 +89,7 @@ def test_gradient_descent_is_the_closed_form_for_any_convolution_and_rate(conv, 
     module, x, y, K = linear(out_channels, conv, padding)
     values, vectors = np.linalg.eigh(K.dense())
     eta = rate / values[-1]
-    training = train(module, x, y, steps=12, learning_rate=eta, record=range(13))
+    training = train(module, x, y, steps=12, learning_rate=eta, record=Record(steps=range(13)))
     for t, z in enumerate(training.outputs):
         expected = vectors @ ((1 - (1 - eta * values) ** t) * (vectors.T @ y.ravel()))
         assert np.abs(z.ravel() - expected).max() <= 1e-12
@@ -96,7 +101,7 @@ def test_momentum_is_the_heavy_ball():
     module, x, y, K = linear()
     theta = K.dense()
     eta = 0.5 / np.linalg.eigvalsh(theta)[-1]
-    training = train(module, x, y, optimizer="momentum", steps=30, learning_rate=eta, record=range(31))
+    training = train(module, x, y, optimizer="momentum", steps=30, learning_rate=eta, record=Record(steps=range(31)))
     z, u = np.zeros(20), np.zeros(20)
     for recorded in training.outputs:
         assert np.abs(recorded.ravel() - z).max() <= 1e-12
@@ -106,13 +111,15 @@ def test_momentum_is_the_heavy_ball():
 
 def test_without_centring_the_path_starts_at_the_random_output():
     module, x, y, K = linear()
-    f = output(module, x)[..., 0]
-    training = train(module, x, y, steps=20, learning_rate=0.1 / K.shape[0], record=[0, 20], centred=False)
+    f = output(module, x)
+    training = train(
+        module, x, y, steps=20, learning_rate=0.1 / K.shape[0], record=Record(steps=[0, 20]), centred=False
+    )
     assert np.array_equal(training.outputs[0], f)
     # The error y - z contracts as it does from zero.
     expected = y - (y - f) + nf.gradient_descent(K, y - f, 20, 0.1 / K.shape[0], tolerance=1e-13)
     assert np.abs(training.outputs[1] - expected).max() <= 1e-12
-    assert np.array_equal(training.outputs[1], output(module, x)[..., 0])
+    assert np.array_equal(training.outputs[1], output(module, x))
 
 
 # --- Wide networks ------------------------------------------------------------------------------------------------
@@ -126,7 +133,7 @@ def test_the_distance_to_the_closed_form_falls_as_one_over_the_root_of_the_width
     widths, errors = (16, 64, 256), []
     for width in widths:
         modules = [to_torch(network, width, 1, seed, out_channels=2) for seed in range(12)]
-        paths = [train(m, x, y, steps=60, learning_rate=eta, record=[60]).outputs[0] for m in modules]
+        paths = [train(m, x, y, steps=60, learning_rate=eta, record=Record(steps=[60])).outputs[0] for m in modules]
         errors.append(np.sqrt(np.mean([distance(path, expected) ** 2 for path in paths])))
     slope = np.polyfit(np.log(widths), np.log(errors), 1)[0]
     assert -0.65 <= slope <= -0.35
@@ -164,7 +171,7 @@ def standard(module, width):
 
 def adam_case(width):
     """Return module, the same in the standard parametrisation, input and target."""
-    module = to_torch(TWO_LAYERS, width, 2, seed=2)
+    module = to_torch(TWO_LAYERS, width, 2, rng=2)
     return module, standard(module, width), noise(6, 5, 2, seed=6), 10 * noise(6, 5, 1, seed=7)
 
 
@@ -183,7 +190,7 @@ def test_the_first_step_of_adam_moves_each_effective_weight_by_the_rate_over_the
 def test_adam_is_adam_on_the_effective_weights():
     width, rate, grid = 4, 0.1, range(0, 41, 8)
     module, start, x, y = adam_case(width)
-    ours = train(module, x, y, optimizer="adam", steps=40, learning_rate=rate, record=grid)
+    ours = train(module, x, y, optimizer="adam", steps=40, learning_rate=rate, record=Record(steps=grid))
 
     # This is torch's own, on the loss as it is written.
     plain = copy.deepcopy(start)
@@ -199,7 +206,7 @@ def test_adam_is_adam_on_the_effective_weights():
         adam.step()
 
     # A module without NTKConv2d is trained at the rate as it is.
-    theirs = train(start, x, y, optimizer="adam", steps=40, learning_rate=rate / width, record=grid)
+    theirs = train(start, x, y, optimizer="adam", steps=40, learning_rate=rate / width, record=Record(steps=grid))
     assert np.abs(ours.outputs - theirs.outputs).max() <= 1e-10
     for name in ("0", "2"):
         assert np.allclose(ours.weight_change_l2[name], theirs.weight_change_l2[name], rtol=1e-9, atol=0)
@@ -216,10 +223,11 @@ def test_records_are_those_of_the_module_at_these_steps(optimizer, out_channels)
     x, y, clean = noise(4, 6, 2, seed=10), noise(4, 6, out_channels, seed=11), noise(4, 6, out_channels, seed=12)
     probe = np.random.default_rng(13).standard_normal((24 * out_channels, 2))
     rate = 0.1 if optimizer == "adam" else 2e-3
-    start = to_torch(network, 5, 2, seed=4, out_channels=out_channels)
+    start = to_torch(network, 5, 2, rng=4, out_channels=out_channels)
     settings = {"optimizer": optimizer, "learning_rate": rate}
     module = copy.deepcopy(start)
-    training = train(module, x, y, steps=9, record=[9, 0, 4, 4], probe=probe, clean=clean, data_range=3.0, **settings)
+    record = Record(steps=[9, 0, 4, 4], probe=probe, clean=clean, data_range=3.0)
+    training = train(module, x, y, steps=9, record=record, **settings)
     assert training.steps == (0, 4, 9)
     assert training.seconds > 0
     weights = effective(start)
@@ -234,7 +242,7 @@ def test_records_are_those_of_the_module_at_these_steps(optimizer, out_channels)
         assert np.array_equal(training.outputs[n], z)
         assert math.isclose(training.loss[n], 0.5 * np.sum((z - y) ** 2), rel_tol=1e-13)
         assert math.isclose(training.psnr[n], 10 * math.log10(9 / np.mean((z - clean) ** 2)), rel_tol=1e-13)
-        assert np.array_equal(training.kernel_action[n], empirical_ntk(there, x).matmat(probe))
+        assert np.array_equal(training.kernel_action[n], empirical_ntk(there, x, channel_axis=-1).matmat(probe))
         for name, weight in effective(there).items():
             change = weight - weights[name]
             assert np.isclose(training.weight_change_l2[name][n], np.linalg.norm(change), rtol=1e-10, atol=0)
@@ -255,7 +263,7 @@ def test_frozen_convolutions_stay():
 
 
 def test_single_precision_follows_double_precision():
-    x, y = noise(6, 6, 1, seed=16), noise(6, 6, 1, seed=17)[..., 0]
+    x, y = noise(6, 6, 1, seed=16), noise(6, 6, 1, seed=17)
     single, double = (
         train(to_torch(unet(1), 8, 1, dtype=dtype), x, y, steps=30, learning_rate=1e-3)
         for dtype in (torch.float32, torch.float64)
@@ -280,21 +288,39 @@ def test_the_default_record_is_a_geometric_grid_with_both_ends(steps, expected):
     assert (ratios <= 2).all()
 
 
-def test_targets_in_either_shape_and_any_type():
+def test_images_with_channels_on_any_axis_or_none_and_of_any_type():
     results = []
-    for shape, probe in (((5, 4), np.ones(20)), ((5, 4, 1), np.ones((20, 1)))):
-        module, x, y, _ = linear()
-        y = np.round(y).astype(int).reshape(shape)
-        results.append(train(module, x, y, steps=3, learning_rate=0.01, probe=probe, clean=y, data_range=1, record=[3]))
-        assert results[-1].outputs.shape == (1, *shape)
+    for axis, probe in ((None, np.ones(20)), (-1, np.ones((20, 1))), (0, np.ones(20)), (1, np.ones(20))):
+        module = to_torch(vanilla_cnn(1, 3), 4, 1, rng=1)
+        x, y = noise(5, 4, 1, seed=2)[..., 0], np.round(noise(5, 4, 1, seed=3)[..., 0]).astype(int)
+        if axis is not None:
+            x, y = np.expand_dims(x, axis), np.expand_dims(y, axis)
+        record = Record(steps=[3], probe=probe, clean=y, data_range=1)
+        results.append(train(module, x, y, channel_axis=axis, steps=3, learning_rate=0.01, record=record))
+        assert results[-1].outputs.shape == (1, *y.shape)
         assert results[-1].kernel_action.shape == (1, 20, 1)
-    assert np.array_equal(results[0].outputs, results[1].outputs[..., 0])
-    assert results[0].psnr == results[1].psnr
+    for result in results[1:]:
+        assert np.array_equal(result.outputs.ravel(), results[0].outputs.ravel())
+        assert np.array_equal(result.kernel_action, results[0].kernel_action)
+        assert result.psnr == results[0].psnr
+
+
+def test_colours_come_back_on_the_axis_that_they_were_given_on():
+    paths = []
+    for axis in (-1, 0, 1):
+        module = to_torch(vanilla_cnn(1, 3), 4, 3, rng=1, out_channels=3)
+        y = np.moveaxis(noise(5, 4, 3, seed=3), -1, axis)
+        outputs = train(module, y, torch.from_numpy(y), channel_axis=axis, steps=3, learning_rate=0.01).outputs
+        assert outputs.shape[1:] == y.shape
+        paths.append(np.moveaxis(outputs, axis if axis < 0 else axis + 1, -1))
+    assert np.array_equal(paths[0], paths[1])
+    assert np.array_equal(paths[0], paths[2])
 
 
 def test_a_perfect_result_has_infinite_psnr():
     module, x, y, _ = linear()
-    assert train(module, x, y, steps=0, learning_rate=1, clean=np.zeros_like(y), data_range=1).psnr == [math.inf]
+    record = Record(clean=np.zeros_like(y), data_range=1)
+    assert train(module, x, y, steps=0, learning_rate=1, record=record).psnr == [math.inf]
 
 
 def test_without_clean_and_probe_there_is_no_psnr_and_no_kernel_action():
@@ -306,7 +332,7 @@ def test_without_clean_and_probe_there_is_no_psnr_and_no_kernel_action():
 
 def test_any_torch_module_can_be_trained():
     module = torch.nn.Sequential(torch.nn.Conv2d(1, 3, 3, padding=1), torch.nn.Tanh(), torch.nn.Conv2d(3, 1, 1))
-    x, y = noise(4, 5, 1, seed=18), noise(4, 5, 1, seed=19)[..., 0]
+    x, y = noise(4, 5, 1, seed=18), noise(4, 5, 1, seed=19)
     before = module[0].weight.detach().clone()
     training = train(module, x, y, optimizer="adam", steps=1, learning_rate=0.01)
     assert np.allclose((module[0].weight - before).abs().detach(), 0.01, rtol=1e-3)
@@ -325,10 +351,11 @@ def test_layers_with_running_statistics_are_trained_in_training_mode():
     assert module[1].num_batches_tracked == 4
     before = [p.clone() for p in module.parameters()]
     with refused(ValueError, "module must have one Jacobian", "submodule '1'", "call module.eval()"):
-        train(module, x, x, steps=3, learning_rate=1e-3, record=[3], probe=np.ones(20))
+        train(module, x, x, steps=3, learning_rate=1e-3, record=Record(steps=[3], probe=np.ones(20)))
     assert all(torch.equal(p, q) for p, q in zip(module.parameters(), before, strict=True))
     module.eval()
-    assert train(module, x, x, steps=3, learning_rate=1e-3, probe=np.ones(20)).kernel_action.shape == (4, 20, 1)
+    record = Record(probe=np.ones(20))
+    assert train(module, x, x, steps=3, learning_rate=1e-3, record=record).kernel_action.shape == (4, 20, 1)
 
 
 def test_a_first_layer_in_place_sees_the_same_input_in_each_step():
@@ -363,6 +390,26 @@ def test_progress_rises_to_one_and_can_stop():
     assert all(p.grad is None for p in module.parameters())
 
 
+def test_stop_iteration_from_progress_ends_the_training_with_what_was_recorded():
+    whole, part = (linear()[0] for _ in range(2))
+    _, x, y, _ = linear()
+    record = Record(steps=range(10), probe=np.ones(20), clean=y, data_range=1.0)
+    expected = train(whole, x, y, steps=5, learning_rate=0.01)
+
+    def stop(fraction):
+        if fraction >= 0.5:
+            raise StopIteration
+
+    training = train(part, x, y, steps=10, learning_rate=0.01, record=record, progress=stop)
+    assert training.steps == tuple(range(5))
+    assert {len(training.outputs), len(training.loss), len(training.psnr), len(training.kernel_action)} == {5}
+    assert {len(changes) for changes in training.weight_change_l2.values()} == {5}
+    assert all(p.grad is None for p in part.parameters())
+    for p, q in zip(part.parameters(), whole.parameters(), strict=True):
+        assert torch.equal(p, q)  # five steps were taken
+    assert expected.steps == (0, 1, 2, 3, 4, 5)
+
+
 # --- What is refused ----------------------------------------------------------------------------------------------
 
 
@@ -379,7 +426,7 @@ def test_divergence_after_the_last_record_is_an_error_too(record):
     module, x, y, K = linear()
     eta = 1e200 / np.linalg.eigvalsh(K.dense())[-1]
     with refused(RuntimeError, "training diverged", "at step 31"):
-        train(module, x, y, steps=31, learning_rate=eta, record=record)
+        train(module, x, y, steps=31, learning_rate=eta, record=Record(steps=record))
 
 
 @pytest.mark.parametrize(
@@ -394,25 +441,37 @@ def test_divergence_after_the_last_record_is_an_error_too(record):
         ({"steps": -1}, ValueError, ("steps must be at least 0", "got -1")),
         ({"steps": 10**30}, ValueError, ("steps must be at most 2**53 = ", f"got {10**30}")),
         ({"steps": 2.0}, TypeError, ("steps must be an integer", "got 2.0")),
-        ({"record": [0, 3]}, ValueError, ("record must lie between 0 and steps = 2", "got 0 to 3")),
-        ({"record": [-1]}, ValueError, ("record must lie between 0 and steps = 2", "got -1 to -1")),
-        ({"record": []}, ValueError, ("record must have at least one step",)),
-        ({"record": 2}, TypeError, ("record must be a sequence of steps", "got 2")),
-        ({"record": [0.5]}, TypeError, ("record must be an integer", "got 0.5")),
+        ({"record": Record(steps=[3, 0])}, ValueError, ("record must have steps", "steps = 2", "got 0 to 3")),
+        ({"record": [0, 2]}, TypeError, ("record must be a ntkfast.finite.Record", "got [0, 2]")),
         ({"progress": 1}, TypeError, ("progress must be callable", "got 1")),
-        ({"x": np.zeros(4)}, ValueError, ("x must have shape (H, W), or 3 dimensions", "got shape (4,)")),
+        ({"x": np.zeros((5, 4))}, ValueError, ("x must have 3 dimensions", "got shape (5, 4)")),
+        ({"y": np.zeros((5, 4))}, ValueError, ("y must have 3 dimensions", "got shape (5, 4)")),
+        (
+            {"channel_axis": None},
+            ValueError,
+            (
+                "x has shape (5, 4, 2), 3 dimensions",
+                "channel_axis=-1",
+            ),
+        ),
+        ({"channel_axis": 3}, ValueError, ("channel_axis must lie between -3 and 2", "got 3")),
         ({"x": np.full((5, 4, 2), np.nan)}, ValueError, ("x must be finite",)),
-        ({"x": np.zeros((5, 4))}, ValueError, ("module must take x", "input must have shape (N, 2, H, W)")),
-        ({"y": np.full((5, 4), np.inf)}, ValueError, ("y must be finite",)),
-        ({"y": np.zeros((4, 5))}, ValueError, ("y must have the shape", "(5, 4) with 1 channels", "got shape (4, 5)")),
-        ({"y": np.zeros((5, 4, 2))}, ValueError, ("y must have the shape", "got shape (5, 4, 2)")),
+        ({"x": np.zeros((5, 4, 1))}, ValueError, ("module must take x", "input must have shape (N, 2, H, W)")),
+        ({"y": np.full((5, 4, 1), np.inf)}, ValueError, ("y must be finite",)),
+        ({"y": np.zeros((4, 5, 1))}, ValueError, ("y must have the shape", "(5, 4) with 1", "got (4, 5) with 1")),
+        ({"y": np.zeros((5, 4, 2))}, ValueError, ("y must have the shape", "got (5, 4) with 2")),
         ({"y": None}, TypeError, ("y must be a real numeric array",)),
-        ({"probe": np.zeros(19)}, ValueError, ("probe must have shape (20,) or (20, k)", "got (19,)")),
-        ({"probe": np.zeros((20, 1, 1))}, ValueError, ("probe must have shape (20,) or (20, k)", "got (20, 1, 1)")),
-        ({"clean": np.zeros((5, 4))}, ValueError, ("data_range must be given with clean",)),
-        ({"data_range": 1.0}, ValueError, ("data_range must come with clean", "got 1.0")),
-        ({"clean": np.zeros((5, 4)), "data_range": 0}, ValueError, ("data_range must be positive", "got 0.0")),
-        ({"clean": np.zeros((5, 4, 1)), "data_range": 1}, ValueError, ("clean must have the shape of y, (5, 4)",)),
+        ({"record": Record(probe=np.zeros(19))}, ValueError, ("probe must have shape (20,) or (20, k)", "got (19,)")),
+        (
+            {"record": Record(probe=np.zeros((20, 1, 1)))},
+            ValueError,
+            ("probe must have shape (20,) or (20, k)", "got (20, 1, 1)"),
+        ),
+        (
+            {"record": Record(clean=np.zeros((4, 5, 1)), data_range=1)},
+            ValueError,
+            ("clean must have the shape of y, (5, 4)", "got shape (4, 5, 1)"),
+        ),
     ],
 )
 def test_bad_arguments_are_refused_before_any_step(change, error, parts):
@@ -423,13 +482,32 @@ def test_bad_arguments_are_refused_before_any_step(change, error, parts):
     assert all(torch.equal(p, q) for p, q in zip(module.parameters(), before, strict=True))
 
 
+@pytest.mark.parametrize(
+    ("change", "error", "parts"),
+    [
+        ({"steps": [-1]}, ValueError, ("steps must be at least 0", "got -1")),
+        ({"steps": []}, ValueError, ("steps must have at least one step",)),
+        ({"steps": 2}, TypeError, ("steps must be a sequence of steps", "got 2")),
+        ({"steps": "12"}, TypeError, ("steps must be a sequence of steps", "got '12'")),
+        ({"steps": [0.5]}, TypeError, ("steps must be an integer", "got 0.5")),
+        ({"clean": np.zeros((5, 4))}, ValueError, ("data_range must be given with clean",)),
+        ({"data_range": 1.0}, ValueError, ("data_range must come with clean", "got 1.0")),
+        ({"clean": np.zeros((5, 4)), "data_range": 0}, ValueError, ("data_range must be positive", "got 0.0")),
+    ],
+)
+def test_bad_records_are_refused_where_they_are_made(change, error, parts):
+    with refused(error, *parts):
+        Record(**change)
+
+
 @pytest.mark.parametrize("name", ["x", "y", "probe"])
 def test_values_that_overflow_in_the_type_of_the_parameters_are_refused_by_name(name):
     module, x, y, _ = linear()
     arguments = {"x": x, "y": y, "probe": np.ones(20)}
     arguments[name] = np.full_like(arguments[name], -2e39)
     with refused(ValueError, f"{name} must be finite in float32", "got values up to 2e+39"):
-        train(module.float(), **arguments, steps=2, learning_rate=0.01)
+        record = Record(probe=arguments.pop("probe"))
+        train(module.float(), **arguments, steps=2, learning_rate=0.01, record=record)
 
 
 @pytest.mark.parametrize("probe", [None, np.ones(20)])
@@ -438,7 +516,7 @@ def test_a_module_that_starts_with_nan_is_no_divergence(probe):
     with torch.no_grad():
         module[0].bias[:] = math.nan
     with refused(ValueError, "module must have a finite output on x at the start", "got 20 NaN or infinite values"):
-        train(module, x, y, steps=2, learning_rate=0.01, probe=probe)
+        train(module, x, y, steps=2, learning_rate=0.01, record=Record(probe=probe))
 
 
 def test_the_largest_number_of_steps_can_begin():
@@ -452,7 +530,7 @@ def test_the_largest_number_of_steps_can_begin():
 
 
 def test_bad_modules_are_refused():
-    x = y = np.ones((4, 4))
+    x = y = np.ones((4, 4, 1))
     with refused(TypeError, "module must be a torch.nn.Module", "got None"):
         train(None, x, y, steps=1, learning_rate=1)
     with refused(ValueError, "module must have parameters", "got ReLU()"):
@@ -464,6 +542,6 @@ def test_bad_modules_are_refused():
     with refused(ValueError, "module must map to shape (1, C_out, 4, 4)", "got (1, 1, 3, 3)"):
         train(torch.nn.Conv2d(1, 1, 2), x, y, steps=1, learning_rate=1)
     with refused(ValueError, "module must take x of shape (1, C, H, W)", "(1, 1, 6, 6)", "Sizes of tensors must match"):
-        train(to_torch(unet(2), 4, 1), np.ones((6, 6)), np.ones((6, 6)), steps=1, learning_rate=1)
+        train(to_torch(unet(2), 4, 1), np.ones((6, 6, 1)), np.ones((6, 6, 1)), steps=1, learning_rate=1)
     with refused(ValueError, "module must take x of shape (1, C, H, W)", "(1, 1, 4, 4)", "Given groups=1"):
         train(torch.nn.Conv2d(3, 1, 3), x, y, steps=1, learning_rate=1)

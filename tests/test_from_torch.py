@@ -448,7 +448,9 @@ def test_the_kernel_is_the_mean_of_that_of_the_network_in_the_ntk_parametrisatio
     network = from_torch(Small(), init=lambda conv, name: (1.5, 0.2 if name == "last" else 0))
     assert [c.trainable for c in network.convs] == [True, True, False, True]
     theta = kernel_matrix(network, image, channel_axis=-1)
-    samples = np.array([empirical_ntk(to_torch(network, 36, 2, seed), image).dense() for seed in range(100)])
+    samples = np.array(
+        [empirical_ntk(to_torch(network, 36, 2, seed), image, channel_axis=-1).dense() for seed in range(100)]
+    )
     spread = np.sqrt(np.mean(np.sum((samples - theta) ** 2, axis=(1, 2))))
     allowed = 2 * spread / 10 + 0.5 / 36 * np.linalg.norm(theta)
     assert np.linalg.norm(samples.mean(axis=0) - theta) <= allowed

@@ -173,7 +173,7 @@ def empirical(module: Any, x: np.ndarray) -> LinearOperator:
     """The module's kernel at its present weights."""
     from ntkfast.finite import empirical_ntk
 
-    return empirical_ntk(module, x)
+    return empirical_ntk(module, x, channel_axis=-1)
 
 
 class _Trial:
@@ -221,7 +221,7 @@ class _Trial:
 
     def train(self, optimizer: str, *, stop: int | None = None, probe: bool = False) -> tuple[Training, Any]:
         """A training from the start, to its end or to ``stop``; what was recorded, and the module as it ended."""
-        from ntkfast.finite import train
+        from ntkfast.finite import Record, train
 
         settings = self.settings
         steps = settings["most_steps"] if stop is None else stop
@@ -234,10 +234,13 @@ class _Trial:
             optimizer="gd" if optimizer == "gd" else "adam",
             steps=steps,
             learning_rate=self.rate if optimizer == "gd" else settings[f"{optimizer}_rate"],
-            record=[0, *analysis.times(steps, points).tolist()],
-            probe=self.probes if probe else None,
-            clean=self.problem.clean,
-            data_range=1.0,
+            channel_axis=-1,
+            record=Record(
+                steps=[0, *analysis.times(steps, points).tolist()],
+                clean=self.problem.clean,
+                data_range=1.0,
+                probe=self.probes if probe else None,
+            ),
         )
         return result, module
 

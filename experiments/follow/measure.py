@@ -65,7 +65,7 @@ def units(scale: Scale) -> list[Unit]:
 
 def run(settings: dict[str, Any], tools: Tools) -> Result:
     """Train one network, and compare it with the closed form."""
-    from ntkfast.finite import train
+    from ntkfast.finite import Record, train
 
     image = crop(settings["side"])
     K, spectrum, best = closed_form(settings["architecture"], settings["side"], settings["most_steps"])
@@ -87,7 +87,7 @@ def run(settings: dict[str, Any], tools: Tools) -> Result:
         image.noisy,
         steps=factor * times[-1],
         learning_rate=rate,
-        record=[factor * t for t in times],
+        record=Record(steps=[factor * t for t in times]),
         progress=tools.progress,
     )
     # With a smaller step size the closed form takes it too, and as many more steps.

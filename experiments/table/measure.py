@@ -79,7 +79,7 @@ def _run_peers(settings: dict[str, Any], problem: Problem) -> Result:
 
 
 def _run_networks(settings: dict[str, Any], tools: Tools, problem: Problem) -> Result:
-    from ntkfast.finite import empirical_ntk, train
+    from ntkfast.finite import Record, empirical_ntk, train
 
     side, seed, most = settings["side"], settings["seed"], settings["most_steps"]
     network = architectures.network(settings["network"])
@@ -115,7 +115,7 @@ def _run_networks(settings: dict[str, Any], tools: Tools, problem: Problem) -> R
         tools.progress(0.2 + 0.4 * (done + fraction))
 
     # A narrow network's largest eigenvalue may be well above that of the limit.
-    start = empirical_ntk(module(), x)
+    start = empirical_ntk(module(), x, channel_axis=-1)
     largest = max(analysis.found(exact.lambda_max), analysis.largest_eigenvalue(start, EIGENVALUE_TOLERANCE))
     for n, (optimizer, rate) in enumerate((("gd", 1.0 / largest), ("adam", settings["adam_rate"]))):
         trained = train(
@@ -125,7 +125,8 @@ def _run_networks(settings: dict[str, Any], tools: Tools, problem: Problem) -> R
             optimizer=optimizer,
             steps=most,
             learning_rate=rate,
-            record=steps.tolist(),
+            channel_axis=-1,
+            record=Record(steps=steps.tolist()),
             progress=partial(progress, n),
         )
         paths[optimizer] = trained.outputs.astype(np.float64)

@@ -71,7 +71,7 @@ def units(scale: Scale) -> list[Unit]:
 
 def run(settings: dict[str, Any], tools: Tools) -> Result:
     """Train one network until the loss is reached."""
-    from ntkfast.finite import train
+    from ntkfast.finite import Record, train
 
     image = crop(settings["side"])
     level = 0.5 * image.noisy.size * image.sigma**2
@@ -92,7 +92,7 @@ def run(settings: dict[str, Any], tools: Tools) -> Result:
             optimizer=settings["optimizer"],
             steps=steps,
             learning_rate=rate,
-            record=range(steps + 1),
+            record=Record(steps=range(steps + 1)),
             progress=tools.progress,
         )
         reached = analysis.crossing(training.loss, level)

@@ -12,10 +12,10 @@ with a random error that falls as one over the square root of the width.
 try:
     import torch  # noqa: F401
 except ImportError as error:  # pragma: no cover - depends on the installation
-    raise ImportError("ntkfast.finite needs PyTorch: install it with `pip install torch`") from error
+    raise ImportError("ntkfast.finite and from_torch need PyTorch: install it with `pip install torch`") from error
 
 from .empirical import EmpiricalNTK, empirical_ntk
 from .modules import NTKConv2d, NTKGraph, to_torch
-from .training import Training, train
+from .training import Record, Training, train
 
-__all__ = ["EmpiricalNTK", "NTKConv2d", "NTKGraph", "Training", "empirical_ntk", "to_torch", "train"]
+__all__ = ["EmpiricalNTK", "NTKConv2d", "NTKGraph", "Record", "Training", "empirical_ntk", "to_torch", "train"]

@@ -23,7 +23,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from .. import _check
 from ..engine.memory import Budget, require_memory
-from ..images import as_planes, last_axis
+from ..images import as_planes
 
 __all__ = ["EmpiricalNTK", "empirical_ntk"]
 
@@ -47,8 +47,10 @@ class EmpiricalNTK(LinearOperator):  # type: ignore[misc]
     ----------
     module : torch.nn.Module
         Maps (1, C, H, W) to (1, C_out, H, W), with parameters of float32 or float64.
-    x : array_like, shape (H, W) or (H, W, C), real
-        Cast to the type of the parameters.
+    x : array_like, shape (H, W), or with a channel axis, real
+        The network's input; cast to the type of the parameters.
+    channel_axis : int, optional
+        Axis of the channels of x, which then has 3 dimensions; None if it is (H, W).
 
     Attributes
     ----------
@@ -71,10 +73,29 @@ class EmpiricalNTK(LinearOperator):  # type: ignore[misc]
 
     Dropout and RReLU in training mode are random, and normalisations that keep running statistics change them: call
     ``module.eval()`` first.  Modules without such layers have the same kernel in either mode.
+
+    It can be pickled where its module can.
+
+    References
+    ----------
+    Jacot, Gabriel, Hongler, NeurIPS 2018, has the kernel; Baydin, Pearlmutter, Radul, Siskind, JMLR 18, 2018, the two
+    products with the Jacobian.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import ntkfast as nf
+    >>> module = nf.finite.to_torch(nf.vanilla_cnn(depth=1, kernel_size=3), width=8, in_channels=1)
+    >>> K = nf.finite.EmpiricalNTK(module, np.random.default_rng(0).standard_normal((5, 6)))
+    >>> K.shape, K.image_shape
+    ((30, 30), (5, 6))
+    >>> z = nf.gradient_descent(K, np.ones((5, 6)), steps=10)
+    >>> z.shape, K.lambda_max > 0
+    ((5, 6), True)
     """
 
-    def __init__(self, module: torch.nn.Module, x: Any) -> None:
-        self._x = to_tensor("x", x, parameter_like(module))
+    def __init__(self, module: torch.nn.Module, x: Any, *, channel_axis: int | None = None) -> None:
+        self._x = to_tensor("x", x, channel_axis, parameter_like(module))
         _refuse_training_mode(module)
         self._module = module
         self._constants: Weights = {name: b.detach().clone() for name, b in module.named_buffers()}
@@ -169,12 +190,21 @@ class EmpiricalNTK(LinearOperator):  # type: ignore[misc]
         Returns
         -------
         ndarray, shape (d, d)
-            Of the operator's dtype.
+            Of the operator's dtype, in squared units of the network's input.
 
         Raises
         ------
         MemoryError
             If J, d numbers for every trained parameter, does not fit.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import ntkfast as nf
+        >>> module = nf.finite.to_torch(nf.vanilla_cnn(depth=1, kernel_size=3), width=8, in_channels=1)
+        >>> K = nf.finite.empirical_ntk(module, np.random.default_rng(0).standard_normal((3, 4)))
+        >>> bool(np.allclose(K.dense(), K @ np.eye(12)))
+        True
         """
         if not self._weights:
             return np.zeros(self.shape, self.dtype)
@@ -194,7 +224,22 @@ class EmpiricalNTK(LinearOperator):  # type: ignore[misc]
         return (jacobian @ jacobian.T).cpu().numpy()
 
     def diagonal(self) -> np.ndarray:
-        """The diagonal, shape (d,), of the operator's dtype: the squared norms of the rows of J."""
+        """The diagonal: the squared norms of the rows of J.
+
+        Returns
+        -------
+        ndarray, shape (d,)
+            Of the operator's dtype.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import ntkfast as nf
+        >>> module = nf.finite.to_torch(nf.vanilla_cnn(depth=1, kernel_size=3), width=8, in_channels=1)
+        >>> K = nf.finite.empirical_ntk(module, np.random.default_rng(0).standard_normal((3, 4)))
+        >>> bool(np.allclose(K.diagonal(), np.diag(K.dense())))
+        True
+        """
         out = np.zeros(self.shape[0], self.dtype)
         if self._weights:
             for rows, block in self._rows():
@@ -211,7 +256,7 @@ def _prepare_forward_mode() -> None:
         torch.func.jvp(torch.sin, (torch.zeros(1),), (torch.zeros(1),))
 
 
-def empirical_ntk(module: torch.nn.Module, x: Any) -> EmpiricalNTK:
+def empirical_ntk(module: torch.nn.Module, x: Any, *, channel_axis: int | None = None) -> EmpiricalNTK:
     """Tangent kernel J J^T of a finite network at its present weights, as an operator.
 
     Entry (i, j) is the sum over the parameters q with ``requires_grad`` of d z_i/d q * d z_j/d q, where z is the output
@@ -221,8 +266,10 @@ def empirical_ntk(module: torch.nn.Module, x: Any) -> EmpiricalNTK:
     ----------
     module : torch.nn.Module
         Maps (1, C, H, W) to (1, C_out, H, W), with parameters of float32 or float64; on any device.
-    x : array_like, shape (H, W) or (H, W, C), real
+    x : array_like, shape (H, W), or with a channel axis, real
         The network's input; cast to the type of the module's parameters.
+    channel_axis : int, optional
+        Axis of the channels of x, which then has 3 dimensions; None if it is (H, W).
 
     Returns
     -------
@@ -233,8 +280,23 @@ def empirical_ntk(module: torch.nn.Module, x: Any) -> EmpiricalNTK:
     ------
     TypeError, ValueError
         As :class:`EmpiricalNTK`.
+
+    Examples
+    --------
+    As the width grows, it tends to the kernel of the infinitely wide network:
+
+    >>> import numpy as np
+    >>> import ntkfast as nf
+    >>> network, x = nf.vanilla_cnn(depth=1, kernel_size=3), np.random.default_rng(0).standard_normal((4, 5, 3))
+    >>> limit = nf.NTK(network, x, channel_axis=-1).dense()
+    >>> for width in (10, 1000):
+    ...     module = nf.finite.to_torch(network, width, in_channels=3)
+    ...     own = nf.finite.empirical_ntk(module, x, channel_axis=-1).dense()
+    ...     print(bool(np.linalg.norm(own - limit) < 0.1 * np.linalg.norm(limit)))
+    False
+    True
     """
-    return EmpiricalNTK(module, x)
+    return EmpiricalNTK(module, x, channel_axis=channel_axis)
 
 
 def parameter_like(module: Any) -> torch.Tensor:
@@ -249,11 +311,14 @@ def parameter_like(module: Any) -> torch.Tensor:
     return like.detach()
 
 
-def to_tensor(name: str, image: Any, like: torch.Tensor) -> torch.Tensor:
-    """``image``, (H, W) or (H, W, C), as a (1, C, H, W) tensor of the type and on the device of ``like``."""
-    return torch.from_numpy(cast(name, as_planes(name, image, last_axis(np.asarray(image))), like.dtype)).to(
-        like.device
-    )
+def to_tensor(name: str, image: Any, channel_axis: int | None, like: torch.Tensor) -> torch.Tensor:
+    """An image as a (1, C, H, W) tensor of the type and on the device of ``like``."""
+    return torch.from_numpy(cast(name, as_planes(name, image, channel_axis), like.dtype)).to(like.device)
+
+
+def planes_of(tensor: torch.Tensor) -> np.ndarray:
+    """A (1, C, H, W) tensor as an image (C, H, W) of NumPy."""
+    return tensor[0].cpu().numpy()
 
 
 def cast(name: str, array: np.ndarray, dtype: torch.dtype) -> np.ndarray:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import numbers
 from collections.abc import Sequence
 from typing import Any, cast
 
+import numpy as np
 import torch
 
 from .. import _check
+from .._choices import PADDINGS
 from ..activations import Activation
 from ..engine.memory import require_memory
 from ..network import Add, AvgPool, Concat, Conv, Network, Node, Upsample, as_network
@@ -19,6 +22,11 @@ __all__ = ["NTKConv2d", "NTKGraph", "to_torch"]
 
 # Parameters are drawn in it whatever their dtype, so that a seed names the same network in every precision.
 DRAWN = torch.float64
+
+# PyTorch's generators take seeds below it.
+SEEDS = 2**63
+
+Rng = int | np.random.Generator | torch.Generator | None
 
 
 class NTKConv2d(torch.nn.Module):
@@ -34,16 +42,38 @@ class NTKConv2d(torch.nn.Module):
         Numbers of channels c of the input h and of the output a.
     padding : {"zeros", "circular"}
         What the convolution sees outside the image.
-    generator : torch.Generator
-        Source of W and then beta, on the CPU.
+    rng : int, numpy.random.Generator, torch.Generator or None
+        Source of W and then beta, as in :func:`to_torch`.
     dtype : torch.dtype
-        Type of the parameters.
+        Floating-point type of the parameters.
 
     Attributes
     ----------
     weight : Parameter, shape (out_channels, in_channels, k, k)
+        W, without a unit.
     bias : Parameter, shape (out_channels,), or None
         beta; None where b = 0.
+    weight_scale, bias_scale : float
+        The factors sqrt(w/(c k^2)) and sqrt(b).
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of the wrong kind or out of range.
+
+    References
+    ----------
+    Jacot, Gabriel, Hongler, NeurIPS 2018, has the parametrisation.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import ntkfast as nf
+    >>> conv = nf.finite.NTKConv2d(nf.Conv(3), in_channels=8, out_channels=4)
+    >>> tuple(conv(torch.zeros(1, 8, 5, 6, dtype=torch.float64)).shape)
+    (1, 4, 5, 6)
+    >>> round(conv.weight_scale**2 * 8 * 3 * 3, 12)  # w, 2 by default
+    2.0
     """
 
     def __init__(
@@ -51,11 +81,17 @@ class NTKConv2d(torch.nn.Module):
         layer: Conv,
         in_channels: int,
         out_channels: int,
-        padding: str,
-        generator: torch.Generator,
-        dtype: torch.dtype,
+        padding: str = "zeros",
+        rng: Rng = 0,
+        dtype: torch.dtype = DRAWN,
     ) -> None:
         super().__init__()
+        if not isinstance(layer, Conv):
+            raise TypeError(f"layer must be a Conv, got {layer!r}")
+        in_channels, out_channels = _channel_numbers(in_channels, out_channels)
+        _check.choice("padding", padding, PADDINGS)
+        _require_floating_point(dtype)
+        generator = generator_of("rng", rng)
 
         def normal(*shape: int) -> torch.nn.Parameter:
             values = torch.randn(*shape, generator=generator, dtype=DRAWN)
@@ -207,10 +243,29 @@ class NTKGraph(torch.nn.Module):
         That of node n >= 1 stands at n - 1 and is the attribute of the name ``str(n - 1)``.
     inputs : sequence of tuple of int
         The nodes that each of them takes; node 0 is the input.
+
+    Raises
+    ------
+    ValueError
+        If ``inputs`` are not as many as the modules.
+
+    Examples
+    --------
+    :func:`to_torch` makes it of a network that branches:
+
+    >>> import torch
+    >>> import ntkfast as nf
+    >>> module = nf.finite.to_torch(nf.unet(levels=1), width=4, in_channels=3)
+    >>> type(module).__name__
+    'NTKGraph'
+    >>> tuple(module(torch.zeros(2, 3, 6, 8, dtype=torch.float64)).shape)
+    (2, 1, 6, 8)
     """
 
     def __init__(self, modules: Sequence[torch.nn.Module], inputs: Sequence[tuple[int, ...]]) -> None:
         super().__init__()
+        if len(inputs) != len(modules):
+            raise ValueError(f"inputs must have one entry for each of {len(modules)} modules, got {len(inputs)}")
         for n, module in enumerate(modules):
             self.add_module(str(n), module)
         self.inputs = tuple(inputs)
@@ -231,8 +286,8 @@ def to_torch(
     network: Network,
     width: int,
     in_channels: int,
-    seed: int = 0,
-    dtype: torch.dtype = torch.float64,
+    rng: Rng = 0,
+    dtype: torch.dtype = DRAWN,
     *,
     out_channels: int = 1,
 ) -> torch.nn.Sequential | NTKGraph:
@@ -241,12 +296,15 @@ def to_torch(
     Parameters
     ----------
     network : Network
+        The architecture; see :func:`ntkfast.vanilla_cnn`.
     width : int
         Output channels of every convolution but the last, at least 1.
     in_channels : int
         Channels C of the input image, at least 1.
-    seed : int
-        Seed of the random weights, at least 0 and less than 2**63; it names the same weights in every ``dtype``.
+    rng : int, numpy.random.Generator, torch.Generator or None
+        Source of the random weights.  An integer, at least 0 and less than 2**63, names the same weights in every call
+        and every ``dtype``; a generator goes on where it is, and one of PyTorch must be on the CPU; None draws fresh
+        ones.
     dtype : torch.dtype
         Floating-point type of the parameters.
     out_channels : int
@@ -264,19 +322,30 @@ def to_torch(
         If an argument is of the wrong kind or out of range.
     MemoryError
         If the parameters do not fit in memory.
+
+    References
+    ----------
+    Jacot, Gabriel, Hongler, NeurIPS 2018, has the parametrisation, in which the kernel has a limit.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import ntkfast as nf
+    >>> module = nf.finite.to_torch(nf.vanilla_cnn(depth=1, kernel_size=3), width=16, in_channels=3)
+    >>> sum(p.numel() for p in module.parameters())  # 16 x 3 x 3 x 3, and 16
+    448
+    >>> tuple(module(torch.zeros(1, 3, 6, 8, dtype=torch.float64)).shape)
+    (1, 1, 6, 8)
     """
     as_network(network)
-    width, in_channels = _check.at_least("width", width, 1), _check.at_least("in_channels", in_channels, 1)
-    out_channels, seed = _check.at_least("out_channels", out_channels, 1), _check.at_least("seed", seed, 0)
-    if seed >= 2**63:  # torch's generators take no more
-        raise ValueError(f"seed must be less than 2**63, got {seed}")
-    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
-        raise TypeError(f"dtype must be a floating-point torch.dtype, got {dtype!r}")
+    width = _check.at_least("width", width, 1)
+    in_channels, out_channels = _channel_numbers(in_channels, out_channels)
+    _require_floating_point(dtype)
     nodes = network.graph()
     channels = _channels(nodes, width, in_channels, out_channels)
+    generator = generator_of("rng", rng)
     what = f"a network with width = {width}, in_channels = {in_channels} and out_channels = {out_channels}"
     require_memory(what, _bytes(nodes, channels, dtype), "use fewer channels")
-    generator = torch.Generator().manual_seed(seed)
     modules: list[torch.nn.Module] = []
     for n, node in enumerate(nodes[1:], start=1):
         if isinstance(node.layer, Conv):
@@ -288,6 +357,30 @@ def to_torch(
     if inputs == [(n,) for n in range(len(inputs))]:
         return torch.nn.Sequential(*modules)
     return NTKGraph(modules, inputs)
+
+
+def generator_of(name: str, rng: Rng) -> torch.Generator:
+    """PyTorch's generator for an argument ``rng``: an integer is its seed, NumPy's generator draws the seed."""
+    if isinstance(rng, torch.Generator):
+        if rng.device.type != "cpu":
+            raise ValueError(f"{name} must be a generator on the CPU, got one on {rng.device}")
+        return rng
+    if isinstance(rng, numbers.Integral) and not isinstance(rng, bool):
+        seed = _check.at_least(name, rng, 0)
+        if seed >= SEEDS:
+            raise ValueError(f"{name} must be less than 2**63, got {seed}")
+    else:
+        seed = int(_check.generator(name, rng).integers(SEEDS))
+    return torch.Generator().manual_seed(seed)
+
+
+def _channel_numbers(in_channels: int, out_channels: int) -> tuple[int, int]:
+    return _check.at_least("in_channels", in_channels, 1), _check.at_least("out_channels", out_channels, 1)
+
+
+def _require_floating_point(dtype: torch.dtype) -> None:
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        raise TypeError(f"dtype must be a floating-point torch.dtype, got {dtype!r}")
 
 
 def _channels(nodes: Sequence[Node], width: int, in_channels: int, out_channels: int) -> list[int]:

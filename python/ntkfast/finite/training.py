@@ -12,7 +12,7 @@ exactly, at any width, for a network that is linear in its parameters.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,11 +20,11 @@ import numpy as np
 import torch
 
 from .. import _check
-from ..images import as_values, as_vectors
-from .empirical import DTYPES, cast, empirical_ntk, first_output, parameter_like, to_tensor
+from ..images import as_planes, as_vectors
+from .empirical import EmpiricalNTK, cast, empirical_ntk, first_output, parameter_like, planes_of, to_tensor
 from .modules import NTKConv2d
 
-__all__ = ["Training", "train"]
+__all__ = ["Record", "Training", "train"]
 
 OPTIMIZERS = ("gd", "momentum", "adam")
 
@@ -42,7 +42,83 @@ CHECK_EVERY = 32
 GRID_POINTS = 24
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
+class Record:
+    """What :func:`train` is to look at on its way, and when.
+
+    Parameters
+    ----------
+    steps : iterable of int, optional
+        Steps to record, each between 0 and those of the training; default a geometric grid with both.
+    clean : array_like, shape of the target, real, optional
+        What the PSNR compares with, in the units of the target; less the same mean, where that was subtracted.
+    data_range : float, optional
+        Largest minus smallest possible value of ``clean``, positive.  Required with it.
+    probe : array_like, shape (d_out,) or (d_out, k), real, optional
+        Vectors that the empirical tangent kernel is to be applied to, d_out = H*W*C_out, channels of a pixel together;
+        with them the module must be one that :func:`empirical_ntk` takes: no Dropout or BatchNorm in training mode.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If ``clean`` and ``data_range`` are not given together, or ``steps`` are no steps; the message names it.
+        The rest is checked by :func:`train`, which knows the shapes.
+
+    Examples
+    --------
+    >>> import ntkfast as nf
+    >>> nf.finite.Record(steps=[100, 0, 10]).steps
+    (0, 10, 100)
+    """
+
+    steps: Iterable[int] | None = None
+    clean: Any = None
+    data_range: float | None = None
+    probe: Any = None
+
+    def __post_init__(self) -> None:
+        if self.clean is None and self.data_range is not None:
+            raise ValueError(f"data_range must come with clean, got {self.data_range!r} alone")
+        if self.clean is not None:
+            if self.data_range is None:
+                raise ValueError("data_range must be given with clean: the largest minus the smallest possible value")
+            object.__setattr__(self, "data_range", _check.positive("data_range", self.data_range))
+        if self.steps is not None:
+            object.__setattr__(self, "steps", _ascending(self.steps))
+
+    def steps_of(self, most: int) -> tuple[int, ...]:
+        """The steps to record in a training of ``most`` steps, ascending.
+
+        Parameters
+        ----------
+        most : int
+            Steps of the training, at least 0.
+
+        Returns
+        -------
+        tuple of int
+
+        Raises
+        ------
+        ValueError
+            If one of them is beyond ``most``.
+
+        Examples
+        --------
+        >>> import ntkfast as nf
+        >>> nf.finite.Record().steps_of(5)
+        (0, 1, 2, 3, 4, 5)
+        """
+        if self.steps is None:
+            grid = np.geomspace(1, most, GRID_POINTS).round().astype(int).tolist() if most else []
+            return tuple(sorted({0, *grid}))
+        steps = tuple(self.steps)
+        if steps[-1] > most:
+            raise ValueError(f"record must have steps between 0 and steps = {most}, got {steps[0]} to {steps[-1]}")
+        return steps
+
+
+@dataclass(frozen=True, eq=False)
 class Training:
     """What :func:`train` saw at the recorded steps.
 
@@ -51,7 +127,7 @@ class Training:
     steps : tuple of int
         The n recorded steps, ascending.
     outputs : ndarray, shape (n, H, W) or (n, H, W, C_out)
-        z at each of them, in the shape of the target and the type of the module; centred if asked for.
+        z at each of them, laid out as the target, in its units and in the type of the module; centred if asked for.
     loss : ndarray, shape (n,)
         1/2 sum (z - y)^2.
     psnr : ndarray, shape (n,), or None
@@ -66,6 +142,16 @@ class Training:
         The empirical tangent kernel at each of the steps times ``probe``; None without one.
     seconds : float
         Wall-clock time of the training steps, without the records.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import ntkfast as nf
+    >>> module = nf.finite.to_torch(nf.vanilla_cnn(depth=1, kernel_size=3), width=8, in_channels=1)
+    >>> y = np.random.default_rng(0).standard_normal((6, 6))
+    >>> training = nf.finite.train(module, y, y, steps=3, learning_rate=0.001)
+    >>> training.outputs.shape, sorted(training.weight_l2)
+    ((4, 6, 6), ['0', '2'])
     """
 
     steps: tuple[int, ...]
@@ -85,14 +171,12 @@ def train(
     x: Any,
     y: Any,
     *,
-    optimizer: str = "gd",
     steps: int,
     learning_rate: float,
-    record: Iterable[int] | None = None,
+    channel_axis: int | None = None,
+    optimizer: str = "gd",
     centred: bool = True,
-    probe: Any = None,
-    clean: Any = None,
-    data_range: float | None = None,
+    record: Record | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> Training:
     """Train a network on one image, in place, and record how.
@@ -102,14 +186,10 @@ def train(
     module : torch.nn.Module
         Maps (1, C, H, W) to (1, C_out, H, W), with parameters of float32 or float64, on any device; those with
         ``requires_grad`` are trained.
-    x : array_like, shape (H, W) or (H, W, C), real
+    x : array_like, shape (H, W), or with a channel axis, real
         The network's input.
-    y : array_like, shape (H, W) or (H, W, C_out), real
+    y : array_like, shape (H, W), or with a channel axis, real
         The target.  Both are cast to the type of the parameters.
-    optimizer : {"gd", "momentum", "adam"}
-        - "gd": q <- q - learning_rate * dL/dq.
-        - "momentum": heavy ball, v <- 0.9 v + dL/dq, q <- q - learning_rate * v.
-        - "adam": Adam with the betas 0.9 and 0.999 on the *effective* weights, those of the standard parametrisation.
     steps : int
         Number of steps, at least 0 and at most 2**53.
     learning_rate : float
@@ -117,24 +197,26 @@ def train(
         with "gd" it must stay below 2/lambda_max of the tangent kernel.  For "adam" each effective weight moves by
         about learning_rate/c a step, c being the largest number of input channels of the module's NTKConv2d, its width;
         in a module without NTKConv2d by learning_rate itself.
-    record : iterable of int, optional
-        Steps to record, each between 0 and ``steps``; default a geometric grid with 0 and ``steps``.
+    channel_axis : int, optional
+        Axis of the channels of x, of y and of ``record.clean``, which then have 3 dimensions each, if need be with one
+        channel; None if all are (H, W).
+    optimizer : {"gd", "momentum", "adam"}
+        - "gd": q <- q - learning_rate * dL/dq.
+        - "momentum": heavy ball, v <- 0.9 v + dL/dq, q <- q - learning_rate * v.
+        - "adam": Adam with the betas 0.9 and 0.999 on the *effective* weights, those of the standard parametrisation.
     centred : bool
         Whether z_t is f_t(x) - f_0(x), the network's output less what it was at the start of this training, so that
         z_0 = 0 as in the closed form; else z_t = f_t(x).
-    probe : array_like, shape (d_out,) or (d_out, k), real, optional
-        Vectors that the empirical tangent kernel is to be applied to, d_out = H*W*C_out, channels of a pixel together;
-        with them the module must be one that :func:`empirical_ntk` takes: no Dropout or BatchNorm in training mode.
-    clean : array_like, shape of y, real, optional
-        What the PSNR compares with; less the same mean as y, where that was subtracted.
-    data_range : float, optional
-        Positive; largest minus smallest possible value of ``clean``.  Required with it.
+    record : Record, optional
+        What to look at, and at which steps; default ``Record()``.
     progress : callable, optional
-        Called with the fraction of the steps done.  What it raises stops the training.
+        Called with the fraction of the steps done.  What it raises stops the training; StopIteration does so without
+        an error, as in SciPy's minimizers, and what was recorded until then is returned.
 
     Returns
     -------
     Training
+        What was seen.
 
     Raises
     ------
@@ -151,33 +233,43 @@ def train(
     References
     ----------
     Tachella, Tang, Davies, CVPR 2021: gradient descent follows the tangent kernel, Adam does not.
+
+    Examples
+    --------
+    A convolution alone is linear in its weights, so that its training is the closed form at any width:
+
+    >>> import numpy as np
+    >>> import ntkfast as nf
+    >>> network = nf.Network([nf.Conv(3)])
+    >>> y = np.random.default_rng(0).standard_normal((6, 6))
+    >>> z, info = nf.gradient_descent(nf.NTK(network, y, dtype="float64"), y, steps=50, return_info=True)
+    >>> module = nf.finite.to_torch(network, width=8, in_channels=1)
+    >>> record = nf.finite.Record(steps=[50])
+    >>> training = nf.finite.train(module, y, y, steps=50, learning_rate=info.learning_rate, record=record)
+    >>> bool(np.abs(training.outputs[0] - z).max() < 1e-6)
+    True
     """
     like = parameter_like(module)
-    x_tensor = to_tensor("x", x, like)
-    target = to_tensor("y", y, like)
+    x_tensor = to_tensor("x", x, channel_axis, like)
+    target = to_tensor("y", y, channel_axis, like)
     steps = _check.steps("steps", steps)
-    recorded = _recorded(record, steps)
+    record = Record() if record is None else record
+    if not isinstance(record, Record):
+        raise TypeError(f"record must be a ntkfast.finite.Record, got {record!r}")
+    due = frozenset(record.steps_of(steps))
     _check.callback("progress", progress)
     update = _optimizer(
         module, _check.choice("optimizer", optimizer, OPTIMIZERS), _check.positive("learning_rate", learning_rate)
     )
-    recorder = _Recorder(module, x, y, like.dtype, clean, data_range, probe)
-
-    due, z_start = set(recorded), torch.zeros_like(target)
-    start, recording = time.perf_counter(), 0.0
+    recorder = _Recorder(module, x_tensor, target, channel_axis, record)
+    z_start, start = torch.zeros_like(target), time.perf_counter()
     try:
         for step in range(steps + 1):
             with torch.set_grad_enabled(step < steps):  # after the last step the output is only looked at
                 # A copy: a first layer that works in place writes over it.
-                f = module(x_tensor.clone()) if step else first_output(module, x_tensor)
-            if step == 0:
-                if f.shape != target.shape:
-                    raise ValueError(
-                        f"y must have the shape of the module's output, ({f.shape[2]}, {f.shape[3]}) with {f.shape[1]} "
-                        f"channels, got shape {np.shape(y)}"
-                    )
-                if centred:
-                    z_start = f.detach()
+                f = module(x_tensor.clone()) if step else _output_like(target, module, x_tensor)
+            if step == 0 and centred:
+                z_start = f.detach()
             z = f.detach() - z_start
             if (step in due or step == steps or step % CHECK_EVERY == 0) and not bool(z.isfinite().all()):
                 raise RuntimeError(
@@ -185,19 +277,38 @@ def train(
                     f"{learning_rate!r}"
                 )
             if step in due:
-                before = time.perf_counter()
-                recorder.record(z)
-                recording += time.perf_counter() - before
+                recorder.record(step, z)
             if step == steps:
                 break
             update.zero_grad()
             f.backward(z - target)  # dL/df = dL/dz
             update.step()
-            if progress is not None:
-                progress((step + 1) / steps)
+            if progress is not None and _asked_to_stop(progress, (step + 1) / steps):
+                break
     finally:
         update.zero_grad()  # also after what progress has raised, and after divergence
-    return recorder.training(recorded, time.perf_counter() - start - recording)
+    return recorder.training(time.perf_counter() - start)
+
+
+def _asked_to_stop(progress: Callable[[float], None], fraction: float) -> bool:
+    """Report progress; whether that raised StopIteration."""
+    try:
+        progress(fraction)
+    except StopIteration:
+        return True
+    return False
+
+
+def _output_like(target: torch.Tensor, module: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """The module's output at the start, or an error if the target has another shape."""
+    f = first_output(module, x)
+    if f.shape != target.shape:
+        _, channels, height, width = target.shape
+        raise ValueError(
+            f"y must have the shape of the module's output, ({f.shape[2]}, {f.shape[3]}) with {f.shape[1]} "
+            f"channels, got ({height}, {width}) with {channels}"
+        )
+    return f
 
 
 class _Recorder:
@@ -206,36 +317,48 @@ class _Recorder:
     def __init__(
         self,
         module: torch.nn.Module,
-        x: Any,
-        y: Any,
-        dtype: torch.dtype,
-        clean: Any,
-        data_range: float | None,
-        probe: Any,
+        x: torch.Tensor,
+        target: torch.Tensor,
+        channel_axis: int | None,
+        record: Record,
     ) -> None:
-        self.module, self.x = module, x
-        self.y = np.asarray(y).astype(DTYPES[dtype]).astype(np.float64)  # as the network is trained on it
-        self.clean, self.data_range = _clean(clean, data_range, self.y.shape)
-        self.probe = _probe(probe, self.y.size, dtype)
-        if self.probe is not None:
-            empirical_ntk(module, x)  # refuses before any step what has no kernel
+        self.module, self.x, self.axis = module, x, channel_axis
+        self.y = target[0].cpu().numpy().astype(np.float64)  # as the network is trained on it, (C, H, W)
+        self.clean, self.data_range = None, 0.0
+        if record.clean is not None and record.data_range is not None:
+            self.clean, self.data_range = _clean(record.clean, channel_axis, self.y.shape), record.data_range
+        self.probe = None
+        if record.probe is not None:
+            self.probe = cast("probe", as_vectors("probe", record.probe, self.y.size), target.dtype)
+            self._kernel()  # refuses before any step what has no kernel
+        self.seconds = 0.0
+        self.steps: list[int] = []
         self.outputs: list[np.ndarray] = []
         self.actions: list[np.ndarray] = []
         self.changes: list[dict[str, tuple[float, float]]] = []
         self.start = {name: weight.detach().clone() for name, weight, _ in _convolutions(module)}
         self.start_norms = {name: _norms(scale * weight) for name, weight, scale in _convolutions(module)}
 
-    def record(self, z: torch.Tensor) -> None:
-        self.outputs.append(z[0].permute(1, 2, 0).reshape(self.y.shape).cpu().numpy())
+    def _kernel(self) -> EmpiricalNTK:
+        """The tangent kernel at the present weights."""
+        return empirical_ntk(self.module, planes_of(self.x), channel_axis=0)
+
+    def record(self, step: int, z: torch.Tensor) -> None:
+        """Look at the weights and at the output z of a step."""
+        before = time.perf_counter()
+        self.steps.append(step)
+        self.outputs.append(z[0].cpu().numpy())
         self.changes.append(
             {name: _norms(scale * (weight - self.start[name])) for name, weight, scale in _convolutions(self.module)}
         )
         if self.probe is not None:
-            self.actions.append(empirical_ntk(self.module, self.x).matmat(self.probe))
+            self.actions.append(self._kernel().matmat(self.probe))
+        self.seconds += time.perf_counter() - before
 
-    def training(self, steps: Sequence[int], seconds: float) -> Training:
-        outputs = np.array(self.outputs)
-        over_pixels = tuple(range(1, outputs.ndim))
+    def training(self, seconds: float) -> Training:
+        """All that was seen in so many seconds."""
+        outputs = np.array(self.outputs).reshape(-1, *self.y.shape)
+        over_pixels = (1, 2, 3)
         psnr = None
         if self.clean is not None:
             error = ((outputs.astype(np.float64) - self.clean) ** 2).mean(axis=over_pixels)
@@ -245,8 +368,8 @@ class _Recorder:
             {name: np.array([change[name][norm] for change in self.changes]) for name in self.start} for norm in (0, 1)
         )
         return Training(
-            steps=tuple(steps),
-            outputs=outputs,
+            steps=tuple(self.steps),
+            outputs=_laid_out(outputs, self.axis),
             loss=0.5 * ((outputs.astype(np.float64) - self.y) ** 2).sum(axis=over_pixels),
             psnr=psnr,
             weight_l2={name: norms[0] for name, norms in self.start_norms.items()},
@@ -254,22 +377,36 @@ class _Recorder:
             weight_change_l2=l2,
             weight_change_linf=linf,
             kernel_action=None if self.probe is None else np.array(self.actions),
-            seconds=seconds,
+            seconds=seconds - self.seconds,
         )
 
 
-def _recorded(record: Iterable[int] | None, steps: int) -> tuple[int, ...]:
-    """The steps to record, ascending."""
-    if record is None:
-        grid = np.geomspace(1, steps, GRID_POINTS).round().astype(int).tolist() if steps else []
-        return tuple(sorted({0, *grid}))
-    if isinstance(record, (str, bytes)) or not isinstance(record, Iterable):
-        raise TypeError(f"record must be a sequence of steps, got {record!r}")
-    numbers = tuple(sorted({_check.integer("record", step) for step in record}))
+def _laid_out(outputs: np.ndarray, channel_axis: int | None) -> np.ndarray:
+    """Outputs (n, C, H, W) as the caller lays out images."""
+    if channel_axis is None:
+        return np.ascontiguousarray(outputs[:, 0])
+    axis = channel_axis if channel_axis < 0 else channel_axis + 1
+    return np.ascontiguousarray(np.moveaxis(outputs, 1, axis))
+
+
+def _clean(clean: Any, channel_axis: int | None, shape: tuple[int, ...]) -> np.ndarray:
+    """``clean`` in float64, (C, H, W)."""
+    planes: np.ndarray = as_planes("clean", clean, channel_axis)[0].astype(np.float64)
+    if planes.shape != shape:
+        channels, height, width = shape
+        raise ValueError(
+            f"clean must have the shape of y, ({height}, {width}) with {channels} channels, got shape {np.shape(clean)}"
+        )
+    return planes
+
+
+def _ascending(steps: Any) -> tuple[int, ...]:
+    """Steps to record, each once."""
+    if isinstance(steps, (str, bytes)) or not isinstance(steps, Iterable):
+        raise TypeError(f"steps must be a sequence of steps to record, got {steps!r}")
+    numbers = tuple(sorted({_check.at_least("steps", step, 0) for step in steps}))
     if not numbers:
-        raise ValueError("record must have at least one step, got none")
-    if numbers[0] < 0 or numbers[-1] > steps:
-        raise ValueError(f"record must lie between 0 and steps = {steps}, got {numbers[0]} to {numbers[-1]}")
+        raise ValueError("steps must have at least one step to record, got none")
     return numbers
 
 
@@ -305,20 +442,3 @@ def _convolutions(module: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor, 
 def _norms(weight: torch.Tensor) -> tuple[float, float]:
     """Frobenius norm and largest magnitude."""
     return float(torch.linalg.vector_norm(weight, dtype=torch.float64)), float(weight.abs().max())
-
-
-def _clean(clean: Any, data_range: float | None, shape: tuple[int, ...]) -> tuple[np.ndarray | None, float]:
-    """``clean`` in float64 and the range of its values; None and 0 without it."""
-    if clean is None:
-        if data_range is not None:
-            raise ValueError(f"data_range must come with clean, got {data_range!r} alone")
-        return None, 0.0
-    if data_range is None:
-        raise ValueError("data_range must be given with clean: the largest minus the smallest possible value")
-    array = as_values("clean", clean, shape, f"clean must have the shape of y, {shape}, got")
-    return array, _check.positive("data_range", data_range)
-
-
-def _probe(probe: Any, d: int, dtype: torch.dtype) -> np.ndarray | None:
-    """``probe`` as (d, k), of the type of the module."""
-    return None if probe is None else cast("probe", as_vectors("probe", probe, d), dtype)
