@@ -6,9 +6,11 @@ import ast
 import inspect
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from dataclasses import is_dataclass
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -78,3 +80,86 @@ def test_submodules_need_no_import_of_their_own() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "\n"  # nothing is imported before it is wanted
     assert {"deepinv", "finite", "reference"} == SUBMODULES
+
+
+# --- Signatures and documentation ---------------------------------------------------------------------------------
+
+MOST_PARAMETERS = 10
+
+# These are to follow: every name that is mended goes from here, and in the end there is none.
+PENDING = {"denoise_ntk", "restore", "inpainting", "blurring", "downsampling", "from_torch"}
+PENDING |= {"DenoiseInfo", "RestoreInfo"}
+PENDING_CLASSES = ("PoissonGaussian.", "finite.", "deepinv.")
+
+
+def pending(name: str) -> bool:
+    return name in PENDING or name.startswith(PENDING_CLASSES)
+
+
+# Functions return these, and no one makes them: their fields are no parameters.
+RESULTS = ("Info", "Estimate", "Training", "Module", "Inputs")
+
+
+def public_functions() -> Iterator[tuple[str, Callable[..., Any]]]:
+    """Yield public functions, classes and their own public methods, those of submodules too, by their names."""
+    pytest.importorskip("torch")
+    from vision import import_torchvision
+
+    import_torchvision()
+    values = {name: value_of(name) for name in sorted(NAMES - {"__version__"})}
+    for module in SUBMODULES:
+        home = values.pop(module)
+        values |= {f"{module}.{name}": getattr(home, name) for name in home.__all__}
+    for name, value in values.items():
+        if inspect.isclass(value):
+            yield name, value
+            for method in dir(value):
+                own = inspect.getattr_static(value, method)
+                if not method.startswith("_") and inspect.isfunction(own) and own.__module__.startswith("ntkfast"):
+                    yield f"{name}.{method}", own
+        elif callable(value):
+            yield name, value
+
+
+def test_public_functions_are_found() -> None:
+    names = {name for name, _ in public_functions()}
+    assert {"NTK", "NNGP.apply", "LowRank.estimate_error", "denoise_ntk", "finite.train", "info"} <= names
+    assert len(names) > 80
+
+
+def test_no_public_function_has_more_than_ten_parameters() -> None:
+    long = {}
+    for name, function in public_functions():
+        parameters = [p for p in inspect.signature(function).parameters if p != "self"]
+        if len(parameters) > MOST_PARAMETERS and not name.endswith(RESULTS) and not pending(name):
+            long[name] = len(parameters)
+    assert not long
+
+
+def declared(function: Callable[..., Any]) -> list[Callable[..., Any]]:
+    """Return what type checkers see of a function: its overloads, or itself."""
+    import typing
+
+    return list(typing.get_overloads(function)) or [function]
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="typing.get_overloads is from 3.11")
+def test_no_public_function_returns_anything() -> None:
+    vague = []
+    for name, function in public_functions():
+        for signature in [] if inspect.isclass(function) else map(inspect.signature, declared(function)):
+            if signature.return_annotation in ("Any", Any, inspect.Signature.empty):
+                vague.append(name)
+    assert not [name for name in vague if not pending(name)]
+
+
+def test_every_public_function_has_an_example() -> None:
+    # The methods of activations are for kernels, not for callers.
+    methods = tuple(f"{kind.__name__}." for kind in ACTIVATIONS)
+    bare = [name for name, function in public_functions() if ">>>" not in (inspect.getdoc(function) or "")]
+    assert not [name for name in bare if not name.startswith(methods) and not pending(name)]
+
+
+def test_no_example_is_skipped() -> None:
+    skipped = [name for name, function in public_functions() if "doctest: +SKIP" in (inspect.getdoc(function) or "")]
+    assert not [name for name in skipped if not pending(name)]

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from . import _check
+
+if TYPE_CHECKING:
+    import torch
 
 Array = np.ndarray  # float64
 
@@ -105,7 +108,7 @@ class Activation(Described, ABC):
             ``Q = E[f(u) f(v)]`` and ``Q' = E[f'(u) f'(v)]``.
         """
 
-    def on_tensor(self, h: Any) -> Any:
+    def on_tensor(self, h: torch.Tensor) -> torch.Tensor:
         """Return f of a PyTorch tensor by the tensor's own methods; only an f that PyTorch lacks needs this."""
         raise NotImplementedError(f"{type(self).__name__} needs a name of PyTorch's, or a formula for tensors")
 
@@ -155,7 +158,13 @@ class Rectifier(Activation, family=True):
 
 @dataclass(frozen=True, repr=False)
 class ReLU(Rectifier):
-    """Apply ``max(x, 0)`` pointwise: this is a leaky ReLU whose ``slope`` is 0."""
+    """Apply ``max(x, 0)`` pointwise: this is a leaky ReLU whose ``slope`` is 0.
+
+    Examples
+    --------
+    >>> nf.Network([nf.Conv(3), nf.ReLU(), nf.Conv(1)])
+    Network([Conv(3), ReLU(), Conv(1)], padding='zeros')
+    """
 
     slope = 0.0
     in_torch = TorchFunction(("torch.nn.functional.relu",), module="ReLU")
@@ -169,6 +178,16 @@ class LeakyReLU(Rectifier):
     ----------
     slope : float
         Slope of the negative half, dimensionless.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of the wrong kind or out of range.
+
+    Examples
+    --------
+    >>> nf.Network([nf.Conv(3), nf.LeakyReLU(0.2), nf.Conv(1)])
+    Network([Conv(3), LeakyReLU(0.2), Conv(1)], padding='zeros')
     """
 
     slope: float
@@ -182,7 +201,13 @@ class LeakyReLU(Rectifier):
 
 @dataclass(frozen=True, repr=False)
 class Abs(Rectifier):
-    """Apply ``|x|`` pointwise: this is a leaky ReLU whose ``slope`` is -1."""
+    """Apply ``|x|`` pointwise: this is a leaky ReLU whose ``slope`` is -1.
+
+    Examples
+    --------
+    >>> nf.Network([nf.Conv(3), nf.Abs(), nf.Conv(1)])
+    Network([Conv(3), Abs(), Conv(1)], padding='zeros')
+    """
 
     slope = -1.0
     in_torch = TorchFunction(("torch.abs", "torch.absolute"))
@@ -193,7 +218,13 @@ class Abs(Rectifier):
 
 @dataclass(frozen=True, repr=False)
 class Erf(Activation):
-    """Apply the error function ``erf(x) = 2/sqrt(pi) int_0^x exp(-t^2) dt``, the sigmoid that has closed forms."""
+    """Apply the error function ``erf(x) = 2/sqrt(pi) int_0^x exp(-t^2) dt``, the sigmoid that has closed forms.
+
+    Examples
+    --------
+    >>> nf.Network([nf.Conv(3), nf.Erf(), nf.Conv(1)])
+    Network([Conv(3), Erf(), Conv(1)], padding='zeros')
+    """
 
     operation = "erf"
     in_torch = TorchFunction(("torch.erf",))
@@ -216,7 +247,13 @@ class Erf(Activation):
 
 @dataclass(frozen=True, repr=False)
 class GELU(Activation):
-    """Apply ``x Phi(x)``, Phi the distribution function of N(0, 1): the exact form, not the one with tanh."""
+    """Apply ``x Phi(x)``, Phi the distribution function of N(0, 1): the exact form, not the one with tanh.
+
+    Examples
+    --------
+    >>> nf.Network([nf.Conv(3), nf.GELU(), nf.Conv(1)])
+    Network([Conv(3), GELU(), Conv(1)], padding='zeros')
+    """
 
     operation = "gelu"
     in_torch = TorchFunction(("torch.nn.functional.gelu",), module="GELU", fixed=(("approximate", "none"),))
@@ -244,7 +281,13 @@ class GELU(Activation):
 
 @dataclass(frozen=True, repr=False)
 class Sin(Activation):
-    """Apply ``sin(x)`` pointwise, x in radians."""
+    """Apply ``sin(x)`` pointwise, x in radians.
+
+    Examples
+    --------
+    >>> nf.Network([nf.Conv(3), nf.Sin(), nf.Conv(1)])
+    Network([Conv(3), Sin(), Conv(1)], padding='zeros')
+    """
 
     operation = "sin"
     in_torch = TorchFunction(("torch.sin",))
@@ -264,7 +307,13 @@ class Sin(Activation):
 
 @dataclass(frozen=True, repr=False)
 class Cos(Activation):
-    """Apply ``cos(x)`` pointwise, x in radians."""
+    """Apply ``cos(x)`` pointwise, x in radians.
+
+    Examples
+    --------
+    >>> nf.Network([nf.Conv(3), nf.Cos(), nf.Conv(1)])
+    Network([Conv(3), Cos(), Conv(1)], padding='zeros')
+    """
 
     operation = "cos"
     in_torch = TorchFunction(("torch.cos",))
@@ -282,7 +331,13 @@ class Cos(Activation):
 
 @dataclass(frozen=True, repr=False)
 class Gaussian(Activation):
-    """Apply ``exp(-x^2/2)`` pointwise: a bump of height 1 at 0 and of width 1, in units of x."""
+    """Apply ``exp(-x^2/2)`` pointwise: a bump of height 1 at 0 and of width 1, in units of x.
+
+    Examples
+    --------
+    >>> nf.Network([nf.Conv(3), nf.Gaussian(), nf.Conv(1)])
+    Network([Conv(3), Gaussian(), Conv(1)], padding='zeros')
+    """
 
     operation = "gaussian"
 
@@ -299,7 +354,7 @@ class Gaussian(Activation):
         root = np.sqrt(det)
         return 1 / root, s / (det * root)
 
-    def on_tensor(self, h: Any) -> Any:
+    def on_tensor(self, h: torch.Tensor) -> torch.Tensor:
         return (-h.square() / 2).exp()
 
 

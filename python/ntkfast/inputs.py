@@ -29,6 +29,12 @@ class NoiseInput:
     References
     ----------
     Ulyanov, Vedaldi, Lempitsky, CVPR 2018 (deep image prior); Tachella, Tang, Davies, CVPR 2021 (its kernel).
+
+    Examples
+    --------
+    >>> K = nf.NTK(nf.autoencoder(1), nf.NoiseInput((8, 8)))
+    >>> K.shape
+    (64, 64)
     """
 
     shape: tuple[int, int]

@@ -159,6 +159,12 @@ class Kernel(PixelOperator):
         -------
         dict
             "stream", "coarse" and "dense": the peak with each storage.
+
+        Examples
+        --------
+        >>> K = nf.NTK(nf.vanilla_cnn(1, 3), np.eye(8))
+        >>> sorted(K.memory_estimate(columns=1))
+        ['coarse', 'dense', 'stream']
         """
         backend = self.backend if device is None else choose(device, self._problem, self.device)
         return backend.peaks(self._problem, columns)
@@ -189,6 +195,12 @@ class Kernel(PixelOperator):
         """Bytes that a product of so many columns takes beside its input and result, and beside what is held already.
 
         At the first product, with what the storage keeps from then on.
+
+        Examples
+        --------
+        >>> K = nf.NTK(nf.vanilla_cnn(1, 3), np.eye(8), device="cpu")
+        >>> 0 < K.working_bytes(1) < K.working_bytes(64)
+        True
         """
         if self.storage == "fourier":
             kept = 0 if self._spectrum is not None else fourier_bytes(self.network, self.image_shape)
@@ -202,7 +214,14 @@ class Kernel(PixelOperator):
         return parts["product"] + bands + (parts["store"] if self.storage == "dense" else 0)
 
     def host_bytes(self, columns: int) -> int:
-        """Those of :meth:`working_bytes` that are in the host's memory."""
+        """Those of :meth:`working_bytes` that are in the host's memory.
+
+        Examples
+        --------
+        >>> K = nf.NTK(nf.vanilla_cnn(1, 3), np.eye(8), device="cpu")
+        >>> K.host_bytes(3) == K.working_bytes(3)  # all of them, on the CPU
+        True
+        """
         return self.backend.host_bytes(self.working_bytes(columns))
 
     def _columns_at_once(self, count: int, *, results_there: bool) -> int:
@@ -263,7 +282,14 @@ class Kernel(PixelOperator):
         return np.ascontiguousarray(image.reshape(len(v), -1).T, dtype=self.dtype)
 
     def diagonal(self) -> np.ndarray:
-        """Theta(i, i) of every pixel, shape (d,); computed in double precision."""
+        """Theta(i, i) of every pixel, shape (d,); computed in double precision.
+
+        Examples
+        --------
+        >>> K = nf.NTK(nf.vanilla_cnn(1, 3), np.eye(8))
+        >>> bool(np.allclose(K.diagonal(), np.diagonal(K.dense())))
+        True
+        """
         return np.asarray(self._engine.diagonal()[:, 0], dtype=self.dtype)
 
     def columns(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
@@ -280,6 +306,19 @@ class Kernel(PixelOperator):
         Returns
         -------
         ndarray, shape (d, m)
+
+        Raises
+        ------
+        TypeError, ValueError
+            If ``indices`` are no integers, or out of range.
+        MemoryError
+            Before any work, if the columns do not fit.
+
+        Examples
+        --------
+        >>> K = nf.NTK(nf.vanilla_cnn(1, 3), np.eye(8))
+        >>> K.columns([0, 9]).shape
+        (64, 2)
         """
         pixels = as_pixels("indices", indices, self.shape[0])
         rows = 2 * pixels.size * self.shape[0] * self.dtype.itemsize  # as the engine gives them, and turned over
@@ -292,7 +331,14 @@ class Kernel(PixelOperator):
         return np.ascontiguousarray(self._columns_engine(self._engine).columns(pixels, self._progress).T)
 
     def columns_bytes(self, count: int) -> int:
-        """Bytes that so many columns take beside themselves: the whole matrix, or the engine's windows and fields."""
+        """Bytes that so many columns take beside themselves: the whole matrix, or the engine's windows and fields.
+
+        Examples
+        --------
+        >>> K = nf.NTK(nf.vanilla_cnn(1, 3), np.eye(8), device="cpu")
+        >>> K.columns_bytes(4) > 0
+        True
+        """
         if self._columns_by_sweep(count):
             return self._dense_bytes()
         return int(self._columns_engine(self._engine).columns_bytes)
@@ -320,6 +366,13 @@ class Kernel(PixelOperator):
         ------
         MemoryError
             Before any work, if d*d numbers do not fit.
+
+        Examples
+        --------
+        >>> K = nf.NTK(nf.vanilla_cnn(1, 3), np.eye(8), dtype="float64")
+        >>> theta = K.dense()
+        >>> theta.shape, bool((theta == theta.T).all())
+        ((64, 64), True)
         """
         hint = "use products (K @ v) or columns(), which never store it"
         self.backend.require_result("the dense matrix", self._dense_bytes(), hint)

@@ -53,6 +53,13 @@ class Conv(Described):
     ------
     TypeError, ValueError
         If an argument is of the wrong kind or out of range.
+
+    Examples
+    --------
+    >>> nf.Conv(5, bias_var=0.1)
+    Conv(5, bias_var=0.1)
+    >>> nf.Network([nf.Conv(5), nf.ReLU(), nf.Conv(3)]).receptive_field
+    7
     """
 
     kernel_size: int
@@ -101,6 +108,16 @@ class AvgPool(Described):
     ----------
     factor : int
         Side of a cell; only 2.  Use two layers for 4.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of the wrong kind or out of range.
+
+    Examples
+    --------
+    >>> nf.Network([nf.Conv(3), nf.ReLU(), nf.AvgPool(), nf.Upsample(), nf.Conv(1)]).multiple
+    2
     """
 
     factor: int = 2
@@ -127,6 +144,17 @@ class Upsample(Described):
     Beyond the border, "bilinear" takes the border's own pixel (as PyTorch does) in a network with ``padding="zeros"``,
     so that every output pixel is a mean.  With ``padding="circular"`` the index wraps, which PyTorch does not do: so
     the network moves with its input wherever that is shifted by multiples of ``Network.multiple``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of the wrong kind or out of range.
+
+    Examples
+    --------
+    >>> net = nf.Network([nf.Conv(3, stride=2), nf.ReLU(), nf.Upsample(mode="nearest"), nf.Conv(1)])
+    >>> net.levels, net.multiple
+    (1, 2)
     """
 
     factor: int = 2
@@ -137,7 +165,15 @@ class Upsample(Described):
         _check.choice("mode", self.mode, MODES)
 
     def reads(self, pixel: int) -> list[tuple[int, float]]:
-        """Return the input pixels, ascending, that make an output pixel along an axis without borders, with weights."""
+        """Return the input pixels, ascending, that make an output pixel along an axis without borders, with weights.
+
+        Examples
+        --------
+        >>> nf.Upsample().reads(4)
+        [(1, 0.25), (2, 0.75)]
+        >>> nf.Upsample(mode="nearest").reads(4)
+        [(2, 1.0)]
+        """
         if self.mode == "nearest":
             return [(pixel // self.factor, 1.0)]
         # The middle of output pixel i lies at x = (i + 1/2) / factor - 1/2 between the middles of floor x and the next.
@@ -148,7 +184,13 @@ class Upsample(Described):
 
 @dataclass(frozen=True, repr=False)
 class Identity(Described):
-    """Does nothing, and leaves no node in the graph."""
+    """Does nothing, and leaves no node in the graph.
+
+    Examples
+    --------
+    >>> len(nf.Network([nf.Conv(3), nf.Identity()] + [nf.Conv(1)]).graph())  # the input and two convolutions
+    3
+    """
 
 
 DEFAULT_SHARE = 0.5
@@ -204,6 +246,15 @@ class Skip(Described):
       Conv, the sum over c', c'' of ``V_cc' W_cc''/n <grad g_c', grad g_c''>`` has the mean zero in V and in W, up to
       their correlation with the slopes of the activations that follow, which is of order 1/n in all.
     - *Not the image.*  The image has C channels, the other path has infinitely many: they cannot be added.
+
+    Examples
+    --------
+    >>> half = [nf.AvgPool(), nf.Conv(3), nf.ReLU(), nf.Upsample()]
+    >>> nf.Network([nf.Conv(3), nf.ReLU(), nf.Skip(half, share=0.25), nf.Conv(3)]).levels
+    1
+    >>> residual = nf.Skip([nf.ReLU(), nf.Conv(3)], merge="add")
+    >>> nf.Network([nf.Conv(3), residual, nf.ReLU(), nf.Conv(1)]).depth
+    2
     """
 
     layers: tuple[Layer, ...]
@@ -474,6 +525,11 @@ class Network:
         tuple of Node
             Node 0 is the input.  Then one node for every Conv, activation, AvgPool and Upsample, and one for every
             Skip, a :class:`Concat` or :class:`Add` with the inputs (shortcut, branch).  The last is the output.
+
+        Examples
+        --------
+        >>> [type(node.layer).__name__ for node in nf.vanilla_cnn(1, 3).graph()]
+        ['Input', 'Conv', 'ReLU', 'Conv']
         """
         nodes: tuple[Node, ...] = self._nodes  # type: ignore[attr-defined]
         return nodes
@@ -545,6 +601,13 @@ class Network:
         ------
         ValueError
             If one of them is not a multiple of ``multiple``; the message has the nearest sizes that are.
+
+        Examples
+        --------
+        >>> nf.unet(2).check_size(8, 12)
+        >>> nf.unet(2).check_size(8, 13)
+        Traceback (most recent call last):
+        ValueError: image must have a height and a width that are multiples of 4 (Network.multiple), got 8 x 13: ...
         """
         m = self.multiple
         if height % m or width % m:
@@ -564,6 +627,11 @@ class Network:
         ------
         ValueError
             If it is more than a chain of Conv of stride 1 and ReLU, LeakyReLU or Abs.
+
+        Examples
+        --------
+        >>> [stage.conv.kernel_size for stage in nf.vanilla_cnn(depth=2, kernel_size=5).stages()]
+        [5, 5, 1]
         """
         graph = self.graph()
         stages: list[Stage] = []
@@ -609,6 +677,16 @@ def vanilla_cnn(depth: int = 1, kernel_size: int = 5, *, padding: str = "zeros")
     -------
     Network
         The "vanilla CNN" of Tachella, Tang, Davies, CVPR 2021 (section 5), with He variances.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of the wrong kind or out of range.
+
+    Examples
+    --------
+    >>> nf.vanilla_cnn(depth=2, kernel_size=3)
+    Network([Conv(3), ReLU(), Conv(3), ReLU(), Conv(1)], padding='zeros')
     """
     layers: list[Layer] = []
     for _ in range(_count("depth", depth)):
@@ -639,6 +717,19 @@ def autoencoder(
     Network
         ``levels`` times (Conv, ReLU, AvgPool); Conv, ReLU; ``levels`` times (Upsample, Conv, ReLU); Conv(1).  With He
         variances.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of the wrong kind or out of range.
+
+    Examples
+    --------
+    >>> net = nf.autoencoder(levels=1)
+    >>> net
+    Network([Conv(3), ReLU(), AvgPool(), Conv(3), ReLU(), Upsample(), Conv(3), ReLU(), Conv(1)], padding='zeros')
+    >>> net.multiple  # sides of images must be multiples of it
+    2
     """
     levels = _count("levels", levels)
     hidden: list[Layer] = [Conv(kernel_size), ReLU()]
@@ -675,6 +766,17 @@ def unet(
         Conv, ReLU, Skip([AvgPool, the next level, Upsample]), Conv, ReLU at each level; Conv, ReLU at the coarsest;
         Conv(1) at the end.  With He variances.  After Ronneberger, Fischer, Brox, MICCAI 2015, with pools and
         upsampling for their max-pools and transposed convolutions, which have no closed form.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of the wrong kind or out of range.
+
+    Examples
+    --------
+    >>> net = nf.unet(levels=2)
+    >>> net.levels, net.multiple, net.depth
+    (2, 4, 5)
     """
     hidden: list[Layer] = [Conv(kernel_size), ReLU()]
     layers = hidden

@@ -45,6 +45,13 @@ def kernel_matrix(
     ------
     ValueError
         If the image has NaN or infinite values, or a size that the network cannot halve as often as it must.
+
+    Examples
+    --------
+    >>> image = np.random.default_rng(0).standard_normal((6, 5))
+    >>> theta = nf.reference.kernel_matrix(nf.vanilla_cnn(1, 3), image)
+    >>> theta.shape, bool(np.allclose(theta, nf.NTK(nf.vanilla_cnn(1, 3), image, dtype="float64").dense()))
+    ((30, 30), True)
     """
     q, (height, width) = _input(image, channel_axis)
     network.check_size(height, width)

@@ -25,6 +25,12 @@ def info() -> dict[str, Any]:
         order of "cuda:0", "cuda:1" and so on, a dict with its ``name``, compute ``capability`` (such as "9.0"),
         ``multiprocessors`` and the ``bytes`` of its memory.  Without one ``cuda_missing`` says what is missing; else it
         is None.
+
+    Examples
+    --------
+    >>> found = nf.info()
+    >>> found["version"] == nf.__version__, found["devices"][0], found["isa_active"] in found["isa_supported"]
+    (True, 'cpu', True)
     """
     host, *others = kinds()
     found: dict[str, Any] = {

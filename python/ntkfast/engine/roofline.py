@@ -45,6 +45,11 @@ def roofline(network: Network, *, channels: int = 3, columns: int = 3, threads: 
     ------
     TypeError, ValueError
         If an argument is not what is said here.
+
+    Examples
+    --------
+    >>> 0 < nf.roofline(nf.vanilla_cnn(1, 3), threads=1) < 1e-6
+    True
     """
     if not isinstance(network, Network):
         raise TypeError(f"network must be a Network, got {network!r}")

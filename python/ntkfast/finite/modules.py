@@ -155,7 +155,7 @@ class Pointwise(torch.nn.Module):
         """Map features of shape (N, c, H, W) to the same shape."""
         names = self.layer.in_torch.names
         if not names:
-            return cast(torch.Tensor, self.layer.on_tensor(h))
+            return self.layer.on_tensor(h)
         function: Any = functools.reduce(getattr, names[0].split(".")[1:], torch)
         return cast(torch.Tensor, function(h, **torch_arguments(self.layer)))
 

@@ -76,6 +76,14 @@ class FilterInfo:
         Largest eigenvalue found, in the kernel's units; nan where none was needed.
     learning_rate : float
         Step size used; nan for the other filters.
+
+    Examples
+    --------
+    >>> y = np.random.default_rng(0).standard_normal((8, 8))
+    >>> K = nf.NTK(nf.vanilla_cnn(1, 3), y)
+    >>> z, info = nf.gradient_descent(K, y, steps=20, return_info=True)
+    >>> info.products < 64, info.error < 1e-4, info.learning_rate == 1 / info.lambda_max
+    (True, True, True)
     """
 
     products: int
@@ -189,6 +197,17 @@ def gradient_descent(
     MemoryError
         Before any work, if the vectors of 30 products, or of max_products if that is less, do not fit, or with
         "iteration" the images of all steps asked for; the message has the bytes and the option that would.
+
+    Examples
+    --------
+    >>> y = np.random.default_rng(0).standard_normal((8, 8))
+    >>> K = nf.NTK(nf.vanilla_cnn(1, 3), y, dtype="float64")
+    >>> path = nf.gradient_descent(K, y, steps=[0, 1, 2])
+    >>> path.shape
+    (3, 8, 8)
+    >>> eta = 1 / K.lambda_max
+    >>> bool(np.allclose(path[2], path[1] + eta * K.apply(y - path[1])))
+    True
     """
     require_operator("K", K)
     times, single = _check.one_or_more("steps", steps, _check.steps)
@@ -291,6 +310,23 @@ def gradient_flow(
     -------
     ndarray
         Of the shape of y, with a leading axis if ``t`` is a sequence; and a :class:`FilterInfo` if asked for.
+
+    Raises
+    ------
+    TypeError, ValueError, MemoryError
+        As :func:`gradient_descent`; it has no step size that could be too large.
+
+    Notes
+    -----
+    Source: Jacot, Gabriel, Hongler, NeurIPS 2018.
+
+    Examples
+    --------
+    >>> y = np.random.default_rng(0).standard_normal((8, 8))
+    >>> K = nf.NTK(nf.vanilla_cnn(1, 3), y, dtype="float64")
+    >>> small_steps = nf.gradient_descent(K, y, steps=10_000, learning_rate=1e-5)
+    >>> bool(np.allclose(nf.gradient_flow(K, y, t=0.1), small_steps, atol=1e-4))
+    True
     """
     times, single = _check.one_or_more("t", t, _check.not_negative)
     filters = [gradient_flow_filter(time) for time in times]
@@ -367,6 +403,23 @@ def ridge(
     -------
     ndarray
         Of the shape of y, with a leading axis if ``noise_var`` is a sequence; and a :class:`FilterInfo` if asked for.
+
+    Raises
+    ------
+    TypeError, ValueError, MemoryError
+        As :func:`gradient_descent`; it has no step size that could be too large.
+
+    Notes
+    -----
+    Source: Rasmussen, Williams, "Gaussian Processes for Machine Learning", MIT Press 2006, section 2.2.
+
+    Examples
+    --------
+    >>> y = np.random.default_rng(0).standard_normal((8, 8))
+    >>> K = nf.NTK(nf.vanilla_cnn(1, 3), y, dtype="float64")
+    >>> z = nf.ridge(K, y, noise_var=0.1)
+    >>> bool(np.allclose(K.apply(y), K.apply(z) + 0.1 * z))
+    True
     """
     variances, single = _check.one_or_more("noise_var", noise_var, _check.positive)
     filters = [ridge_filter(variance) for variance in variances]
