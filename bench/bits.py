@@ -135,14 +135,15 @@ def operators() -> Iterator[tuple[str, Call]]:
     yield "randomized", lambda: nf.randomized_low_rank(kernel("vanilla 1 11"), 20, rng=1) @ y
 
 
-def denoise(channels: int = 3, **options: Any) -> Call:
+def denoise(channels: int = 3, device: str = "cpu", **options: Any) -> Call:
     """Call the denoiser on a noisy image of 56 x 50 pixels."""
 
     def call() -> Any:
         noisy = image(56, 50, channels, 2) + 0.3 * np.random.default_rng(3).standard_normal((56, 50, channels))
         picture = noisy if channels > 1 else noisy[..., 0]
         axis = -1 if channels > 1 else None
-        return nf.denoise_ntk(picture, channel_axis=axis, threads=THREADS, **{"device": "cpu", **options})
+        compute = nf.Compute(threads=THREADS, device=device)
+        return nf.denoise_ntk(picture, channel_axis=axis, compute=compute, **options)
 
     return call
 
@@ -150,19 +151,25 @@ def denoise(channels: int = 3, **options: Any) -> Call:
 def restorations() -> Iterator[tuple[str, Call]]:
     """Yield the denoiser and inverse problems."""
     yield "denoise, colour, estimated", denoise()
-    yield "denoise, gray, recorrupted", denoise(1, sigma=0.3, stopping="recorrupted")
+    yield "denoise, gray, recorrupted", denoise(1, sigma=0.3, method=nf.Tiles(stopping="recorrupted"))
     yield "denoise, map", denoise(sigma=0.2 + 0.01 * np.arange(56)[:, None] * np.ones(50))
-    yield "denoise, gain", denoise(1, gain=0.05, sigma=0.2)
-    yield "denoise, eigenvectors", denoise(30, sigma=0.3, steps=20)
-    yield "denoise, nystrom", denoise(sigma=0.3, method="nystrom", landmarks=60, stopping="calibrated")
+    yield "denoise, gain", denoise(1, noise=nf.PoissonGaussian(0.05, 0.2))
+    yield "denoise, eigenvectors", denoise(30, sigma=0.3, method=nf.Tiles(steps=20))
+    yield "denoise, nystrom", denoise(sigma=0.3, method=nf.WholeImage(landmarks=60, stopping="calibrated"))
     if any(device.startswith("cuda") for device in nf.info()["devices"]):
-        yield "denoise, cuda", denoise(sigma=0.3, steps=(30, 60), device="cuda", tile_size=12)
+        yield "denoise, cuda", denoise(sigma=0.3, device="cuda", method=nf.Tiles(steps=(30, 60), size=12))
     clean = image(24, 20, 3, 4)
     known = np.random.default_rng(5).random((24, 20)) < 0.4
-    options: dict[str, Any] = {"channel_axis": -1, "threads": THREADS, "device": "cpu"}
-    yield "restore, inpainting", lambda: nf.restore(clean, nf.inpainting(known), sigma=0.05, refine=1, **options)
+    options: dict[str, Any] = {"channel_axis": -1, "compute": nf.Compute("cpu", threads=THREADS)}
+    yield (
+        "restore, inpainting",
+        lambda: nf.restore_ntk(clean, nf.Inpainting(known), sigma=0.05, method=nf.Landweber(passes=2), **options),
+    )
     half = clean[::2, ::2]
-    yield "restore, downsampling", lambda: nf.restore(half, nf.downsampling((24, 20), 2), steps=50, **options)
+    yield (
+        "restore, downsampling",
+        lambda: nf.restore_ntk(half, nf.Downsampling((24, 20), 2), method=nf.Landweber(steps=50), **options),
+    )
 
 
 def finite() -> Iterator[tuple[str, Call]]:

@@ -44,7 +44,7 @@ def calls(small: bool) -> dict[str, Callable[[], object]]:
     made = (
         lambda: chain @ v,
         lambda: levels @ w,
-        lambda: nf.denoise_ntk(noisy, sigma=NOISE, channel_axis=-1, device="cpu"),
+        lambda: nf.denoise_ntk(noisy, sigma=NOISE, channel_axis=-1, compute=nf.Compute(device="cpu")),
     )
     return dict(zip(NAMES, made, strict=True))
 

@@ -54,7 +54,7 @@ def denoise(noisy: np.ndarray) -> tuple[np.ndarray, nf.DenoiseInfo]:
     """Denoise with nothing known of the noise, behind a progress bar where there is a terminal to show it."""
     with tqdm(total=1.0, desc="denoise", disable=None, leave=False, bar_format="{desc} |{bar}| {elapsed}") as bar:
         denoised, info = nf.denoise_ntk(
-            noisy, channel_axis=-1, progress=lambda done: bar.update(done - bar.n), full_output=True
+            noisy, channel_axis=-1, return_info=True, compute=nf.Compute(progress=lambda done: bar.update(done - bar.n))
         )
     return denoised, info
 
@@ -84,7 +84,7 @@ def main() -> int:
     write_atomically(args.out / "denoised.png", imagecodecs.png_encode(eight_bit(denoised)), overwrite=True)
 
     row, col = (place - start for place, start in zip(CHEEK, crop_start(args.size), strict=True))
-    kernel_size = info.network.convs[0].kernel_size
+    kernel_size = info.method.network.convs[0].kernel_size
     command = ["affinity", str(args.out / "denoised.png"), "--at", f"{row},{col}", "--kernel-size", str(kernel_size)]
     code = cli.main([*command, "--output", str(args.out / "affinity.png"), "--force"])
     if code != 0:
@@ -118,8 +118,8 @@ def report(
     """Print what was done, and what each method made of the noise."""
     steps = " then ".join(map(str, info.steps))
     print(f"picture      astronaut, {args.size} x {args.size}, Gaussian noise of level {args.sigma:g} of 255")
-    print(f"noise level  {info.sigma:.1f} (estimated from the noisy picture)")
-    print(f"tiles        {info.tiles} of {info.tile_size} x {info.tile_size}, overlapping by {info.tile_overlap}")
+    print(f"noise level  {info.level:.1f} (estimated from the noisy picture)")
+    print(f"tiles        {info.tiles} of {info.method.size} x {info.method.size}, overlapping by {info.method.overlap}")
     print(f"steps        {steps} (chosen from the noisy picture)")
     for name, (picture, seconds) in results.items():
         decibels = peak_signal_noise_ratio(clean, picture, data_range=255)

@@ -91,7 +91,7 @@ def inpainting(name: str, clean: np.ndarray, known: np.ndarray) -> Problem:
     damaged = np.where(known[:, :, None], clean, 0.0)
     return Problem(
         name=name,
-        operator=nf.inpainting(known),
+        operator=nf.Inpainting(known),
         data=clean[known],
         sigma=0.0,
         shown=damaged,
@@ -104,7 +104,7 @@ def blurred(clean: np.ndarray) -> Problem:
     radius = round(4 * BLUR)
     line = np.exp(-0.5 * (np.arange(-radius, radius + 1) / BLUR) ** 2)
     kernel = np.outer(line, line) / line.sum() ** 2
-    operator = nf.blurring(kernel, clean.shape[:2])
+    operator = nf.Blur(clean.shape[:2], kernel)
     data = operator.matmat(clean.reshape(-1, 3))
     data += NOISE * np.random.default_rng(SEED).standard_normal(data.shape)
     picture = data.reshape(clean.shape)
@@ -135,7 +135,7 @@ def blurred(clean: np.ndarray) -> Problem:
 
 def coarse(clean: np.ndarray) -> Problem:
     """Take means of blocks of pixels."""
-    operator = nf.downsampling(clean.shape[:2], FACTOR)
+    operator = nf.Downsampling(clean.shape[:2], FACTOR)
     data = operator.matmat(clean.reshape(-1, 3))
     picture = data.reshape(*operator.data_shape, 3)
     return Problem(
@@ -203,14 +203,14 @@ def main() -> int:
 def restore(problem: Problem, network: str | None) -> tuple[np.ndarray, nf.RestoreInfo]:
     """Repair, with one of ``NETWORKS`` or the default, behind a progress bar where there is a terminal to show it."""
     with tqdm(total=1.0, desc=problem.name, disable=None, leave=False, bar_format="{desc} |{bar}| {elapsed}") as bar:
-        restored, info = nf.restore(
+        restored, info = nf.restore_ntk(
             problem.data,
             problem.operator,
             problem.sigma,
             channel_axis=-1,
-            network=None if network is None else NETWORKS[network],
-            progress=lambda done: bar.update(done - bar.n),
-            full_output=True,
+            return_info=True,
+            method=nf.Landweber(network=None if network is None else NETWORKS[network]),
+            compute=nf.Compute(progress=lambda done: bar.update(done - bar.n)),
         )
     return restored, info
 

@@ -283,7 +283,7 @@ def test_dask_arrays_are_refused_and_told_what_to_do(wrapped):
             kernel(np.ones((32, 32)), channel_axis=None) @ image.reshape(-1) if not wrapped else kernel().apply(image)
         ),
         lambda: nf.ridge(kernel(np.ones((32, 32)), channel_axis=None), image, 1.0),
-        lambda: nf.restore(image, nf.inpainting(np.ones((32, 32), bool))),
+        lambda: nf.restore_ntk(image, nf.Inpainting(np.ones((32, 32), bool))),
     ):
         with pytest.raises(TypeError, match=message):
             call()

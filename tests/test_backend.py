@@ -132,12 +132,12 @@ def test_a_kernel_on_a_third_device(toys):
 
 def test_restoration_on_a_third_device(toys):
     image = noise(20, 20, 1, 0)[..., 0]
-    for method in ("tiles", "exact", "nystrom"):
-        options = {"sigma": 0.5, "steps": 9, "method": method, "tile_size": 8, "landmarks": 9, "threads": 1}
-        here, there = (nf.denoise_ntk(image, device=device, **options) for device in ("cpu", "toy"))
+    places = [nf.Compute(device, threads=1) for device in ("cpu", "toy")]
+    for method in (nf.Tiles(size=8, steps=9), nf.WholeImage(steps=9), nf.WholeImage(landmarks=9, steps=9)):
+        here, there = (nf.denoise_ntk(image, 0.5, method=method, compute=place) for place in places)
         np.testing.assert_allclose(there, here, atol=1e-3)  # batches are smaller there
-    A = nf.inpainting(noise(20, 20, 1, 1)[..., 0] > 0)
-    here, there = (nf.restore(image, A, steps=9, device=device, threads=1) for device in ("cpu", "toy"))
+    A = nf.Inpainting(noise(20, 20, 1, 1)[..., 0] > 0)
+    here, there = (nf.restore_ntk(image, A, method=nf.Landweber(steps=9), compute=place) for place in places)
     np.testing.assert_array_equal(there, here)
 
 

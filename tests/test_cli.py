@@ -19,7 +19,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import imagecodecs
@@ -33,7 +32,7 @@ from ntkfast.app import cli, figures, report
 from ntkfast.app.cli import main
 from ntkfast.app.image_files import ImageFile, read_image, write_image
 from ntkfast.network import Network, vanilla_cnn
-from ntkfast.restoration.denoise import denoise_ntk
+from ntkfast.restoration.denoise import DenoiseInfo, denoise_ntk
 
 # ------------------------------------------------------------------------------------------------------------- helpers
 
@@ -45,20 +44,21 @@ class FakeDenoiser:
         self.calls: list[tuple[np.ndarray, dict[str, Any]]] = []
         self.meanwhile: Callable[[], object] = lambda: None
 
-    def __call__(self, image: np.ndarray, sigma: Any = None, **options: Any) -> Any:
-        self.calls.append((image, {**options, "sigma": sigma}))
+    def __call__(self, image: np.ndarray, **options: Any) -> Any:
+        self.calls.append((image, options))
+        progress = options["compute"].progress or (lambda _: None)
         for fraction in (0.0, 0.5, 1.0):
-            options.get("progress", lambda _: None)(fraction)
+            progress(fraction)
         self.meanwhile()
-        gain = "gain" in options
-        level = 1.0 if gain else 24.83 if sigma is None else float(np.mean(sigma))
-        info = SimpleNamespace(
-            method=options.get("method", "tiles"), sigma=level, sigma_estimated=sigma is None and not gain,
-            network=vanilla_cnn(), tiles=4096, tile_size=16, tile_overlap=8,
-            steps=(37, 210), learning_rate=(0.01, 0.02), stopping=options.get("stopping", "calibrated"), refine=1,
-            seconds=3.21,
+        noise = options["noise"] or ntkfast.NoiseModel(24.83, estimated=True)
+        level = 1.0 if isinstance(noise, ntkfast.PoissonGaussian) else float(np.mean(noise.sigma))
+        method = options["method"]
+        info = DenoiseInfo(
+            method=replace(method, size=16, overlap=8) if isinstance(method, ntkfast.Tiles) else method, noise=noise,
+            level=level, tiles=4096, steps=(37, 210), learning_rate=(0.01, 0.02), stopping=method.stopping,
+            passes=method.passes, seconds=3.21,
         )  # fmt: skip
-        return (image + 10, info) if options.get("full_output") else image + 10
+        return (image + 10, info) if options.get("return_info") else image + 10
 
 
 @pytest.fixture
@@ -173,38 +173,48 @@ def test_16_bit_rgb_is_not_reduced_to_8_bit(here: Path, denoiser: FakeDenoiser) 
 
 def test_options_not_given_are_left_to_the_denoiser(here: Path, denoiser: FakeDenoiser) -> None:
     assert main(["denoise", "in.png", "out.png"]) == 0
-    assert denoiser.calls[0][1] == {"sigma": None, "channel_axis": -1, "full_output": True}
+    assert denoiser.calls[0][1] == {
+        "noise": None, "channel_axis": -1, "method": ntkfast.Tiles(), "compute": ntkfast.Compute(), "return_info": True
+    }  # fmt: skip
 
 
 def test_options_given_reach_the_denoiser(here: Path, denoiser: FakeDenoiser) -> None:
-    options = "--sigma 12.5 --steps 9 --tile-size 24 --tile-overlap 0 --refine 0 --seed 0 --threads 2 --device cpu"
-    options += " --gain 0.5 --method nystrom --landmarks 99 --stopping sure"
+    options = "--sigma 12.5 --steps 9 --size 24 --overlap 0 --passes 1 --rng 0 --threads 2 --device cpu --strength 0.5"
     assert main(["denoise", "in.png", "out.png", *options.split()]) == 0
     assert denoiser.calls[0][1] == {
-        "sigma": 12.5, "steps": 9, "tile_size": 24, "tile_overlap": 0, "refine": 0, "seed": 0, "threads": 2,
-        "device": "cpu", "gain": 0.5, "method": "nystrom", "landmarks": 99, "stopping": "sure", "channel_axis": -1,
-        "full_output": True,
+        "noise": ntkfast.NoiseModel(12.5), "channel_axis": -1, "strength": 0.5, "rng": 0, "return_info": True,
+        "method": ntkfast.Tiles(steps=9, size=24, overlap=0, passes=1), "compute": ntkfast.Compute("cpu", threads=2),
     }  # fmt: skip
+    options = "--noise-gain 0.5 --sigma 3 --method whole-image --landmarks 99 --stopping recorrupted --force"
+    assert main(["denoise", "in.png", "out.png", *options.split()]) == 0
+    call = denoiser.calls[1][1]
+    assert call["noise"] == ntkfast.PoissonGaussian(0.5, 3)
+    assert call["method"] == ntkfast.WholeImage(landmarks=99, stopping="recorrupted")
+    assert main(["denoise", "in.png", "out.png", "--force", "--sigma", "5,6.5,7"]) == 0
+    assert denoiser.calls[2][1]["noise"] == ntkfast.NoiseModel([5, 6.5, 7])
 
 
 def test_steps_of_each_pass_and_small_tiles(here: Path, denoiser: FakeDenoiser) -> None:
     assert main(["denoise", "in.png", "out.png", "--steps", "153,1093"]) == 0
-    assert main(["denoise", "in.png", "out.png", "--force", "--steps", "5,6,7", "--refine", "2"]) == 0
-    assert [call[1]["steps"] for call in denoiser.calls] == [[153, 1093], [5, 6, 7]]
-    assert main(["denoise", "in.png", "out.png", "--force", "--tile-size", "4"]) == 0
-    assert "tile_overlap" not in denoiser.calls[-1][1]
-    assert main(["denoise", "in.png", "out.png", "--force", "--method", "exact", "--tile-overlap", "20"]) == 0
+    assert main(["denoise", "in.png", "out.png", "--force", "--steps", "5,6,7", "--passes", "3"]) == 0
+    assert [call[1]["method"].steps for call in denoiser.calls] == [(153, 1093), (5, 6, 7)]
+    assert main(["denoise", "in.png", "out.png", "--force", "--size", "4"]) == 0
+    assert denoiser.calls[-1][1]["method"] == ntkfast.Tiles(size=4)
 
 
 def test_help_names_the_defaults_of_the_denoiser() -> None:
-    parameters = inspect.signature(denoise_ntk).parameters
-    assert parameters.keys() >= set(cli.DENOISE_OPTIONS)
-    assert f"{parameters['method'].default} (the default)" in cli.METHOD_HELP
-    assert f"Default: {parameters['stopping'].default}" in cli.STOPPING_HELP
-    assert parameters["refine"].default == _choices.REFINE
-    assert f"default: {parameters['tile_size'].default})" in cli.TILE_SIZE_HELP
-    assert f"default: {parameters['device'].default}," in cli.DEVICE_HELP
+    tiles = ntkfast.Tiles()
+    assert _choices.METHODS[0].replace("-", "") == type(tiles).__name__.lower()
+    assert f"{_choices.METHODS[0]} (the default)" in cli.METHOD_HELP
+    assert f"Default: {tiles.stopping}" in cli.STOPPING_HELP
+    assert f"default: {tiles.passes})" in cli.PASSES_HELP
+    assert f"default: {tiles.size})" in cli.SIZE_HELP
+    assert f"default: {ntkfast.Compute().device}," in cli.DEVICE_HELP
+    assert inspect.signature(denoise_ntk).parameters["strength"].default == 1
     assert f"up to {len(report.PATH_FACTORS) - 1} more" in cli.CLEAN_HELP
+    for kind, names in ((ntkfast.Tiles, cli.TILES_OPTIONS), (ntkfast.WholeImage, cli.WHOLE_IMAGE_OPTIONS)):
+        assert {*names, *cli.PASSES_OPTIONS} <= inspect.signature(kind).parameters.keys()
+    assert set(cli.COMPUTE_OPTIONS) <= inspect.signature(ntkfast.Compute).parameters.keys()
 
 
 @pytest.mark.parametrize(("name", "dtype"), [("map.tif", "float32"), ("map.png", "uint8"), ("map.png", "uint16")])
@@ -213,8 +223,7 @@ def test_noise_map_reaches_the_denoiser(
 ) -> None:
     levels = save(name, (12, 17), dtype).pixels
     assert main(["denoise", "in.png", "out.png", "--sigma-map", name]) == 0
-    np.testing.assert_array_equal(denoiser.calls[0][1].pop("sigma"), levels)
-    assert denoiser.calls[0][1] == {"channel_axis": -1, "full_output": True}
+    assert denoiser.calls[0][1]["noise"] == ntkfast.NoiseModel(levels)
     assert capsys.readouterr().out.startswith(f"noise level {levels.mean():.3g} (from a map), ")
 
 
@@ -252,14 +261,16 @@ def test_noise_map_that_is_not_there_exits_1_before_any_work(
 def test_summary(here: Path, denoiser: FakeDenoiser, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["denoise", "in.png", "out.png"]) == 0
     out, err = capsys.readouterr()
-    work = "37 + 210 steps (calibrated), 1 refinement, 3.2 s"
-    assert out == f"noise level 24.8 (estimated), method tiles (4096 tiles of 16 x 16), {work} -> out.png\n"
+    work = "4096 tiles of 16 x 16 pixels, overlapping by 8, 37 + 210 steps (sure), 3.2 s"
+    assert out == f"noise level 24.8 (estimated), {work} -> out.png\n"
     assert err == ""
     assert main(["denoise", "in.png", "out.png", "--force", "--sigma", "12345"]) == 0
     assert capsys.readouterr().out.startswith("noise level 12345 (given), ")
-    assert main(["denoise", "in.png", "out.png", "--force", "--gain", "0.5", "--method", "exact"]) == 0
-    assert capsys.readouterr().out.startswith("noise level 0 with gain 0.5 (given), method exact, 37 + 210 steps")
-    options = "--gain 2 --sigma 3 --stopping held_out"
+    assert main(["denoise", "in.png", "out.png", "--force", "--noise-gain", "0.5", "--method", "whole-image"]) == 0
+    assert capsys.readouterr().out.startswith(
+        "noise level 0 with gain 0.5 (given), whole image, exact kernel, 37 + 210"
+    )
+    options = "--noise-gain 2 --sigma 3 --stopping held_out --method whole-image --landmarks 9"
     assert main(["denoise", "in.png", "out.png", "--force", *options.split()]) == 0
     out = capsys.readouterr().out
     assert out.startswith("noise level 3 with gain 2 (given), ")
@@ -282,7 +293,7 @@ def test_progress_only_on_a_terminal(
 ) -> None:  # fmt: skip
     monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
     assert main(["denoise", "in.png", "out.png", *(["--quiet"] if quiet else [])]) == 0
-    assert ("progress" in denoiser.calls[0][1]) == shown
+    assert (denoiser.calls[0][1]["compute"].progress is not None) == shown
     out, err = capsys.readouterr()
     assert ("%" in err) == shown
     assert "%" not in out
@@ -347,37 +358,41 @@ def test_report(here: Path, denoiser: FakeDenoiser, capsys: pytest.CaptureFixtur
 def test_report_with_the_clean_picture(here: Path, denoiser: FakeDenoiser) -> None:
     noisy = read_image("in.png")
     write_image(replace(noisy, pixels=noisy.pixels + 13), "clean.png")
-    options = ["--sigma", "12", "--steps", "9", "--seed", "5", "--threads", "2", "--report", "page.html", "--quiet"]
+    options = ["--sigma", "12", "--steps", "9", "--rng", "5", "--threads", "2", "--report", "page.html", "--quiet"]
     assert main(["denoise", "in.png", "out.png", *options, "--clean", "clean.png"]) == 0
     page = Path("page.html").read_text(encoding="utf-8")
     assert f"noisy, {20 * np.log10(255 / 13):.2f} dB" in page
     assert f"result, {20 * np.log10(255 / 3):.2f} dB" in page
     assert "PSNR over the number of steps" in page
     first, *more = [{**options, "image": image} for image, options in denoiser.calls]
-    assert first["steps"] == 9
-    assert sorted(call["steps"] for call in more) == [
-        [5, 26], [9, 52], [18, 105], [74, 420], [148, 840], [296, 1680],
+    assert first["method"] == ntkfast.Tiles(steps=9)
+    assert sorted(call["method"].steps for call in more) == [
+        (5, 26), (9, 52), (18, 105), (74, 420), (148, 840), (296, 1680),
     ]  # fmt: skip
     for call in more:
         np.testing.assert_array_equal(call.pop("image"), noisy.pixels)
-        del call["steps"]
-        assert call == {"sigma": 12.0, "seed": 5, "threads": 2, "channel_axis": -1}
+        assert replace(call.pop("method"), steps=None) == ntkfast.Tiles()
+        assert replace(call.pop("compute"), progress=None) == ntkfast.Compute(threads=2)
+        assert call == {"noise": ntkfast.NoiseModel(12), "rng": 5, "channel_axis": -1}
 
 
 @pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("noise", ["map", "gain", "gain and level", "estimated"])
 def test_report_runs_with_all_that_was_given(here: Path, denoiser: FakeDenoiser, noise: str) -> None:
     levels = save("map.tif", (12, 17), "float32").pixels
-    level = {"map": "--sigma-map map.tif", "gain": "--gain 2", "gain and level": "--gain 2 --sigma 3"}.get(noise, "")
-    given = f"{level} --method nystrom --landmarks 50 --stopping sure --tile-size 8 --report page.html --clean in.png"
+    level = {
+        "map": "--sigma-map map.tif", "gain": "--noise-gain 2", "gain and level": "--noise-gain 2 --sigma 3"
+    }.get(noise, "")  # fmt: skip
+    given = f"{level} --method whole-image --landmarks 50 --stopping sure --report page.html --clean in.png"
     command = ["denoise", "in.png", "out.png", *given.split()]
     assert main(command) == 0
     assert len(denoiser.calls) == 7
     for _, call in denoiser.calls[1:]:
-        sigma = {"map": levels, "gain": None, "gain and level": 3.0, "estimated": 24.83}[noise]
-        np.testing.assert_array_equal(call["sigma"], sigma)
-        assert call.get("gain") == (2.0 if "gain" in noise else None)
-        assert (call["method"], call["landmarks"], call["stopping"], call["tile_size"]) == ("nystrom", 50, "sure", 8)
+        assert call["noise"] == {
+            "map": ntkfast.NoiseModel(levels), "gain": ntkfast.PoissonGaussian(2),
+            "gain and level": ntkfast.PoissonGaussian(2, 3), "estimated": ntkfast.NoiseModel(24.83, estimated=True),
+        }[noise]  # fmt: skip
+        assert replace(call["method"], steps=None) == ntkfast.WholeImage(landmarks=50)
     said = {
         "map": f"{levels.mean():.3g} (from a map)", "gain": "0 with gain 2 (given)",
         "gain and level": "3 with gain 2 (given)", "estimated": "24.8 (estimated)",
@@ -622,15 +637,27 @@ def test_format_that_does_not_fit_exits_1_before_any_work(
         ("denoise in.png out.png --sigma nan", "argument --sigma: must be a finite number > 0, got 'nan'"),
         ("denoise in.png out.png --sigma inf", "argument --sigma: must be a finite number > 0, got 'inf'"),
         ("denoise in.png out.png --sigma x", "argument --sigma: must be a finite number > 0, got 'x'"),
-        ("denoise in.png out.png --gain 0", "argument --gain: must be a finite number > 0, got '0'"),
+        ("denoise in.png out.png --noise-gain 0", "argument --noise-gain: must be a finite number > 0, got '0'"),
         (
             "denoise in.png out.png --sigma 1 --sigma-map in.png",
             "argument --sigma-map: not allowed with argument --sigma\n",
         ),
         (
-            "denoise in.png out.png --gain 1 --sigma-map in.png",
-            "argument --sigma-map: not allowed with argument --gain\n",
+            "denoise in.png out.png --noise-gain 1 --sigma-map in.png",
+            "argument --sigma-map: not allowed with argument --noise-gain\n",
         ),
+        (
+            "denoise in.png out.png --noise-gain 1 --sigma 1,2,3",
+            "argument --sigma: must be one number with --noise-gain, got 3\n",
+        ),
+        (
+            "denoise in.png out.png --sigma 1,2",
+            "argument --sigma: must be one number or, for 3 channels, as many, got 2",
+        ),
+        ("denoise in.png out.png --sigma 1,0,2", "argument --sigma: must be a finite number > 0, got '0'"),
+        ("denoise in.png out.png --strength -1", "argument --strength: must be a finite number >= 0, got '-1'"),
+        ("denoise in.png out.png --landmarks 9", "argument --landmarks: needs --method whole-image\n"),
+        ("denoise in.png out.png --method whole-image --size 9", "argument --size: needs --method tiles\n"),
         ("denoise in.png out.png --method fast", "argument --method: invalid choice: 'fast'"),
         ("denoise in.png out.png --stopping never", "argument --stopping: invalid choice: 'never'"),
         ("denoise in.png out.png --landmarks 0", "argument --landmarks: must be an integer >= 1, got '0'"),
@@ -645,20 +672,20 @@ def test_format_that_does_not_fit_exits_1_before_any_work(
             "denoise in.png out.png --steps 5,6,7",
             "argument --steps: must be one number or 2, one for each pass, got 3\n",
         ),
-        ("denoise in.png out.png --steps 5,6 --refine 0", "argument --steps: must be one number or 1, one for each"),
+        ("denoise in.png out.png --steps 5,6 --passes 1", "argument --steps: must be one number or 1, one for each"),
         (
-            "denoise in.png out.png --tile-overlap 16",
-            "argument --tile-overlap: must be below --tile-size, 16, got 16\n",
+            "denoise in.png out.png --overlap 16",
+            "argument --overlap: must be below --size, 16, got 16\n",
         ),
         (
-            "denoise in.png out.png --tile-size 4 --tile-overlap 5",
-            "argument --tile-overlap: must be below --tile-size, 4, got 5\n",
+            "denoise in.png out.png --size 4 --overlap 5",
+            "argument --overlap: must be below --size, 4, got 5\n",
         ),
         ("denoise in.png out.png --threads 5000", "argument --threads: must be an integer from 1 to 1024, got '5000'"),
-        ("denoise in.png out.png --tile-size 0", "argument --tile-size: must be an integer >= 1"),
-        ("denoise in.png out.png --tile-overlap -1", "argument --tile-overlap: must be an integer >= 0, got '-1'"),
-        ("denoise in.png out.png --refine -1", "argument --refine: must be an integer >= 0"),
-        ("denoise in.png out.png --seed -1", "argument --seed: must be an integer >= 0"),
+        ("denoise in.png out.png --size 0", "argument --size: must be an integer >= 1"),
+        ("denoise in.png out.png --overlap -1", "argument --overlap: must be an integer >= 0, got '-1'"),
+        ("denoise in.png out.png --passes 0", "argument --passes: must be an integer >= 1"),
+        ("denoise in.png out.png --rng -1", "argument --rng: must be an integer >= 0"),
         ("denoise in.png out.png --threads 0", "argument --threads: must be an integer from 1 to 1024"),
         (
             "denoise in.png out.png --device gpu",
@@ -888,7 +915,10 @@ def test_gain_and_noise_map_of_the_real_denoiser(here: Path) -> None:
     tifffile.imwrite("map.tif", levels)
     tifffile.imwrite("counts.tif", rng.poisson(clean).astype(np.float32))
     tifffile.imwrite("uneven.tif", (clean + levels * rng.standard_normal(clean.shape)).astype(np.float32))
-    for name, options in (("counts", "--gain 1 --refine 0"), ("uneven", "--sigma-map map.tif --stopping held_out")):
+    for name, options in (
+        ("counts", "--noise-gain 1 --passes 1"),
+        ("uneven", "--sigma-map map.tif --stopping held_out"),
+    ):
         assert main(["denoise", f"{name}.tif", f"{name}_out.tif", *options.split(), "--quiet"]) == 0
         before, after = (np.mean((read_image(f"{name}{part}.tif").pixels - clean) ** 2) for part in ("", "_out"))
         assert after < 0.4 * before, name
@@ -897,7 +927,7 @@ def test_gain_and_noise_map_of_the_real_denoiser(here: Path) -> None:
 def test_report_of_the_real_denoiser(here: Path) -> None:
     clean = noisy_picture("noisy.png", 32)
     write_image(ImageFile(clean.astype(np.float32), None, np.dtype(np.uint8), Path("clean.png")), "clean.png")
-    options = "--steps 60 --refine 0 --report page.html --clean clean.png"
+    options = "--steps 60 --passes 1 --report page.html --clean clean.png"
     done = shell("denoise", "noisy.png", "out.png", *options.split())
     assert (done.returncode, done.stderr) == (0, "")
     page = Path("page.html").read_text(encoding="utf-8")

@@ -39,8 +39,10 @@ from cases import (
 from images import IMAGES, axis_of, noise
 from ntkfast import (
     NTK,
+    Compute,
     Network,
     NoiseInput,
+    Tiles,
     _core,
     denoise_ntk,
     gradient_descent,
@@ -86,7 +88,7 @@ def test_cuda_without_a_card_says_what_is_missing(device, without_a_card):
     with pytest.raises(RuntimeError, match=message):
         NTK(NET, noise(4, 5, 1, 0), channel_axis=-1).memory_estimate(device=device)
     with pytest.raises(RuntimeError, match=message):
-        denoise_ntk(noise(4, 5, 1, 0)[..., 0], sigma=0.1, device=device)
+        denoise_ntk(noise(4, 5, 1, 0)[..., 0], sigma=0.1, compute=Compute(device=device))
 
 
 def test_auto_without_a_card_is_the_cpu(without_a_card, monkeypatch):
@@ -631,16 +633,16 @@ def test_denoising_on_the_device():
     rng = np.random.default_rng(0)
     clean = IMAGES["two_level"](14, 12, 3, 0)
     noisy = clean + 0.1 * rng.standard_normal(clean.shape)
-    options = {"sigma": 0.1, "channel_axis": -1, "tile_size": 8, "tile_overlap": 4, "steps": 20, "threads": 1}
-    expected = denoise_ntk(noisy, device="cpu", **options)
-    assert error_of(denoise_ntk(noisy, device="cuda", **options), expected) <= 1e-3
+    options = {"sigma": 0.1, "channel_axis": -1, "method": Tiles(size=8, overlap=4, steps=20)}
+    expected = denoise_ntk(noisy, compute=Compute("cpu", threads=1), **options)
+    assert error_of(denoise_ntk(noisy, compute=Compute("cuda", threads=1), **options), expected) <= 1e-3
 
 
 @on_a_device
 def test_tiles_that_do_not_fit_on_the_card(monkeypatch):
     monkeypatch.setattr(CudaBackend, "free", lambda card: 100)
-    with pytest.raises(MemoryError, match=r"one tile needs .* on cuda:0.*tile_size"):
-        denoise_ntk(np.zeros((9, 9)), sigma=0.1, device="cuda")
+    with pytest.raises(MemoryError, match=r"one tile needs .* on cuda:0.*: use Tiles of a smaller size"):
+        denoise_ntk(np.zeros((9, 9)), sigma=0.1, compute=Compute(device="cuda"))
 
 
 @on_a_device

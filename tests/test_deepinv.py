@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import runpy
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,10 @@ import pytest
 import torch
 
 import ntkfast as nf
+from ntkfast.restoration import whole_filter
+from ntkfast.restoration.denoise import Denoised, Denoiser
+from ntkfast.restoration.methods import METHODS as METHODS_OF
+from ntkfast.restoration.picture import Picture, white_noise
 from vision import import_torchvision
 
 import_torchvision()
@@ -20,7 +26,10 @@ import deepinv  # noqa: E402
 
 from ntkfast.deepinv import NTKDenoiser  # noqa: E402
 
-QUICK = {"steps": 6, "refine": 0}  # without the stopping rule
+QUICK = nf.Tiles(steps=6, passes=1)  # without the stopping rule
+
+
+ONCE = nf.Tiles(passes=1)
 
 
 def batch(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -66,7 +75,7 @@ def test_one_channel_is_a_gray_image() -> None:
 )
 def test_noise_levels(sigma: Any, levels: list[float | None]) -> None:
     x = batch(2, 1, 16, 16)
-    np.testing.assert_array_equal(NTKDenoiser(refine=0)(x, sigma).numpy(), directly(x, levels, refine=0))
+    np.testing.assert_array_equal(NTKDenoiser(ONCE)(x, sigma).numpy(), directly(x, levels, method=ONCE))
 
 
 def test_noise_level_is_estimated_by_default() -> None:
@@ -76,18 +85,22 @@ def test_noise_level_is_estimated_by_default() -> None:
 
 def test_options_reach_the_denoiser() -> None:
     x = batch(1, 2, 18, 18)
-    options = {"network": nf.vanilla_cnn(2, 3), "tile_size": 10, "tile_overlap": 3, "refine": 1, "steps": [4, 9]}
-    denoiser = NTKDenoiser(**options)
-    np.testing.assert_array_equal(denoiser(x, 0.1).numpy(), directly(x, [0.1], **options))
-    assert "tile_size=10, tile_overlap=3" in repr(denoiser)
+    options = {
+        "method": nf.Tiles(nf.vanilla_cnn(2, 3), 10, 3, passes=1, stopping="recorrupted"),
+        "compute": nf.Compute(dtype="float64"),
+        "strength": 1.5,
+    }
+    denoiser = NTKDenoiser(**options, rng=3)
+    np.testing.assert_array_equal(denoiser(x, 0.1).numpy(), directly(x, [0.1], **options, rng=3))
+    assert "size=10, overlap=3), compute=Compute(dtype='float64'), strength=1.5" in repr(denoiser)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 def test_dtype_is_given_back(dtype: torch.dtype) -> None:
     x = batch(2, 3, 16, 12, dtype=dtype)
-    out = NTKDenoiser(**QUICK)(x, 0.1)
+    out = NTKDenoiser(QUICK)(x, 0.1)
     assert out.dtype == dtype
-    expected = directly(x.double(), [0.1] * 2, **QUICK)
+    expected = directly(x.double(), [0.1] * 2, method=QUICK)
     # The result is rounded once at the end; the engine computes in float32 by default.
     np.testing.assert_allclose(out.double().numpy(), expected, rtol=torch.finfo(dtype).eps, atol=2e-6)
 
@@ -101,19 +114,19 @@ def test_device_is_given_back() -> None:
     np.testing.assert_array_equal(out.cpu().numpy(), denoiser(x, 0.1).numpy())
 
 
-def test_no_gradient_and_input_untouched() -> None:
-    x = batch(1, 1, 16, 16).requires_grad_()
-    before = x.detach().clone()
-    out = NTKDenoiser(**QUICK)(x, 0.1)
-    assert not out.requires_grad
+@pytest.mark.parametrize("sigma", [0.1, 0.0])
+def test_input_untouched(sigma: float) -> None:
+    x = batch(1, 1, 16, 16)
+    before = x.clone()
+    out = NTKDenoiser(QUICK if sigma else None)(x, sigma)
     out += 1  # it has its own memory
     assert torch.equal(x, before)
 
 
 def test_memory_order_does_not_matter() -> None:
     x = batch(2, 3, 16, 20)
-    out = NTKDenoiser(**QUICK)(x.contiguous(memory_format=torch.channels_last), 0.1)
-    np.testing.assert_array_equal(out.numpy(), NTKDenoiser(**QUICK)(x, 0.1).numpy())
+    out = NTKDenoiser(QUICK)(x.contiguous(memory_format=torch.channels_last), 0.1)
+    np.testing.assert_array_equal(out.numpy(), NTKDenoiser(QUICK)(x, 0.1).numpy())
 
 
 def test_empty_batch() -> None:
@@ -138,16 +151,148 @@ def test_refuses(x: Any, sigma: Any, error: type[Exception], message: str) -> No
         NTKDenoiser()(x, sigma)
 
 
-@pytest.mark.parametrize("name", ["depth", "sigma", "channel_axis", "full_output"])
-def test_unknown_options(name: str) -> None:
-    with pytest.raises(
-        TypeError, match=f"options of NTKDenoiser must be among network, method, steps, .*, got '{name}'"
-    ):
-        NTKDenoiser(**{name: 1})
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"method": "tiles"}, TypeError, "method must be an ntkfast.Tiles or ntkfast.WholeImage, got 'tiles'"),
+        ({"compute": "cpu"}, TypeError, "compute must be an ntkfast.Compute, got 'cpu'"),
+        ({"strength": -1}, ValueError, "strength must be >= 0, got -1"),
+        ({"rng": 1.5}, TypeError, "rng must be an integer, None or"),
+    ],
+)
+def test_bad_options(options: dict[str, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        NTKDenoiser(**options)
+
+
+# ------------------------------------------------------------------------------------------------------------ gradients
+
+
+EXACT = nf.Compute(dtype="float64")
+
+
+@pytest.fixture
+def exact_filters(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All eigenvectors of each tile, and Lanczos to rounding: what is left of an error is that of the transpose."""
+    monkeypatch.setattr("ntkfast.restoration.tile_filter.EIGENVECTORS_FROM", 0)
+    settings = dataclasses.replace(whole_filter.LANCZOS, tolerance=1e-12)
+    monkeypatch.setattr(whole_filter, "LANCZOS", settings)
+
+
+METHODS = [
+    nf.Tiles(steps=(9, 30), size=8, overlap=5),
+    nf.Tiles(nf.unet(1), steps=20, passes=1, size=6, overlap=2),  # sides are mirrored up to multiples of 2
+    nf.Tiles(nf.autoencoder(2), steps=7, size=30),  # one tile, mirrored
+    nf.WholeImage(steps=(9, 30)),
+    nf.WholeImage(landmarks=20, steps=30, passes=1),
+]
+
+
+def linear_map(
+    pixels: np.ndarray, method: Any, noise: nf.NoiseModel
+) -> tuple[Denoised, Callable[[np.ndarray], np.ndarray]]:
+    """Denoise pixels (1, H, W, C); also return the map of the last pass with Theta held fixed."""
+    done = Denoiser.of(method, EXACT, 1.0).run(pixels, noise, [0], None)
+    chosen = METHODS_OF[type(method)](method, EXACT, pixels.shape)
+
+    def again(other: np.ndarray) -> np.ndarray:
+        """All passes but the last see ``pixels``, as in the run above; the last filters ``other``."""
+        white, given = (white_noise(noise, p, np.dtype(float)) for p in (pixels, other))
+        first, last = (Picture(w.pixels, w.level, w.levels, chosen) for w in (white, given))
+        guide = first.pixels
+        for steps in method.given_steps[:-1]:
+            guide = first.filter(guide).path([steps], lambda _: None)[0]
+        run = first.filter(guide)
+        run._target = last.pixels
+        return given.back(last.image(run.path(method.given_steps[-1:], lambda _: None)[0]))
+
+    return done, again
+
+
+@pytest.mark.parametrize("noise", ["level", "channels", "map"])
+@pytest.mark.parametrize("method", METHODS, ids=repr)
+@pytest.mark.parametrize("shape", [(17, 11, 3), (9, 13, 1), (3, 2, 2)])
+def test_the_gradient_is_the_transpose_of_the_filter(
+    shape: tuple[int, int, int], method: Any, noise: str, exact_filters: None
+) -> None:
+    """<L u, v> = <u, L^T v>, for the map L that made the result: L y is what the denoiser returned."""
+    rng = np.random.default_rng(0)
+    pixels = batch(1, *shape, dtype=torch.float64).numpy()
+    sigma = {"level": 0.1, "channels": rng.uniform(0.05, 0.2, shape[2]), "map": rng.uniform(0.05, 0.2, shape[:2])}
+    done, again = linear_map(pixels, method, nf.NoiseModel(sigma[noise]))
+    np.testing.assert_allclose(again(pixels), done.pixels, atol=1e-10)
+    u, v = rng.standard_normal((2, *pixels.shape))
+    left, right = float((again(u) * v).sum()), float((u * done.transposed(v)).sum())
+    assert left == pytest.approx(right, rel=1e-9, abs=1e-9)
+
+
+def test_gradients_by_finite_differences_of_the_filter(exact_filters: None) -> None:
+    """Differences of the map with Theta held fixed are what autograd returns, entry by entry."""
+    x = batch(2, 2, 9, 7, dtype=torch.float64).requires_grad_()
+    method = nf.Tiles(steps=(9, 30), size=6, overlap=3)
+    out = NTKDenoiser(method, EXACT)(x, [0.1, 0.2])
+    weights = torch.tensor(np.random.default_rng(0).standard_normal(out.shape))
+    (out * weights).sum().backward()
+    assert x.grad is not None
+    assert x.grad.dtype == torch.float64
+    pixels = np.moveaxis(x.detach().numpy(), 1, -1)
+    for n, level in enumerate((0.1, 0.2)):
+        _, again = linear_map(pixels[n : n + 1], method, nf.NoiseModel(level))
+        for row, col, channel in ((0, 0, 0), (4, 3, 1), (8, 6, 0)):
+            step = np.zeros_like(pixels[n : n + 1])
+            step[0, row, col, channel] = 1e-3
+            change = (again(pixels[n : n + 1] + step) - again(pixels[n : n + 1] - step)) / 2e-3
+            expected = float((np.moveaxis(change, -1, 1)[0] * weights[n].numpy()).sum())
+            assert float(x.grad[n, channel, row, col]) == pytest.approx(expected, abs=1e-8)
+
+
+def test_gradients_of_the_defaults() -> None:
+    """The rule's steps are held fixed; Lanczos stops at 1e-3, in both directions."""
+    x = batch(2, 3, 20, 24).requires_grad_()
+    out = NTKDenoiser()(x, 0.1)
+    assert out.requires_grad
+    v = torch.randn(out.shape, generator=torch.manual_seed(0))
+    (gradient,) = torch.autograd.grad(out, x, v)
+    assert gradient.dtype == x.dtype
+    # The filter keeps constant images: the rows of L add up to one, and so do those of L^T for a constant v.
+    (ones,) = torch.autograd.grad(NTKDenoiser()(x, 0.1), x, torch.ones_like(out))
+    assert float(ones.sum()) == pytest.approx(out.numel(), rel=1e-4)
+    assert 0.1 < float(gradient.norm() / v.norm()) < 1
+
+
+def test_where_there_is_no_gradient() -> None:
+    x = batch(1, 1, 12, 12)
+    assert not NTKDenoiser(QUICK)(x, 0.1).requires_grad
+    with torch.no_grad():
+        assert not NTKDenoiser(QUICK)(x.requires_grad_(), 0.1).requires_grad
+    out = NTKDenoiser(QUICK)(x, 0.1)
+    (gradient,) = torch.autograd.grad(out.square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()
+    untouched = NTKDenoiser()(x, 0.0)
+    (gradient,) = torch.autograd.grad(untouched.sum(), x)
+    np.testing.assert_array_equal(gradient.numpy(), 1)  # the picture itself, where there is no noise
+
+
+def test_a_gradient_step_lowers_a_loss() -> None:
+    """The gradient is good enough to fit an input to a wanted output."""
+    denoiser = NTKDenoiser(nf.Tiles(steps=40, passes=1))
+    x = batch(1, 1, 16, 16).requires_grad_()
+    goal = torch.linspace(0, 1, 16).expand(1, 1, 16, 16)
+    losses = []
+    for _ in range(3):
+        loss = (denoiser(x, 0.1) - goal).square().sum()
+        losses.append(float(loss.detach()))
+        (gradient,) = torch.autograd.grad(loss, x)
+        x = (x - 0.4 * gradient).detach().requires_grad_()
+    assert losses[2] < losses[1] < 0.7 * losses[0]
+
+
+# ----------------------------------------------------------------------------------------------------------- in deepinv
 
 
 def test_as_a_prior_of_deepinv() -> None:
-    denoiser = NTKDenoiser(**QUICK)
+    denoiser = NTKDenoiser(QUICK)
     assert isinstance(denoiser, deepinv.models.Denoiser)
     x = batch(2, 3, 16, 16)
     proximal = deepinv.optim.PnP(denoiser=denoiser).prox(x, 0.1)

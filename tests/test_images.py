@@ -50,7 +50,7 @@ def pictures(monkeypatch):
 
 def test_a_library_must_be_registered():
     with pytest.raises(TypeError, match="only the adapter reads pictures"):
-        nf.denoise_ntk(Picture(noise(8, 8, 1, 0)[..., 0]), 0.1, steps=3)
+        nf.denoise_ntk(Picture(noise(8, 8, 1, 0)[..., 0]), 0.1, method=nf.Tiles(steps=3))
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
@@ -67,7 +67,7 @@ def test_a_type_names_the_channel_axis_where_the_caller_does_not(pictures, axis)
 
 def test_denoised_images_are_of_the_callers_kind(pictures):
     image = np.moveaxis(noise(10, 12, 3, 1), -1, 0).astype(np.float32)
-    options = {"network": NET, "steps": 3, "threads": 1}
+    options = {"method": nf.Tiles(NET, steps=3), "compute": nf.Compute(threads=1)}
     expected = nf.denoise_ntk(image, 0.1, channel_axis=0, **options)
     named = nf.denoise_ntk(Picture(image, "cyx"), 0.1, **options)
     nameless = nf.denoise_ntk(Picture(image), 0.1, channel_axis=0, **options)
@@ -83,15 +83,18 @@ def test_denoised_images_are_of_the_callers_kind(pictures):
 
 def test_restored_images_are_of_the_kind_of_the_data(pictures):
     image = np.moveaxis(noise(8, 8, 2, 2), -1, 0)
-    A = nf.inpainting(np.random.default_rng(0).random((8, 8)) < 0.6)
-    options = {"network": NET, "threads": 1, "dtype": "float64"}
-    expected = nf.restore(image, A, channel_axis=0, steps=[2, 5], **options)
-    path = nf.restore(Picture(image, "cyx"), A, steps=[2, 5], **options)
+    A = nf.Inpainting(np.random.default_rng(0).random((8, 8)) < 0.6)
+    options = {"compute": nf.Compute(dtype="float64", threads=1)}
+    one, two = nf.Landweber(NET, 5), nf.Landweber(NET, [2, 5])
+    expected = nf.restore_ntk(image, A, channel_axis=0, method=two, **options)
+    path = nf.restore_ntk(Picture(image, "cyx"), A, method=two, **options)
     assert isinstance(path, Picture)
     np.testing.assert_array_equal(path.values, expected)
-    last = nf.restore(Picture(image, "cyx"), A, steps=5, guide=image[0], **options)
-    np.testing.assert_array_equal(last.values, nf.restore(image, A, channel_axis=0, steps=5, guide=image[0], **options))
-    guided = nf.restore(image, A, channel_axis=0, steps=5, guide=Picture(image[0], "yx"), **options)
+    last = nf.restore_ntk(Picture(image, "cyx"), A, guide=image[0], method=one, **options)
+    np.testing.assert_array_equal(
+        last.values, nf.restore_ntk(image, A, channel_axis=0, guide=image[0], method=one, **options)
+    )
+    guided = nf.restore_ntk(image, A, channel_axis=0, guide=Picture(image[0], "yx"), method=one, **options)
     np.testing.assert_array_equal(guided, last.values)
 
 
@@ -161,11 +164,11 @@ def test_every_entry_takes_any_channel_axis(axis):
 
 
 def test_data_without_their_channel_axis_are_told_of_it():
-    A = nf.inpainting(np.ones((8, 6), bool))
+    A = nf.Inpainting(np.ones((8, 6), bool))
     with pytest.raises(ValueError, match=r"channel_axis=None, got \(8, 6, 3\): pass channel_axis=-1"):
-        nf.restore(np.ones((8, 6, 3)), A)
+        nf.restore_ntk(np.ones((8, 6, 3)), A)
     with pytest.raises(ValueError, match=r"channel_axis=None, got \(3, 48\): pass channel_axis=-2"):
-        nf.restore(np.ones((3, 48)), A)
+        nf.restore_ntk(np.ones((3, 48)), A)
 
 
 @pytest.mark.parametrize("kind", [list, tuple])

@@ -24,9 +24,9 @@ from ntkfast.network import vanilla_cnn
 def info(**changes: Any) -> Any:
     """Say what a denoiser could have done."""
     said = {
-        "method": "tiles", "sigma": 24.83, "sigma_estimated": True, "network": vanilla_cnn(), "tiles": 4096,
-        "tile_size": 16, "tile_overlap": 8, "steps": (37, 210), "learning_rate": (0.0123456, 2e-7),
-        "stopping": "calibrated", "refine": 1, "seconds": 3.21,
+        "method": nf.Tiles(vanilla_cnn(), 16, 8), "noise": nf.NoiseModel(24.83, estimated=True), "level": 24.83,
+        "tiles": 4096, "steps": (37, 210), "learning_rate": (0.0123456, 2e-7), "stopping": "calibrated", "passes": 2,
+        "seconds": 3.21,
     }  # fmt: skip
     return SimpleNamespace(**(said | changes))
 
@@ -273,7 +273,7 @@ def test_weights_are_those_of_the_kernel(monkeypatch: pytest.MonkeyPatch, networ
 
     monkeypatch.setattr(figures, "affinity_figure", spy)
     noisy, result, _ = pictures(50, 150)
-    page = Page(report.page(noisy, result, info(network=network)))
+    page = Page(report.page(noisy, result, info(method=nf.Tiles(network))))
     pixels = report.choose_pixels(result, 16)
     m = network.multiple
     assert len(drawn) == 3
@@ -290,7 +290,7 @@ def test_weights_are_those_of_the_kernel(monkeypatch: pytest.MonkeyPatch, networ
 @pytest.mark.usefixtures("undrawn")
 def test_where_there_are_no_weights_it_says_why() -> None:
     noisy, result, _ = pictures(3, 3, None)
-    page = Page(report.page(noisy, result, info(network=nf.unet(2))))
+    page = Page(report.page(noisy, result, info(method=nf.Tiles(nf.unet(2)))))
     assert "No filter weights: the network needs sides that are multiples of 4." in page.text
     page = Page(report.page(np.full((20, 20), 7.0), np.full((20, 20), 7.0), info()))
     assert "No filter weights: around the pixel at row 8, column 8 the picture is its mean." in page.text
@@ -315,18 +315,17 @@ def test_what_was_done_is_told() -> None:
         "noise level 24.83 (estimated)",
         f"network {vanilla_cnn()!r}",
         "passes 2, each",
-        "tiles 4096 of 16 x 16 pixels, neighbours overlapping by 8",
+        "method 4096 tiles of 16 x 16 pixels, overlapping by 8",
         "steps 37, then 210",
         "step size 0.01235, then 2e-07",
         "seconds 3.2, and",
-        "method tiles",
         "stopping rule calibrated",
         "pass seconds 1.235",
         f"version ntkfast {nf.__version__}",
         'command ntkfast denoise "<in>" out.png',
     ):
         assert line in page.text
-    page = Page(report.page(noisy, result, info(sigma=0.0, sigma_estimated=False, steps=(), learning_rate=())))
+    page = Page(report.page(noisy, result, info(noise=nf.NoiseModel(0), level=0.0, steps=(), learning_rate=())))
     assert "noise level 0 (given)" in page.text
     assert "steps none" in page.text
     page = Page(report.page(noisy, result, info(), facts={"noise level": "2 with gain 3"}))
@@ -337,12 +336,16 @@ def test_what_was_done_is_told() -> None:
 @pytest.mark.usefixtures("undrawn")
 def test_tiles_are_told_of_where_there_are_some() -> None:
     noisy, result, _ = pictures()
-    for method in ("tiles", "exact"):
-        page = Page(report.page(noisy, result, info(method=method, stopping="sure")))
-        assert f"method {method}" in page.text
+    for method, tiles, text in (
+        (nf.Tiles(size=16, overlap=9), 1, "1 tile of 16 x 16 pixels, overlapping by 9"),
+        (nf.WholeImage(), 1, "whole image, exact kernel"),
+        (nf.WholeImage(landmarks=9), 1, "whole image, 9 landmarks"),
+    ):
+        page = Page(report.page(noisy, result, info(method=method, tiles=tiles, stopping="sure")))
+        assert f"method {text}" in page.text
         assert "stopping rule sure" in page.text
-        assert page.text.count("The denoiser's own kernels are those of its tiles") == (3 if method == "tiles" else 0)
-        assert ("neighbours overlapping" in page.text) == (method == "tiles")
+        own = 3 if isinstance(method, nf.Tiles) else 0
+        assert page.text.count("The denoiser's own kernels are those of its tiles") == own
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -361,9 +364,13 @@ def test_path_is_told() -> None:
 def test_path_of_a_real_denoiser() -> None:
     clean = 255 * IMAGES["natural"](32, 32, 3, 0)
     noisy = clean + 25 * IMAGES["noise"](32, 32, 3, 0)
-    result, done = nf.denoise_ntk(noisy, 25, channel_axis=-1, full_output=True)
+    result, done = nf.denoise_ntk(noisy, 25, channel_axis=-1, return_info=True)
     path = report.psnr_path(
-        lambda steps: nf.denoise_ntk(noisy, channel_axis=-1, steps=steps), done.steps, result, clean, 255
+        lambda steps: nf.denoise_ntk(noisy, channel_axis=-1, method=nf.Tiles(steps=steps)),
+        done.steps,
+        result,
+        clean,
+        255,
     )
     levels = [p.psnr for p in path]
     assert levels[3] > report.psnr(noisy, clean, 255) + 3

@@ -9,7 +9,7 @@ from skimage.restoration import calibrate_denoiser, denoise_invariant
 import ntkfast as nf
 from images import IMAGES
 
-PARAMETERS = {"steps": [2, 30, 20000], "refine": [0]}
+PARAMETERS = {"method": [nf.Tiles(steps=steps, passes=1) for steps in (2, 30, 20000)]}
 
 
 @pytest.mark.parametrize("channels", [None, 3])
@@ -29,6 +29,6 @@ def test_calibrated_by_its_j_invariant_version(channels: int | None) -> None:
 def test_j_invariant_version_of_any_dtype(dtype: str, result: str) -> None:
     image = (200 * IMAGES["natural"](16, 16, 1, 0)[..., 0]).astype(dtype)
     image = image if dtype == "uint8" else image / 255
-    out = denoise_invariant(image, nf.denoise_ntk, stride=2, denoiser_kwargs={"steps": 10, "refine": 0})
+    out = denoise_invariant(image, nf.denoise_ntk, stride=2, denoiser_kwargs={"method": nf.Tiles(steps=10, passes=1)})
     assert (out.shape, out.dtype) == (image.shape, np.dtype(result))
     assert 0 < np.abs(out - image / (255 if dtype == "uint8" else 1)).mean() < 0.1

@@ -42,7 +42,7 @@ def test_the_constants_that_the_readme_names_are_where_it_says():
             named |= constants
         assert set(re.findall("`([A-Z_]+)`", chooses)) <= named  # each has its file
     assert len(rows) == 8
-    assert {"LANES", "KAPPA", "POWER", "TILE_SIZE", "REFINE", "EIGENVECTORS_FROM"} <= named
+    assert {"LANES", "KAPPA", "POWER", "SIZE", "PASSES", "EIGENVECTORS_FROM"} <= named
 
 
 def test_cost_of_tiles(tmp_path, capsys):
@@ -76,7 +76,9 @@ def trial():
 
 
 def test_passes_of_given_times_are_the_denoiser(trial):
-    denoised, info = ntkfast.denoise_ntk(trial.noisy, SIGMA, channel_axis=-1, device="cpu", full_output=True)
+    denoised, info = ntkfast.denoise_ntk(
+        trial.noisy, SIGMA, channel_axis=-1, return_info=True, compute=ntkfast.Compute(device="cpu")
+    )
     times = [n * rate for n, rate in zip(info.steps, info.learning_rate, strict=True)]
     want = peak_signal_noise_ratio(trial.clean.astype(float), denoised.astype(float), data_range=255)
     assert oracle.after(trial, times) == pytest.approx(want, abs=1e-4)
@@ -161,7 +163,13 @@ def test_losses_of_the_stopping_rules(tmp_path, capsys, monkeypatch):
     (row,) = json.loads(path.read_text())["results"]["losses"]["rows"]
     assert row["psnr"].keys() == stopping.CHOICES.keys()
     trial = oracle.Trial(NAME, pictures.TEST[NAME].crop(24), SIGMA)
-    denoised = ntkfast.denoise_ntk(trial.noisy, SIGMA, channel_axis=-1, device="cpu", stopping="sure")
+    denoised = ntkfast.denoise_ntk(
+        trial.noisy,
+        SIGMA,
+        channel_axis=-1,
+        method=ntkfast.Tiles(stopping="sure"),
+        compute=ntkfast.Compute(device="cpu"),
+    )
     want = peak_signal_noise_ratio(trial.clean.astype(float), denoised.astype(float), data_range=255)
     assert row["psnr"]["sure"] == pytest.approx(want, abs=1e-4)
     # Stein's formula without the divergence of Theta follows the noise, which is the known failure.
@@ -239,13 +247,13 @@ def test_choices(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(pictures, "tuning_set", lambda names, size: {NAME: pictures.TEST[NAME].crop(size)})
     path = tmp_path / "choices.json"
     assert choices.main(["--size", "24", "--what", "guide", "--json", str(path)]) == 0
-    assert choices.main(["--size", "24", "--what", "refine", "--json", str(path)]) == 0
+    assert choices.main(["--size", "24", "--what", "passes", "--json", str(path)]) == 0
     kept = json.loads(path.read_text())["results"]
-    assert kept.keys() == {"guide", "refine"}
+    assert kept.keys() == {"guide", "passes"}
     one, two, three = oracle.passes(oracle.Trial(NAME, pictures.TEST[NAME].crop(24), SIGMA), 3)
     found = {r["choice"]: r["psnr"][NAME] for what in kept.values() for r in what["rows"]}
-    assert found["first result"] == found["refine 1"] == pytest.approx(two.best)
-    assert (found["refine 0"], found["refine 2"]) == pytest.approx((one.best, three.best))
+    assert found["first result"] == found["passes 2"] == pytest.approx(two.best)
+    assert (found["passes 1"], found["passes 3"]) == pytest.approx((one.best, three.best))
     guides = [round(found[name], 6) for name in choices.CHOICES["guide"]]
     assert len(set(guides)) == len(guides)  # each does something
 
@@ -255,7 +263,7 @@ def test_every_choice_runs(monkeypatch):
     clean = pictures.TEST[NAME].crop(16)
     for what, some in choices.CHOICES.items():
         default, *_ = some.values()
-        assert (default.setting, default.kind, default.guide, default.refine) == (oracle.DEFAULT, TileFilter, None, 1)
+        assert (default.setting, default.kind, default.guide, default.passes) == (oracle.DEFAULT, TileFilter, None, 2)
         for name, choice in some.items():
             psnr, seconds = choices.measure(NAME, clean, SIGMA, choice)
             assert 20 < psnr < 40, (what, name)

@@ -72,10 +72,12 @@ def _prepare_ours(sigma: float, options: Options) -> Call:
     import pywt  # noqa: F401
     from skimage.restoration import estimate_sigma  # noqa: F401
 
-    from ntkfast import denoise_ntk
+    from ntkfast import Compute, denoise_ntk
 
     def call(noisy: np.ndarray, clean: Callable[[], np.ndarray]) -> tuple[np.ndarray, dict[str, Any]]:
-        denoised, info = denoise_ntk(noisy, channel_axis=-1, threads=options.threads, device="cpu", full_output=True)
+        denoised, info = denoise_ntk(
+            noisy, channel_axis=-1, return_info=True, compute=Compute(threads=options.threads, device="cpu")
+        )
         return denoised, {"sigma_estimate": info.sigma}
 
     return call

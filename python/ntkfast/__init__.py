@@ -1,8 +1,8 @@
 """Exact neural tangent kernels of convolutional denoisers over all pairs of pixels of an image, matrix-free.
 
 ``NTK(network, image)`` is the kernel as a linear operator; ``gradient_descent``, ``gradient_flow`` and ``ridge`` are
-the filters that it defines; ``denoise_ntk`` is the denoiser made of them, and ``restore`` what they make of incomplete,
-blurred or coarse data.  See README.md and docs/.
+the filters that it defines; ``denoise_ntk`` is the denoiser made of them, and ``restore_ntk`` what they make of
+incomplete, blurred or coarse data.  See README.md and docs/.
 """
 
 import lazy_loader as _lazy

@@ -17,6 +17,7 @@ __all__ = [
     "choice",
     "float_dtype",
     "generator",
+    "instance",
     "integer",
     "not_negative",
     "one_or_more",
@@ -111,6 +112,14 @@ def one_or_more(name: str, value: Any, check: Callable[[str, Any], Any]) -> tupl
     return checked, False
 
 
+def instance(name: str, value: Any, kinds: tuple[type[Any], ...]) -> Any:
+    """``value``, an object of one of the package's classes ``kinds``."""
+    if not isinstance(value, kinds):
+        wanted = " or ".join(f"ntkfast.{kind.__name__}" for kind in kinds)
+        raise TypeError(f"{name} must be an {wanted}, got {value!r}")
+    return value
+
+
 def callback(name: str, value: Any) -> Any:
     """``value``, callable or None."""
     if value is not None and not callable(value):
@@ -200,7 +209,7 @@ def real_numbers(name: str, value: Any) -> np.ndarray:
     """``value`` as a real array that is not empty, without a copy if it is one."""
     if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
         raise TypeError(
-            f"{name} must not be a masked array: fill what is masked, or see ntkfast.restore for inpainting"
+            f"{name} must not be a masked array: fill what is masked, or see ntkfast.restore_ntk for inpainting"
         )
     array = as_array(name, value)
     if array.dtype.kind not in "fiub":

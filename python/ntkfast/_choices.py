@@ -3,11 +3,11 @@
 Nothing is imported here: most modules that take them import SciPy, which takes longer than all of ``ntkfast --help``.
 """
 
-METHODS = ("tiles", "exact", "nystrom")  # of denoise_ntk
+METHODS = ("tiles", "whole-image")  # of `ntkfast denoise`: Tiles and WholeImage
 RULES = ("calibrated", "recorrupted", "sure", "held_out")  # for stopping it
 KERNELS = ("ntk", "nngp")  # of the command line, by the names of their classes
 PADDINGS = ("zeros", "circular")
-TILE_SIZE, TILE_OVERLAP = 16, 10  # of denoise_ntk; small tiles overlap less, by all but one pixel
-REFINE = 1
+SIZE, OVERLAP = 16, 10  # of Tiles; small tiles overlap less, by all but one pixel
+PASSES = 2  # of denoise_ntk
 # Far more than cores: each thread has its own sums and buffers, and the stacks of 100000 are more than a process gets.
 MOST_THREADS = 1024

@@ -215,6 +215,11 @@ class Frames:
     like: Any = field(repr=False, compare=False)
     axis: int | None
 
+    def named(self, name: str) -> tuple[tuple[Any, ...], tuple[str, ...], int | None]:
+        """The pictures, what messages call them, and their channel axis."""
+        names = tuple(f"{name}[{n}]" for n in range(len(self.pictures)))
+        return self.pictures, names, self.channel_axis
+
     def restored(self, results: Sequence[Any]) -> Any:
         """One result a picture, each of the kind of the picture, as a set of the caller's kind."""
         if self.axis is None:

@@ -19,7 +19,7 @@ from bench.networks import table
 from bench.psnr import psnr
 from bench.quality import pictures
 
-from ntkfast import denoise_ntk
+from ntkfast import Compute, denoise_ntk
 from ntkfast.restoration import tile_filter
 
 NAME = "astronaut"
@@ -40,7 +40,7 @@ def measure(size: int, channels: int, sigma: float, threads: int | None) -> list
     for way, least in WAYS.items():
         with mock.patch.object(tile_filter, "EIGENVECTORS_FROM", least):
             start = time.perf_counter()
-            denoised = denoise_ntk(noisy, sigma, channel_axis=-1, threads=threads)
+            denoised = denoise_ntk(noisy, sigma, channel_axis=-1, compute=Compute(threads=threads))
             seconds = time.perf_counter() - start
         rows.append({"channels": channels, "way": way, "seconds": seconds, "psnr": psnr(clean, denoised)})
     return rows

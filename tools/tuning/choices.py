@@ -3,7 +3,7 @@
 Stopping rules then do not matter.
 
 ``python -m tools.tuning.choices --json tools/tuning/results/choices.json`` prints one table for each of tiles,
-networks, guide, colour and refine: mean PSNR, mean and median difference to the default, seconds.
+networks, guide, colour and passes: mean PSNR, mean and median difference to the default, seconds.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from bench.quality import pictures
 from threadpoolctl import threadpool_limits
 
 from ntkfast import Network, autoencoder, unet, vanilla_cnn
-from ntkfast._choices import REFINE
+from ntkfast._choices import PASSES
 from ntkfast.engine.backend import TileEngine
 from ntkfast.restoration.image_filter import Advance
 from ntkfast.restoration.tile_filter import TileFilter, TileMethod
@@ -118,13 +118,13 @@ class Choice:
     kind : type of TileFilter
     guide : callable, optional
         Trial and image of a pass -> guide of the next; by default the image.
-    refine : int
+    passes : int
     """
 
     setting: TileMethod = DEFAULT
     kind: type[TileFilter] = TileFilter
     guide: GuideOf | None = None
-    refine: int = REFINE
+    passes: int = PASSES
 
 
 def mixture(share: float) -> GuideOf:
@@ -189,7 +189,7 @@ CHOICES: dict[str, dict[str, Choice]] = {
             for n in (1, 2, 4, 6)
         },
     },
-    "refine": {f"refine {n}": Choice(refine=n) for n in (1, 0, 2)},
+    "passes": {f"passes {n}": Choice(passes=n) for n in (2, 1, 3)},
 }
 
 
@@ -201,7 +201,7 @@ def measure(name: str, clean: np.ndarray, sigma: float, choice: Choice) -> tuple
         start = time.perf_counter()
         found = oracle.passes(
             trial,
-            1 + choice.refine,
+            choice.passes,
             lambda seen: trial.filter(seen, kind=choice.kind),
             None if guide is None else lambda image: guide(trial, image),
         )

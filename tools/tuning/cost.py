@@ -27,7 +27,7 @@ from bench import machine
 from bench.networks import table
 from scipy.optimize import nnls
 
-from ntkfast import denoise_ntk, roofline
+from ntkfast import Compute, Tiles, denoise_ntk, roofline
 from ntkfast.engine.cpu import CPU
 from ntkfast.restoration import tile_filter
 from ntkfast.restoration.options import CHROMA_TIME, NETWORK
@@ -76,8 +76,9 @@ def measure(size: int, channels: int, side: int) -> dict[str, Any]:
         mock.patch.object(tile_filter, "EIGENVECTORS_FROM", np.inf),
     ):
         start = time.process_time()
+        method = Tiles(size=size, steps=STEPS, passes=1)
         _, info = denoise_ntk(
-            noisy, SIGMA, channel_axis=-1, tile_size=size, steps=STEPS, refine=0, threads=1, full_output=True
+            noisy, SIGMA, channel_axis=-1, method=method, compute=Compute(threads=1), return_info=True
         )
         seconds = time.process_time() - start
     products = float(np.mean([run.products for run in runs]))

@@ -22,7 +22,7 @@ from bench.psnr import psnr
 from bench.quality import pictures
 from threadpoolctl import threadpool_limits
 
-from ntkfast._choices import REFINE, TILE_OVERLAP, TILE_SIZE
+from ntkfast._choices import OVERLAP, PASSES, SIZE
 from ntkfast.engine.arrays import NUMPY
 from ntkfast.engine.cpu import CPU
 from ntkfast.restoration.image_filter import centred
@@ -36,8 +36,8 @@ from ntkfast.spectral.lanczos import gradient_descent_filter
 # These are the denoiser's defaults, on one thread of the processor: the small crops here would gain little by more.
 DEFAULT = TileMethod(
     network=NETWORK,
-    size=TILE_SIZE,
-    overlap=TILE_OVERLAP,
+    size=SIZE,
+    overlap=OVERLAP,
     dtype=np.dtype(np.float32),
     backend=CPU,
     threads=1,
@@ -132,7 +132,7 @@ def one_pass(trial: Trial, run: TileFilter) -> Pass:
     return Pass(run.learning_rate * np.array(STEPS), np.array([trial.psnr(z) for z in images]), images)
 
 
-def passes(trial: Trial, count: int = 1 + REFINE, make: Make | None = None, guide: Guide | None = None) -> list[Pass]:
+def passes(trial: Trial, count: int = PASSES, make: Make | None = None, guide: Guide | None = None) -> list[Pass]:
     """Run pass after pass; ``make`` makes the filters, and ``guide`` the guide of a pass from the best image before."""
     found: list[Pass] = []
     seen = trial.pixels

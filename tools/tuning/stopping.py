@@ -24,8 +24,8 @@ from bench.quality import pictures
 from scipy.interpolate import CubicSpline
 from threadpoolctl import threadpool_limits
 
-from ntkfast import denoise_ntk
-from ntkfast._choices import REFINE
+from ntkfast import Compute, Tiles, denoise_ntk
+from ntkfast._choices import PASSES
 from ntkfast.restoration import tile_filter
 from ntkfast.restoration.stopping import KAPPA, POWER, RISKS, RULES, STEPS, Crops, calibrated_time
 from tools.tuning import oracle
@@ -41,11 +41,12 @@ def by_rule(rule: str, *, estimated: bool = False, all_tiles: bool = False) -> C
 
     def run(trial: Trial) -> float:
         sigma = None if estimated else trial.sigma
-        setting = {"stopping": rule, "refine": REFINE, "device": "cpu", "threads": oracle.DEFAULT.threads}
+        method, compute = Tiles(stopping=rule), Compute("cpu", threads=oracle.DEFAULT.threads)
         looked_at = tile_filter.TILES_CHECKED
         try:
             tile_filter.TILES_CHECKED = tile_filter.TILES_PER_BATCH if all_tiles else looked_at
-            return psnr(trial.clean, denoise_ntk(trial.noisy, sigma, channel_axis=-1, **setting))
+            denoised = denoise_ntk(trial.noisy, sigma, channel_axis=-1, method=method, compute=compute)
+            return psnr(trial.clean, denoised)
         finally:
             tile_filter.TILES_CHECKED = looked_at
 
@@ -65,7 +66,7 @@ def each_tile(rule: str) -> Callable[[Trial], float]:
         risk = RISKS[rule](replace(trial.crops, pixels=trial.pixels, sigma=sigma))  # not crops: all of the picture
         copies = len(risk.seen) // len(trial.pixels)
         guide, guide_seen = trial.pixels, risk.seen
-        for _ in range(1 + REFINE):
+        for _ in range(PASSES):
             own, pair = trial.filter(guide), trial.filter(guide_seen, risk.seen)
             results = tiles_after(pair, STEPS)
             parts = [(pair if len(part) == len(risk.seen) else own)._tiling.extract(part) for part in risk.parts]
@@ -98,7 +99,7 @@ def tile_calibrated(trial: Trial) -> float:
 def tile_stein_fixed(trial: Trial) -> float:
     """Stop each tile at its own least Stein risk with Theta held fixed: |z - y|^2 + 2 sigma^2 div."""
     guide = trial.pixels
-    for n in range(1 + REFINE):
+    for n in range(PASSES):
         run = trial.filter(guide)
         spectra = Spectra(run) if n else trial.spectra
         results = spectra.after(STEPS)
@@ -110,7 +111,7 @@ def tile_stein_fixed(trial: Trial) -> float:
 def stein_fixed(trial: Trial) -> float:
     """Take one time for all tiles, of least Stein risk of the blended picture with Theta held fixed."""
     guide = trial.pixels
-    for n in range(1 + REFINE):
+    for n in range(PASSES):
         run = trial.filter(guide)
         spectra = Spectra(run) if n else trial.spectra
         images = np.stack([blend(run._tiling, z) for z in spectra.after(STEPS)])
@@ -221,7 +222,7 @@ def fitted(tuning: dict[str, np.ndarray], test: dict[str, np.ndarray], sigmas: S
     }
     curves: dict[str, list[list[Curve]]] = {}
     for name, some in trials.items():
-        curves[name] = [[] for _ in range(1 + REFINE)]
+        curves[name] = [[] for _ in range(PASSES)]
         for trial in some:
             print(f"{trial.name}, sigma {trial.sigma:g}", file=sys.stderr, flush=True)
             for of_pass, one in zip(curves[name], oracle.passes(trial), strict=True):
@@ -229,7 +230,7 @@ def fitted(tuning: dict[str, np.ndarray], test: dict[str, np.ndarray], sigmas: S
     values = {"fitted": [fit(of_pass) for of_pass in curves["tuning"]], "in use": list(zip(KAPPA, POWER, strict=True))}
 
     found: list[Row] = []
-    for n in range(1 + REFINE):
+    for n in range(PASSES):
         for kind, pairs in values.items():
             kappa, power = pairs[n]
             row: Row = {"pass": n + 1, "values": kind, "kappa": kappa, "power": power}

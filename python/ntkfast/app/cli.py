@@ -18,13 +18,18 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
 from .. import _choices
 from . import figures, image_files
 from .exit_codes import FAILURE, INTERRUPTED, SUCCESS, USAGE
+
+if TYPE_CHECKING:
+    from ..restoration.denoise import DenoiseInfo
+    from ..restoration.noise_model import NoiseModel
+    from ..restoration.options import Compute, Tiles, WholeImage
 
 __all__ = ["build_parser", "main"]
 
@@ -38,32 +43,40 @@ format of the output is chosen by the extension of its name.  The output appears
 
 SIGMA_HELP = """\
 standard deviation of the noise, in units of the file's own values: 0..255 for 8 bit files, 0..65535 for 16 bit files,
-the file's own units for floating point files (default: estimated from the picture).  With --gain that of the part that
-does not depend on the signal (default then: 0)"""
+the file's own units for floating point files; or one for each channel, S,S,... (default: estimated from the picture).
+With --noise-gain that of the part that does not depend on the signal (default then: 0)"""
 
 SIGMA_MAP_HELP = """\
 in place of --sigma: a gray picture of the same size, TIFF (also floating point) or PNG, whose values are the standard
 deviation at each pixel, > 0, in units of the values of IN"""
 
-GAIN_HELP = """\
+NOISE_GAIN_HELP = """\
 for noise that grows with the signal, of variance G * mean + S^2 (Poisson and Gaussian): the value of one count in units
 of the file's own values.  An offset must have been subtracted"""
 
+STRENGTH_HELP = """\
+the filter reckons with this many times the noise level: more than 1 smooths more, 0 keeps the picture (default: 1; no
+effect with --steps)"""
+
 METHOD_HELP = """\
-tiles (the default): small overlapping tiles; exact: the whole picture at once, with the exact kernel, which takes many
-minutes for a large one; nystrom: the same with a low-rank kernel"""
+tiles (the default): small overlapping tiles; whole-image: the whole picture at once, which takes many minutes for a
+large one unless --landmarks is given"""
+
+LANDMARKS_HELP = """\
+with --method whole-image: a low-rank kernel that rests on N pixels, in place of the exact one"""
 
 STOPPING_HELP = """\
 rule that chooses the steps: sure (Stein's risk estimate), recorrupted (noise is added), held_out (hidden pixels are
 predicted) or calibrated (times known beforehand, for photographs; no trial).  Default: sure"""
 
 STEPS_HELP = """\
-steps of gradient descent, N for every pass, or N,N,... with one for the first and one for each refinement (default:
-chosen)"""
+steps of gradient descent, N for every pass, or N,N,... with one for each (default: chosen)"""
 
-TILE_SIZE_HELP = f"side of the tiles in pixels (default: {_choices.TILE_SIZE})"
+SIZE_HELP = f"side of the tiles in pixels (default: {_choices.SIZE})"
 
-TILE_OVERLAP_HELP = f"overlap of the tiles in pixels (default: {_choices.TILE_OVERLAP}, or all but one of small tiles)"
+OVERLAP_HELP = f"overlap of the tiles in pixels (default: {_choices.OVERLAP}, or all but one of small tiles)"
+
+PASSES_HELP = f"passes in all, each after the first with the kernel of the result so far (default: {_choices.PASSES})"
 
 DEVICE_HELP = """\
 auto, or a device that `ntkfast info` lists (default: auto, a GPU for tiles large enough to gain, if there is one)"""
@@ -85,11 +98,11 @@ environment variable NTKFAST_ISA selects another one.  And of GPUs the architect
 there are, or what is missing."""
 
 
-# What goes to the denoiser under the same name, if it is given.
-DENOISE_OPTIONS = (
-    "sigma", "gain", "method", "landmarks", "steps", "stopping", "tile_size", "tile_overlap", "refine", "seed",
-    "threads", "device",
-)  # fmt: skip
+# What goes to the option objects under the same names, where it is given.
+TILES_OPTIONS = ("size", "overlap")
+WHOLE_IMAGE_OPTIONS = ("landmarks",)
+PASSES_OPTIONS = ("passes", "stopping", "steps")
+COMPUTE_OPTIONS = ("device", "threads")
 
 
 class UsageError(Exception):
@@ -182,19 +195,18 @@ def _add_denoise_arguments(parser: argparse.ArgumentParser) -> None:
     endings = ", ".join(image_files.EXTENSIONS)
     parser.add_argument("input", metavar="IN", help="picture to read: PNG, TIFF or JPEG")
     parser.add_argument("output", metavar="OUT", type=_output_picture, help=f"picture to write, named *{endings}")
-    parser.add_argument("--sigma", metavar="S", type=_positive, help=SIGMA_HELP)
+    parser.add_argument("--sigma", metavar="S[,S...]", type=_levels, help=SIGMA_HELP)
     parser.add_argument("--sigma-map", metavar="FILE", help=SIGMA_MAP_HELP)
-    parser.add_argument("--gain", metavar="G", type=_positive, help=GAIN_HELP)
-    parser.add_argument("--method", choices=_choices.METHODS, help=METHOD_HELP)
-    parser.add_argument("--landmarks", metavar="N", type=_at_least(1), help="pixels on which --method nystrom rests")
+    parser.add_argument("--noise-gain", metavar="G", type=_positive, help=NOISE_GAIN_HELP)
+    parser.add_argument("--strength", metavar="F", type=_not_negative, help=STRENGTH_HELP)
+    parser.add_argument("--method", choices=_choices.METHODS, default=_choices.METHODS[0], help=METHOD_HELP)
+    parser.add_argument("--landmarks", metavar="N", type=_at_least(1), help=LANDMARKS_HELP)
     parser.add_argument("--steps", metavar="N[,N...]", type=_steps, help=STEPS_HELP)
     parser.add_argument("--stopping", choices=_choices.RULES, help=STOPPING_HELP)
-    parser.add_argument("--tile-size", metavar="N", type=_at_least(1), help=TILE_SIZE_HELP)
-    parser.add_argument("--tile-overlap", metavar="N", type=_at_least(0), help=TILE_OVERLAP_HELP)
-    parser.add_argument(
-        "--refine", metavar="N", type=_at_least(0), help="how often the kernel is computed anew from the result"
-    )
-    parser.add_argument("--seed", metavar="N", type=_at_least(0), help="seed of the random numbers")
+    parser.add_argument("--size", metavar="N", type=_at_least(1), help=SIZE_HELP)
+    parser.add_argument("--overlap", metavar="N", type=_at_least(0), help=OVERLAP_HELP)
+    parser.add_argument("--passes", metavar="N", type=_at_least(1), help=PASSES_HELP)
+    parser.add_argument("--rng", metavar="N", type=_at_least(0), help="start of the random numbers (default: 0)")
     parser.add_argument(
         "--threads",
         metavar="N",
@@ -270,6 +282,19 @@ def _positive(text: str) -> float:
     raise argparse.ArgumentTypeError(f"must be a finite number > 0, got {text!r}")
 
 
+def _not_negative(text: str) -> float:
+    with contextlib.suppress(ValueError):
+        if (value := float(text)) >= 0 and math.isfinite(value):
+            return value
+    raise argparse.ArgumentTypeError(f"must be a finite number >= 0, got {text!r}")
+
+
+def _levels(text: str) -> float | list[float]:
+    """Read one number for all channels, or one for each."""
+    numbers = [_positive(part) for part in text.split(",")]
+    return numbers if len(numbers) > 1 else numbers[0]
+
+
 def _row_col(text: str) -> tuple[int, int]:
     with contextlib.suppress(ValueError):
         row, col = map(int, text.split(","))
@@ -321,44 +346,75 @@ def _denoise(args: argparse.Namespace) -> None:
 
     from ..images import last_axis
 
-    if args.sigma_map is not None:
-        for name, value in (("--sigma", args.sigma), ("--gain", args.gain)):
-            if value is not None:
-                raise UsageError(f"argument --sigma-map: not allowed with argument {name}")
-    _check_passes(args)
+    _check_options(args)
     image_files.check_destination(args.output, overwrite=args.force, source=args.input)
     image = image_files.read_image(args.input)
     image_files.check_format(image, args.output)
     clean = _check_report(args, image)
-    options = _given(args, *DENOISE_OPTIONS)
-    if args.sigma_map is not None:
-        options["sigma"] = _read_sigma_map(args, image)
+    options = {
+        "channel_axis": last_axis(image.pixels),
+        "noise": _noise_model(args, image),
+        **_given(args, "strength", "rng"),
+    }
     with _progress("denoise", args.quiet) as progress:
-        if progress is not None:
-            options["progress"] = progress
         denoised, info = ntkfast.denoise_ntk(
-            image.pixels, channel_axis=last_axis(image.pixels), full_output=True, **options
+            image.pixels, method=_method(args), compute=_compute(args, progress), return_info=True, **options
         )
     image_files.write_image(replace(image, pixels=denoised), args.output, overwrite=args.force)
     if not args.quiet:
-        print(f"{_summary(args, info)} -> {_printable(args.output)}", flush=True)
+        print(f"{_summary(info)} -> {_printable(args.output)}", flush=True)
     if args.report is not None:
-        if info.sigma_estimated:
-            options["sigma"] = info.sigma
-        options = {name: value for name, value in options.items() if name not in ("steps", "progress")}
-        _write_report(args, image, denoised, info, clean, options)
+        _write_report(args, image, denoised, info, clean, options | {"noise": info.noise})
         if not args.quiet:
             print(f"report -> {_printable(args.report)}")
 
 
-def _check_passes(args: argparse.Namespace) -> None:
+def _method(args: argparse.Namespace) -> Tiles | WholeImage:
+    import ntkfast
+
+    if args.method == "tiles":
+        return ntkfast.Tiles(**_given(args, *TILES_OPTIONS, *PASSES_OPTIONS))
+    return ntkfast.WholeImage(**_given(args, *WHOLE_IMAGE_OPTIONS, *PASSES_OPTIONS))
+
+
+def _compute(args: argparse.Namespace, progress: Callable[[float], None] | None) -> Compute:
+    import ntkfast
+
+    return ntkfast.Compute(progress=progress, **_given(args, *COMPUTE_OPTIONS))
+
+
+def _noise_model(args: argparse.Namespace, image: image_files.ImageFile) -> NoiseModel | None:
+    """What the options say of the noise; None if it is to be estimated."""
+    import ntkfast
+
+    if args.sigma_map is not None:
+        return ntkfast.NoiseModel(_read_sigma_map(args, image))
+    if args.noise_gain is not None:
+        return ntkfast.PoissonGaussian(args.noise_gain, args.sigma or 0.0)
+    if isinstance(args.sigma, list) and len(args.sigma) != image.channels:
+        channels = _count(image.channels, "channel")
+        raise UsageError(f"argument --sigma: must be one number or, for {channels}, as many, got {len(args.sigma)}")
+    return None if args.sigma is None else ntkfast.NoiseModel(args.sigma)
+
+
+def _check_options(args: argparse.Namespace) -> None:
     """Refuse options that do not go together."""
-    passes = 1 + (_choices.REFINE if args.refine is None else args.refine)
+    if args.sigma_map is not None:
+        for name, value in (("--sigma", args.sigma), ("--noise-gain", args.noise_gain)):
+            if value is not None:
+                raise UsageError(f"argument --sigma-map: not allowed with argument {name}")
+    if args.noise_gain is not None and isinstance(args.sigma, list):
+        raise UsageError(f"argument --sigma: must be one number with --noise-gain, got {len(args.sigma)}")
+    strangers = {"tiles": WHOLE_IMAGE_OPTIONS, "whole-image": TILES_OPTIONS}[args.method]
+    for name in _given(args, *strangers):
+        other = next(method for method in _choices.METHODS if method != args.method)
+        raise UsageError(f"argument --{name}: needs --method {other}")
+    passes = _choices.PASSES if args.passes is None else args.passes
     if isinstance(args.steps, list) and len(args.steps) != passes:
         raise UsageError(f"argument --steps: must be one number or {passes}, one for each pass, got {len(args.steps)}")
-    size = _choices.TILE_SIZE if args.tile_size is None else args.tile_size
-    if args.method in (None, "tiles") and args.tile_overlap is not None and args.tile_overlap >= size:
-        raise UsageError(f"argument --tile-overlap: must be below --tile-size, {size}, got {args.tile_overlap}")
+    size = _choices.SIZE if args.size is None else args.size
+    if args.overlap is not None and args.overlap >= size:
+        raise UsageError(f"argument --overlap: must be below --size, {size}, got {args.overlap}")
 
 
 def _read_sigma_map(args: argparse.Namespace, image: image_files.ImageFile) -> np.ndarray:
@@ -405,14 +461,13 @@ def _write_report(
     args: argparse.Namespace,
     image: image_files.ImageFile,
     denoised: np.ndarray,
-    info: Any,
+    info: DenoiseInfo,
     clean: image_files.ImageFile | None,
     options: dict[str, Any],
 ) -> None:
-    """Write the page; ``options`` are those of the denoiser, but for how many steps it takes."""
+    """Write the page; ``options`` are those of the denoiser, but for the method and where it is computed."""
     import ntkfast
 
-    from ..images import last_axis
     from . import report
 
     peak = float(np.iinfo(image.dtype).max - np.iinfo(image.dtype).min) if image.dtype.kind in "ui" else None
@@ -422,14 +477,16 @@ def _write_report(
         with _progress("report", args.quiet) as progress:
             runs = 0
 
+            def share(fraction: float) -> None:
+                if progress is not None:
+                    progress((runs - 1 + fraction) / (len(report.PATH_FACTORS) - 1))
+
             def run(steps: list[int]) -> np.ndarray:
                 nonlocal runs
-                if progress is not None:
-                    done, whole = runs, len(report.PATH_FACTORS) - 1
-                    options["progress"] = lambda fraction: progress((done + fraction) / whole)
                 runs += 1
-                axis = last_axis(image.pixels)
-                return np.asarray(ntkfast.denoise_ntk(image.pixels, channel_axis=axis, steps=steps, **options))
+                method = replace(_method(args), steps=steps)
+                compute = _compute(args, share)
+                return np.asarray(ntkfast.denoise_ntk(image.pixels, method=method, compute=compute, **options))
 
             path = report.psnr_path(run, info.steps, denoised, clean.pixels, peak)
     page = report.page(
@@ -442,28 +499,34 @@ def _write_report(
         path=path,
         path_seconds=time.perf_counter() - started,
         title=f"{os.path.basename(args.input)}, denoised",
-        facts={"noise level": f"{_noise(args, info)}, in the picture's units", "command": args.command_line},
+        facts={"noise level": f"{_noise(info)}, in the picture's units", "command": args.command_line},
     )
     # A file name may be any bytes: what UTF-8 cannot hold is escaped.
     data = page.encode("utf-8", errors="backslashreplace")
     image_files.write_atomically(args.report, data, overwrite=args.force)
 
 
-def _summary(args: argparse.Namespace, info: Any) -> str:
+def _summary(info: DenoiseInfo) -> str:
     """Say on one line what the denoiser did."""
-    size = f" ({_count(info.tiles, 'tile')} of {info.tile_size} x {info.tile_size})" if info.method == "tiles" else ""
+    from .report import method_text
+
     steps = " + ".join(map(str, info.steps)) or "no"  # of each pass
     rule = "" if info.stopping == "none" else f" ({info.stopping})"
-    work = f"method {info.method}{size}, {steps} steps{rule}, {_count(info.refine, 'refinement')}"
-    return f"noise level {_noise(args, info)}, {work}, {info.seconds:.1f} s"
+    work = f"{method_text(info.method, info.tiles)}, {steps} steps{rule}"
+    return f"noise level {_noise(info)}, {work}, {info.seconds:.1f} s"
 
 
-def _noise(args: argparse.Namespace, info: Any) -> str:
-    """Noise level and where it comes from; with a gain ``info`` has that of the stabilised picture."""
-    if args.gain is not None:
-        return f"{_level(args.sigma or 0.0)} with gain {_level(args.gain)} (given)"
-    origin = "estimated" if info.sigma_estimated else "given" if args.sigma_map is None else "from a map"
-    return f"{_level(info.sigma)} ({origin})"
+def _noise(info: DenoiseInfo) -> str:
+    """Noise level and where it comes from."""
+    import ntkfast
+
+    sigma = info.noise.sigma
+    if isinstance(info.noise, ntkfast.PoissonGaussian):
+        return f"{_level(sigma)} with gain {_level(info.noise.gain)} (given)"
+    if np.ndim(sigma) == 1:
+        return f"{', '.join(map(_level, sigma))} (given)"
+    origin = "estimated" if info.noise.estimated else "given" if np.ndim(sigma) == 0 else "from a map"
+    return f"{_level(sigma if np.ndim(sigma) == 0 else info.level)} ({origin})"
 
 
 def _level(sigma: float) -> str:

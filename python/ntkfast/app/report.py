@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from ..restoration.denoise import DenoiseInfo
+    from ..restoration.options import Tiles, WholeImage
 
-__all__ = ["PathPoint", "choose_pixels", "page", "psnr", "psnr_path"]
+__all__ = ["PathPoint", "choose_pixels", "method_text", "page", "psnr", "psnr_path"]
 
 LARGEST_SIDE = 1024  # pixels; of a larger picture only every n-th is shown as a whole
 CROP_SIDES = 16, 64  # least and greatest side of the zoomed crops, in pixels; between them a quarter of the picture
@@ -373,8 +374,9 @@ def _affinity(pictures: _Pictures, info: DenoiseInfo, at: tuple[int, int]) -> st
     """Filter weights of one pixel, drawn over the part of the result around it."""
     from ..images import last_axis
     from ..kernel import NTK
+    from ..restoration.options import Tiles
 
-    network = info.network
+    network = info.method.trained_network
     m, shape = network.multiple, pictures.result.shape
     height, width = (min(n, AFFINITY_SIDE) // m * m for n in shape[:2])
     where = f"the pixel at row {at[0]}, column {at[1]}"
@@ -399,7 +401,7 @@ def _affinity(pictures: _Pictures, info: DenoiseInfo, at: tuple[int, int]) -> st
     )
     image = _image(figures.render(figure, "png"), f"filter weights of {where}")
     own = " The denoiser's own kernels are those of its tiles, so that it uses the weights within them."
-    own = own if info.method == "tiles" else ""
+    own = own if isinstance(info.method, Tiles) else ""
     part_of = "the result" if (height, width) == shape[:2] else f"{height} x {width} pixels of the result"
     return (
         f'<figure class="drawn">{image}<figcaption>Filter weights of {where}: one row of the neural tangent kernel of '
@@ -449,6 +451,17 @@ def _factor(factor: float) -> str:
     return f"{factor:g}" if factor >= 1 else f"1/{1 / factor:g}"
 
 
+def method_text(method: Tiles | WholeImage, tiles: int) -> str:
+    """What had a kernel of its own, and how many there were: of a DenoiseInfo ``method`` and ``tiles``."""
+    from ..restoration.options import Tiles
+
+    if isinstance(method, Tiles):
+        number = "1 tile" if tiles == 1 else f"{tiles} tiles"
+        return f"{number} of {method.size} x {method.size} pixels, overlapping by {method.overlap}"
+    kernel = "exact kernel" if method.landmarks is None else f"{method.landmarks} landmarks"
+    return f"whole image, {kernel}"
+
+
 def _facts_section(info: DenoiseInfo, shape: tuple[int, ...], facts: Mapping[str, str], seconds: float) -> str:
     """The table of what was done; what a later denoiser adds to its info comes under the name that it has there."""
     import ntkfast
@@ -456,14 +469,12 @@ def _facts_section(info: DenoiseInfo, shape: tuple[int, ...], facts: Mapping[str
     said = dict(vars(info))
     channels = f", {shape[2]} channels" if len(shape) == 3 else ""
     lines = {"picture": f"{shape[0]} rows, {shape[1]} columns{channels}"}
-    origin = "estimated" if said.pop("sigma_estimated") else "given"
-    lines["noise level"] = f"{_number(said.pop('sigma'))} ({origin}), in the picture's units"
-    lines["network"] = repr(said.pop("network"))
-    lines["passes"] = f"{said.pop('refine') + 1}, each after the first with the kernel of the result so far"
-    tiles, size, overlap = said.pop("tiles"), said.pop("tile_size"), said.pop("tile_overlap")
-    lines["method"] = said.pop("method")
-    if lines["method"] == "tiles":
-        lines["tiles"] = f"{tiles} of {size} x {size} pixels, neighbours overlapping by {overlap}"
+    noise, level = said.pop("noise"), said.pop("level")
+    lines["noise level"] = f"{_number(level)} ({'estimated' if noise.estimated else 'given'}), in the picture's units"
+    method, tiles = said.pop("method"), said.pop("tiles")
+    lines["network"] = repr(method.trained_network)
+    lines["passes"] = f"{said.pop('passes')}, each after the first with the kernel of the result so far"
+    lines["method"] = method_text(method, tiles)
     lines["steps"] = ", then ".join(map(str, said.pop("steps"))) or "none"
     lines["stopping rule"] = said.pop("stopping")
     lines["step size"] = ", then ".join(map(_number, said.pop("learning_rate"))) or "none"

@@ -87,7 +87,7 @@ class SingleTiles(Tiles):
 
     def at_once(self, problem: Problem, columns: int, most: int) -> int:
         one, budget = self._card.peaks(problem, columns)["dense"], self._card.budget()
-        budget.require("one tile", "use a smaller tile_size" + self._card.elsewhere, one)
+        budget.require("one tile", "use Tiles of a smaller size" + self._card.elsewhere, one)
         return min(most, budget.free // one)
 
     def on_host(self, at_once: int) -> int:

@@ -22,10 +22,10 @@ from ..engine.backend import Backend, choose
 from ..engine.program import Problem
 from ..images import next_multiple
 from ..network import Network
-from .options import Compute, Training
+from .options import Compute, Passes, problem_of
 from .tiles import Tiling
 
-__all__ = ["Advance", "ImageFilter", "Method", "Phases", "array_bytes", "centred"]
+__all__ = ["Advance", "ImageFilter", "Method", "Phases", "array_bytes", "centred", "transposed_centring"]
 
 TOLERANCE = 1e-3  # of Lanczos: far below the noise that is left (one gray level of 256 is 4e-3 of the range)
 MAX_STEPS = 10**9  # eigenvalues below 1e-9 of the trace are rounding errors: more steps fit nothing but these
@@ -68,10 +68,9 @@ class Method(ABC):
     # Whether a pixel's result depends on its surroundings alone, so that crops tell what becomes of the picture.
     local = False
 
-    @property
     @abstractmethod
-    def name(self) -> str:
-        """As users know it."""
+    def used(self, asked: Any) -> Any:
+        """The caller's option object with what was chosen for this picture in place of what was left open."""
 
     @abstractmethod
     def filter(
@@ -91,12 +90,12 @@ class Method(ABC):
 
     @classmethod
     def placed(
-        cls: type[Own], size: int, overlap: int, training: Training, compute: Compute, shape: tuple[int, ...]
+        cls: type[Own], size: int, overlap: int, passes: Passes, compute: Compute, shape: tuple[int, ...]
     ) -> Own:
         """For a picture (1, H, W, C), on the device for its tiles."""
-        network = training.network
-        backend = choose(compute.device, compute.problem(network, tile_of(network, size, shape)))
-        return cls(network, size, overlap, compute.dtype, backend, compute.threads, training.chroma_time)
+        network = passes.trained_network
+        tile = problem_of(compute, network, tile_of(network, size, shape))
+        return cls(network, size, overlap, tile.dtype, choose(compute.device, tile), tile.threads, passes.chroma_time)
 
     def tiling(self, shape: tuple[int, int, int]) -> Tiling:
         """The tiles of images (n, H, W)."""
@@ -141,6 +140,13 @@ class ImageFilter(ABC):
         """Blended images (n, H, W, C) after each number of steps."""
 
     @abstractmethod
+    def transposed(self, gradient: np.ndarray, steps: int) -> np.ndarray:
+        """L^T g, where L is what makes the image after ``steps`` steps from the target: (n, H, W, C).
+
+        With Theta held fixed L is linear, and it is symmetric but for the weights and the blending of tiles.
+        """
+
+    @abstractmethod
     def _largest_trace(self) -> float: ...
 
     def _steps_of_differences(self, steps: Sequence[int]) -> list[int]:
@@ -154,6 +160,24 @@ def centred(values: np.ndarray, weights: np.ndarray | None) -> tuple[np.ndarray,
     else:
         means = (weights * values).sum(axis=(1, 2), keepdims=True) / weights.sum(axis=(1, 2), keepdims=True)
     return values - means, means
+
+
+def transposed_centring(
+    gradient: np.ndarray, weights: np.ndarray | None, descend: Callable[[np.ndarray], np.ndarray]
+) -> np.ndarray:
+    """The transpose of filtering tiles or images (n, h, w, C) less their (weighted) means, which are added again.
+
+    With J = 1 w^T / (1^T w), which takes the mean, and F = W^-1/2 f(W^1/2 Theta W^1/2) W^1/2, which ``descend``
+    applies, z = F (I - J) y + J y.  Since F^T = W F W^-1,
+
+        L^T g = (I - J^T) q + J^T g,  q = W F W^-1 g,  J^T v = w (1^T v) / (1^T w)
+    """
+    if weights is None:
+        filtered, share = descend(gradient), np.asarray(1 / np.prod(gradient.shape[1:3]))
+    else:
+        filtered = weights * descend(gradient / weights)
+        share = weights / weights.sum(axis=(1, 2), keepdims=True)
+    return np.asarray(filtered + share * (gradient - filtered).sum(axis=(1, 2), keepdims=True))
 
 
 def array_bytes(shape: tuple[int, ...], times: int) -> int:

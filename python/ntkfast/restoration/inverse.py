@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal, TypeVar, overload
 
 import numpy as np
 from scipy.sparse.linalg import LinearOperator, aslinearoperator
@@ -25,13 +25,13 @@ from .. import _check
 from ..engine.arrays import NUMPY
 from ..engine.backend import Backend, choose
 from ..engine.memory import Budget
-from ..engine.program import Problem, Progress
+from ..engine.program import Problem
 from ..images import as_data, as_image, as_size, next_multiple, without_mean
 from ..kernel import NTK
-from ..network import Network, as_network, autoencoder, vanilla_cnn
+from ..network import Network, autoencoder, vanilla_cnn
 from ..spectral.filters import (
-    MAX_PRODUCTS,
     USUAL_PRODUCTS,
+    Settings,
     largest_eigenvalue,
     random_direction,
     run_lanczos,
@@ -40,18 +40,20 @@ from ..spectral.filters import (
 from ..spectral.lanczos import Filter, Solution, lanczos_bytes, landweber_filter
 from .first_guess import first_guess
 from .operators import ImageOperator
-from .options import Compute, Descents
+from .options import Compute, Landweber, problem_of
 from .progress import ProductsDone
 
-__all__ = ["RestoreInfo", "restore"]
+__all__ = ["RestoreInfo", "restore_ntk"]
 
-# Bound on the error of A z, relative to A z, at which Lanczos stops: below one gray level of 256.
-TOLERANCE = 1e-3
+Data = TypeVar("Data")
 
 # Without noise, steps are taken until |A z - y| is this share of |y - A mean|: the rounding of 8 bits is about that.
 NOISELESS_MISFIT = 5e-3
 MAX_STEPS = 10**6
 ROUNDING = 1e-12
+
+# Error of the dot-product test, relative to the norms: far above the rounding of an A in single precision.
+ADJOINT_TOLERANCE = 1e-3
 
 # Vectors over the pixels, in double precision, that become of one column in a product with A Theta A^T; and of one
 # channel of a result, which comes from such a product.
@@ -60,11 +62,12 @@ PRODUCT_VECTORS, RESULT_VECTORS = 4, 5
 
 @dataclass(frozen=True)
 class RestoreInfo:
-    """What :func:`restore` did.
+    """What :func:`restore_ntk` did.
 
     Attributes
     ----------
-    network : Network
+    method : Landweber
+        As it was used, with the network that was taken.
     guide : ndarray, shape (H, W, C)
         The picture of which the first pass's kernel was made.
     steps : tuple of int
@@ -79,12 +82,19 @@ class RestoreInfo:
     misfit : float or tuple of float
         |A z - y|/sqrt(n C), root mean square per datum of the result, or of each image of a path; somewhat below sigma
         for steps chosen from it.
-    refine : int
-        Passes after the first.
+    passes : int
+        Passes in all.
     seconds : float
+
+    Examples
+    --------
+    >>> data = np.arange(64.0).reshape(8, 8)
+    >>> _, info = nf.restore_ntk(data, nf.Inpainting(np.eye(8)), method=nf.Landweber(steps=20), return_info=True)
+    >>> info.steps, info.passes, info.guide.shape
+    ((20,), 1, (8, 8, 1))
     """
 
-    network: Network
+    method: Landweber
     guide: np.ndarray = field(repr=False, compare=False)
     steps: tuple[int, ...]
     learning_rate: tuple[float, ...]
@@ -92,11 +102,27 @@ class RestoreInfo:
     products: int
     error: float
     misfit: float | tuple[float, ...]
-    refine: int
+    passes: int
     seconds: float
 
 
-def restore(
+@overload
+def restore_ntk(
+    y: Data, A: Any, sigma: float | None = None, *, channel_axis: int | None = None, guide: Any = None,
+    shape: tuple[int, int] | None = None, method: Landweber | None = None, compute: Compute | None = None,
+    rng: Any = 0, return_info: Literal[False] = False,
+) -> Data: ...  # fmt: skip
+
+
+@overload
+def restore_ntk(
+    y: Data, A: Any, sigma: float | None = None, *, channel_axis: int | None = None, guide: Any = None,
+    shape: tuple[int, int] | None = None, method: Landweber | None = None, compute: Compute | None = None,
+    rng: Any = 0, return_info: Literal[True],
+) -> tuple[Data, RestoreInfo]: ...  # fmt: skip
+
+
+def restore_ntk(
     y: Any,
     A: Any,
     sigma: float | None = None,
@@ -104,35 +130,26 @@ def restore(
     channel_axis: int | None = None,
     guide: Any = None,
     shape: tuple[int, int] | None = None,
-    network: Network | None = None,
-    steps: int | Sequence[int] | None = None,
-    learning_rate: float | None = None,
-    tau: float = 1.0,
-    refine: int = 0,
-    method: str = "lanczos",
-    tolerance: float = TOLERANCE,
-    max_products: int = MAX_PRODUCTS,
-    device: str = "auto",
-    dtype: Any = "float32",
-    storage: str = "auto",
-    threads: int | None = None,
-    progress: Progress | None = None,
-    full_output: bool = False,
+    method: Landweber | None = None,
+    compute: Compute | None = None,
+    rng: Any = 0,
+    return_info: bool = False,
 ) -> Any:
     """Restore an image from data y = A x + noise by what an infinitely wide CNN learns from them.
 
     With the constant image m that explains the data best, gradient descent on |A (m + z) - y|^2/2 from z = 0 in the
-    geometry of the kernel Theta of ``guide`` (module's formulas), and ``refine`` times again with Theta of the result.
+    geometry of the kernel Theta of ``guide``, z_{t+1} = z_t + eta Theta A^T (y - A (m + z_t)), in closed form; and in
+    each further pass again with Theta of the result.
 
     Parameters
     ----------
     y : array_like, real
         The data: shape (n,), or with a channel axis (n, C).  For the operators of :mod:`ntkfast` also as an image: of
-        the blurred, the coarse, or the whole size; what it holds at pixels that :func:`inpainting` calls missing is
+        the blurred, the coarse, or the whole size; what it holds at pixels that :class:`Inpainting` calls missing is
         ignored, be it NaN.
     A : LinearOperator (or matrix), shape (n, H*W), real
-        Acts on one channel, pixel ``row*W + col``, and has an adjoint: :func:`inpainting`, :func:`blurring`,
-        :func:`downsampling`, or one of your own.
+        Acts on one channel, pixel ``row*W + col``, and has an adjoint: :class:`Inpainting`, :class:`Blur`,
+        :class:`Downsampling`, or one of your own.
     sigma : float, optional
         Standard deviation of the data's noise, >= 0, in the units of y; None is 0.  Only for the choice of the steps,
         and for the first guess.
@@ -143,41 +160,28 @@ def restore(
         default a smooth first guess from the data (Notes).
     shape : (int, int), optional
         (H, W).  Needed where neither A nor a guide says it.
-    network : Network, optional
-        Default ``vanilla_cnn(1, 11)`` for :func:`inpainting`, else ``autoencoder(2)``.
-    steps : int or sequence of int, optional
-        Steps of gradient descent of every pass; a sequence gives the whole path of the last pass, and the passes before
-        take its longest.  By default the discrepancy principle (Notes).
-    learning_rate : float, optional
-        eta > 0; default 1/lambda_max(A Theta A^T).
-    tau : float
-        Factor of the discrepancy principle, > 0.
-    refine : int
-        Passes after the first, each with the kernel of the result so far.
-    method : {"lanczos", "iteration"}
-        "iteration" takes every step as written in the module, one product each: slow, and the oracle of the other.
-    tolerance : float
-        Bound on the relative error of A z at which Lanczos stops.
-    max_products : int
-        Bound on the products of Lanczos in each pass; a RuntimeWarning says if the tolerance was not reached.
-    device, dtype, storage, threads
-        As for :class:`NTK`.  A acts on the CPU, in its own precision.
-    progress : callable, optional
-        Called with a guess of the fraction done, 0 to 1.  An exception it raises stops the work and is passed on.
-    full_output : bool
+    method : Landweber, optional
+        Network, steps, passes, and how the descent is computed; default ``Landweber()``.
+    compute : Compute, optional
+        Device, precision, threads and progress, which is told a guess of the fraction done; default ``Compute()``.
+        A acts on the CPU, in its own precision.
+    rng : int, None or numpy Generator
+        The random vectors of the test of A and its adjoint, at the start: the same at each call for an int, fresh ones
+        for None.
+    return_info : bool
         Also return a :class:`RestoreInfo`.
 
     Returns
     -------
     ndarray
-        The image, (H, W) or with the channel axis, float32 if y is, else float64; with a leading axis if ``steps`` is
-        a sequence; and the RestoreInfo if asked for.
+        The image, (H, W) or with the channel axis, float32 if y is, else float64; with a leading axis if
+        ``method.steps`` is a sequence; and the RestoreInfo if asked for.
 
     Raises
     ------
     TypeError, ValueError
-        If an argument is of the wrong kind or out of range, or learning_rate >= 2/lambda_max, where the iteration
-        diverges; the message names it.
+        If an argument is of the wrong kind or out of range, or the learning rate >= 2/lambda_max, where the iteration
+        diverges, or A gives NaN, or has another adjoint than its rmatvec: with both sides of <A u, v> = <u, A^T v>.
     MemoryError
         Before any work, if the kernel, the vectors of 30 products, or of max_products if that is less, and the images
         of all steps do not fit: with the bytes needed and the option that would fit.
@@ -193,57 +197,68 @@ def restore(
     fits, the one that comes nearest (the plain iteration then stops at 10^6).
 
     First guess: the smoothest image that explains the data, the minimum of |A x - y|^2 + mu |Laplacian x|^2.  mu is by
-    the plain discrepancy principle the largest of a few, the smallest of them without noise; for :func:`inpainting`
+    the plain discrepancy principle the largest of a few, the smallest of them without noise; for :class:`Inpainting`
     without noise the known pixels are kept, mu -> 0 (biharmonic inpainting).
 
     For fixed guide and steps the result is linear in y, the mean included.
 
     Rounding depends on the number of threads, and many steps amplify it: in float32 results without noise, of 5e5 to
-    1e6 steps, differed between one thread and two by up to 2e-3 of the range of the image (:func:`downsampling` by 2,
+    1e6 steps, differed between one thread and two by up to 2e-3 of the range of the image (:class:`Downsampling` by 2,
     96 x 96; 1e-4 to 4e-4 of the norm), in float64 by 1e-11.
 
     Without noise the result may be a little worse than the first guess: a small photograph (96 x 96 and smaller) at
     half the resolution lost 0.1 to 0.2 dB on it.
 
+    Sources: the deep image prior of Ulyanov, Vedaldi, Lempitsky, CVPR 2018, whose limit of infinite width this is; the
+    test of A and its adjoint: Claerbout, "Earth Soundings Analysis", 1992.
+
     Examples
     --------
-    >>> A = ntkfast.inpainting(known)                                              # doctest: +SKIP
-    >>> image = ntkfast.restore(damaged, A, channel_axis=-1)                       # doctest: +SKIP
+    >>> clean = np.sin(np.add.outer(np.arange(16) / 3, np.arange(16) / 4))
+    >>> known = np.random.default_rng(0).random((16, 16)) < 0.5
+    >>> damaged = np.where(known, clean, np.nan)
+    >>> restored, info = nf.restore_ntk(damaged, nf.Inpainting(known), return_info=True)
+    >>> bool(np.abs(restored - clean).mean() < 0.05)
+    True
+    >>> path = nf.restore_ntk(damaged, nf.Inpainting(known), method=nf.Landweber(steps=[10, 100]))
+    >>> path.shape
+    (2, 16, 16)
     """
     started = time.perf_counter()
-    compute = Compute.of(device, dtype, threads)
-    operator = _operator(A)
+    plan = _check.instance("method", Landweber() if method is None else method, (Landweber,))
+    compute = _check.instance("compute", Compute() if compute is None else compute, (Compute,))
+    operator = tested_operator(A, _check.generator("rng", rng))
     data, layout = as_data("y", y, operator, channel_axis)
-    given = None if guide is None else as_image("guide", guide, channel_axis, compute.dtype, gray_too=True)
+    given = None if guide is None else as_image("guide", guide, channel_axis, compute.precision, gray_too=True)
     level = 0.0 if sigma is None else _check.not_negative("sigma", sigma)
     problem = _Data(operator, data, _image_shape(operator, shape, given), level)
-    net = default_network(operator) if network is None else as_network(network)
-    plan = Descents.of(refine, steps, learning_rate, tau, method, tolerance, max_products)
-    done = ProductsDone(progress, plan.passes)
-    theta = compute.problem(net, _kernel_shape(net, problem, given))
-    backend = choose(device, theta)
+    net = default_network(operator) if plan.network is None else plan.network
+    done = ProductsDone(compute.progress, plan.passes)
+    theta = problem_of(compute, net, _kernel_shape(net, problem, given))
+    backend = choose(compute.device, theta)
     _require_memory(backend, theta, problem, plan)
 
     first = first_guess(operator, data, problem.shape, level) if given is None else given
-    options = {"device": backend, "dtype": dtype, "storage": storage, "threads": threads, "progress": done.within}
-    runs = _descents(problem, first, partial(_kernel, net, **options), plan, done)
+    _require_finite(first, "products")
+    options = {"device": backend, "dtype": theta.dtype, "storage": plan.storage, "threads": theta.threads}
+    runs = _descents(problem, first, partial(_kernel, net, progress=done.within, **options), plan, done)
     path = runs[-1].path
     out = layout.restored(path.reshape(len(path), *problem.shape, -1))
-    out = out[0] if plan.single else out
+    out = out if plan.is_path else out[0]
     done.finish()
-    if not full_output:
+    if not return_info:
         return out
     misfits = tuple(float(np.sqrt(np.mean((operator.matmat(z) - data) ** 2))) for z in path)
     return out, RestoreInfo(
-        network=net,
+        method=replace(plan, network=net),
         guide=first,
         steps=tuple(max(run.steps) for run in runs),
         learning_rate=tuple(run.learning_rate for run in runs),
         lambda_max=tuple(run.lambda_max for run in runs),
         products=done.products,
         error=max(run.error for run in runs),
-        misfit=misfits[0] if plan.single else misfits,
-        refine=plan.passes - 1,
+        misfit=misfits if plan.is_path else misfits[0],
+        passes=plan.passes,
         seconds=time.perf_counter() - started,
     )
 
@@ -266,7 +281,7 @@ class _Data:
 
 
 def default_network(A: LinearOperator) -> Network:
-    """The network of :func:`restore`: ``vanilla_cnn(1, 11)`` for :func:`inpainting`, else ``autoencoder(2)``.
+    """The network of :func:`restore_ntk`: ``vanilla_cnn(1, 11)`` for :class:`Inpainting`, else ``autoencoder(2)``.
 
     By ``python examples/restore_photo.py --size 96 --network NETWORK``, against scikit-image's biharmonic inpainting
     (27.79 dB) of 75% missing pixels, Richardson-Lucy (26.32) of blur with noise, and bicubic interpolation (30.41) of
@@ -284,13 +299,13 @@ def _kernel_shape(network: Network, data: _Data, guide: np.ndarray | None) -> tu
     return 1, height, width, data.y.shape[1] if guide is None else guide.shape[2]
 
 
-def _require_memory(backend: Backend, theta: Problem, data: _Data, plan: Descents) -> None:
+def _require_memory(backend: Backend, theta: Problem, data: _Data, plan: Landweber) -> None:
     """Refuse data, images of the result and the kernel that will not fit together."""
     (n, channels), times = data.y.shape, 1 if plan.times is None else len(plan.times)
     _, height, width, _ = theta.shape
     budget = Budget().state(backend.host_bytes(backend.peaks(theta, channels + 1)["stream"]))
     d, item = height * width, theta.dtype.itemsize
-    usual = min(plan.settings.max_products, USUAL_PRODUCTS, n + 1)
+    usual = min(plan.max_products, USUAL_PRODUCTS, n + 1)
 
     def needed(images: int, columns: int) -> int:
         basis = lanczos_bytes(n, columns + 1, usual, images * columns, item)
@@ -323,7 +338,9 @@ class _Misfit(LinearOperator):  # type: ignore[misc]
 
     def forward(self, z: np.ndarray) -> np.ndarray:
         """A z."""
-        return np.asarray(self.A.matmat(z))
+        result = np.asarray(self.A.matmat(z))
+        _require_finite(result, "matmat")
+        return result
 
     def synthesize(self, c: np.ndarray) -> np.ndarray:
         """Theta A^T c: (n, k) to (H*W, k), float64."""
@@ -374,7 +391,7 @@ class _Descent:
 
 
 def _descents(
-    data: _Data, first: np.ndarray, kernel: Callable[[np.ndarray], NTK], plan: Descents, done: ProductsDone
+    data: _Data, first: np.ndarray, kernel: Callable[[np.ndarray], NTK], plan: Landweber, done: ProductsDone
 ) -> list[_Descent]:
     """All passes, Theta of each from the last image of the one before; their paths with the constant image."""
     mean, target = data.without_constant()
@@ -387,9 +404,9 @@ def _descents(
     return runs
 
 
-def _descend(misfit: _Misfit, y: np.ndarray, plan: Descents, goal: _Goal) -> _Descent:
+def _descend(misfit: _Misfit, y: np.ndarray, plan: Landweber, goal: _Goal) -> _Descent:
     """z_t for each time asked for, or for the one of the discrepancy principle."""
-    if plan.method == "iteration":
+    if plan.solver == "iteration":
         return _iterate(misfit, y, plan, goal)
     chosen: list[int] = []
 
@@ -401,13 +418,17 @@ def _descend(misfit: _Misfit, y: np.ndarray, plan: Descents, goal: _Goal) -> _De
             chosen[:] = [0 if solution is None else _discrepancy_steps(solution, y.shape[1], rate, goal)]
         return [landweber_filter(t, rate) for t in chosen]
 
-    c, info = run_lanczos(misfit, y, filters, plan.settings, with_lambda_max=True)
+    c, info = run_lanczos(misfit, y, filters, _settings(plan), with_lambda_max=True)
     # All times in one product.
     columns = misfit.synthesize(c.transpose(1, 0, 2).reshape(len(y), -1))
     path = columns.reshape(-1, *c.shape[::2]).transpose(1, 0, 2)
     return _Descent(
         path, list(chosen), stable_learning_rate(plan.learning_rate, info.lambda_max), info.lambda_max, info.error
     )
+
+
+def _settings(plan: Landweber) -> Settings:
+    return Settings(plan.tolerance, plan.max_products)
 
 
 def _discrepancy_steps(solution: Solution, channels: int, eta: float, goal: _Goal) -> int:
@@ -440,9 +461,9 @@ def _discrepancy_steps(solution: Solution, channels: int, eta: float, goal: _Goa
     return int(high)
 
 
-def _iterate(misfit: _Misfit, y: np.ndarray, plan: Descents, goal: _Goal) -> _Descent:
+def _iterate(misfit: _Misfit, y: np.ndarray, plan: Landweber, goal: _Goal) -> _Descent:
     """z_{t+1} = z_t + eta Theta A^T (y - A z_t), step by step."""
-    lambda_max = largest_eigenvalue(misfit, NUMPY, plan.settings)
+    lambda_max = largest_eigenvalue(misfit, NUMPY, _settings(plan))
     eta = stable_learning_rate(plan.learning_rate, lambda_max)
     channels = y.shape[1]
     y = np.concatenate([y, random_direction(len(y))], axis=1)  # beside it, for the freedom of z
@@ -473,7 +494,8 @@ def _kernel(network: Network, picture: np.ndarray, **options: Any) -> NTK:
     return NTK(network, np.pad(without_mean(picture), padding, mode="symmetric"), channel_axis=-1, **options)
 
 
-def _operator(A: Any) -> LinearOperator:
+def tested_operator(A: Any, rng: np.random.Generator) -> LinearOperator:
+    """A as a real LinearOperator whose adjoint has passed the dot-product test."""
     try:
         operator = aslinearoperator(A)
     except TypeError as error:
@@ -482,11 +504,47 @@ def _operator(A: Any) -> LinearOperator:
         raise TypeError(f"A must be real, got dtype {operator.dtype}")
     if 0 in operator.shape:
         raise ValueError(f"A must have rows and columns, got shape {operator.shape}")
+    _require_adjoint(operator, rng)
+    return operator
+
+
+def _require_adjoint(A: LinearOperator, rng: np.random.Generator) -> None:
+    """The dot-product test, <A u, v> = <u, A^T v>.
+
+    With v = A u both sides are |A u|^2, where nothing cancels, however large A is; another v sees what that one, in the
+    range of A, does not.  Vectors with a mean see what is added to every pixel.
+    """
+    n, d = A.shape
+    u, other = 1.0 + rng.standard_normal(d), 1.0 + rng.standard_normal(n)
+    image = _product(A, "matvec", u)
+    for v in (image, other):
+        back = _product(A, "rmatvec", v)
+        left, right = float(image @ v), float(u @ back)
+        size = max(np.linalg.norm(image) * np.linalg.norm(v), np.linalg.norm(u) * np.linalg.norm(back))
+        if abs(left - right) > ADJOINT_TOLERANCE * size:
+            raise ValueError(
+                "A must have its adjoint as rmatvec, <A u, v> = <u, A^T v>: for random u and v the left side is "
+                f"{left:.6g} and the right side {right:.6g}"
+            )
+
+
+def _product(A: LinearOperator, name: str, v: np.ndarray) -> np.ndarray:
+    """A v, or A^T v, or an error that names A."""
+    count = A.shape[0 if name == "matvec" else 1]
     try:
-        operator.rmatvec(np.zeros(operator.shape[0]))
+        result = np.asarray(getattr(A, name)(v))
     except NotImplementedError as error:
         raise TypeError("A must have an adjoint: give LinearOperator an rmatvec") from error
-    return operator
+    except ValueError as error:
+        raise ValueError(f"A must give {count} numbers for {len(v)}, but its {name} failed: {error}") from error
+    _require_finite(result, name)
+    return result
+
+
+def _require_finite(result: np.ndarray, name: str) -> None:
+    if not np.isfinite(result).all():
+        count = int(result.size - np.isfinite(result).sum())
+        raise ValueError(f"A must give finite numbers, got {count} NaN or infinite values from its {name}")
 
 
 def _image_shape(A: LinearOperator, shape: Any, guide: np.ndarray | None) -> tuple[int, int]:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from scipy.fft import dct
 from scipy.ndimage import uniform_filter
 
-from .. import _check
-from ..images import LARGEST, as_values, next_multiple
+from ..images import LARGEST, next_multiple
 from .image_filter import ImageFilter, Method, array_bytes
-from .noise_level import noise_level
+from .noise_model import NoiseModel
+from .stabilize import PoissonGaussian
 from .stopping import MOST_TIMES, Crops
 from .tiles import Tiling
 
-__all__ = ["Picture", "mixing", "noise_levels"]
+__all__ = ["Picture", "WhiteNoise", "mixing", "white_noise"]
 
 # The stopping rule looks at up to this many crops of this size, or of a tile's if that is larger.
 RULE_CROPS, RULE_CROP_SIZE = 9, 48
@@ -79,6 +80,19 @@ class Picture:
     def image(self, mixed: np.ndarray) -> np.ndarray:
         """A picture (1, H, W, C) from what the passes make."""
         return np.asarray(mixed[:, : self._shape[0], : self._shape[1]] @ self._mixing)
+
+    def transposed(self, last: ImageFilter, steps: int, gradient: np.ndarray) -> np.ndarray:
+        """L^T g for the linear map L that made the image from the pixels in the last pass, Theta held fixed.
+
+        L mixes the channels, pads, filters, crops and mixes back; each is transposed, in the opposite order.
+        """
+        height, width = self._shape
+        padded = np.zeros_like(self.pixels)
+        padded[:, :height, :width] = gradient @ self._mixing.T
+        filtered = last.transposed(padded, steps)
+        for axis, side in ((1, height), (2, width)):
+            filtered = _folded(filtered, axis, side)
+        return np.asarray(filtered @ self._mixing)
 
     def rule_tiling(self) -> Tiling:
         """Tiles of what the rules but "calibrated" filter: two versions of each crop."""
@@ -144,29 +158,69 @@ def _pad(pixels: np.ndarray, method: Method) -> np.ndarray:
     return np.pad(pixels, ((0, 0), (0, missing[0]), (0, missing[1]), (0, 0)), mode="symmetric")
 
 
-def noise_levels(sigma: Any, pixels: np.ndarray, dtype: np.dtype[Any]) -> tuple[float, np.ndarray | None, bool]:
-    """Noise level, its map (1, H, W, 1) if one is given, and whether it was estimated."""
-    if isinstance(sigma, np.ndarray) and sigma.ndim == 0:
-        sigma = sigma.item()
-    if sigma is not None and np.ndim(sigma) > 0:
-        shape = pixels.shape[1:3]
-        levels = as_values("sigma", sigma, shape, f"sigma must be a number or of shape {shape}, got shape")
-        if not levels.min() > 0:
-            raise ValueError(f"sigma must be positive at every pixel, got {float(levels.min())!r}")
-        _require_level(float(levels.max()), dtype)
-        middle = float(np.median(levels))
-        levels = np.clip(levels, LEAST_LEVEL * middle, MOST_LEVEL * middle)
-        # Weights (level/sigma)^2 have the mean 1.  The powers of a tiny level would overflow.
-        level = middle * float(np.mean((levels / middle) ** -2.0) ** -0.5)
-        return level, levels[None, :, :, None], False
-    if sigma is not None:
-        level = _check.not_negative("sigma", sigma)
-        _require_level(level, dtype)
-        return level, None, False
-    return noise_level(pixels[0]), None, True
+def _folded(padded: np.ndarray, axis: int, side: int) -> np.ndarray:
+    """The transpose of mirroring an axis of ``side`` pixels beyond its end: each copy is added to its original."""
+    originals = np.pad(np.arange(side), (0, padded.shape[axis] - side), mode="symmetric")
+    lines = np.moveaxis(padded, axis, 0)
+    folded = np.zeros((side, *lines.shape[1:]))
+    np.add.at(folded, originals, lines)
+    return np.moveaxis(folded, 0, axis)
 
 
-def _require_level(level: float, dtype: np.dtype[Any]) -> None:
-    """Refuse a noise level whose noise, which the rules add, would leave the range of the type."""
-    if level > LARGEST[dtype.name]:
-        raise ValueError(f"sigma must be at most {LARGEST[dtype.name]:g} for dtype {dtype.name}, got {level:g}")
+@dataclass(frozen=True)
+class WhiteNoise:
+    """A picture made such that its noise has one level in all channels, or a known one at each pixel.
+
+    Attributes
+    ----------
+    pixels : ndarray, shape (1, H, W, C)
+    level : float
+        That of a typical pixel: the level whose inverse square is the mean of the inverse squares.
+    levels : ndarray, shape (1, H, W, 1), or None
+        That of each pixel, if they differ.
+    scale : ndarray, shape (C,), or float
+        By which the channels were multiplied.
+    stabilizer : PoissonGaussian, optional
+        By which the variance was made one.
+    """
+
+    pixels: np.ndarray
+    level: float
+    levels: np.ndarray | None = None
+    scale: Any = 1.0
+    stabilizer: PoissonGaussian | None = None
+
+    def times(self, strength: float) -> WhiteNoise:
+        """As if the levels were ``strength`` times what they are."""
+        levels = None if self.levels is None else strength * self.levels
+        return replace(self, level=strength * self.level, levels=levels)
+
+    def back(self, result: np.ndarray) -> np.ndarray:
+        """From denoised pixels to those of the picture that was given."""
+        result = result / self.scale
+        return result if self.stabilizer is None else self.stabilizer.invert(result)
+
+
+def white_noise(noise: NoiseModel, pixels: np.ndarray, dtype: np.dtype[Any]) -> WhiteNoise:
+    """A picture (1, H, W, C) with noise of this model."""
+    if isinstance(noise, PoissonGaussian):
+        return WhiteNoise(noise.stabilize(pixels), 1.0, stabilizer=noise)
+    sigma, (_, height, width, channels) = noise.sigma, pixels.shape
+    if np.shape(sigma) not in ((), (channels,), (height, width)):
+        raise ValueError(
+            f"sigma must be a number, one for each channel of shape ({channels},), or of shape {(height, width)}, "
+            f"got shape {np.shape(sigma)}"
+        )
+    largest = float(np.max(sigma))
+    if largest > LARGEST[dtype.name]:  # its noise, which the rules add, would leave the range of the type
+        raise ValueError(f"sigma must be at most {LARGEST[dtype.name]:g} for dtype {dtype.name}, got {largest:g}")
+    if np.ndim(sigma) == 0:
+        return WhiteNoise(pixels, sigma)
+    if np.ndim(sigma) == 1:
+        scale = sigma.min() / sigma  # at most 1, so that nothing leaves the range of the type
+        return WhiteNoise(pixels * scale, float(sigma.min()), scale=scale)
+    middle = float(np.median(sigma))
+    levels = np.clip(sigma, LEAST_LEVEL * middle, MOST_LEVEL * middle)
+    # Weights (level/sigma)^2 have the mean 1.  The powers of a tiny level would overflow.
+    level = middle * float(np.mean((levels / middle) ** -2.0) ** -0.5)
+    return WhiteNoise(pixels, level, levels[None, :, :, None])

@@ -7,10 +7,17 @@ import math
 from .. import _check
 from ..engine.program import Progress
 
-__all__ = ["ProductsDone", "TilesDone"]
+__all__ = ["ProductsDone", "TilesDone", "share"]
 
 # Products of a pass after which its progress bar stands at 1 - 1/e; how many there will be is not known beforehand.
 TYPICAL_PRODUCTS = 40
+
+
+def share(progress: Progress | None, n: int, count: int) -> Progress | None:
+    """What the n-th of ``count`` equal parts tells of itself, told as the fraction of the whole."""
+    if progress is None or count == 1:
+        return progress
+    return lambda fraction: progress((n + fraction) / count)
 
 
 class Done:

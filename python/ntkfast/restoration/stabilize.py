@@ -20,6 +20,7 @@ from scipy.interpolate import CubicHermiteSpline
 from scipy.special import gammaln
 
 from .. import _check
+from .noise_model import NoiseModel
 
 __all__ = ["PoissonGaussian"]
 
@@ -57,8 +58,8 @@ SERIES = (
 )
 
 
-@dataclass(frozen=True)
-class PoissonGaussian:
+@dataclass(frozen=True, eq=False, init=False, repr=False)
+class PoissonGaussian(NoiseModel):
     """Noise y = gain * Poisson(x / gain) + N(0, sigma^2) of a camera or another counter, and its stabilisation.
 
     Parameters
@@ -90,24 +91,32 @@ class PoissonGaussian:
 
     Examples
     --------
-    >>> noise = PoissonGaussian(gain=2.0, sigma=3.0)
+    >>> noise = nf.PoissonGaussian(gain=2.0, sigma=3.0)
+    >>> noise
+    PoissonGaussian(gain=2.0, sigma=3.0)
     >>> noise.variance(50.0)
     array(109.)
     >>> bool(noise.invert(noise.stabilize(50.0)) > 50.0)  # stabilize(50) is above the mean of stabilize(y)
     True
+    >>> counts = np.random.default_rng(0).poisson(20, (24, 24))
+    >>> bool(nf.denoise_ntk(counts, noise=nf.PoissonGaussian(1)).std() < counts.std() / 2)
+    True
     """
 
     gain: float
-    sigma: float = 0.0
 
-    def __post_init__(self) -> None:
-        gain, sigma = _check.real("gain", self.gain), _check.real("sigma", self.sigma)
+    def __init__(self, gain: float, sigma: float = 0.0) -> None:
+        gain, sigma = _check.real("gain", gain), _check.real("sigma", sigma)
         if not SMALLEST_GAIN <= gain <= LARGEST_GAIN:
             raise ValueError(f"gain must be > 0, from {SMALLEST_GAIN:g} to {LARGEST_GAIN:g}, got {gain!r}")
         if not 0 <= sigma <= LARGEST_RATIO * gain:
             raise ValueError(f"sigma must lie between 0 and {LARGEST_RATIO:g} * gain, got {sigma!r} for gain {gain!r}")
         object.__setattr__(self, "gain", gain)
         object.__setattr__(self, "sigma", sigma)
+        object.__setattr__(self, "estimated", False)
+
+    def __repr__(self) -> str:
+        return f"PoissonGaussian(gain={self.gain!r}, sigma={self.sigma!r})"
 
     def variance(self, x: Any) -> np.ndarray:
         """Variance of y where its mean is x: gain x + sigma^2.
@@ -125,6 +134,11 @@ class PoissonGaussian:
         ------
         TypeError, ValueError
             If x is not a finite real array, is empty, has a negative value, or is too large for float64.
+
+        Examples
+        --------
+        >>> nf.PoissonGaussian(gain=2.0, sigma=1.0).variance([0.0, 10.0])
+        array([ 1., 21.])
         """
         mean = _check.real_array("x", x).astype(np.float64)
         if mean.min() < 0:
@@ -150,6 +164,12 @@ class PoissonGaussian:
         ------
         TypeError, ValueError
             If y is not a finite real array, is empty, or is too large for float64.
+
+        Examples
+        --------
+        >>> counts = np.random.default_rng(0).poisson([[10], [1000]], (2, 5000))
+        >>> nf.PoissonGaussian(1).stabilize(counts).std(axis=1).round(1)
+        array([1., 1.])
         """
         # In units of gain, so that the squares of a small gain do not vanish.
         data = _check.real_array("y", y).astype(np.float64)
@@ -174,6 +194,13 @@ class PoissonGaussian:
         ------
         TypeError, ValueError
             If u is not a finite real array, is empty, or is too large for float64.
+
+        Examples
+        --------
+        >>> noise = nf.PoissonGaussian(1)
+        >>> counts = np.random.default_rng(0).poisson(3.0, 100000)
+        >>> print(f"{noise.invert(noise.stabilize(counts).mean()):.1f}")
+        3.0
         """
         means = _check.real_array("u", u).astype(np.float64)
         ratio = self.sigma / self.gain

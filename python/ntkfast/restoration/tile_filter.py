@@ -10,14 +10,14 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from .._choices import TILE_OVERLAP
+from .._choices import OVERLAP
 from ..engine.arrays import NUMPY
 from ..engine.backend import TileEngine
 from ..engine.memory import Budget
 from ..images import next_multiple
 from ..spectral.lanczos import RESULT_COPIES, BlockLanczos, gradient_descent_filter, lanczos_bytes
-from .image_filter import TOLERANCE, Advance, ImageFilter, Method, Phases, centred, tile_of
-from .options import Areas, Compute, Training
+from .image_filter import TOLERANCE, Advance, ImageFilter, Method, Phases, centred, tile_of, transposed_centring
+from .options import Compute, Tiles
 from .tiles import Tiling
 
 __all__ = ["TileFilter", "TileMethod", "batch_bytes"]
@@ -50,20 +50,20 @@ class TileMethod(Method):
     tiles_at_once: int = TILES_PER_BATCH
 
     local = True
-    name = "tiles"
 
     @classmethod
-    def of(cls, areas: Areas, training: Training, compute: Compute, shape: tuple[int, ...]) -> TileMethod:
+    def of(cls, asked: Tiles, compute: Compute, shape: tuple[int, ...]) -> TileMethod:
         """For a picture (1, H, W, C)."""
-        size = next_multiple(areas.size, training.network.multiple)
-        overlap = min(TILE_OVERLAP, size - 1) if areas.overlap is None else areas.overlap
-        if overlap >= size:
-            raise ValueError(f"tile_overlap must be below tile_size = {size}, got {overlap}")
-        method = cls.placed(size, overlap, training, compute, shape)
+        size = next_multiple(asked.size, asked.trained_network.multiple)
+        overlap = min(OVERLAP, size - 1) if asked.overlap is None else asked.overlap
+        method = cls.placed(size, overlap, asked, compute, shape)
         tiles, tile = method.backend.tiles, method.problem(tile_of(method.network, size, shape))
-        workers, threads = tiles.shares(compute.threads)
+        workers, threads = tiles.shares(method.threads)
         at_once = tiles.at_once(tile, shape[3], TILES_PER_BATCH)
         return replace(method, workers=workers, threads=threads, tiles_at_once=at_once)
+
+    def used(self, asked: Tiles) -> Tiles:
+        return replace(asked, network=self.network, size=self.size, overlap=self.overlap)
 
     def filter(
         self, tiling: Tiling, guide: np.ndarray, target: np.ndarray, weights: np.ndarray | None = None
@@ -86,7 +86,7 @@ class TileMethod(Method):
         most, budget = self.backend.tiles.on_host(self.tiles_at_once), Budget().state(arrays)
         fit = budget.most(most, needed)
         if not fit:
-            hint = "use a smaller tile_size" if needed(1) > arrays else "use a smaller image"
+            hint = "use Tiles of a smaller size" if needed(1) > arrays else "use a smaller image"
             what = f"a tile of {' x '.join(map(str, phases[0][0].tile_shape))} pixels, with the image,"
             budget.require(what, hint, needed(1))
         at_once = fit if fit < most else self.tiles_at_once
@@ -185,6 +185,22 @@ class TileFilter(ImageFilter):
                 self._tiling.add(total, part, which)
             advance(which.stop - which.start)
         return [Tiling.blend(total) for total in sums]
+
+    def transposed(self, gradient: np.ndarray, steps: int) -> np.ndarray:
+        tiling, total = self._tiling, np.zeros_like(gradient)
+        shares = gradient / tiling.coverage()
+
+        def work(which: slice) -> np.ndarray:
+            weights = self._weights_of(which)
+
+            def descend(tiles: np.ndarray) -> np.ndarray:
+                return np.asarray(self._descend(which, tiles, weights, [steps])[0])
+
+            return transposed_centring(tiling.windowed(tiling.extract(shares, which)), weights, descend)
+
+        for which, part in self._over_batches(work):
+            tiling.scatter(total, part, which)
+        return total
 
     def _descend(self, which: slice, tiles: np.ndarray, weights: np.ndarray | None, steps: Sequence[int]) -> np.ndarray:
         """z_t of a batch of tiles (count, h, w, C) for each t: (times, count, h, w, C)."""

@@ -58,6 +58,22 @@ class Tiling:
             place[..., :-1] += self._window * tile
             place[..., -1:] += self._window
 
+    def coverage(self) -> np.ndarray:
+        """Sum of the windows of all tiles at each pixel, (n, H, W, 1): what blending divides by."""
+        sums = self.accumulator(0)
+        self.add(sums, np.zeros((self.count, *self.tile_shape, 0)), slice(None))
+        return sums
+
+    def windowed(self, tiles: np.ndarray) -> np.ndarray:
+        """Tiles (count, h, w, C) times the window."""
+        return np.asarray(self._window * tiles)
+
+    def scatter(self, images: np.ndarray, tiles: np.ndarray, which: slice) -> None:
+        """Adds the tiles of the slice ``which`` to images (n, H, W, C), without windows: the transpose of extract."""
+        h, w = self.tile_shape
+        for tile, (n, y, x) in zip(tiles, self.places[which], strict=True):
+            images[n, y : y + h, x : x + w] += tile
+
     @staticmethod
     def blend(sums: np.ndarray) -> np.ndarray:
         """Weighted means, (n, H, W, C)."""

@@ -17,13 +17,13 @@ from ..kernel import NTK
 from ..spectral.filters import USUAL_PRODUCTS, Settings, descend
 from ..spectral.lanczos import lanczos_bytes
 from ..spectral.lowrank import LowRank, from_landmarks, landmark_bytes, lattice
-from .image_filter import TOLERANCE, Advance, ImageFilter, Method, Phases, centred
-from .options import Areas, Compute, Training
+from .image_filter import TOLERANCE, Advance, ImageFilter, Method, Phases, centred, transposed_centring
+from .options import Compute, WholeImage
 from .tiles import Tiling
 
 __all__ = ["WholeFilter", "WholeMethod"]
 
-LANCZOS = Settings(TOLERANCE, 200, hint="use method='tiles', or method='nystrom'")
+LANCZOS = Settings(TOLERANCE, 200, hint="use method=Tiles(), or WholeImage with landmarks")
 
 # From this share of the pixels on, the factorisation of landmarks takes longer than the products of the exact kernel.
 EXACT_FROM = 1 / 4
@@ -42,21 +42,15 @@ class WholeMethod(Method):
     landmarks: int | None = None
 
     @classmethod
-    def exact(cls, areas: Areas, training: Training, compute: Compute, shape: tuple[int, ...]) -> WholeMethod:
-        """For a picture (1, H, W, C), with its exact kernel."""
-        size = next_multiple(max(shape[1:3]), training.network.multiple)
-        return cls.placed(size, 0, training, compute, shape)
+    def of(cls, asked: WholeImage, compute: Compute, shape: tuple[int, ...]) -> WholeMethod:
+        """For a picture (1, H, W, C): with its exact kernel where landmarks would take longer."""
+        size = next_multiple(max(shape[1:3]), asked.trained_network.multiple)
+        method = cls.placed(size, 0, asked, compute, shape)
+        many = asked.landmarks is None or asked.landmarks >= EXACT_FROM * shape[1] * shape[2]
+        return method if many else replace(method, landmarks=asked.landmarks)
 
-    @classmethod
-    def nystrom(cls, areas: Areas, training: Training, compute: Compute, shape: tuple[int, ...]) -> WholeMethod:
-        """With landmarks, unless they are so many that the exact kernel is faster."""
-        method = cls.exact(areas, training, compute, shape)
-        many = areas.landmarks >= EXACT_FROM * shape[1] * shape[2]
-        return method if many else replace(method, landmarks=areas.landmarks)
-
-    @property
-    def name(self) -> str:
-        return "exact" if self.landmarks is None else "nystrom"
+    def used(self, asked: WholeImage) -> WholeImage:
+        return replace(asked, network=self.network, landmarks=self.landmarks)
 
     def filter(
         self, tiling: Tiling, guide: np.ndarray, target: np.ndarray, weights: np.ndarray | None = None
@@ -70,11 +64,12 @@ class WholeMethod(Method):
 
         budget, (height, width) = Budget().state(arrays), phases[0][0].shape[1:]
         fewer = math.ceil(EXACT_FROM * height * width)
-        hint = f"use method='tiles', or method='nystrom' with landmarks below {fewer}"
+        what, hint = "method=WholeImage()", f"use method=Tiles(), or WholeImage with landmarks below {fewer}"
         if self.landmarks is not None:
             fit = budget.most(self.landmarks, needed)
-            hint = f"landmarks = {fit} would fit" if fit else "use method='tiles'"
-        budget.require(f"method={self.name!r} on {height} x {width} pixels", hint, needed(self.landmarks))
+            what = f"method=WholeImage(landmarks={self.landmarks})"
+            hint = f"landmarks = {fit} would fit" if fit else "use method=Tiles()"
+        budget.require(f"{what} on {height} x {width} pixels", hint, needed(self.landmarks))
         return self
 
 
@@ -110,12 +105,22 @@ class WholeFilter(ImageFilter):
     def path(self, steps: Sequence[int], advance: Advance) -> list[np.ndarray]:
         """Images (n, H, W, C) after each number of steps."""
         target, means = centred(self._target, self._weights)
-        out = np.empty((len(steps), *target.shape))
+        return list(self._filtered(target, steps, advance) + means)
+
+    def transposed(self, gradient: np.ndarray, steps: int) -> np.ndarray:
+        def descend(images: np.ndarray) -> np.ndarray:
+            return np.asarray(self._filtered(images, [steps], lambda _: None)[0])
+
+        return transposed_centring(gradient, self._weights, descend)
+
+    def _filtered(self, images: np.ndarray, steps: Sequence[int], advance: Advance) -> np.ndarray:
+        """z_t of all images (n, H, W, C) for each t: (times, n, H, W, C)."""
+        out = np.empty((len(steps), *images.shape))
         for n, K in enumerate(self._operators):
             operator = K if self._method.landmarks is None else self._low_rank(K, self._method.landmarks)
-            out[:, n] = self._descend(operator, target[n], None if self._weights is None else self._weights[n], steps)
+            out[:, n] = self._descend(operator, images[n], None if self._weights is None else self._weights[n], steps)
             advance(1)
-        return list(out + means)
+        return out
 
     def _low_rank(self, K: NTK, landmarks: int) -> LowRank:
         return from_landmarks(K, lattice(K.image_shape, min(landmarks, K.shape[0])), "landmarks")
