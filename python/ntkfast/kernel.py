@@ -108,7 +108,7 @@ class Kernel(PixelOperator):
         self.network = network
         self.device = self.backend.name
         self.image_shape: tuple[int, int] = shape[:2]
-        self.channels = shape[2]
+        self.channels: int = shape[2]
         self.lambda_max: float | None = None  # largest eigenvalue, once a filter has found it
         self._lock = Lock()
         self._product_parts: dict[int, dict[str, int]] = {}  # by columns: estimates of small products take as long

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from typing import Any, NoReturn, TypeVar, overload
+from typing import Any, NoReturn, Protocol, TypeVar, overload
 
 import numpy as np
 from scipy.sparse.linalg import LinearOperator
@@ -25,17 +25,31 @@ def with_signature(operator: Class) -> Class:
     return operator
 
 
+class Operator(Protocol):
+    """A LinearOperator, to type checkers, which know nothing of SciPy's: else any argument could be one."""
+
+    def matvec(self, x: Any, /) -> Any: ...
+
+
 class PixelOperator(LinearOperator):  # type: ignore[misc]
     """Symmetric operator over the pixels of an image.
 
-    A subclass has ``_matmat`` for NumPy's arrays, ``columns`` and ``image_shape``, and ``_times`` if it also works
-    elsewhere.
+    A subclass has ``_matmat`` for NumPy's arrays, ``columns``, ``diagonal``, ``dense`` and ``image_shape``, and
+    ``_times`` if it also works elsewhere.
     """
 
     image_shape: tuple[int, int]
 
     def columns(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Some columns, shape (d, m)."""
+        """Return some columns, shape (d, m)."""
+        raise NotImplementedError
+
+    def diagonal(self) -> np.ndarray:
+        """Return the diagonal, shape (d,)."""
+        raise NotImplementedError
+
+    def dense(self) -> np.ndarray:
+        """Return the whole matrix, shape (d, d)."""
         raise NotImplementedError
 
     def _times(self, arrays: Arrays, V: Any) -> Any:
@@ -131,7 +145,7 @@ class PixelOperator(LinearOperator):  # type: ignore[misc]
     def dot(self, x: np.ndarray | Sequence[Any]) -> np.ndarray: ...
 
     @overload
-    def dot(self, x: LinearOperator | complex) -> LinearOperator: ...
+    def dot(self, x: Operator | complex) -> LinearOperator: ...
 
     @overload
     def dot(self, x: AnyArray) -> AnyArray: ...

@@ -74,6 +74,13 @@ def from_torch(module: torch.nn.Module, *, init: Init) -> Network:
 
     Numbers of channels matter only as shares of a concat: all are taken to be infinite.  Of the distribution of the
     weights only the variance matters then.
+
+    Examples
+    --------
+    >>> import torch
+    >>> layers = torch.nn.Conv2d(1, 8, 5, padding=2, bias=False), torch.nn.ReLU(), torch.nn.Conv2d(8, 1, 1, bias=False)
+    >>> nf.from_torch(torch.nn.Sequential(*layers), init="he")
+    Network([Conv(5), ReLU(), Conv(1)], padding='zeros')
     """
     if not isinstance(module, torch.nn.Module):
         raise TypeError(f"module must be a torch.nn.Module, got {module!r}")
