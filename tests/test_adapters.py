@@ -145,6 +145,32 @@ def test_gradients_are_not_lost_without_a_word(torch, take):
     take(tensor.detach())
 
 
+@pytest.mark.parametrize("library", ["torch", "xarray"])
+def test_restored_data_are_of_their_kind(library):
+    module = pytest.importorskip(library)
+    data = noise(12, 14, 3, 2)
+    A = nf.Inpainting(np.random.default_rng(0).random((12, 14)) < 0.6)
+    expected = nf.restore_ntk(data, A, channel_axis=-1)
+    if library == "torch":
+        out = nf.restore_ntk(module.from_numpy(data), A, channel_axis=-1)
+        assert isinstance(out, module.Tensor)
+        np.testing.assert_array_equal(out.numpy(), expected)
+    else:
+        labels = labelled(module, data, ("y", "x", "band"))
+        out = nf.restore_ntk(labels, A)
+        require_labels(out, labels, module)
+        np.testing.assert_array_equal(out.values, expected)
+
+
+def test_a_set_of_tensors_is_denoised_to_one(torch):
+    stack = torch.from_numpy(noise(12, 14, 2, 3)).movedim(-1, 0)
+    out = nf.denoise_ntk(stack, 0.5, frame_axis=0)
+    assert isinstance(out, torch.Tensor)
+    np.testing.assert_array_equal(out.numpy(), nf.denoise_ntk(stack.numpy(), 0.5, frame_axis=0))
+    each = nf.denoise_ntk([stack[0], stack[1].numpy()], 0.5)
+    assert [type(picture) for picture in each] == [torch.Tensor, np.ndarray]
+
+
 def test_sparse_tensors_are_told_what_to_do(torch):
     with pytest.raises(TypeError, match=r"must be a dense tensor, got layout torch\.sparse_coo: give .*\.to_dense\(\)"):
         kernel() @ torch.eye(D).to_sparse()
