@@ -661,7 +661,7 @@ def test_bad_right_hand_sides():
     with pytest.raises(ValueError, match="image must be finite"):
         K.apply(np.full(20, np.nan))
     with pytest.raises(ValueError, match="image must be finite, got 20 "):
-        K.apply(np.full(20, 1j * np.nan))
+        K.apply(np.full(20, complex(0.0, np.nan)))
     for dtype in ("M8[D]", "m8[s]", object, "U1"):
         with pytest.raises(TypeError, match="the operator applies to real and complex arrays, got dtype "):
             K @ np.zeros(20, dtype)
