@@ -4,6 +4,8 @@
 report.md and its figures in out/experiments/small.  Stopped and started again it goes on where it was.  With ``--docs``
 a complete report also becomes docs/paper.md, and its summary the one in experiments/results, unless the page is of a
 larger scale.
+
+``python -m experiments --picture PATH --sigma 25 --budget 15`` does the paper's ten cases on a picture of one's own.
 """
 
 from __future__ import annotations
@@ -20,6 +22,8 @@ from tqdm import tqdm
 
 from experiments import registry, report, summaries, workers
 from experiments.experiment import Experiment, Picture, Summary, Tools
+from experiments.picture import command as picture
+from experiments.picture.reading import PictureError
 from experiments.scales import SCALES, Scale
 from experiments.store import FolderError, Store
 
@@ -104,9 +108,11 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
         action="store_true",
         help="also write docs/paper.md with its images and experiments/results, if complete",
     )
+    picture.add_arguments(parser)
     args = parser.parse_args(argv)
+    picture.check(parser, args, DOCS / PAGE)
     if args.out is None:
-        args.out = ROOT / "out" / "experiments" / args.scale
+        args.out = ROOT / "out" / "experiments" / (args.scale if args.picture is None else picture.FOLDER)
     if args.jobs is None:
         args.jobs = workers.default_jobs(args.device)
     if args.jobs < 1:
@@ -115,7 +121,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
         parser.error("--device cuda: PyTorch sees no card")
     if args.claims is not None and not args.claims.is_file():
         parser.error(f"argument --claims: {args.claims} is no file")
-    published = report.scale_of(DOCS / PAGE) if args.docs else None
+    published = report.scale_of(DOCS / PAGE) if args.docs and args.picture is None else None
     sizes = list(SCALES)  # ascending
     if published in SCALES and sizes.index(published) > sizes.index(args.scale):
         parser.error(f"--docs: {DOCS / PAGE} is of the larger scale {published}; delete it to replace it")
@@ -136,7 +142,7 @@ def main(argv: list[str] | None = None) -> int:
     -------
     int
         The exit code: 1 if a unit failed or the report is too incomplete for --docs, 2 if the results in the folder
-        cannot be read or another run is writing there, 130 if stopped.
+        cannot be read, another run is writing there, or a picture cannot be used, 130 if stopped.
     """
     args = arguments(argv)
     try:
@@ -148,8 +154,10 @@ def main(argv: list[str] | None = None) -> int:
             return 0
         store = Store(args.out)
         with store.locked(), terminated_like_interrupted():
+            if args.picture is not None:
+                return picture.run(args, store, DOCS / PAGE, RESULTS)
             return run(args, store)
-    except FolderError as error:
+    except (FolderError, PictureError, MemoryError) as error:
         print(error, file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -198,7 +206,7 @@ def run(args: argparse.Namespace, store: Store) -> int:
         print(f"{DOCS / PAGE} was not written: units without a result in {', '.join(lacking)}", file=sys.stderr)
         return 1
     if args.docs:
-        report.publish(DOCS / PAGE, whole, DOCS / "images" / "paper", args.out)
+        report.publish(DOCS / PAGE, whole, DOCS / "images" / "paper", args.out, picture.appendix(RESULTS))
         summaries.write(RESULTS / f"{args.scale}.json", summary)
     return 1 if failed else 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,13 @@ ARCHITECTURES: dict[str, nf.Network] = {
     "autoencoder": nf.autoencoder(levels=1, kernel_size=3, upsample="nearest"),
     "unet": nf.unet(levels=2, kernel_size=3),
 }
+
+# Networks for a whole picture of one's own have one hidden layer with large kernels, or two halvings.
+CALLS: dict[str, tuple[Callable[..., nf.Network], dict[str, int]]] = {
+    "vanilla": (nf.vanilla_cnn, {"depth": 1, "kernel_size": 11}),
+    "autoencoder": (nf.autoencoder, {"levels": 2, "kernel_size": 3}),
+}
+OF_PICTURES = {name: call(**arguments) for name, (call, arguments) in CALLS.items()}
 
 LABELS = {"vanilla": "vanilla CNN", "autoencoder": "autoencoder", "unet": "U-Net"}
 
@@ -50,6 +58,12 @@ DESCRIPTION = """\
 def adam_steps(rate: float) -> str:
     """What a learning rate of Adam, times the width c, means: :func:`ntkfast.finite.train` divides by all channels."""
     return f"{rate:g}/c for the effective weights, or half of it in the U-Net, whose concats have 2c channels"
+
+
+def call_of(name: str) -> str:
+    """Write down the call that makes one of :data:`OF_PICTURES`."""
+    call, arguments = CALLS[name]
+    return f"{call.__name__}({', '.join(f'{key}={value}' for key, value in arguments.items())})"
 
 
 def network(name: str, padding: str = "zeros") -> nf.Network:
@@ -81,9 +95,10 @@ def kernel_device(device: str) -> str:
     return "cpu" if device == "cpu" else "auto"
 
 
-def noise_channels(side: int, channels: int, seed: int) -> np.ndarray:
-    """Iid noise of unit variance as the input of a finite network, (side, side, channels)."""
-    return np.random.default_rng([seed, channels, side]).standard_normal((side, side, channels))
+def noise_channels(side: int, channels: int, seed: int, *, width: int | None = None) -> np.ndarray:
+    """Iid noise of unit variance as the input of a finite network: (side, width, channels), by default a square."""
+    columns = side if width is None else width
+    return np.random.default_rng([seed, channels, side]).standard_normal((side, columns, channels))
 
 
 def limit_input(name: str, problem: Problem) -> np.ndarray | nf.NoiseInput:

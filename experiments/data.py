@@ -33,6 +33,25 @@ class Problem:
         return float(peak_signal_noise_ratio(self.clean, image, data_range=1))  # type: ignore[no-untyped-call]
 
 
+def of_picture(pixels: np.ndarray, name: str, sigma: float, *, centred: bool) -> Problem:
+    """A whole picture with noise.
+
+    Parameters
+    ----------
+    pixels : ndarray, shape (H, W, C)
+        Values from 0, black, to 1, white.
+    name : str
+        Seeds the noise.
+    sigma : float
+        Standard deviation of the noise, of 255.
+    centred : bool
+        Whether the mean of each channel of the noisy picture is subtracted.
+    """
+    noisy = pictures.add_noise(255 * pixels, name, sigma).astype(np.float64) / 255
+    mean = noisy.mean(axis=(0, 1)) if centred else 0.0
+    return Problem(pixels - mean, noisy - mean, sigma / 255)
+
+
 def problem(
     name: str, side: int, *, reduction: int = 4, centre: tuple[float, float] = (0.5, 0.5), gray: bool = True
 ) -> Problem:

@@ -180,25 +180,46 @@ class Claim:
         return Finding(self.statement, checks, self.figure, self.remark(summary, checks), self.source)
 
 
-@dataclass(frozen=True)
-class Experiment:
-    """An experiment; the package's docstring says what its parts do.
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """Something that runs units of work, whose results are kept.
 
     Attributes
     ----------
     name : str
         On the command line and in keys.
-    title : str
-        Heading of its part of the report.
     version : int
         Raised by changes of the code that change results.
+    run : callable
+        (settings of a unit, tools) -> result.
     """
 
     name: str
-    title: str
     version: int
-    units: Callable[[Scale], list[Unit]]
     run: Callable[[dict[str, Any], Tools], Result]
+
+    def key(self, unit: Unit) -> str:
+        """Return the unit's key among those of all work."""
+        return f"{self.name}/{unit.key}"
+
+    def fingerprint(self, unit: Unit) -> str:
+        """Tell results of these settings and this version from all others."""
+        content = json.dumps([self.version, unit.settings], sort_keys=True, allow_nan=False)
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment(Work):
+    """An experiment; the package's docstring says what its parts do.
+
+    Attributes
+    ----------
+    title : str
+        Heading of its part of the report.
+    """
+
+    title: str
+    units: Callable[[Scale], list[Unit]]
     summarize: Callable[[list[Record]], Summary]
     claims: Sequence[Claim]
     text: Callable[[Summary], str]
@@ -212,12 +233,3 @@ class Experiment:
     def findings(self, summary: Summary) -> list[Finding]:
         """All claims, in the order that numbers them."""
         return [claim.judge(summary) for claim in self.claims]
-
-    def key(self, unit: Unit) -> str:
-        """The unit's key among those of all experiments."""
-        return f"{self.name}/{unit.key}"
-
-    def fingerprint(self, unit: Unit) -> str:
-        """Tells whether a result kept is of these settings and this version."""
-        content = json.dumps([self.version, unit.settings], sort_keys=True, allow_nan=False)
-        return hashlib.sha256(content.encode()).hexdigest()[:16]

@@ -12,6 +12,7 @@ from typing import Any
 
 from experiments import summaries
 from experiments.experiment import FAILS, HOLDS, IN_PART, NOT_RUN, Experiment, Finding, Picture, Summary
+from experiments.store import replace_file
 
 TITLE = "# What the paper claims and what else was asked, measured"
 INTRODUCTION = """\
@@ -117,7 +118,7 @@ def markdown(report: Report, images: str) -> str:
         for picture in part.pictures:
             lines += [f"![{picture.name}]({images}{picture.name}.png)", "", picture.caption, ""]
         lines.pop()
-    return "\n".join(_wrapped(line) for block in lines for line in block.split("\n")) + "\n"
+    return wrapped("\n".join(lines)) + "\n"
 
 
 def overview(report: Report) -> str:
@@ -145,7 +146,7 @@ def _below(pictures: Path, page: Path) -> str:
     return "" if below == "." else f"{below}/"
 
 
-def publish(path: Path, report: Report, pictures: Path, rendered: Path) -> None:
+def publish(path: Path, report: Report, pictures: Path, rendered: Path, appendix: str = "") -> None:
     """Write the report in place of an earlier one, whose figures that this one has not are deleted.
 
     Parameters
@@ -154,6 +155,8 @@ def publish(path: Path, report: Report, pictures: Path, rendered: Path) -> None:
         As :func:`write`.
     rendered : Path
         Folder into which :func:`write` has put the figures.
+    appendix : str
+        A section of Markdown for the end of the page.
     """
     pictures.mkdir(parents=True, exist_ok=True)
     names = {f"{picture.name}.png" for part in report.parts for picture in part.pictures}
@@ -161,7 +164,17 @@ def publish(path: Path, report: Report, pictures: Path, rendered: Path) -> None:
         shutil.copyfile(rendered / name, pictures / name)
     for old in set(pictures.glob("*.png")) - {pictures / name for name in names}:
         old.unlink()
-    path.write_text(markdown(report, _below(pictures, path)))
+    page = markdown(report, _below(pictures, path))
+    replace_file(path, lambda part: part.write_text(with_section(page, appendix)))
+
+
+def with_section(page: str, section: str) -> str:
+    """Return a page with a section at its end, in place of one with the same heading and all behind it."""
+    if not section:
+        return page
+    heading = section.split("\n", 1)[0]
+    kept = page.split(f"\n{heading}\n", 1)[0].rstrip("\n")
+    return f"{kept}\n\n{wrapped(section)}\n"
 
 
 def scale_of(path: Path) -> str | None:
@@ -206,19 +219,28 @@ def _origin(report: Report) -> str:
     units = sum(part.units for part in report.parts)
     if not units:
         return "Nothing has run yet."
-    machines = sorted({_machine(machine) for machine in report.machines})
+    return origin(units, report.seconds, report.machines, report.commits, report.days)
+
+
+def origin(
+    units: int, seconds: float, machines: Sequence[dict[str, Any]], commits: Sequence[str], days: Sequence[str]
+) -> str:
+    """Say in a sentence where results are from, by what :meth:`experiments.store.Store.origin` has of them."""
+    names = sorted({_machine(machine) for machine in machines})
     changed = "+changes"
-    commits = sorted({c[:10] + (changed if c.endswith(changed) else "") for c in report.commits})
-    when = report.days[0] if len(report.days) == 1 else f"{report.days[0]} to {report.days[-1]}"
-    return (
-        f"{units} units of work, {report.seconds:.0f} s in all, on {'; '.join(machines)}; {when}, commit "
-        f"{', '.join(commits)}."
-    )
+    short = sorted({c[:10] + (changed if c.endswith(changed) else "") for c in commits})
+    when = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
+    return f"{units} units of work, {seconds:.0f} s in all, on {'; '.join(names)}; {when}, commit {', '.join(short)}."
 
 
 def _machine(m: dict[str, Any]) -> str:
     card = "" if m["device"] == "cpu" else f", {m['device']}"
     return f"{m['cpu']} ({m['threads']} thread{'' if m['threads'] == 1 else 's'}){card}"
+
+
+def wrapped(text: str) -> str:
+    """Break the prose and the lists of Markdown at 120 columns."""
+    return "\n".join(_wrapped(line) for line in text.split("\n"))
 
 
 def _wrapped(line: str) -> str:

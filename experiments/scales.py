@@ -141,6 +141,36 @@ class TableSizes:
 
 
 @dataclass(frozen=True)
+class PictureSizes:
+    """Sizes of :mod:`experiments.picture`, which belongs to no scale: its picture and its minutes are the user's.
+
+    Attributes
+    ----------
+    most_steps : int
+        Among which the best one is chosen; trainings may end before.
+    points : int
+        Steps among them that are looked at.
+    landmarks : int
+        Those of the Nystrom approximation, or a tenth of the pixels where that is less.
+    channels : int
+        Those of noise as the input.
+    widths : dict of str to int
+        Channels of the hidden layers, by architecture.
+    """
+
+    most_steps: int
+    points: int
+    landmarks: int
+    channels: int
+    widths: dict[str, int]
+
+
+OF_PICTURES = PictureSizes(
+    most_steps=10_000, points=93, landmarks=1000, channels=32, widths={"vanilla": 64, "autoencoder": 32}
+)
+
+
+@dataclass(frozen=True)
 class Scale:
     """The sizes of all experiments; each has a field of its own."""
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from bench import machine
 
-from experiments.experiment import Experiment, Record, Result, Unit
+from experiments.experiment import Record, Result, Unit, Work
 
 
 class FolderError(ValueError):
@@ -87,12 +87,12 @@ class Store:
                 self._kept = _read(self._path)  # what another run has written since this one looked
             yield
 
-    def get(self, experiment: Experiment, unit: Unit) -> Record | None:
+    def get(self, work: Work, unit: Unit) -> Record | None:
         """The result kept of the unit, if it is of the same settings and version."""
-        entry = self._kept["results"].get(experiment.key(unit))
+        entry = self._kept["results"].get(work.key(unit))
         if entry is not None and not self._with_arrays:
             unit = Unit(unit.key, entry["settings"])
-        if entry is None or entry["fingerprint"] != experiment.fingerprint(unit):
+        if entry is None or entry["fingerprint"] != work.fingerprint(unit):
             return None
         file = entry["arrays"] if self._with_arrays else None
         if file is not None and not zipfile.is_zipfile(self.folder / file):
@@ -100,14 +100,14 @@ class Store:
         load = dict if file is None else partial(_load, self.folder / file)
         return Record(unit.key, unit.settings, entry["values"], entry["seconds"], load)
 
-    def records(self, experiment: Experiment, units: list[Unit]) -> list[Record]:
+    def records(self, work: Work, units: list[Unit]) -> list[Record]:
         """Results kept, in the order of the units."""
-        found = (self.get(experiment, unit) for unit in units)
+        found = (self.get(work, unit) for unit in units)
         return [record for record in found if record is not None]
 
-    def put(self, experiment: Experiment, unit: Unit, result: Result, seconds: float, device: str) -> None:
+    def put(self, work: Work, unit: Unit, result: Result, seconds: float, device: str) -> None:
         """Keeps a result, with the machine, the commit and the date, in place of the one before."""
-        key, fingerprint = experiment.key(unit), experiment.fingerprint(unit)
+        key, fingerprint = work.key(unit), work.fingerprint(unit)
         file = None
         if result.arrays:
             file = f"arrays/{key.replace('/', '_')}_{fingerprint}.npz"
@@ -132,9 +132,9 @@ class Store:
         text = json.dumps(self._kept, indent=1, allow_nan=False) + "\n"
         replace_file(self._path, lambda part: part.write_text(text))
 
-    def origin(self, experiment: Experiment, units: list[Unit]) -> dict[str, Any]:
+    def origin(self, work: Work, units: list[Unit]) -> dict[str, Any]:
         """Machines, commits, days and seconds of the results kept of these units."""
-        entries = [self._kept["results"][experiment.key(unit)] for unit in units if self.get(experiment, unit)]
+        entries = [self._kept["results"][work.key(unit)] for unit in units if self.get(work, unit)]
         names = sorted({entry["machine"] for entry in entries})
         return {
             "machines": [self._kept["machines"][name] for name in names],

@@ -16,7 +16,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 
-from experiments.experiment import Experiment, Result, Tools, Unit
+from experiments.experiment import Experiment, Result, Tools, Unit, Work
 
 THREADS = "OMP_NUM_THREADS"  # read by PyTorch, by ntkfast's engine and by NumPy's BLAS
 
@@ -37,11 +37,11 @@ def default_jobs(device: str) -> int:
     return 1 if device == "cuda" else min(4, os.cpu_count() or 1)
 
 
-def measure(experiment: Experiment, unit: Unit, tools: Tools) -> Outcome:
+def measure(work: Work, unit: Unit, tools: Tools) -> Outcome:
     """Run a unit here."""
     start = time.perf_counter()
     try:
-        return Outcome(experiment.run(unit.settings, tools), time.perf_counter() - start)
+        return Outcome(work.run(unit.settings, tools), time.perf_counter() - start)
     except Exception:
         return Outcome(None, time.perf_counter() - start, traceback.format_exc())
 
