@@ -75,6 +75,11 @@ def from_torch(module: torch.nn.Module, *, init: Init) -> Network:
     Numbers of channels matter only as shares of a concat: all are taken to be infinite.  Of the distribution of the
     weights only the variance matters then.
 
+    References
+    ----------
+    He, Zhang, Ren, Sun, ICCV 2015, and LeCun, Bottou, Orr, Mueller, 1998, have the two variances; Yang, NeurIPS 2019,
+    shows that the limit exists for such graphs.
+
     Examples
     --------
     >>> import torch

@@ -107,7 +107,30 @@ class NTKConv2d(torch.nn.Module):
         self.bias_scale = math.sqrt(layer.bias_var)
 
     def forward(self, h: torch.Tensor) -> torch.Tensor:
-        """Map features of shape (N, in_channels, H, W) to (N, out_channels, H, W)."""
+        """Map features to those of the next layer.
+
+        Parameters
+        ----------
+        h : Tensor, shape (N, in_channels, H, W)
+            In the type of the parameters.
+
+        Returns
+        -------
+        Tensor, shape (N, out_channels, H, W)
+            H and W are halved, rounded up, with stride 2.
+
+        Raises
+        ------
+        ValueError
+            If h has another shape.
+
+        Examples
+        --------
+        >>> import torch
+        >>> conv = nf.finite.NTKConv2d(nf.Conv(3, stride=2), in_channels=2, out_channels=4)
+        >>> tuple(conv(torch.zeros(1, 2, 5, 6, dtype=torch.float64)).shape)
+        (1, 4, 3, 3)
+        """
         if h.ndim != 4 or h.shape[1] != self.in_channels:
             raise ValueError(f"input must have shape (N, {self.in_channels}, H, W), got {tuple(h.shape)}")
         radius = self.layer.radius
@@ -118,7 +141,17 @@ class NTKConv2d(torch.nn.Module):
         return torch.nn.functional.conv2d(h, self.weight_scale * self.weight, bias, stride, radius)
 
     def extra_repr(self) -> str:
-        """What ``repr`` shows between the parentheses."""
+        """Return what ``repr`` shows between the parentheses.
+
+        Returns
+        -------
+        str
+
+        Examples
+        --------
+        >>> nf.finite.NTKConv2d(nf.Conv(3), in_channels=2, out_channels=4)
+        NTKConv2d(Conv(3), 2, 4, padding='zeros')
+        """
         return f"{self.layer!r}, {self.in_channels}, {self.weight.shape[0]}, padding={self.padding!r}"
 
 
@@ -271,7 +304,24 @@ class NTKGraph(torch.nn.Module):
         self.inputs = tuple(inputs)
 
     def forward(self, h: torch.Tensor) -> torch.Tensor:
-        """Map (N, C, H, W) to (N, C_out, H, W)."""
+        """Apply one node after the other, and keep features no longer than they are needed.
+
+        Parameters
+        ----------
+        h : Tensor, shape (N, C, H, W)
+            The input of the network.
+
+        Returns
+        -------
+        Tensor, shape (N, C_out, H, W)
+
+        Examples
+        --------
+        >>> import torch
+        >>> module = nf.finite.to_torch(nf.unet(levels=1), width=4, in_channels=1, out_channels=3)
+        >>> tuple(module(torch.zeros(1, 1, 4, 6, dtype=torch.float64)).shape)
+        (1, 3, 4, 6)
+        """
         last_use = {m: n for n, inputs in enumerate(self.inputs) for m in inputs}
         features: dict[int, torch.Tensor] = {0: h}
         for n, (module, inputs) in enumerate(zip(self.children(), self.inputs, strict=True)):
