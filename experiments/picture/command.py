@@ -25,7 +25,7 @@ DEFAULTS = {"sigma": 25.0, "budget": 15.0, "title": None}
 FOLDER = "picture"  # below that of all results
 KEPT = "picture.json"  # the summary that the repository keeps
 
-# Shares of the budget that is left when kernels are done; a training gives what it does not take to the next ones.
+# Shares of the budget; a training gives what it does not take to the next ones.
 SHARES = {"removed": 3.0, "kept": 1.0}
 
 
@@ -42,8 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--budget",
         type=float,
         metavar="MINUTES",
-        help="time for all; the exact kernels and Nystrom are computed in full, and finite networks are trained in "
-        f"what is left (default: {DEFAULTS['budget']:g})",
+        help="time to train finite networks; the exact kernels and Nystrom, which come before, are computed in full "
+        f"(default: {DEFAULTS['budget']:g})",
     )
     group.add_argument("--title", help="what the report calls the picture (default: the file's name)")
 
@@ -157,7 +157,8 @@ class Computation:
         waiting = [unit for unit in units if self.store.get(self.work, unit) is None]
         if not waiting or waiting[0] is not units[0]:
             return 0.0
-        left = 60 * self.minutes - sum(record.seconds for record in self._records())
+        spent = sum(record.seconds for record in self._records() if "minutes" in record.settings)
+        left = 60 * self.minutes - spent
         shares = [SHARES[unit.settings["mean"]] for unit in waiting]
         return float(max(0.0, left * shares[0] / sum(shares)))
 
