@@ -1,4 +1,4 @@
-"""What the paper claims and what else was asked, measured: gradient descent, Adam, and the kernel behind both.
+"""The paper's claims and some of ours are measured: gradient descent, Adam, and the kernel behind both.
 
 ``python -m experiments --scale small`` takes 10 to 12 minutes on two cores and leaves results.json, summary.json,
 report.md and its figures in out/experiments/small.  Stopped and started again it goes on where it was.  With ``--docs``
@@ -129,7 +129,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def has_card() -> bool:
-    """Whether PyTorch can use one."""
+    """Tell whether PyTorch can use one."""
     import torch
 
     return torch.cuda.is_available()
@@ -166,7 +166,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def summary_of(path: Path, scale: Scale) -> Summary:
-    """What a file has: a summary, or results of a scale."""
+    """Read what a file has: a summary, or results of a scale."""
     found = summaries.read(path)
     if found is None:
         found = summaries.collect(registry.EXPERIMENTS, scale, Store(path.parent, path.name, arrays=False))
@@ -191,7 +191,7 @@ def terminated_like_interrupted() -> Iterator[None]:
 
 
 def run(args: argparse.Namespace, store: Store) -> int:
-    """What :func:`main` does in a folder that is its own."""
+    """Do the work of :func:`main` in a folder that is its own."""
     scale = SCALES[args.scale]
     chosen = [e for e in registry.EXPERIMENTS if args.only is None or e.name in args.only]
     done, failed = compute(chosen, scale, store, args.device, args.jobs)

@@ -1,4 +1,4 @@
-"""What the experiments measure on a kernel or filter: its place in space and frequency, and how it fits a picture.
+"""Kernels and filters are measured: their place in space and frequency, and how they fit a picture.
 
 A matrix A over the pixels of an image of shape (H, W), d = H*W, is a kernel Theta or a filter f(Theta); its row i holds
 the weights with which the pixels j enter pixel i.  With e_f(j) = exp(2 pi i f.j), frequencies f in cycles a pixel:
@@ -47,7 +47,7 @@ __all__ = [
 Found = TypeVar("Found")
 
 TOLERANCE = 1e-3  # relative error of closed forms that are judged by their PSNR: far below the noise that is left
-RADIUS = 4  # of the neighbourhood: the square of side 9 around a pixel
+RADIUS = 4  # side of the neighbourhood: the square of side 9 around a pixel
 PIXELS_AT_ONCE = 256  # rows whose gains are computed together: some 100 MB for 128 x 128 pixels
 
 
@@ -242,7 +242,7 @@ def closed_form(kernel: LinearOperator, y: np.ndarray, steps: Iterable[int]) -> 
 
 
 def found(value: Found | None) -> Found:
-    """What was asked for and is therefore there: a recorded curve, an eigenvalue that a filter has found."""
+    """Return a value that was asked for and so is there: a recorded curve, an eigenvalue that a filter has found."""
     assert value is not None
     return value
 

@@ -35,7 +35,7 @@ LABELS = {"vanilla": "vanilla CNN", "autoencoder": "autoencoder", "unet": "U-Net
 
 INPUTS = ("image", "noise")
 INPUT_LABELS = {"image": "noisy image", "noise": "iid noise"}
-NOISE_CHANNELS = 32  # of noise as the input of a finite network
+NOISE_CHANNELS = 32  # those that noise has as the input of a finite network
 
 # Learning rate of Adam times the width: every effective weight moves by about rate / width in a step.  Of 0.001, 0.003,
 # 0.006, 0.01, 0.03, 0.1 and 0.3 that with the best results within 300 steps on two pictures of the tuning set (china,
@@ -56,7 +56,7 @@ DESCRIPTION = """\
 
 
 def adam_steps(rate: float) -> str:
-    """What a learning rate of Adam, times the width c, means: :func:`ntkfast.finite.train` divides by all channels."""
+    """Say what a rate of Adam, times the width c, means: :func:`ntkfast.finite.train` divides by all channels."""
     return f"{rate:g}/c for the effective weights, or half of it in the U-Net, whose concats have 2c channels"
 
 

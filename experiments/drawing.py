@@ -12,7 +12,7 @@ from experiments.analysis import RADIUS
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-SATURATION = 0.4  # of the largest weight, where the colours end: the pixel's own is far above the others
+SATURATION = 0.4  # share of the largest weight, where the colours end: the pixel's own is far above the others
 
 
 def logarithmic(axes: Any, widths: Sequence[int]) -> None:

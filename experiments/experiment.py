@@ -1,4 +1,4 @@
-"""What an experiment is made of: units of work, results, their summary, claims with verdicts, figures."""
+"""An experiment is made of units of work, results, their summary, claims with verdicts, and figures."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from experiments.scales import Scale
 
-# What the results of an experiment come to: JSON of numbers by what they are of, and empty without results.
+# A summary is all that results come to: JSON of numbers by what they are of, and empty without results.
 Summary = dict[str, Any]
 
 PAPER, OURS = "paper", "ours"
@@ -42,7 +42,7 @@ class Unit:
 
 @dataclass(frozen=True)
 class Result:
-    """What a unit found: values as JSON, arrays for the figures, and its device where that is not the one of the tools.
+    """A unit has found values as JSON, and arrays for the figures; its device stands here if the tools have another.
 
     Attributes
     ----------
@@ -82,7 +82,7 @@ class Record:
 
 @dataclass(frozen=True)
 class Tools:
-    """What a unit may use beside its settings: a device of PyTorch, and the bar that shows its progress."""
+    """A unit may use these beside its settings: a device of PyTorch, and the bar that shows its progress."""
 
     device: str = "cpu"
     progress: Callable[[float], None] = lambda fraction: None
@@ -226,7 +226,7 @@ class Experiment(Work):
     figures: Callable[[list[Record]], list[Picture]]
 
     def summary(self, records: list[Record]) -> Summary:
-        """What the results come to, as it is kept: claims and text see no other figures than these."""
+        """Sum up the results, as that is kept: claims and text see no other figures than these."""
         found: Summary = kept(self.summarize(records)) if records else {}
         return found
 

@@ -62,7 +62,7 @@ Slope = Sequence[Any]  # exponent and standard error, nan or None where there is
 
 
 def slope_of(law: PowerLaw | None) -> Slope | None:
-    """Of a law, for a summary."""
+    """Return the exponent of a law, for a summary."""
     return None if law is None else [law.slope, law.error]
 
 

@@ -30,7 +30,7 @@ COMMAND = "python -m experiments --scale"
 
 @dataclass(frozen=True)
 class Part:
-    """What an experiment contributes: findings, pictures and text, and how many of its units have a result."""
+    """An experiment contributes findings, pictures and text, and says how many of its units have a result."""
 
     experiment: Experiment
     findings: Sequence[Finding]
@@ -41,11 +41,11 @@ class Part:
 
     @property
     def incomplete(self) -> bool:
-        """Whether units of work have no result, so that verdicts may lack checks."""
+        """Tell whether units of work have no result, so that verdicts may lack checks."""
         return self.units < self.expected
 
     def verdict(self, finding: Finding) -> str:
-        """Of one of its findings, with a mark if it is of a part of the results."""
+        """Return the verdict of one of its findings, with a mark if it is of a part of the results."""
         return finding.verdict + INCOMPLETE if self.incomplete and finding.checks else finding.verdict
 
 

@@ -23,7 +23,7 @@ class FolderError(ValueError):
     """A folder of results cannot be used; the message says why and what to do."""
 
 
-# What each entry of a result is, in JSON.
+# Each entry of a result has one of these types in JSON.
 ENTRY: dict[str, tuple[type, ...]] = {
     "fingerprint": (str,),
     "settings": (dict,),
@@ -84,7 +84,7 @@ class Store:
                 message = f"another run is writing to {self.folder}; wait for it or give another --out"
                 raise FolderError(message) from None
             if self._path.exists():
-                self._kept = _read(self._path)  # what another run has written since this one looked
+                self._kept = _read(self._path)  # another run may have written since this one looked
             yield
 
     def get(self, work: Work, unit: Unit) -> Record | None:
@@ -158,7 +158,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _wrong(kept: Any) -> str:
-    """What is not as :meth:`Store.put` leaves it, by name; empty if nothing is."""
+    """Name what is not as :meth:`Store.put` leaves it; empty if nothing is."""
     for name in ("machines", "results"):
         if not isinstance(kept, dict) or not isinstance(kept.get(name), dict):
             return f"it has no {name}"

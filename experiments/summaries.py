@@ -88,7 +88,7 @@ def read(path: Path) -> Summary | None:
 
 
 def _wrong(content: Summary) -> str:
-    """What is not as :func:`collect` leaves it, by name; empty if nothing is."""
+    """Name what is not as :func:`collect` leaves it; empty if nothing is."""
     lists = all(isinstance(content.get(name), list) for name in ("machines", "commits", "days"))
     if not lists or not isinstance(content.get("scale"), str) or not isinstance(content["experiments"], dict):
         return "scale, machines, commits, days or experiments are missing or of another kind"

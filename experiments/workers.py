@@ -25,7 +25,7 @@ Task = tuple[Experiment, Unit]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a unit: its result, or the error in words; and seconds."""
+    """A unit has come to a result, or to an error in words, in some seconds."""
 
     result: Result | None
     seconds: float
@@ -91,7 +91,7 @@ def end_with_parent() -> None:
 
 
 def _measure(name: str, unit: Unit, device: str) -> Outcome:
-    """What a process does, deaf to Ctrl-C, which reaches them all: the first one ends the others."""
+    """Run a unit in a process that is deaf to Ctrl-C, which reaches them all: the first one ends the others."""
     import signal
 
     from experiments import registry

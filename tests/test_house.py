@@ -46,9 +46,11 @@ SENTENCES = (
     "bench",
     "tools",
     "examples",
+    "experiments",
     "python/ntkfast/activations.py",
     "python/ntkfast/network.py",
     "python/ntkfast/engine",
+    "python/ntkfast/finite",
 )
 
 # Above engine/, which device computes is nobody's business.

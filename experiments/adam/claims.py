@@ -171,7 +171,7 @@ def how_far_turned(summary: Summary, checks: Sequence[Check]) -> str:
 
 
 def what_differs(summary: Summary, checks: Sequence[Check]) -> str:
-    """What differs between a network that Adam trains and any fixed kernel."""
+    """Say how a network that Adam trains differs from any fixed kernel."""
     if all(check.passed for check in checks):
         return ""
     changes = ", ".join(f"{title} {case['change']['adam']:.1%}" for title, case in by_case(summary))

@@ -1,4 +1,4 @@
-"""What the trainings and their kernels come to: over the width, and case by case at the main widths."""
+"""The trainings and their kernels are summed up over the width, and case by case at the main widths."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What must be shown: the slope, the distance, the mean over seeds, the PSNR."""
+"""These must be shown: the slope, the distance, the mean over seeds, the PSNR."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def near(summary: Summary) -> list[Check]:
 
 
 def expected(summary: Summary, checks: Sequence[Check]) -> str:
-    """What the laws say of :data:`WIDTH` where that was not run."""
+    """Say what the laws give at :data:`WIDTH` where that was not run."""
     found = [
         f"{label} {100 * PowerLaw.of(own['law']).at(WIDTH):.1f} %"
         for label, own in _architectures(summary)

@@ -1,4 +1,4 @@
-"""What the distances of the networks come to: their law over the width, and the mean over networks of a width."""
+"""The distances of the networks have a law over the width, and a mean over networks of a width."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def mean_distance(records: Sequence[Record]) -> float:
 
 
 def common_share(records: Sequence[Record]) -> float:
-    """What part of the squared distance n networks of one width have in common: an estimate without bias.
+    """Estimate without bias the part of the squared distance that n networks of one width have in common.
 
     With errors e_i = b + r_i, r_i independent and of mean zero, E |mean e|^2 = |b|^2 + E |r|^2 / n, so that
     (n |mean e|^2 - mean |e|^2) / (n - 1) has the expectation |b|^2.  By chance it may be below zero.

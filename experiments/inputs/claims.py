@@ -14,8 +14,8 @@ from experiments.inputs.summary import LOW
 NON_LOCAL = 0.1  # share of the filter's energy beyond the neighbourhood
 NOT_STATIONARY = 0.1  # share of the filter's energy that no convolution has
 STATIONARY = 0.01
-RISE = 0.02  # of a gain that should fall with the frequency
-FALL = 0.1  # of the gain from the low frequencies to 1/2
+RISE = 0.02  # a gain that should fall with the frequency may rise by it
+FALL = 0.1  # the gain falls by it from the low frequencies to 1/2
 
 BOTTLENECK = (
     "An autoencoder without skips makes everything of coarse features: its kernel joins neighbours whatever the input "
@@ -100,7 +100,7 @@ def not_low_pass(summary: Summary, checks: Sequence[Check]) -> str:
 
 
 def failed(checks: Sequence[Check], name: str) -> bool:
-    """Whether a network's check does not agree."""
+    """Tell whether a network's check does not agree."""
     return any(check.measured.startswith(LABELS[name]) and not check.passed for check in checks)
 
 

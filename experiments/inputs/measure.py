@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from experiments.scales import Scale
 
 PICTURE, CENTRE = "astronaut", (0.215, 0.44)  # the face
-POINTS = 61  # of the path over the steps
+POINTS = 61  # those of the path over the steps
 MOST_STEPS = 100_000
 PIXELS = ((0.5, 0.34), (0.78, 0.6))  # whose weights are drawn: shares of the sides
-PERCENTILES = (10, 50, 90)  # of the pixels' gains
+PERCENTILES = (10, 50, 90)  # those of the pixels' gains
 
 
 def units(scale: Scale) -> list[Unit]:

@@ -1,4 +1,4 @@
-"""What the filters come to: quality, place in space, gain at some frequencies."""
+"""The filters have a quality, a place in space, and a gain at some frequencies."""
 
 from __future__ import annotations
 

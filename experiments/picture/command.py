@@ -163,7 +163,7 @@ class Computation:
         return float(max(0.0, left * shares[0] / sum(shares)))
 
     def summary(self) -> Summary:
-        """What all results come to."""
+        """Sum up all results."""
         asked: dict[str, Any] = {
             "title": self.own.title,
             "shape": list(self.own.pixels.shape),

@@ -20,12 +20,12 @@ from ntkfast import NTK, Network, nystrom
 if TYPE_CHECKING:
     from experiments.data import Problem
 
-SEED = 0  # of the networks, of noise as the input, and of the landmarks
+SEED = 0  # names the networks, the noise as the input, and the landmarks
 EIGENVALUE_TOLERANCE, EIGENVALUE_VECTORS = 0.05, 6  # a rate of 1/lambda_max is stable up to twice that
 OPTIMIZERS = ("gd", "adam")
-DENSE_SHARE = 0.5  # of the free memory, which the kernel may fill, as there is one at a time
+DENSE_SHARE = 0.5  # share of the free memory that the kernel may fill, as there is one at a time
 
-# What a training takes of each number of a feature: the feature, its gradient, and what a convolution copies.
+# A training has so many copies of each feature: itself, its gradient, and those that a convolution makes.
 COPIES = 4
 
 

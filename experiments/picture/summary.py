@@ -1,4 +1,4 @@
-"""What the units come to: the ten cases with the paper's values and ours, and what the budget did not reach."""
+"""The units come to ten cases with the paper's values and ours, and with what the budget did not reach."""
 
 from __future__ import annotations
 

@@ -135,7 +135,7 @@ def _all_agree(checks: Sequence[Check]) -> bool:
 
 
 def better_input(summary: Summary, checks: Sequence[Check]) -> str:
-    """Whether noise is the better input for the filter itself, or only in the training that was done."""
+    """Say whether noise is the better input for the filter itself, or only in the training that was done."""
     if _all_agree(checks):
         return ""
     found, sentences = means(summary), []
@@ -157,7 +157,7 @@ def better_input(summary: Summary, checks: Sequence[Check]) -> str:
 
 
 def beyond_the_kernel(summary: Summary, checks: Sequence[Check]) -> str:
-    """Whether what Adam reaches is beyond the exact kernel, which need not stop where training does."""
+    """Say whether what Adam reaches is beyond the exact kernel, which need not stop where training does."""
     if not checks:
         return ""
     found, sentences = means(summary), []
@@ -205,7 +205,7 @@ def _limit_remark(summary: Summary) -> str:
 
 
 def _explained_by_the_limit(summary: Summary, source: str) -> str:
-    """Whether a loss of Adam with the autoencoder is gone where the limit on the steps has not cut off a run."""
+    """Say whether Adam's loss with the autoencoder is gone where the limit on the steps has not cut off a run."""
     inside = paired(summary, "autoencoder", source, "before_the_last_step")
     if inside is not None and inside.mean < 0:
         return (
@@ -231,12 +231,12 @@ def steps_allowed(summary: Summary, checks: Sequence[Check]) -> str:
 
 
 def narrow(summary: Summary, checks: Sequence[Check]) -> str:
-    """What gradient descent lacks, if it does."""
+    """Say what gradient descent lacks, if it does."""
     return "" if _all_agree(checks) else NARROW
 
 
 def other_pictures(summary: Summary, checks: Sequence[Check]) -> str:
-    """What differs from the paper, if the order does."""
+    """Say what differs from the paper, if the order does."""
     return "" if _all_agree(checks) else OTHER
 
 

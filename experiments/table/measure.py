@@ -23,7 +23,7 @@ ANY_TIME, REFINED = "exact_any_time", "refined"
 
 POINTS = 61  # recorded steps of a training, and steps of a closed form
 EIGENVALUE_TOLERANCE = 0.01
-LEVEL = 128.0  # what the peers see as the mean of the picture, whose values are 0 to 255
+LEVEL = 128.0  # the peers see it as the mean of the picture, whose values are 0 to 255
 
 
 def units(scale: Scale) -> list[Unit]:

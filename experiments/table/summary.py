@@ -1,4 +1,4 @@
-"""What the pictures come to: means with their spread, and differences of two methods picture by picture."""
+"""The pictures come to means with their spread, and differences of two methods picture by picture."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ METHODS = {
 }
 MORE = {ANY_TIME: "NTK, exact, any t", REFINED: "NTK, exact, refined"}  # further rows of the table
 PEERS = {"noisy": "noisy image", "nlm": "non-local means", "bm3d": "CBM3D"}
-DISTANCE = "distance"  # of the output of gradient descent to that of the exact kernel
+DISTANCE = "distance"  # that of the output of gradient descent to the exact kernel's
 
 Key = tuple[str, ...]  # (method, network, input), or (peer,)
 
@@ -173,7 +173,7 @@ def paired(
 
 
 def cut_off(records: Sequence[Record], method: str, network: str, source: str) -> list[bool]:
-    """Whether the best step was the last that was looked at, for the complete pictures and all seeds of a case."""
+    """Tell whether the best step was the last one looked at, for the complete pictures and all seeds of a case."""
     allowed, names = "any_time_steps" if method == ANY_TIME else "most_steps", complete(records)
     return [
         record.values[f"{method}_steps"] == record.settings[allowed]

@@ -59,7 +59,7 @@ def trained(module: Any, x: np.ndarray, y: np.ndarray, optimizer: str, rate: flo
                 if optimizer == "gd":
                     w -= rate * g
                     continue
-                g = g / s  # of the effective weights s w
+                g = g / s  # the gradient by the effective weights s w
                 first[n] = 0.9 * first[n] + 0.1 * g
                 second[n] = 0.999 * second[n] + 0.001 * g**2
                 mean, square = first[n] / (1 - 0.9**t), second[n] / (1 - 0.999**t)

@@ -226,7 +226,7 @@ def test_adam_unit_computed_again() -> None:
 def check_alignment(
     found: dict[str, Any], name: str, K: np.ndarray, problem: Any, count: int, probes: np.ndarray
 ) -> None:
-    """Of the part in gray with the clean picture."""
+    """Return the alignment of the part in gray with the clean picture."""
     d = len(K) // 3
     gray = K.reshape(d, 3, d, 3).sum(axis=(1, 3)) / 3
     clean = problem.clean.mean(axis=2).ravel()

@@ -1,4 +1,4 @@
-"""What is measured on kernels and filters, on cases that are known."""
+"""Kernels and filters are measured on cases that are known."""
 
 from __future__ import annotations
 
@@ -196,7 +196,7 @@ class TestAlignment:
         np.testing.assert_allclose(gray @ theta[0], theta @ theta[0], atol=1e-13)
 
     def test_gray_part_is_the_kernel_of_the_mean(self) -> None:
-        # of outputs J with rows (pixel, colour): their mean over the colours has the Jacobian (J_r + J_g + J_b)/3
+        # Where outputs have the Jacobian J, rows (pixel, colour), their mean over the colours has (J_r + J_g + J_b)/3.
         jacobian = np.random.default_rng(0).standard_normal((D, 3, 5))
         rows = jacobian.reshape(3 * D, 5)
         mean = jacobian.mean(axis=1)

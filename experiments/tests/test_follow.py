@@ -58,7 +58,7 @@ def test_follow_verdicts(records, verdicts):
 
 @pytest.mark.parametrize(("bias", "verdict"), [(0.0, HOLDS), (1.0, HOLDS), (1.8, FAILS), (100.0, FAILS)])
 def test_mean_over_networks_that_err_alike_is_no_nearer(bias, verdict):
-    """Of opposite errors 1 and a common one b the ratio is b/sqrt(1 + b^2), where 0.71 is expected and 0.86 allowed."""
+    """Opposite errors 1 and a common one b have the ratio b/sqrt(1 + b^2), where 0.71 is expected and 0.86 allowed."""
     claim = findings(EXPERIMENT, follow_records(-0.5, bias=bias))[2]
     assert claim.verdict == verdict
     assert f"{bias / np.hypot(1, bias):.2f} at width 64 (2 networks, expected 0.71)" in claim.checks[0].measured
@@ -72,7 +72,7 @@ def test_widths_of_one_network_have_no_mean():
 
 
 def test_share_in_common_has_no_bias():
-    """Of independent errors about a common one: the mean over many draws of the estimate is the share put in."""
+    """With independent errors about a common one the mean over many draws of the estimate is the share put in."""
     rng, shares = np.random.default_rng(0), []
     for _ in range(300):
         errors = rng.standard_normal((3, 64)) + np.full(64, 0.5)

@@ -1,4 +1,4 @@
-"""What the experiments may know: public names of ntkfast, and of bench what both need."""
+"""Experiments may know public names of ntkfast, and of bench what both need."""
 
 import ast
 from pathlib import Path

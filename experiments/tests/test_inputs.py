@@ -72,7 +72,7 @@ def test_inputs_unit_computed_again(source: str) -> None:
     outside = np.maximum(*(np.minimum(gap, side - gap) for gap in apart)) > RADIUS
     assert result.values["beyond"] == pytest.approx(np.sum(A[outside] ** 2) / np.sum(A**2), rel=1e-6)
     assert result.values["degrees_of_freedom"] == pytest.approx(np.trace(A), rel=1e-9)
-    # what is left of a matrix is what it differs by from the mean over all shifts
+    # A matrix less its mean over all shifts is left.
     shift = ((rows[None] - rows[:, None]) % side) * side + (cols[None] - cols[:, None]) % side
     means = np.bincount(shift.ravel(), A.ravel()) / side**2
     left = np.sum((A - means[shift]) ** 2) / np.sum(A**2)

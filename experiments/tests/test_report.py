@@ -33,7 +33,7 @@ def test_claims_without_results_are_not_run(experiment):
 
 
 def test_sources_of_the_claims():
-    """What the paper says: that the filter is followed, the orders, the inputs, Adam, and the figures on House."""
+    """The paper says that the filter is followed, the orders, the inputs, Adam, and the figures on House."""
     found = [[claim.source for claim in experiment.claims] for experiment in registry.EXPERIMENTS]
     assert found == [
         ["paper", "ours", "ours", "ours"],

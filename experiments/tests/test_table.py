@@ -50,7 +50,7 @@ class TestAverages:
     def test_mean_and_spread(self) -> None:
         mean = summary.averaged({"a": [20.0, 22.0], "b": [30.0, 34.0]})
         assert mean.mean == pytest.approx(26.5)
-        assert mean.pictures == pytest.approx(11 / np.sqrt(2))  # of 21 and 32
+        assert mean.pictures == pytest.approx(11 / np.sqrt(2))  # the spread of 21 and 32
         assert mean.seeds == pytest.approx(np.sqrt((2 + 8) / 2))
 
     def test_pictures_count_alike_however_many_seeds_they_have(self) -> None:

@@ -9,7 +9,7 @@ TINY = SCALES["tiny"]
 
 
 def findings(experiment, records):
-    """What the claims come to, by way of the summary."""
+    """Return what the claims come to, by way of the summary."""
     return experiment.findings(experiment.summary(records))
 
 

@@ -35,7 +35,7 @@ AFTER = {
 
 
 def cases(summary: Summary, optimizer: str) -> dict[str, dict[str, Any]]:
-    """What was found of an optimizer, by architecture."""
+    """Return what was found of an optimizer, by architecture."""
     found: dict[str, dict[str, Any]] = summary.get("slopes", {}).get(optimizer, {})
     return found
 

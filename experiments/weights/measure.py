@@ -36,11 +36,11 @@ if TYPE_CHECKING:
 OPTIMIZERS = {"gd": "gradient descent", "adam": "Adam"}
 NORMS = ("l2", "linf")
 
-# Of gradient descent, times 1/lambda_max of the exact kernel: small, so that the loss is crossed in small steps and
-# narrow networks, whose largest eigenvalue may be twice that of the limit, are stable.
+# The rate of gradient descent, times 1/lambda_max of the exact kernel: small, so that the loss is crossed in small
+# steps and narrow networks, whose largest eigenvalue may be twice that of the limit, are stable.
 RATE_GD = 0.5
-# Of Adam, over c: effective hidden weights have the standard deviation sqrt(2/(9 c)), 0.12 at c = 16, and wide networks
-# still take several steps to the loss.
+# The rate of Adam, over c: effective hidden weights have the standard deviation sqrt(2/(9 c)), 0.12 at c = 16, and wide
+# networks still take several steps to the loss.
 RATE_ADAM = 0.002
 STEPS_ADAM = 64  # that all widths are compared at
 EARLIER = (4, 16)  # where they are compared too: before, and about when, wide networks reach the loss

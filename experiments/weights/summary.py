@@ -1,4 +1,4 @@
-"""What the changes of the weights come to: powers of the width."""
+"""The changes of the weights come to powers of the width."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from experiments.fits import PowerLaw, power_law, slope_of
 from experiments.weights.measure import EARLIER, NORMS, OPTIMIZERS
 
 KINDS = {"first": "first layer", "hidden": "hidden layers", "last": "last layer"}
-STEPS, LOSS = "steps", "loss"  # what is the same for all widths, where the changes are taken
+STEPS, LOSS = "steps", "loss"  # where the changes are taken, the same for all widths
 CONVENTIONS = {"gd": (STEPS, LOSS), "adam": (STEPS, LOSS, *map(str, EARLIER))}
 
 

@@ -27,7 +27,7 @@ from ..images import as_planes
 
 __all__ = ["EmpiricalNTK", "empirical_ntk"]
 
-# What torch calls the types that NumPy and the filters know.
+# PyTorch has names of its own for the types that NumPy and the filters know.
 DTYPES: dict[torch.dtype, np.dtype[Any]] = {torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float64)}
 
 # Numbers that one batch of reverse passes has at a time: of the rows of J, or of the features they pass through.
@@ -342,7 +342,7 @@ def first_output(call: Callable[[torch.Tensor], Any], x: torch.Tensor) -> torch.
         z = call(x.clone())  # a first layer that works in place writes over it
     except torch.cuda.OutOfMemoryError:  # a RuntimeError too, but says what is wrong
         raise
-    except (RuntimeError, ValueError, TypeError, IndexError) as error:  # what torch raises where shapes do not fit
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:  # torch raises these where shapes do not fit
         raise ValueError(
             f"module must take x of shape (1, C, H, W), got an error on {tuple(x.shape)}: {error}"
         ) from error

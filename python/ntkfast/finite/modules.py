@@ -156,7 +156,7 @@ class NTKConv2d(torch.nn.Module):
 
 
 def _shapes(layer: Conv, in_channels: int, out_channels: int) -> list[tuple[int, ...]]:
-    """Of the weights and, where there is one, the bias."""
+    """Return the shapes of the weights and, where there is one, of the bias."""
     weight = (out_channels, in_channels, layer.kernel_size, layer.kernel_size)
     return [weight, (out_channels,)] if layer.bias_var > 0 else [weight]
 
@@ -193,12 +193,12 @@ class Pointwise(torch.nn.Module):
         return cast(torch.Tensor, function(h, **torch_arguments(self.layer)))
 
     def extra_repr(self) -> str:
-        """What ``repr`` shows between the parentheses."""
+        """Return what ``repr`` shows between the parentheses."""
         return repr(self.layer)
 
 
 def torch_arguments(layer: Activation) -> dict[str, Any]:
-    """What PyTorch's function or module takes beside the features."""
+    """Return the arguments of PyTorch's function or module beside the features."""
     spec = layer.in_torch
     values = (getattr(layer, field.name) for field in dataclasses.fields(layer))  # type: ignore[arg-type]
     return {name: value for (name, _), value in zip(spec.arguments, values, strict=True)} | dict(spec.fixed)
@@ -249,7 +249,7 @@ class NTKConcat(torch.nn.Module):
         return torch.cat(tuple(scaled), dim=1)
 
     def extra_repr(self) -> str:
-        """What ``repr`` shows between the parentheses."""
+        """Return what ``repr`` shows between the parentheses."""
         return repr(self.shares)
 
 

@@ -39,7 +39,7 @@ def check_weights(steps: Sequence[Step]) -> None:
 
 
 def padding_of(steps: Sequence[Step]) -> str:
-    """What the network's convolutions see outside the image; "zeros" where none looks there."""
+    """Return what the network's convolutions see outside the image; "zeros" where none looks there."""
     places = {step.found.padding: step.place for step in reversed(steps)}
     if "zeros" in places and "circular" in places:
         raise ValueError(
@@ -129,7 +129,7 @@ class Nesting:
         """Layers of a merge, from its dominator on: Skips of two paths each, the last to part being merged first."""
         step = self.steps[n]
         shares = step.found.shares or [float(self.channels[m]) for m in step.inputs]
-        # What is merged: a step, layers behind it, and their share of the whole.
+        # A part of a merge is a step, layers behind it, and their share of the whole.
         ends: list[tuple[int, list[Layer], float]] = [
             (m, [], share) for m, share in zip(step.inputs, shares, strict=True)
         ]

@@ -20,7 +20,7 @@ __all__ = ["FUNCTIONS_BY_NAME", "METHODS", "MODULES", "PLACES", "Found", "Refuse
 
 @dataclass
 class Found:
-    """What one operation of the traced module does.
+    """One operation of the traced module does this.
 
     Attributes
     ----------
@@ -50,7 +50,7 @@ class Found:
 
 
 class RefusedError(Exception):
-    """What is wrong with one operation, and what to use instead."""
+    """One operation has no counterpart; the message says why, and what to use instead."""
 
 
 # --- Readers, with the arguments that torch's functions have ------------------------------------------------------
@@ -203,7 +203,7 @@ MODULES: dict[type, Callable[[Any], tuple[str, dict[str, Any]]]] = {
     ),
 }
 
-# What to use instead; by names without case and underscores, so that they fit modules, functions and methods.
+# This is to be used instead, by names without case and underscores, so that they fit modules, functions and methods.
 _POOL = "has no closed form: use AvgPool2d(2), or a Conv2d with stride=2"
 _NORM = "depends on all pixels at once, and has no closed form: remove it"
 _SIGMOID = "has no closed form: use torch.erf, or GELU"
@@ -240,5 +240,5 @@ COUNTERPARTS = f"has no counterpart: use Conv2d, {', '.join(_NAMED)}, AvgPool2d,
 
 
 def advice(name: str) -> str:
-    """What to use in place of an operation that has no counterpart."""
+    """Say what to use in place of an operation that has no counterpart."""
     return ADVICE.get(name.lower().replace("_", ""), COUNTERPARTS)

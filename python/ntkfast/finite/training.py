@@ -28,10 +28,10 @@ __all__ = ["Record", "Training", "train"]
 
 OPTIMIZERS = ("gd", "momentum", "adam")
 
-# Of the heavy ball.
+# This is the momentum of the heavy ball.
 MOMENTUM = 0.9
 
-# Of Adam: Kingma & Ba, ICLR 2015.
+# Adam has these in Kingma & Ba, ICLR 2015.
 BETAS = (0.9, 0.999)
 EPSILON = 1e-8
 
@@ -44,7 +44,7 @@ GRID_POINTS = 24
 
 @dataclass(frozen=True, eq=False)
 class Record:
-    """What :func:`train` is to look at on its way, and when.
+    """A record says what :func:`train` is to look at on its way, and when.
 
     Parameters
     ----------
@@ -120,7 +120,7 @@ class Record:
 
 @dataclass(frozen=True, eq=False)
 class Training:
-    """What :func:`train` saw at the recorded steps.
+    """A training has what :func:`train` saw at the recorded steps.
 
     Attributes
     ----------
@@ -312,7 +312,7 @@ def _output_like(target: torch.Tensor, module: torch.nn.Module, x: torch.Tensor)
 
 
 class _Recorder:
-    """What is looked at in each recorded step."""
+    """The recorder looks at each step that is to be recorded."""
 
     def __init__(
         self,
@@ -411,7 +411,7 @@ def _ascending(steps: Any) -> tuple[int, ...]:
 
 
 def _optimizer(module: torch.nn.Module, optimizer: str, learning_rate: float) -> torch.optim.Optimizer:
-    """Of the trained parameters, or an error naming the module."""
+    """Return the optimizer of the trained parameters, or raise an error naming the module."""
     trained = [p for p in module.parameters() if p.requires_grad]
     if not trained:
         raise ValueError("module must have parameters with requires_grad=True to be trained, got none")
