@@ -25,7 +25,7 @@ NEEDS = {"deepinv": "deepinv.models", "torch": "torch", "cupy": "cupy"}  # a wor
 
 
 def given() -> dict[str, Any]:
-    """What the text takes for given: pictures, counts, a mask, a pixel, and a kernel of the noisy picture."""
+    """Return what the text takes for given: pictures, counts, a mask, a pixel, and a kernel of the noisy picture."""
     rng = np.random.default_rng(0)
     rows, cols = np.mgrid[:32, :32]
     clean = np.stack([0.5 + 0.3 * np.sin(rows / (3 + c)) * np.cos(cols / 4) for c in range(3)], axis=-1)
