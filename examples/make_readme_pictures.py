@@ -34,15 +34,15 @@ def main() -> None:
     }
 
     row, col = (place - start for place, start in zip(CHEEK, crop_start(SIZE), strict=True))
-    kernel = nf.NTK(info.network, denoised - denoised.mean(), channel_axis=-1)
+    kernel = nf.NTK(info.method.network, denoised - denoised.mean(), channel_axis=-1)
     figure = figures.affinity_figure(
         denoised,
         kernel.affinity(row, col),
         row,
         col,
         value_range=(0, 255),
-        patch=info.network.receptive_field,
-        title=f"NTK of {info.network!r}",
+        patch=info.method.network.receptive_field,
+        title=f"NTK of {info.method.network!r}",
     )
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=DPI, bbox_inches="tight")

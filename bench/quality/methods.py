@@ -78,7 +78,7 @@ def _prepare_ours(sigma: float, options: Options) -> Call:
         denoised, info = denoise_ntk(
             noisy, channel_axis=-1, return_info=True, compute=Compute(threads=options.threads, device="cpu")
         )
-        return denoised, {"sigma_estimate": info.sigma}
+        return denoised, {"sigma_estimate": info.level}
 
     return call
 
