@@ -60,3 +60,27 @@ for made in (nf.unet(1, 3, upsample="nearest", share=0.25), nf.autoencoder(1), n
 assert_type(
     nf.Network([nf.Conv(3, bias_var=0.1), nf.GELU(), nf.Skip([nf.AvgPool(), nf.Conv(3), nf.Upsample()])]), nf.Network
 )
+
+compute = nf.Compute("cpu", dtype="float64", threads=1, progress=lambda fraction: None)
+tiles, whole = nf.Tiles(net, 12, 6, passes=1, stopping="recorrupted"), nf.WholeImage(landmarks=9, steps=(3, 4))
+assert_type(nf.denoise_ntk(array), np.ndarray)
+assert_type(nf.denoise_ntk(tensor, 0.1, channel_axis=0, method=tiles, compute=compute), torch.Tensor)
+assert_type(nf.denoise_ntk(array, strength=1.2, rng=None, return_info=True), tuple[np.ndarray, nf.DenoiseInfo])
+pictures = [array, array]
+assert_type(nf.denoise_ntk(pictures, 0.1, method=whole), list[np.ndarray])
+assert_type(
+    nf.denoise_ntk(pictures, noise=[nf.NoiseModel(1), nf.PoissonGaussian(2.0)], return_info=True),
+    tuple[list[np.ndarray], tuple[nf.DenoiseInfo, ...]],
+)
+assert_type(nf.denoise_ntk(array, frame_axis=0, return_info=True), tuple[np.ndarray, tuple[nf.DenoiseInfo, ...]])
+assert_type(nf.estimate_noise(array), nf.NoiseModel)
+assert_type(nf.estimate_noise(pictures, channel_axis=-1), list[nf.NoiseModel])
+assert_type(nf.estimate_noise(array, frame_axis=0), list[nf.NoiseModel])
+
+landweber = nf.Landweber(net, [3, 9], passes=2, tau=1.1, solver="iteration")
+A = nf.Inpainting([[True, False]])
+assert_type(nf.restore_ntk(array, A, 0.02, method=landweber, compute=compute), np.ndarray)
+assert_type(
+    nf.restore_ntk(tensor, nf.Blur((4, 4), [[1.0]]), guide=array, return_info=True), tuple[torch.Tensor, nf.RestoreInfo]
+)
+assert_type(nf.restore_ntk(array, nf.Downsampling((4, 4), 2), shape=(4, 4), rng=3), np.ndarray)

@@ -16,6 +16,7 @@ texture for noise and are left for pictures with too few patches: ``python -m to
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from typing import Any, overload
 
 import numpy as np
@@ -48,17 +49,17 @@ ROUNDING = 1e-12
 
 
 @overload
-def estimate_noise(
-    image: list[Any] | tuple[Any, ...], *, channel_axis: int | None = None, frame_axis: None = None
+def estimate_noise(  # type: ignore[overload-overlap]  # to the last one a set is an image
+    image: Sequence[object], *, channel_axis: int | None = None, frame_axis: None = None
 ) -> list[NoiseModel]: ...
 
 
 @overload
-def estimate_noise(image: Any, *, channel_axis: int | None = None, frame_axis: int) -> list[NoiseModel]: ...
+def estimate_noise(image: object, *, channel_axis: int | None = None, frame_axis: int) -> list[NoiseModel]: ...
 
 
 @overload
-def estimate_noise(image: Any, *, channel_axis: int | None = None, frame_axis: None = None) -> NoiseModel: ...
+def estimate_noise(image: object, *, channel_axis: int | None = None, frame_axis: None = None) -> NoiseModel: ...
 
 
 def estimate_noise(
