@@ -16,8 +16,7 @@ texture for noise and are left for pictures with too few patches: ``python -m to
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
-from typing import Any, overload
+from typing import Any, TypeVar, overload
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -48,9 +47,14 @@ MOST_ROUNDS = 10
 ROUNDING = 1e-12
 
 
+# Both are type variables, since mypy takes a call for ambiguous where one of two declarations says object.
+Pictures = TypeVar("Pictures", bound="list[Any] | tuple[Any, ...]")
+Picture = TypeVar("Picture")
+
+
 @overload
 def estimate_noise(  # type: ignore[overload-overlap]  # to the last one a set is an image
-    image: Sequence[object], *, channel_axis: int | None = None, frame_axis: None = None
+    image: Pictures, *, channel_axis: int | None = None, frame_axis: None = None
 ) -> list[NoiseModel]: ...
 
 
@@ -59,7 +63,7 @@ def estimate_noise(image: object, *, channel_axis: int | None = None, frame_axis
 
 
 @overload
-def estimate_noise(image: object, *, channel_axis: int | None = None, frame_axis: None = None) -> NoiseModel: ...
+def estimate_noise(image: Picture, *, channel_axis: int | None = None, frame_axis: None = None) -> NoiseModel: ...
 
 
 def estimate_noise(
