@@ -200,6 +200,7 @@ template <class Real> Array<Real> dense(const Engine<Real>& engine, py::object p
 
 template <class Real> void bind_engine(py::module_& module, const char* name) {
     py::class_<Engine<Real>>(module, name)
+        .def_property_readonly("exponent", &Engine<Real>::exponent)
         .def("diagonal", &diagonal<Real>)
         .def("product", &product<Real>, py::arg("v").noconvert(), py::arg("progress") = py::none())
         .def("store", &store<Real>, py::arg("progress") = py::none())

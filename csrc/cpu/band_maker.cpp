@@ -167,9 +167,9 @@ Pair<Real> same_pixel(const Program& program, const Target& target, const Fields
     const std::size_t node = std::size_t(target.node);
     const std::size_t at = std::size_t(std::ptrdiff_t(y) * shape.width * shape.batch + l);
     // These are the sums of a strided convolution: S is not yet added to T.
-    const bool subtract = target.kind == TargetKind::strided && program[target.node].trainable;
+    const double added = target.kind == TargetKind::strided ? program.trained(target.node) : 0.0;
     return {target.kind == TargetKind::pooled ? 2 * fields.spread.at(target.node).row(y)[l] : Real(0),
-            Real(fields.tangent[node][at] - (subtract ? fields.variance[node][at] : 0.0))};
+            Real(fields.tangent[node][at] - added * fields.variance[node][at])};
 }
 
 template <class Real>

@@ -5,6 +5,7 @@
 
 #include "math/activation_table.h"
 #include "math/pair_math.h"
+#include "plan/units.h"
 
 namespace ntkfast {
 namespace {
@@ -337,7 +338,7 @@ void Columns::rows(std::int64_t pixel, int y0, int y1, double* out, Monitor& mon
         const double* t = plan_.tangent(last) ? pairs_.back().t_row(at.i_y, at.i_x, at.dy) : nullptr;
         for (int x = 0; x < width; ++x) {
             const double covariance = (variance[std::size_t(at.i)] + variance[std::size_t(at.j + x)]) / 2 - e[x];
-            row[x] = fields_.unit * (t ? t[x] : covariance);
+            row[x] = fields_.result_unit * (t ? t[x] : covariance);
         }
     });
     for (PairField& field : pairs_) release(field);
@@ -460,10 +461,9 @@ void Columns::convolve(int n, const PairWindow& region) {
     sum_along_rows(n, region);
     sum_along_columns(n, region);
 
-    const Node& node = program_[n];
     PairField& field = pairs_[std::size_t(n)];
     const Plane& variance = fields_.variance[std::size_t(n)];
-    const double scale = node.scale(), trainable = node.trainable ? 1 : 0;
+    const double scale = program_.scale(n), trained = program_.trained(n);
     for_places(n, region, [&](const Place& at) {
         double* __restrict e = field.e_row(at.i_y, at.i_x, at.dy);
         for (int x = 0; x < field.width; ++x) e[x] *= scale;
@@ -472,7 +472,7 @@ void Columns::convolve(int n, const PairWindow& region) {
         const double variance_i = variance[std::size_t(at.i)];
         const double* __restrict variance_j = &variance[std::size_t(at.j)];
         for (int x = 0; x < field.width; ++x)
-            t[x] = scale * t[x] + trainable * ((variance_i + variance_j[x]) / 2 - e[x]);
+            t[x] = scale * t[x] + trained * ((variance_i + variance_j[x]) / 2 - e[x]);
     });
 }
 
@@ -574,10 +574,9 @@ void Columns::add_side_row(int n, int j_y, double* to) {
 // Computes E' and T' from E and T. [trainable] S is in T already, and no scale of a following convolution is folded in.
 void Columns::activate_pairs(int n, const PairWindow& region) {
     const Node& node = program_[n];
-    const double unit = fields_.unit;
     const auto smooth = [&](auto activation) {
         using Activation = decltype(activation);
-        const auto constants = Activation::make(unit, 1.0, false);
+        const auto constants = Activation::make(smooth_units<double>(program_, n, fields_.unit), 1.0, 0.0);
         if (plan_.tangent(n))
             map_pairs(n, region, [=](double e, double t, const Root<double>& i, const Root<double>& j) {
                 return Activation::template apply<true>(e, t, i, j, constants);
@@ -589,7 +588,7 @@ void Columns::activate_pairs(int n, const PairWindow& region) {
     };
     if (node.op != Op::rectifier) return with_smooth<double>(activation_of(node.op), smooth);
     const double largest = fields_.maps.at(n).largest_root;
-    const auto constants = ActivationConstants<double>::make(node.slope, 1.0, false, largest, false);
+    const auto constants = ActivationConstants<double>::make(node.slope, program_.gain(n), 0.0, largest, false);
     if (plan_.tangent(n))
         map_pairs(n, region, [=](double e, double t, const Root<double>& i, const Root<double>& j) {
             return activate<true>(e, t, i, j, constants);
@@ -625,12 +624,12 @@ void Columns::merge(int n, const PairWindow& region) {
         double* t = plan_.tangent(n) ? out.t_row(at.i_y, at.i_x, at.dy) : nullptr;
         std::fill(e, e + out.width, 0.0);
         if (t) std::fill(t, t + out.width, 0.0);
-        for (int side = 0; side < 2; ++side) {
-            const int m = program_[n].inputs[std::size_t(side)];
+        for (std::size_t side = 0; side < 2; ++side) {
+            const int m = program_[n].inputs[side];
             const PairField& in = pairs_[std::size_t(m)];
-            const double share = program_[n].shares[side];
-            add_row(e, in.e_row(at.i_y, at.i_x, at.dy), share, out.width);
-            if (plan_.tangent(m)) add_row(t, in.t_row(at.i_y, at.i_x, at.dy), share, out.width);
+            add_row(e, in.e_row(at.i_y, at.i_x, at.dy), program_.share(n, side), out.width);
+            if (plan_.tangent(m))
+                add_row(t, in.t_row(at.i_y, at.i_x, at.dy), program_.tangent_share(n, side), out.width);
         }
     });
 }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <memory>
 #include <stdexcept>
 
@@ -63,7 +64,7 @@ void combine(const Fields<Real>& fields, const Plane& diagonal,
                     double sum = diagonal[std::size_t(pixel * shape.batch + n)] * double(v[at]);
                     for (const auto& sink : sinks)
                         if (sink) sum += sink->totals()[std::size_t(total)];
-                    out[at] = Real(sum * fields.unit);
+                    out[at] = Real(sum * fields.result_unit);
                 }
     }
 }
@@ -94,6 +95,7 @@ CpuEngine<Real>::CpuEngine(Program program, const Shape& shape, const double* im
     Monitor monitor(std::move(poll), 0);
     FieldsBuilder builder(program_, shape, image, sizeof(Real) == 4, row_kernels<double>(options.isa), options_.threads,
                           monitor);
+    program_ = builder.program();
     if constexpr (sizeof(Real) == 4) {
         fields_ = float_fields(builder.fields(), program_, kernels_, options_.threads, monitor);
         if (image != nullptr) image_.assign(image, image + shape.elements() * shape.channels);
@@ -254,14 +256,14 @@ template <class Real> void CpuEngine<Real>::dense(Real* out, Poll poll) const {
         std::vector<std::unique_ptr<DenseBandSink<Real>>> sinks(std::size_t(options_.threads));
         const auto sink_of = [&](int thread) -> RowSink<Real>& {
             return made_once(sinks[std::size_t(thread)], [&] {
-                return std::make_unique<DenseBandSink<Real>>(out, shape, Real(fields_.unit), watch(thread));
+                return std::make_unique<DenseBandSink<Real>>(out, shape, Real(fields_.result_unit), watch(thread));
             });
         };
         sweep(plane, Deal::bands_as_free, sink_of, monitor);
     } else {
         // These sinks have no state: one serves the calling thread, which asks, and one all others.
-        DenseSink<Real> asking(out, shape, circular, Real(fields_.unit), watch(0));
-        DenseSink<Real> silent(out, shape, circular, Real(fields_.unit), watch(1));
+        DenseSink<Real> asking(out, shape, circular, Real(fields_.result_unit), watch(0));
+        DenseSink<Real> silent(out, shape, circular, Real(fields_.result_unit), watch(1));
         const auto sink_of = [&](int thread) -> RowSink<Real>& { return thread == 0 ? asking : silent; };
         sweep(plane, Deal::blocks_in_turn, sink_of, monitor);
     }
@@ -270,7 +272,7 @@ template <class Real> void CpuEngine<Real>::dense(Real* out, Poll poll) const {
         for (int n = 0; n < shape.batch; ++n) {
             Real* matrix = out + n * d * d;
             for (std::int64_t i = thread; i < d; i += team)
-                matrix[i * d + i] = Real(diagonal[std::size_t(i * shape.batch + n)] * fields_.unit);
+                matrix[i * d + i] = Real(diagonal[std::size_t(i * shape.batch + n)] * fields_.result_unit);
             if (circular || by_bands) continue;
             for (std::int64_t j = thread * line_rows; j < d && !monitor.stopped(); j += team * line_rows) {
                 mirror_rows(matrix, d, j);
@@ -285,10 +287,11 @@ template <class Real> void CpuEngine<Real>::dense(Real* out, Poll poll) const {
 // An engine in float makes them when they are first wanted, and keeps them: with several resolutions they take as long
 // as the engine's own.  Threads that want them at once may each make them, with the same bits: a lock would be held
 // while the poll runs a caller's code.
-template <class Real> const Fields<double>& CpuEngine<Real>::exact_fields(const Poll& poll) const {
+template <class Real>
+typename CpuEngine<Real>::ExactView CpuEngine<Real>::exact_fields(const Poll& poll) const {
     if constexpr (sizeof(Real) == sizeof(double)) {
         (void)poll;
-        return fields_;
+        return {program_, fields_};
     } else {
         if (std::atomic_load(&exact_) == nullptr) {
             Monitor monitor(poll, 0);
@@ -296,12 +299,14 @@ template <class Real> const Fields<double>& CpuEngine<Real>::exact_fields(const 
                                   row_kernels<double>(options_.isa), options_.threads, monitor);
             Fields<double> made = builder.take();
             made.halves.clear(), made.half_sums.clear(), made.pooled_images.clear();  // read by sweeps only
-            std::shared_ptr<const Fields<double>> none;
+            made.result_unit = std::ldexp(made.result_unit, made.exponent - fields_.exponent);
+            std::shared_ptr<const Exact> none;
             std::atomic_compare_exchange_strong(
                 &exact_, &none,
-                std::shared_ptr<const Fields<double>>(std::make_shared<Fields<double>>(std::move(made))));
+                std::shared_ptr<const Exact>(std::make_shared<Exact>(Exact{builder.program(), std::move(made)})));
         }
-        return *std::atomic_load(&exact_);
+        const Exact& exact = *std::atomic_load(&exact_);
+        return {exact.program, exact.fields};
     }
 }
 
@@ -311,12 +316,12 @@ void CpuEngine<Real>::columns(const std::int64_t* pixels, std::int64_t count, Re
     if (shape.batch != 1) throw std::invalid_argument("columns: the engine holds a batch of images");
     for (std::int64_t n = 0; n < count; ++n)
         if (pixels[n] < 0 || pixels[n] >= shape.pixels()) throw std::invalid_argument("columns: pixel out of range");
-    const Fields<double>& fields = exact_fields(poll);
-    const Columns one(program_, fields);
+    const ExactView exact = exact_fields(poll);
+    const Columns one(exact.program, exact.fields);
     const std::int64_t strips = (shape.height + one.strip() - 1) / one.strip();
     Monitor monitor(std::move(poll), count * shape.pixels());
     parallel(options_.threads, [&](int thread, int team) {
-        Columns rows(program_, fields);
+        Columns rows(exact.program, exact.fields);
         std::vector<double> strip(std::size_t(one.strip()) * std::size_t(shape.width));
         for (std::int64_t n = thread; n < count * strips && !monitor.stopped(); n += team) {
             const std::int64_t pixel = n / strips;

@@ -37,6 +37,7 @@ public:
     void keep_coarse(Poll poll) override;
     bool coarse_kept() const override { return coarse_kept_; }
     void dense(Real* out, Poll poll) const override;
+    int exponent() const override { return fields_.exponent; }
 
     // Writes rows (or columns) of Theta for single pixels to out (count, pixels); the batch must be 1.
     void columns(const std::int64_t* pixels, std::int64_t count, Real* out, Poll poll) const;
@@ -62,8 +63,16 @@ private:
     void make_bands_in(const Stores<Real>& stores, const HalfPlane& plane, bool keep, Monitor& monitor,
                        Output output) const;
     std::int64_t coarse_pairs_of(const HalfPlane& plane) const;
-    // Returns what the columns read of the diagonals, in double, made of the image as it came.
-    const Fields<double>& exact_fields(const Poll& poll) const;
+    struct Exact {  // diagonals in double, and the program with the units that they are in
+        Program program;
+        Fields<double> fields;
+    };
+    struct ExactView {
+        const Program& program;
+        const Fields<double>& fields;
+    };
+    // Returns what the columns read, made of the image as it came.
+    ExactView exact_fields(const Poll& poll) const;
 
     Program program_;
     std::vector<Target> targets_;
@@ -71,8 +80,7 @@ private:
     const RowKernels<Real>& kernels_;
     Fields<Real> fields_;
     std::vector<double> image_;  // as it came, for exact_fields(); an engine in double has them
-    mutable std::shared_ptr<const Fields<double>>
-        exact_;  // made when first wanted, never replaced; read and set atomically
+    mutable std::shared_ptr<const Exact> exact_;  // made when first wanted, never replaced; read and set atomically
     Stores<Real> coarse_;
     bool coarse_kept_ = false;
     RawVector<Real> packed_;

@@ -141,19 +141,20 @@ template <class Real> const double* ExactRows<Real>::row(int number, int lane, i
     const Box& box = plan_.boxes[std::size_t(value.box)];
     double* sums = at(kept.sums);
     add_window(box, lane, y, sums);
-    const Node &node = program_[value.node], &conv = program_[box.node];
+    const Node& node = program_[value.node];
+    const double scale = program_.scale(box.node);
     if (node.op == Op::rectifier) {
         const Plane& entering = fields_.variance[std::size_t(box.node)];
         double *p_i = at(roots_), *p_j = at(roots_ + 1);
         roots(entering, i_row, at_i, length, p_i);
         roots(entering, j_row, at_j, length, p_j);
-        kernels_.rectifier_distance(out, sums, box.slots, plan_.shape.batch, conv.scale(), p_i, p_j, node.slope,
-                                    length);
+        kernels_.rectifier_distance(out, sums, box.slots, plan_.shape.batch, scale, p_i, p_j, node.slope,
+                                    program_.gain(value.node), length);
     } else {
         for (std::ptrdiff_t l = 0; l < length; ++l) {
             double e = 0;
             for (int n = -box.radius(); n <= box.radius(); ++n) e += sums[l + n * plan_.shape.batch];
-            out[l] = conv.scale() * e;
+            out[l] = scale * e;
         }
     }
     return out;

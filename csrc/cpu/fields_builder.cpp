@@ -2,12 +2,16 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdio>
 #include <cstdlib>
 #include <memory>
+#include <stdexcept>
+#include <string>
 
 #include "cpu/band_maker.h"
 #include "cpu/upsampled_rows.h"
 #include "plan/activations.h"
+#include "plan/units.h"
 
 namespace ntkfast {
 namespace {
@@ -100,33 +104,35 @@ template <class Real> PaddedRows<Real> padded(const Plane& from, const Shape& sh
     return to;
 }
 
+// Counts the rows and columns that any row loop may read beyond the image.
+int margin_of(const Program& program) { return std::max(1, program.max_radius()); }
+
 template <class Real>
-MapFields<Real> map_fields(const Node& node, const Shape& shape, const Plane& s, double unit, bool circular, int margin,
+MapFields<Real> map_fields(const Program& program, int n, const Shape& shape, const Plane& s, double unit,
                            Monitor& monitor) {
+    const Node& node = program[n];
     const double largest = std::sqrt(*std::max_element(s.begin(), s.end()));
     const double floor = std::max(tiny_root<Real> * largest, least_root<Real>);
     Plane root(s.size()), inverse(s.size()), rest(s.size());
     const bool smooth = is_activation(node.op) && node.op != Op::rectifier;
-    each_number(s.size(), monitor, [&](std::size_t n) {
+    const double true_unit = smooth ? smooth_units<Real>(program, n, unit).in : 1.0;
+    each_number(s.size(), monitor, [&](std::size_t e) {
         if (smooth) {
-            const Root<double> number = smooth_number<Real>(node.op, unit * s[n]);
-            root[n] = number.p, inverse[n] = number.inverse, rest[n] = number.rest;
+            const Root<double> number = smooth_number<Real>(node.op, true_unit * s[e]);
+            root[e] = number.p, inverse[e] = number.inverse, rest[e] = number.rest;
             return;
         }
-        const double p = std::sqrt(s[n]);
-        root[n] = p > floor ? p : 0.0;
-        inverse[n] = p > floor ? 1 / p : 0.0;
-        rest[n] = root[n] - double(Real(root[n]));
+        const double p = std::sqrt(s[e]);
+        root[e] = p > floor ? p : 0.0;
+        inverse[e] = p > floor ? 1 / p : 0.0;
+        rest[e] = root[e] - double(Real(root[e]));
     });
     const auto rows = [&](const Plane& plane) {
         monitor.check();
-        return padded<Real>(plane, shape, circular, margin);
+        return padded<Real>(plane, shape, program.circular(), margin_of(program));
     };
     return {{rows(root), rows(inverse), rows(rest)}, largest};
 }
-
-// Counts the rows and columns that any row loop may read beyond the image.
-int margin_of(const Program& program) { return std::max(1, program.max_radius()); }
 
 // Makes v from 2 v.
 template <class Real> PaddedRows<Real> halved(Plane raw, const Shape& shape, const Program& program) {
@@ -134,30 +140,39 @@ template <class Real> PaddedRows<Real> halved(Plane raw, const Shape& shape, con
     return padded<Real>(raw, shape, program.circular(), margin_of(program));
 }
 
-// Returns a power of 4 near the largest variance of any node, so that the engine's numbers are of order one whatever
-// the units of the image, and dividing by its root is exact.  It takes an upper bound of the variances: all pixels are
-// taken to be as large as the largest.
-double natural_unit(const Program& program, double largest) {
-    std::vector<double> bound;
-    double most = 0;
-    for (const Node& node : program.nodes) {
-        const auto input = [&](std::size_t m) { return bound[std::size_t(node.inputs[m])]; };
-        double value = 0;
-        if (node.op == Op::input)
-            value = largest * largest;
-        else if (node.op == Op::conv)
-            value = node.weight_var * input(0) + node.bias_var;
-        else if (is_merge(node.op))
-            value = node.shares[0] * input(0) + node.shares[1] * input(1);
-        else if (is_activation(node.op))
-            value = diagonal_gains(node, input(0)).q;
-        else
-            value = input(0);
-        bound.push_back(value);
-        most = std::max(most, value);
-    }
-    if (!(most > 1e-300)) return 1.0;  // a zero image
-    return std::ldexp(1.0, 2 * int(std::floor(std::ilogb(most) / 2.0)));
+// Returns a power of 4 near the square of the largest pixel, so that the engine's numbers are of order one whatever the
+// units of the image, and dividing by its root is exact.
+double natural_unit(double largest) {
+    if (!(largest * largest > 1e-300)) return 1.0;  // a zero image
+    return std::ldexp(1.0, 2 * std::ilogb(largest));
+}
+
+// Kernels with entries up to 2^largest_exponent, and down to its inverse, have products that a double holds.
+constexpr int largest_exponent = 1000;
+// So many binary digits may the results of an engine be away from 1.
+int room(bool single_precision) { return single_precision ? 60 : 500; }
+
+[[noreturn]] void refuse_gain(const std::string& what) {
+    throw std::invalid_argument("network has a gain that no double holds: " + what + "; choose weight_var nearer to 2");
+}
+
+// This is the largest variance S(i,i) that the formulas of the smooth activations take: S^2 is a number of the type.
+double largest_smooth(bool single_precision) { return single_precision ? 1e18 : 1e150; }
+
+[[noreturn]] void refuse_smooth(double largest, bool single_precision) {
+    char numbers[64];
+    std::snprintf(numbers, sizeof numbers, "%.3g, above %.0e", largest, largest_smooth(single_precision));
+    throw std::invalid_argument(std::string("network has a gain that takes the variance before a smooth activation to ") +
+                                numbers + (single_precision ? ": use dtype='float64', or smaller weight_var" :
+                                                              ": choose smaller weight_var"));
+}
+
+double largest_of(const Plane& plane) { return *std::max_element(plane.begin(), plane.end()); }
+
+// Divides by 2^exponent.
+void divide(Plane& plane, int exponent) {
+    if (exponent == 0) return;
+    for (double& value : plane) value = std::ldexp(value, -exponent);
 }
 
 }  // namespace
@@ -173,13 +188,14 @@ FieldsBuilder::FieldsBuilder(const Program& program, const Shape& shape, const d
         add(n, near);
         near.finish(n);
     }
+    choose_result_unit();
 }
 
 void FieldsBuilder::read_image(const double* image) {
     double largest = fields_.noise ? 1.0 : 0.0;
     const std::int64_t count = shape_.elements() * shape_.channels;
     for (std::int64_t n = 0; n < (fields_.noise ? 0 : count); ++n) largest = std::max(largest, std::abs(image[n]));
-    fields_.unit = natural_unit(program_, largest);
+    fields_.unit = natural_unit(largest);
     Plane variance(std::size_t(shape_.elements()), fields_.noise ? 1 / fields_.unit : 0.0);
     const bool circular = program_.circular();
     fields_.image = PaddedRows<double>(shape_, fields_.noise ? 0 : shape_.channels, circular, margin_of(program_));
@@ -207,37 +223,100 @@ void FieldsBuilder::read_image(const double* image) {
 
 // Computes the diagonals of one node from those of the earlier ones.
 void FieldsBuilder::add(int n, NearBands<double>& near) {
-    const Node& node = program_[n];
+    Node& node = program_.nodes[std::size_t(n)];
+    node.exponent = node.tangent_exponent = 0;
     if (node.op == Op::input) return;
+    node.exponent = program_[node.input()].exponent;
+    node.tangent_exponent = program_[node.input()].tangent_exponent;
     const Shape shape = at_level(program_, shape_, node.level);
     if (node.op == Op::conv) {
         add_conv(n, shape);
     } else if (program_.is_image(n)) {
         add_pooled_image(n, shape);
     } else if (is_activation(node.op)) {
-        // On the diagonal these are Q(i,i) and T' = Q' T.
-        const std::size_t input = std::size_t(node.input());
-        Plane q = fields_.variance[input], t = fields_.tangent[input];
-        each_number(q.size(), monitor_, [&](std::size_t e) {
-            const Gains gains = diagonal_gains(node, fields_.unit * q[e]);
-            q[e] = gains.q / fields_.unit;
-            t[e] *= gains.dq;
-        });
-        push(std::move(q), std::move(t));
-        fields_.maps.emplace(n, map_fields<double>(node, shape, fields_.variance[input], fields_.unit,
-                                                   program_.circular(), margin_of(program_), monitor_));
+        add_activation(n, shape);
     } else if (is_merge(node.op)) {
-        const auto sum = [&](const std::vector<Plane>& planes) {
-            const Plane &a = planes[std::size_t(node.inputs[0])], &b = planes[std::size_t(node.inputs[1])];
-            Plane out(a.size());
-            for (std::size_t e = 0; e < out.size(); ++e) out[e] = node.shares[0] * a[e] + node.shares[1] * b[e];
-            return out;
-        };
-        Plane q = sum(fields_.variance), t = sum(fields_.tangent);
-        push(std::move(q), std::move(t));
+        add_merge(n);
     } else {
         add_average(n, shape, near);
     }
+}
+
+// Takes the last numbers of a node, which were computed in units that may not suit them, to such as do, and keeps them.
+void FieldsBuilder::settle(int n, Plane variance, Plane tangent) {
+    Node& node = program_.nodes[std::size_t(n)];
+    const int shift = excess(largest_of(variance));
+    divide(variance, shift);
+    divide(tangent, shift);
+    node.exponent += shift;
+    node.tangent_exponent += shift;
+    push(std::move(variance), std::move(tangent));
+}
+
+// On the diagonal an activation gives Q(i,i) and T' = Q' T.
+void FieldsBuilder::add_activation(int n, const Shape& shape) {
+    Node& node = program_.nodes[std::size_t(n)];
+    const std::size_t input = std::size_t(node.input());
+    Plane q = fields_.variance[input], t = fields_.tangent[input];
+    if (node.op == Op::rectifier) {
+        each_number(q.size(), monitor_, [&](std::size_t e) {
+            const Gains gains = diagonal_gains(node, q[e]);
+            q[e] = gains.q;
+            t[e] *= gains.dq;
+        });
+        settle(n, std::move(q), std::move(t));
+    } else {
+        smooth(n, q, t);
+        push(std::move(q), std::move(t));
+    }
+    fields_.maps.emplace(n, map_fields<double>(program_, n, shape, fields_.variance[input], fields_.unit, monitor_));
+}
+
+// Sends S and T through a smooth activation, which goes through true units and gives its numbers units of their own.
+// T' keeps those of Q where it is small beside it: the next convolution that is trained adds S to it.
+void FieldsBuilder::smooth(int n, Plane& q, Plane& t) {
+    Node& node = program_.nodes[std::size_t(n)];
+    const SmoothUnits entering = smooth_units<double>(program_, n, fields_.unit);
+    const double largest = entering.in * largest_of(q);
+    if (largest > largest_smooth(single_precision_)) refuse_smooth(largest, single_precision_);
+    node.exponent += std::ilogb(entering.in) - entering.out;
+    const SmoothUnits units = smooth_units<double>(program_, n, fields_.unit);
+    each_number(q.size(), monitor_, [&](std::size_t e) {
+        const Gains gains = diagonal_gains(node, units.in * q[e]);
+        q[e] = std::ldexp(gains.q, -units.out);
+        t[e] *= gains.dq * units.tangent;
+    });
+    const int shift = excess(largest_of(q)), before = node.tangent_exponent;
+    divide(q, shift);
+    node.exponent += shift;
+    node.tangent_exponent = node.exponent;
+    if (!program_.has_tangent(n)) return;
+    node.tangent_exponent = std::max(node.tangent_exponent, before + excess(largest_of(t)));
+    divide(t, node.tangent_exponent - before);
+}
+
+// Computes Q = a Q_1 + b Q_2 in the units of the larger term, and T' likewise.
+void FieldsBuilder::add_merge(int n) {
+    Node& node = program_.nodes[std::size_t(n)];
+    const auto largest = [&](const std::vector<Plane>& planes, int Node::*exponent) {
+        const auto term = [&](std::size_t m) {
+            const int from = node.inputs[m];
+            return Magnitude{node.shares[m] * largest_of(planes[std::size_t(from)]), program_[from].*exponent};
+        };
+        return larger(term(0), term(1));
+    };
+    node.exponent = units_for(largest(fields_.variance, &Node::exponent), node.exponent);
+    node.tangent_exponent = std::max(
+        node.exponent, units_for(largest(fields_.tangent, &Node::tangent_exponent), node.tangent_exponent));
+    const auto sum = [&](const std::vector<Plane>& planes, double a, double b) {
+        Plane out = planes[std::size_t(node.inputs[0])];
+        const Plane& other = planes[std::size_t(node.inputs[1])];
+        for (std::size_t e = 0; e < out.size(); ++e) out[e] = a * out[e] + b * other[e];
+        return out;
+    };
+    Plane q = sum(fields_.variance, program_.share(n, 0), program_.share(n, 1));
+    Plane t = sum(fields_.tangent, program_.tangent_share(n, 0), program_.tangent_share(n, 1));
+    push(std::move(q), std::move(t));
 }
 
 // An average pool of an image is an image: this computes its pixels, and from them, without a difference of large
@@ -283,33 +362,44 @@ void FieldsBuilder::add_pooled_image(int n, const Shape& shape) {
 
 // Computes S = box(w/k^2 Q) + b,  T = [trainable] S + box(w/k^2 T'), with a stride s at every s-th pixel.
 void FieldsBuilder::add_conv(int n, const Shape& shape) {
-    const Node& node = program_[n];
-    const Shape before = at_level(program_, shape_, program_[node.input()].level);
+    Node& node = program_.nodes[std::size_t(n)];
     const std::size_t input = std::size_t(node.input());
+    const Shape before = at_level(program_, shape_, program_[node.input()].level);
+    const int true_unit = std::ilogb(fields_.unit), entering = node.exponent;
+    const Magnitude weights{largest_of(fields_.variance[input]), entering + std::ilogb(node.weight_var)};
+    node.exponent = units_for(larger(weights, {node.bias_var, -true_unit}), entering);
+    node.tangent_exponent += node.exponent - entering;
     const auto box_sum = [&](const Plane& plane) {
+        const double scale = program_.scale(n);
         Plane scaled = plane;
-        for (double& value : scaled) value *= node.scale();
+        for (double& value : scaled) value *= scale;
         Plane out = box(scaled, before, node.radius(), program_.circular(), monitor_);
         return node.is_strided() ? resampled(out, before, node.resampling(), program_.circular()) : out;
     };
-    Plane half = fields_.variance[input];
-    for (double& value : half) value *= node.scale() / 2;
-    fields_.halves.emplace(n, padded<double>(half, before, program_.circular(), margin_of(program_)));
-    if (!program_.circular()) {
-        Plane sums(half.size());
-        box_along(half, sums, before.batch, before.width, node.radius(), false, monitor_);
-        fields_.half_sums.emplace(n, padded<double>(sums, before, false, margin_of(program_)));
-    }
     Plane s = box_sum(fields_.variance[input]);
     Plane t = program_.has_tangent(node.input()) ? box_sum(fields_.tangent[input]) : Plane(s.size(), 0.0);
+    const double bias = std::ldexp(node.bias_var, -true_unit - node.exponent), trained = program_.trained(n);
     for (std::size_t e = 0; e < s.size(); ++e) {
-        s[e] += node.bias_var / fields_.unit;
-        if (node.trainable) t[e] += s[e];
+        s[e] += bias;
+        if (node.trainable) t[e] += trained * s[e];
     }
-    push(std::move(s), std::move(t));
+    settle(n, std::move(s), std::move(t));
+    add_halves(n, before);
     if (program_.is_bare(n))
-        fields_.maps.emplace(n, map_fields<double>(node, shape, fields_.variance[std::size_t(n)], fields_.unit,
-                                                   program_.circular(), margin_of(program_), monitor_));
+        fields_.maps.emplace(
+            n, map_fields<double>(program_, n, shape, fields_.variance[std::size_t(n)], fields_.unit, monitor_));
+}
+
+// Makes what a convolution sees of the pixels of its input where it looks outside the image.
+void FieldsBuilder::add_halves(int n, const Shape& before) {
+    Plane half = fields_.variance[std::size_t(program_[n].input())];
+    const double scale = program_.scale(n) / 2;
+    for (double& value : half) value *= scale;
+    fields_.halves.emplace(n, padded<double>(half, before, program_.circular(), margin_of(program_)));
+    if (program_.circular()) return;
+    Plane sums(half.size());
+    box_along(half, sums, before.batch, before.width, program_[n].radius(), false, monitor_);
+    fields_.half_sums.emplace(n, padded<double>(sums, before, false, margin_of(program_)));
 }
 
 // Computes for average pool and upsampling Q(p,p) = sum_a A_pa Q(a,a) - 2 v(p)  with  2 v(p) = (A E A^T)(p,p), and
@@ -325,6 +415,24 @@ void FieldsBuilder::add_average(int n, const Shape& shape, NearBands<double>& ne
     for (std::size_t e = 0; e < q.size(); ++e) q[e] = std::max(0.0, q[e] - raw.e[e]);
     push(std::move(q), std::move(raw.t));
     fields_.spread.emplace(n, halved<double>(raw.e, shape, program_));
+}
+
+// Says in which units results leave the engine: in the image's, but where the engine's type would not hold them with
+// some room for the sums of products.
+void FieldsBuilder::choose_result_unit() {
+    const Node& last = program_.nodes.back();
+    const double largest = largest_of(fields_.diagonal(program_));
+    const int units = std::ilogb(fields_.unit) +
+                      (program_.kernel == Kernel::ntk ? last.tangent_exponent : last.exponent);
+    if (!std::isfinite(largest)) refuse_gain("its numbers overflow");
+    const Magnitude size{largest, units};
+    if (!size.zero() && std::abs(size.log2()) > largest_exponent)
+        refuse_gain("its kernel has entries near 1e" + std::to_string(int(size.log2() * 0.30103)));
+    if (!size.zero() && -std::ilogb(largest) > room(single_precision_))
+        refuse_gain("its kernel is 1e" + std::to_string(int(std::ilogb(largest) * 0.30103)) +
+                    " of the variance of its features");
+    if (!size.zero() && std::abs(size.log2()) > room(single_precision_)) fields_.exponent = 2 * floor_div<2>(size.log2());
+    fields_.result_unit = std::ldexp(1.0, size.zero() ? 0 : units - fields_.exponent);
 }
 
 void FieldsBuilder::push(Plane variance, Plane tangent) {
@@ -436,6 +544,8 @@ Fields<float> float_fields(const Fields<double>& from, const Program& program, c
     to.shape = from.shape;
     to.noise = from.noise;
     to.unit = from.unit;
+    to.result_unit = from.result_unit;
+    to.exponent = from.exponent;
     to.variance = from.variance;
     to.tangent = from.tangent;
     to.image = rounded(from.image, from.shape, from.noise ? 0 : from.shape.channels, circular, margin);
@@ -452,8 +562,8 @@ Fields<float> float_fields(const Fields<double>& from, const Program& program, c
         const int n = entry.first;
         const Node& node = program[n];
         const std::size_t source = std::size_t(is_activation(node.op) ? node.input() : n);
-        to.maps.emplace(n, map_fields<float>(node, at_level(program, from.shape, node.level), from.variance[source],
-                                             from.unit, circular, margin, monitor));
+        to.maps.emplace(n, map_fields<float>(program, n, at_level(program, from.shape, node.level),
+                                             from.variance[source], from.unit, monitor));
     }
     NearBands<float> near(program, to, kernels, threads, monitor);
     for (int n = 0; n < program.size(); ++n) {

@@ -52,11 +52,13 @@ class FieldsBuilder {
 public:
     // The image is (batch, height, width, channels), contiguous, finite; nullptr stands for noise.  With
     // `single_precision` the pixels are rounded to float first, as an engine of that type will see them.  Throws
-    // Cancelled when the monitor is stopped; the pairs near D = 0 are counted to it.
+    // std::invalid_argument where no double holds what the network makes of the image, and Cancelled when the monitor is stopped; the pairs near D = 0 are counted to it.
     FieldsBuilder(const Program& program, const Shape& shape, const double* image, bool single_precision,
                   const RowKernels<double>& kernels, int threads, Monitor& monitor);
 
     const Fields<double>& fields() const { return fields_; }
+    // Returns the program with the units of its nodes, which the fields are in.
+    const Program& program() const { return program_; }
     // Hands the same over.
     Fields<double> take() { return std::move(fields_); }
 
@@ -64,11 +66,17 @@ private:
     void read_image(const double* image);
     void add(int n, NearBands<double>& near);
     void add_conv(int n, const Shape& shape);
+    void add_halves(int n, const Shape& before);
+    void add_activation(int n, const Shape& shape);
+    void smooth(int n, Plane& q, Plane& t);
+    void add_merge(int n);
     void add_pooled_image(int n, const Shape& shape);
     void add_average(int n, const Shape& shape, NearBands<double>& near);
+    void settle(int n, Plane variance, Plane tangent);
     void push(Plane variance, Plane tangent);
+    void choose_result_unit();
 
-    const Program& program_;
+    Program program_;
     Shape shape_;
     bool single_precision_;
     Monitor& monitor_;

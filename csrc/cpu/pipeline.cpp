@@ -76,7 +76,7 @@ template <class Real> void Pipeline<Real>::join_last() {
     Map &first = maps_[std::size_t(box.value)], &last = maps_.back();
     first.table = &kernels_.rectifier_output;
     first.last = int(plan_.values.size()) - 1;
-    first.args.last_trainable = has_tangent(last.flow) ? last.args.constants.trainable : Real(1);
+    first.args.last_trained = has_tangent(last.flow) ? last.args.constants.trained : Real(1);
     last.done = true;
 }
 
@@ -138,14 +138,16 @@ template <class Real> void Pipeline<Real>::compute(std::size_t v, int y, Rows ou
     }
     const Value& a = plan_.values[std::size_t(value.a)];
     const Value* b = value.b < 0 ? nullptr : &plan_.values[std::size_t(value.b)];
-    const Real c_a = Real(value.share_a * value.gain / a.gain),
-               c_b = b ? Real(value.share_b * value.gain / b->gain) : 0;
+    const auto factor = [&](double share, const Value* from) {
+        return from == nullptr ? Real(0) : Real(share * value.gain / from->gain);
+    };
     const Rows from_a = rows_of(a, y), from_b = b ? rows_of(*b, y) : Rows{nullptr, nullptr};
-    kernels_.combine(lanes_, out.e, from_a.e, c_a, from_b.e, c_b);
+    kernels_.combine(lanes_, out.e, from_a.e, factor(value.share_a.e, &a), from_b.e, factor(value.share_b.e, b));
+    const Real t_a = factor(value.share_a.t, &a), t_b = factor(value.share_b.t, b);
     if (a.tangent)
-        kernels_.combine(lanes_, out.t, from_a.t, c_a, b && b->tangent ? from_b.t : nullptr, c_b);
+        kernels_.combine(lanes_, out.t, from_a.t, t_a, b && b->tangent ? from_b.t : nullptr, t_b);
     else if (value.tangent)
-        kernels_.combine(lanes_, out.t, from_b.t, c_b, nullptr, 0);
+        kernels_.combine(lanes_, out.t, from_b.t, t_b, nullptr, 0);
 }
 
 // Enters the horizontal sums of a row into the ring; without `raw` those of a row outside the image.
@@ -298,7 +300,7 @@ void Pipeline<Real>::refine(const Value& value, const Map& map, const MapArgs<Re
         if ((lanes >> b & 1) == 0) continue;
         exact[program_.kernel == Kernel::ntk](lanes_, b, args, rows, map.flow == Flow::tangent,
                                               exact_rows_.column_sums(box, b, y), box.slots, plan_.shape.batch,
-                                              program_[box.node].scale());
+                                              program_.scale(box.node));
     }
 }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <mutex>
 #include <stdexcept>
+#include <utility>
 
 #include "cpu/fields_builder.h"
 #include "cpu/rows/dispatch.h"
@@ -118,10 +119,10 @@ template <class Real> struct Engine<Real>::Impl {
         Result<Real> result{};
         result.kind = ResultKind::matrix;
         result.matrix = out;
-        result.unit = Real(fields.unit);
+        result.unit = Real(fields.result_unit);
         const int at_once = plans.tasks_at_once(plans.layouts.back());
         sweep_output(result, at_once, stream, monitor);
-        launch_items<MatrixDiagonal<Real>>("diagonal", {planes.diagonal(), fields.unit, out, fields.shape.pixels()},
+        launch_items<MatrixDiagonal<Real>>("diagonal", {planes.diagonal(), fields.result_unit, out, fields.shape.pixels()},
                                            stream);
         synchronize(stream);
     }
@@ -156,7 +157,7 @@ template <class Real> struct Engine<Real>::Impl {
                 any = true;
             });
             launch_items<FinishProduct<Real>>("finish product",
-                                              {v, totals.data(), planes.diagonal(), fields.unit, out, first, columns,
+                                              {v, totals.data(), planes.diagonal(), fields.result_unit, out, first, columns,
                                                all_columns, any, pixels * columns},
                                               stream);
             synchronize(stream);
@@ -173,14 +174,16 @@ template <class Real> struct Engine<Real>::Impl {
 namespace {
 
 template <class Real>
-Fields<Real> make_fields(const Program& program, const Shape& shape, const double* image, int threads, Poll poll) {
+std::pair<Program, Fields<Real>> make_fields(const Program& program, const Shape& shape, const double* image, int threads,
+                                             Poll poll) {
     const Isa isa = supported_isas().back();
     Monitor monitor(std::move(poll), 0);
     FieldsBuilder builder(program, shape, image, sizeof(Real) == 4, row_kernels<double>(isa), threads, monitor);
     if constexpr (sizeof(Real) == 4)
-        return float_fields(builder.fields(), program, row_kernels<float>(isa), threads, monitor);
+        return {builder.program(),
+                float_fields(builder.fields(), builder.program(), row_kernels<float>(isa), threads, monitor)};
     else
-        return builder.take();
+        return {builder.program(), builder.take()};
 }
 
 }  // namespace
@@ -196,8 +199,8 @@ Engine<Real>::Engine(const Program& program, const Shape& shape, const double* i
         throw std::invalid_argument("device must be below " + std::to_string(devices().size()) + ", got " +
                                     std::to_string(device));
     const CurrentDevice current(device);
-    impl_ = std::make_unique<Impl>(
-        program, make_fields<Real>(program, shape, image, std::max(1, threads), std::move(poll)), device, tuning);
+    auto [in_units, fields] = make_fields<Real>(program, shape, image, std::max(1, threads), std::move(poll));
+    impl_ = std::make_unique<Impl>(in_units, std::move(fields), device, tuning);
 }
 
 // At the end of a process the driver may be gone before the engine: then there is nothing to make current.
@@ -212,6 +215,7 @@ template <class Real> Engine<Real>::~Engine() {
 }
 
 template <class Real> const Shape& Engine<Real>::shape() const { return impl_->fields.shape; }
+template <class Real> int Engine<Real>::exponent() const { return impl_->fields.exponent; }
 template <class Real> int Engine<Real>::device() const { return impl_->device_number; }
 template <class Real> bool Engine<Real>::stored() const { return impl_->matrix.data() != nullptr; }
 template <class Real> bool Engine<Real>::coarse_kept() const { return impl_->coarse_kept; }

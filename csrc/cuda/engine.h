@@ -22,6 +22,7 @@ public:
     int device() const;
 
     const Shape& shape() const override;
+    int exponent() const override;
     void diagonal(double* out) const override;
     void product(const Real* v, Real* out, int columns, Poll poll) const override;
     void store(Poll poll) override;

@@ -60,8 +60,12 @@ void StageMaker<Real>::make_merge(const Plan& plan, const StagePlan& from, Stage
     stage.a = from.a;
     stage.b = from.b;
     stage.has_b = value.b >= 0;
-    stage.share_a = Real(value.share_a * value.gain / plan.values[std::size_t(value.a)].gain);
-    if (stage.has_b) stage.share_b = Real(value.share_b * value.gain / plan.values[std::size_t(value.b)].gain);
+    const auto shares = [&](const Share& share, int operand, Real (&out)[2]) {
+        const double gain = plan.values[std::size_t(operand)].gain;
+        out[0] = Real(share.e * value.gain / gain), out[1] = Real(share.t * value.gain / gain);
+    };
+    shares(value.share_a, value.a, stage.share_a);
+    if (stage.has_b) shares(value.share_b, value.b, stage.share_b);
 }
 
 template <class Real>
@@ -95,8 +99,8 @@ template <class Real> Map<Real> StageMaker<Real>::make_map(const Plan& plan, con
     map.constants = choice.constants;
     map.smooth = choice.smooth;
     map.scale = Real(value.gain);
-    const Node& before = program_[plan.boxes[std::size_t(value.box)].node];
-    map.box_scale = before.op == Op::conv ? before.scale() : 1;
+    const int before = plan.boxes[std::size_t(value.box)].node;
+    map.box_scale = program_[before].op == Op::conv ? program_.scale(before) : 1;
     map.roots = planes_.roots(value.node);
     return map;
 }

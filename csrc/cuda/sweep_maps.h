@@ -92,8 +92,8 @@ template <class Real, Reach reach> struct SweepMaps : SweepBlock<Real, reach> {
     static NTKFAST_DEVICE Pair<Real> pass(const Map<Real>& map, Real e, Real t, const Root<Real>& i,
                                           const Root<Real>& j) {
         const bool output = map.kind == MapKind::output;
-        const Real trainable = output && !map.tangent ? Real(1) : map.constants.trainable;
-        const Real sum = trainable * covariance(e, i.p, j.p) + t;
+        const Real trained = output && !map.tangent ? Real(1) : map.constants.trained;
+        const Real sum = trained * covariance(e, i.p, j.p) + t;
         return {map.scale * e, output ? sum : map.tangent ? map.scale * sum : Real(0)};
     }
 

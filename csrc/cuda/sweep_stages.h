@@ -311,11 +311,11 @@ template <class Real, Reach reach> struct SweepStages : SweepBlock<Real, reach> 
             Real part[V];
             if (field < s->a.fields) {
                 load(row_at(a, f, s->a, y, field) + at, stride(a), part);
-                for (int m = 0; m < V; ++m) out[m] = s->share_a * part[m];
+                for (int m = 0; m < V; ++m) out[m] = s->share_a[field] * part[m];
             }
             if (s->has_b && field < s->b.fields) {
                 load(row_at(a, f, s->b, y, field) + at, stride(a), part);
-                for (int m = 0; m < V; ++m) out[m] = out[m] + s->share_b * part[m];
+                for (int m = 0; m < V; ++m) out[m] = out[m] + s->share_b[field] * part[m];
             }
         }
     }

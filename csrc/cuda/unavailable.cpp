@@ -41,6 +41,7 @@ Engine<Real>::Engine(const Program&, const Shape&, const double*, int, int, cons
 }
 template <class Real> Engine<Real>::~Engine() = default;
 template <class Real> const Shape& Engine<Real>::shape() const { refuse(); }
+template <class Real> int Engine<Real>::exponent() const { refuse(); }
 template <class Real> int Engine<Real>::device() const { refuse(); }
 template <class Real> void Engine<Real>::diagonal(double*) const { refuse(); }
 template <class Real> void Engine<Real>::product(const Real*, Real*, int, Poll) const { refuse(); }

@@ -44,15 +44,15 @@ template <class Real> struct Root {
 };
 
 // These are the constants of one activation max(x, ax), with the scale c = w/k^2 of the convolution that follows folded
-// in.  There are two sides: the angle t is acute (t <= pi/2) or obtuse; x is A(1 - cos t) or A(1 + cos t), whichever is
-// small, and t' is the angle t or pi - t.
+// in, and what leads to the activation's units. There are two sides: the angle t is acute (t <= pi/2) or obtuse; x is
+// A(1 - cos t) or A(1 + cos t), whichever is small, and t' is the angle t or pi - t.
 //   c E' = acute:  near*x + arc*(A*(t' cos t' - sin t')) + diff*d^2
 //          obtuse: flat*A - far*x + arc*(the same) + diff*d^2
 //   c Q' = acute:  near - turn*t'
 //          obtuse: far + turn*t'
 template <class Real> struct ActivationConstants {
     Real near, far, flat, arc, diff, turn;
-    Real trainable;      // 1 where the convolution before the activation is trained, else 0
+    Real trained;        // what S counts in T of the convolution before the activation; 0 where that is not trained
     Real spread, snap;   // applied to what enters: N = E - spread*d^2, and Resolution::snap
     Real doubt, slight;  // Resolution::doubt; doubt times slight times max p^2
 
@@ -63,7 +63,7 @@ template <class Real> struct ActivationConstants {
 
     // `single` says that the stage's patches are single pixels, whose colours are nearly parallel so often that all are
     // doubtful.
-    static ActivationConstants make(double slope, double scale, bool trainable, double largest_root, bool single,
+    static ActivationConstants make(double slope, double scale, double trained, double largest_root, bool single,
                                     Form entering = Form::distance, Form leaving = Form::distance) {
         const double pi = 3.14159265358979323846;
         const double bend = scale * (1 - slope) * (1 - slope) / (2 * pi);
@@ -74,7 +74,7 @@ template <class Real> struct ActivationConstants {
         k.arc = Real(bend);
         k.diff = leaving == Form::angle ? Real(0) : Real(scale * (1 + slope * slope) / 4);
         k.turn = Real(bend);
-        k.trainable = trainable ? Real(1) : Real(0);
+        k.trained = Real(trained);
         k.spread = entering == Form::angle ? Real(0) : Real(0.5);
         k.snap = entering == Form::angle ? Real(0) : Real(Resolution<Real>::snap);
         k.doubt = Real(Resolution<Real>::doubt);
@@ -122,7 +122,7 @@ NTKFAST_HD Ends<Wide> ends_of(Wide e, const Root<Real>& i, const Root<Real>& j, 
 //   A (t' cos t' - sin t') = x sqrt(m) R(m)
 //   ReLU:  Q  = A (sin t + (pi - t) cos t) / (2 pi),  Q' = (pi - t)/(2 pi)
 //          E' = (Q_ii + Q_jj)/2 - Q_ij = min(N, A)/2 + A (t' cos t' - sin t')/(2 pi) + d^2/4
-//   T' = Q' (trainable*S + sum T')  with  S = A - N
+//   T' = Q' (trained*S + sum T')  with  S = A - N
 // On each side everything is written in x, which is 0 at the side's end, so that nothing cancels there for any slope.
 //
 // least:    an x below it counts as 0
@@ -146,7 +146,7 @@ NTKFAST_HD Pair<Real> respond(const Ends<Real>& ends, Real least, Real t, Real i
         const Real angle = root * polynomial(c.p, m);
         const Real at_end = acute ? k.near : k.far;
         const Real turn = acute ? -k.turn : k.turn;
-        out.t = (at_end + turn * angle) * (k.trainable * (ends.area - ends.near) + t);
+        out.t = (at_end + turn * angle) * (k.trained * (ends.area - ends.near) + t);
     } else {
         out.t = Real(0);
     }

@@ -6,7 +6,7 @@
 //
 //   Q(i,j) = E[f(u) f(v)],  Q'(i,j) = E[f'(u) f'(v)]    for Gaussian (u, v) with the covariance S of i and j
 //   E'(i,j) = (Q(i,i) + Q(j,j))/2 - Q(i,j)
-//   T'(i,j) = Q'(i,j) (trainable*S(i,j) + sum T')
+//   T'(i,j) = Q'(i,j) (trained*S(i,j) + sum T')
 //
 // In each form below the terms are of the size of E' (GELU: of the part of E' that is due to E/4), so that nothing
 // cancels where two patches are alike.  Erf, GELU and Gaussian share the lengths and angles of the features (1, u) and
@@ -115,17 +115,25 @@ template <class Real> NTKFAST_HD Decay<Real> decay(Real x) {
 
 // --- What the activations share --------------------------------------------------------------------------------------
 
-// These are the constants of one activation: the unit, and the scale c = w/k^2 of the convolution that follows, folded
+// SmoothUnits lead from the engine's numbers to true ones and back.
+struct SmoothUnits {
+    double in;       // S = in * (the engine's S); a power of 4, so that nothing is rounded
+    int out;         // E' = 2^out * (the engine's E')
+    double tangent;  // leads from the units of T to those of T'
+};
+
+// These are the constants of one activation: its units, and the scale c = w/k^2 of the convolution that follows, folded
 // in.
 template <class Real> struct SmoothConstants {
-    Real unit;        // S = unit * (the engine's S); a power of 4, so that nothing is rounded
+    Real unit;        // SmoothUnits::in
     Real distance;    // c E' in the engine's units = distance * (the bracket of E')
     Real derivative;  // c Q' = derivative * (the bracket of Q')
-    Real covariance;  // leads from S to the engine's units, or is 0 where the convolution before is not trained
+    Real covariance;  // leads from S to what it counts in T; 0 where the convolution before is not trained
 
-    // `factor` is what stands before the brackets of E' and Q'.
-    static SmoothConstants make(double factor, double unit, double scale, bool trainable) {
-        return {Real(unit), Real(scale * factor / unit), Real(scale * factor), trainable ? Real(1 / unit) : Real(0)};
+    // `factor` is what stands before the brackets of E' and Q', `trained` what the engine's S counts in its T.
+    static SmoothConstants make(double factor, const SmoothUnits& units, double scale, double trained) {
+        return {Real(units.in), Real(std::ldexp(scale * factor, -units.out)), Real(scale * factor * units.tangent),
+                Real(trained / units.in)};
     }
 };
 
@@ -179,8 +187,8 @@ NTKFAST_HD AlphaPair<Real> alpha_pair(Real half_c_e, const Root<Real>& i, const 
 template <class Real> struct ErfActivation {
     using Constants = SmoothConstants<Real>;
 
-    static Constants make(double unit, double scale, bool trainable) {
-        return Constants::make(4 / 3.14159265358979323846, unit, scale, trainable);
+    static Constants make(const SmoothUnits& units, double scale, double trained) {
+        return Constants::make(4 / 3.14159265358979323846, units, scale, trained);
     }
 
     // Gives p = alpha - 1; `inverse` is not used.
@@ -213,8 +221,8 @@ template <class Real> struct ErfActivation {
 template <class Real> struct GeluActivation {
     using Constants = SmoothConstants<Real>;
 
-    static Constants make(double unit, double scale, bool trainable) {
-        return Constants::make(1 / (2 * 3.14159265358979323846), unit, scale, trainable);
+    static Constants make(const SmoothUnits& units, double scale, double trained) {
+        return Constants::make(1 / (2 * 3.14159265358979323846), units, scale, trained);
     }
 
     // Gives p = alpha - 1 and inverse = theta.
@@ -273,8 +281,8 @@ template <class Real> struct GeluActivation {
 template <class Real> struct GaussianActivation {
     using Constants = SmoothConstants<Real>;
 
-    static Constants make(double unit, double scale, bool trainable) {
-        return Constants::make(1, unit, scale, trainable);
+    static Constants make(const SmoothUnits& units, double scale, double trained) {
+        return Constants::make(1, units, scale, trained);
     }
 
     // Gives p = alpha - 1; `inverse` is not used.
@@ -336,8 +344,8 @@ template <class Real> NTKFAST_HD WavePair<Real> wave_pair(Real e, const Root<Rea
 template <class Real> struct SinActivation {
     using Constants = SmoothConstants<Real>;
 
-    static Constants make(double unit, double scale, bool trainable) {
-        return Constants::make(0.5, unit, scale, trainable);
+    static Constants make(const SmoothUnits& units, double scale, double trained) {
+        return Constants::make(0.5, units, scale, trained);
     }
     static Root<double> diagonal(double S) { return wave_number<Real>(S); }
     static double gain_q(double S) { return -0.5 * std::expm1(-2 * S); }
@@ -359,8 +367,8 @@ template <class Real> struct SinActivation {
 template <class Real> struct CosActivation {
     using Constants = SmoothConstants<Real>;
 
-    static Constants make(double unit, double scale, bool trainable) {
-        return Constants::make(0.5, unit, scale, trainable);
+    static Constants make(const SmoothUnits& units, double scale, double trained) {
+        return Constants::make(0.5, units, scale, trained);
     }
     static Root<double> diagonal(double S) { return wave_number<Real>(S); }
     static double gain_q(double S) { return 0.5 * (1 + std::exp(-2 * S)); }

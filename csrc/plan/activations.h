@@ -7,7 +7,7 @@
 
 namespace ntkfast {
 
-// Gains are Q(i,i) and Q'(i,i) in true units, made from S(i,i).
+// Gains are Q(i,i) and Q'(i,i), made from S(i,i), which is in true units but for rectifiers.
 struct Gains {
     double q, dq;
 };
@@ -23,10 +23,9 @@ inline Gains diagonal_gains(const Node& node, double S) {
 }
 
 template <class Real>
-SmoothConstants<Real> smooth_constants(Op op, double unit, double scale, bool trainable) {
-    if (op == Op::rectifier) return {};
+SmoothConstants<Real> smooth_constants(Op op, const SmoothUnits& units, double scale, double trained) {
     return with_smooth<Real>(activation_of(op),
-                             [=](auto activation) { return decltype(activation)::make(unit, scale, trainable); });
+                             [=](auto activation) { return decltype(activation)::make(units, scale, trained); });
 }
 
 // Returns the three numbers of a pixel that the pointwise map of a smooth activation reads.

@@ -41,6 +41,10 @@ public:
 
     virtual const Shape& shape() const = 0;
 
+    // Says what all results are divided by: they are those of Theta / 2^exponent(). It is 0 where the entries of Theta
+    // are well within the range of the engine's type.
+    virtual int exponent() const = 0;
+
     // Writes Theta(i,i) in the image's units to out (pixels, batch).
     virtual void diagonal(double* out) const = 0;
 

@@ -87,9 +87,13 @@ template <class Real> struct Fields {
     bool noise;              // the input's covariance is the identity; there is no image
     PaddedRows<Real> image;  // scaled so that the input's E is a plain sum of squared differences
     std::map<int, PaddedRows<Real>> pooled_images;  // key: average pool of an image
-    double unit;                                    // kernel entries in the image's units = engine's entries * unit
+    double unit;                                    // of the image's squares: a power of 4 (see plan/units.h)
+    // Kernel entries in the image's units = engine's entries * result_unit * 2^exponent. The exponent is 0 where the
+    // entries are well within the range of the engine's type; else whoever takes the results carries it.
+    double result_unit = 1;
+    int exponent = 0;
 
-    // These are indexed by node and in units of `unit`:
+    // These are indexed by node and in units of the node:
     std::vector<Plane> variance;          // Q(i,i); S(i,i) for a convolution and what it is pooled or upsampled to
     std::vector<Plane> tangent;           // T'(i,i); T(i,i) for a convolution
     std::map<int, MapFields<Real>> maps;  // key: activation, or convolution without one
@@ -105,10 +109,10 @@ template <class Real> struct Fields {
     const Plane& diagonal(const Program& program) const {
         return (program.kernel == Kernel::ntk ? tangent : variance).back();
     }
-    // Writes the same in the image's units.
+    // Writes the same in the image's units, over 2^exponent.
     void write_diagonal(const Program& program, double* out) const {
         const Plane& numbers = diagonal(program);
-        for (std::size_t n = 0; n < numbers.size(); ++n) out[n] = numbers[n] * unit;
+        for (std::size_t n = 0; n < numbers.size(); ++n) out[n] = numbers[n] * result_unit;
     }
 };
 

@@ -5,6 +5,7 @@
 #include "plan/fields.h"
 #include "plan/flow.h"
 #include "plan/plan.h"
+#include "plan/units.h"
 
 namespace ntkfast {
 
@@ -14,7 +15,7 @@ namespace ntkfast {
 constexpr double largest_rounded = 30;
 
 template <class Real> struct MapChoice {
-    ActivationConstants<Real> constants;  // a rectifier's; `trainable` the others' too
+    ActivationConstants<Real> constants;  // a rectifier's; `trained` the others' too
     SmoothConstants<Real> smooth;         // the other activations'
     Flow flow;
     bool refined, always_refined;  // doubtful pairs, or all, are computed again with E in double
@@ -29,11 +30,12 @@ MapChoice<Real> choose_map(const Program& program, const Plan& plan, const Field
     const Box& box = plan.boxes[std::size_t(value.box)];
     const Value& before = plan.values[std::size_t(box.value)];
     const Node &node = program[value.node], &conv = program[box.node];
-    const bool trainable = conv.op == Op::conv && conv.trainable;
+    const bool smooth = is_activation(node.op) && node.op != Op::rectifier;
+    const SmoothUnits units = smooth ? smooth_units<Real>(program, value.node, fields.unit) : SmoothUnits{};
+    const double trained = conv.op == Op::conv ? program.trained(box.node) : 0.0;
     const double largest_root = fields.maps.at(value.node).largest_root;
     // Behind the other activations float32 manages with E rounded as long as their arguments are of moderate size.
-    const double largest = fields.unit * largest_root * largest_root;
-    const bool smooth = is_activation(node.op) && node.op != Op::rectifier;
+    const double largest = units.in * largest_root * largest_root;
     map.always_refined = smooth && sizeof(Real) == 4 && before.kind == ValueKind::image && largest > largest_rounded;
     map.refined = map.always_refined || (before.kind == ValueKind::image && node.op == Op::rectifier);
     if (program.kernel == Kernel::nngp)
@@ -42,9 +44,11 @@ MapChoice<Real> choose_map(const Program& program, const Plan& plan, const Field
         map.flow = before.tangent ? Flow::tangent : Flow::first_tangent;
     const bool leaves_angles = value.boxes.size() == 1 && plan.boxes[std::size_t(value.boxes[0])].angles;
     const auto form = [](bool angles) { return angles ? Constants::Form::angle : Constants::Form::distance; };
-    map.constants = Constants::make(node.op == Op::rectifier ? node.slope : 1.0, value.gain, trainable, largest_root,
-                                    map.refined && box.slots == 1, form(box.angles), form(leaves_angles));
-    if (is_activation(node.op)) map.smooth = smooth_constants<Real>(node.op, fields.unit, value.gain, trainable);
+    const bool rectifier = node.op == Op::rectifier;
+    map.constants = Constants::make(rectifier ? node.slope : 1.0, rectifier ? value.gain * program.gain(value.node) : 0,
+                                    trained, largest_root, map.refined && box.slots == 1, form(box.angles),
+                                    form(leaves_angles));
+    if (smooth) map.smooth = smooth_constants<Real>(node.op, units, value.gain, trained);
     map.output = !is_activation(node.op) && plan.target.kind == TargetKind::output && &value == &plan.end();
     return map;
 }

@@ -96,7 +96,7 @@ int Plan::box_of(int node) {
     box.value = banded ? pulled(node, 0) : operand(n.input());
     // A value holds its field times the factor of its first box, so that sums need none; a box with another takes a
     // copy.
-    const double scale = summed ? n.scale() : 1.0;
+    const double scale = summed ? program_->scale(node) : 1.0;
     if (!values[std::size_t(box.value)].boxes.empty() && values[std::size_t(box.value)].gain != scale)
         box.value = copy(box.value);
     Value& value = values[std::size_t(box.value)];
@@ -134,8 +134,8 @@ int Plan::merge(int node) {
     }
     for (std::size_t m = 0; m < 2; ++m)
         if (is_pulled(n.inputs[m])) *ends[m] = pulled(n.inputs[m], lag);
-    value.share_a = n.shares[0];
-    value.share_b = n.shares[1];
+    value.share_a = {program_->share(node, 0), program_->tangent_share(node, 0)};
+    value.share_b = {program_->share(node, 1), program_->tangent_share(node, 1)};
     return add(value);
 }
 

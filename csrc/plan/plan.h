@@ -22,6 +22,11 @@ enum class ValueKind {
     merge,      // one or two values with factors
 };
 
+// A Share is the factor of a merge's operand, in E and in T'.
+struct Share {
+    double e = 1, t = 1;
+};
+
 struct Value {
     Value(ValueKind of_kind, int of_node) : kind(of_kind), node(of_node) {}
 
@@ -35,7 +40,7 @@ struct Value {
     int box = -1;        // map
     bool sums = false;   // map: passes the box sums on as they are
     int a = -1, b = -1;  // merge: values; b may be missing
-    double share_a = 1, share_b = 1;
+    Share share_a, share_b;
     std::vector<int> boxes;   // the boxes that take it in
     bool merged = false;      // a merge, or the segment's end, takes it in
     int depth = 1;            // rows kept

@@ -107,6 +107,27 @@ bool Program::has_tangent(int n) const {
     return std::any_of(node.inputs.begin(), node.inputs.end(), [&](int m) { return has_tangent(m); });
 }
 
+double Program::gain(int n, std::size_t m) const {
+    const Node& node = (*this)[n];
+    return std::ldexp(1.0, (*this)[node.inputs[m]].exponent - node.exponent);
+}
+
+double Program::tangent_gain(int n, std::size_t m) const {
+    const Node& node = (*this)[n];
+    return std::ldexp(1.0, (*this)[node.inputs[m]].tangent_exponent - node.tangent_exponent);
+}
+
+double Program::scale(int n) const {
+    const Node& node = (*this)[n];
+    const double own = std::ldexp(node.weight_var, (*this)[node.input()].exponent - node.exponent);
+    return own / (double(node.kernel_size) * node.kernel_size);
+}
+
+double Program::trained(int n) const {
+    const Node& node = (*this)[n];
+    return node.trainable ? std::ldexp(1.0, node.exponent - node.tangent_exponent) : 0.0;
+}
+
 bool Program::is_bare(int n) const {
     const bool read_otherwise = std::any_of(nodes.begin(), nodes.end(), [n](const Node& node) {
         return !is_activation(node.op) && std::count(node.inputs.begin(), node.inputs.end(), n) > 0;

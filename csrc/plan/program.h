@@ -42,10 +42,13 @@ struct Node {
     bool bilinear = false;                // upsample; else nearest
     double shares[2] = {1, 1};            // merges: factors of the two inputs
 
+    // Every node has units of its own, chosen with the diagonals (plan/units.h): what the engine holds of its Q, S and E
+    // is what the network has over Fields::unit * 2^exponent, of its T over Fields::unit * 2^tangent_exponent. Both are
+    // even, so that lengths have powers of 2 as well; where nothing is far from order one they are 0.
+    int exponent = 0, tangent_exponent = 0;
+
     int input() const { return inputs[0]; }
     int radius() const { return kernel_size / 2; }
-    // Returns w/k^2, the factor of every box sum.
-    double scale() const { return weight_var / (double(kernel_size) * kernel_size); }
     bool is_strided() const { return op == Op::conv && stride > 1; }
     bool goes_down() const { return op == Op::avg_pool || is_strided(); }
     bool changes_level() const { return goes_down() || op == Op::upsample; }
@@ -85,6 +88,18 @@ struct Program {
     bool is_bare(int n) const;
     // Tells whether T' (or T) of a node is not identically zero: a convolution lies before it.
     bool has_tangent(int n) const;
+
+    // These lead from the units of a node's inputs to its own. Q and E of the m-th input count `gain` times to those of
+    // the node, but for what the node does itself; T' counts `tangent_gain` times.
+    double gain(int n, std::size_t m = 0) const;
+    double tangent_gain(int n, std::size_t m = 0) const;
+    // Returns w/k^2 of a convolution, the factor of every box sum.
+    double scale(int n) const;
+    // Returns what S counts in T of a convolution: 0 where it is not trained.
+    double trained(int n) const;
+    // Return the factors of the m-th input of a merge, in E and in T'.
+    double share(int n, std::size_t m) const { return (*this)[n].shares[m] * gain(n, m); }
+    double tangent_share(int n, std::size_t m) const { return (*this)[n].shares[m] * tangent_gain(n, m); }
 };
 
 // A target's field is kept in bands, since it crosses from one resolution to another; it is always at the coarser of

@@ -68,7 +68,7 @@ Fields<double> fields_of(const Program& program, const Shape& shape, const doubl
     Fields<double> fields{};
     fields.shape = shape;
     fields.noise = image == nullptr;
-    fields.unit = unit;
+    fields.unit = fields.result_unit = unit;
     fields.image = PaddedRows<double>(shape, shape.channels, program.circular(), program.max_radius());
     for (std::int64_t i = 0; image && i < shape.pixels(); ++i)
         for (int c = 0; c < shape.channels; ++c) {

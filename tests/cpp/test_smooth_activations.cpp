@@ -36,8 +36,11 @@ template <> constexpr double of_lengths<GaussianActivation> = 1;
 
 template <class Real> Root<Real> rounded(const Root<double>& a) { return {Real(a.p), Real(a.inverse), Real(a.rest)}; }
 
+// The engine's numbers are those of the network over a unit.
+SmoothUnits units_of(double unit) { return {unit, std::ilogb(unit), 1.0}; }
+
 template <template <class> class Activation, class Real> typename Activation<Real>::Constants plain() {
-    return Activation<Real>::make(1, 1, false);
+    return Activation<Real>::make(units_of(1), 1, 0.0);
 }
 
 // Returns {E', Q'} of one pair.
@@ -145,17 +148,17 @@ template <template <class> class Activation, class Real> void check_constants(co
     const double s_i = 1.25, s_j = 3, scale = 0.375;
     const Real e = Real(0.625), t = Real(0.5);
     const Root<Real> i = rounded<Real>(A::diagonal(s_i)), j = rounded<Real>(A::diagonal(s_j));
-    const Pair<Real> one = A::template apply<true>(e, t, i, j, A::make(1, scale, true));
-    const Pair<Real> unit = A::template apply<true>(e / 16, t / 16, i, j, A::make(16, scale, true));
+    const Pair<Real> one = A::template apply<true>(e, t, i, j, A::make(units_of(1), scale, 1.0));
+    const Pair<Real> unit = A::template apply<true>(e / 16, t / 16, i, j, A::make(units_of(16), scale, 1.0));
     check(unit.e == one.e / 16 && unit.t == one.t / 16, where + "unit");
-    const Pair<Real> frozen = A::template apply<true>(e, t, i, j, A::make(1, scale, false));
+    const Pair<Real> frozen = A::template apply<true>(e, t, i, j, A::make(units_of(1), scale, 0.0));
     const Pair<double> plain = evaluate<Activation, Real>(s_i, s_j, double(e));
     const double s = (s_i + s_j) / 2 - double(e);
     check(frozen.e == one.e, where + "E' does not depend on trainable");
     check_close(double(one.e), scale * plain.e, 4 * u<Real>, where + "scale of E'");
     check_close(double(frozen.t), scale * plain.t * double(t), 4 * u<Real>, where + "T', frozen");
     check_close(double(one.t), scale * plain.t * (s + double(t)), 8 * u<Real>, where + "T', trainable");
-    const Pair<Real> without = A::template apply<false>(e, t, i, j, A::make(1, scale, true));
+    const Pair<Real> without = A::template apply<false>(e, t, i, j, A::make(units_of(1), scale, 1.0));
     check(without.e == one.e && without.t == 0, where + "without the tangent kernel");
 }
 

@@ -79,11 +79,11 @@ double time_kernels(const std::vector<std::tuple<int, double, double, bool, bool
         args.i = {rows[10], rows[11], rows[14]};
         args.j = {rows[12], rows[13], rows[15]};
         args.e_out = scratch[0], args.t_out = scratch[1];
-        args.constants = ActivationConstants<float>::make(slope, 1.0, trainable, 1.0, false);
+        args.constants = ActivationConstants<float>::make(slope, 1.0, trainable ? 1.0 : 0.0, 1.0, false);
         args.scale = 1;
         // A last 1x1 convolution goes with the rectifier before it, as in the pipeline.
         const bool joined = active && s + 2 == stages.size() && std::get<0>(stages[s + 1]) == 1;
-        if (joined) args.last_i = rows[10], args.last_j = rows[12], args.last_trainable = 1;
+        if (joined) args.last_i = rows[10], args.last_j = rows[12], args.last_trained = 1;
         const auto& table = joined                   ? kernels.rectifier_output
                             : s + 1 == stages.size() ? kernels.output
                             : active                 ? kernels.activation[0]

@@ -33,13 +33,13 @@ template <class Real> struct MapArgs {
     Root<const Real*> i, j;          // diagonals along the row of i and along that of j
     Real* e_out;
     Real* t_out;
-    ActivationConstants<Real> constants;  // a rectifier's; `trainable` is read by `linear` and `output` too
+    ActivationConstants<Real> constants;  // a rectifier's; `trained` is read by `linear` and `output` too
     SmoothConstants<Real> smooth;         // the other activations'
     Real scale;                           // that of the convolution that follows, where there is no activation
     // A last 1x1 convolution that is done with the rectifier before it needs p along the rows of i and j, and whether
     // it is trained.
     const Real *last_i, *last_j;
-    Real last_trainable;
+    Real last_trained;
 };
 
 // A kernel returns the lanes with doubtful pairs, one bit each.
@@ -76,10 +76,10 @@ template <class Real> struct RowKernels {
     void (*activation_exact[activation_kinds][2])(const Lanes&, int lane, const MapArgs<Real>&, int rows, bool entering,
                                                   const double* columns, int k, std::ptrdiff_t shift,
                                                   double scale);  // by has_tangent
-    // Computes E of a rectifier in double, without a scale: n pairs from column sums as above, p_i and p_j, for max(x,
-    // slope x).
+    // Computes E of a rectifier in double, without the scale of a convolution that follows, but times a gain: n pairs
+    // from column sums as above, p_i and p_j, for max(x, slope x).
     void (*rectifier_distance)(double* out, const double* columns, int k, std::ptrdiff_t shift, double scale,
-                               const double* p_i, const double* p_j, double slope, std::ptrdiff_t n);
+                               const double* p_i, const double* p_j, double slope, double gain, std::ptrdiff_t n);
     // Does what activation_exact does, for rectifier_output.
     void (*rectifier_output_exact[2])(const Lanes&, int lane, const MapArgs<Real>&, int rows, bool entering,
                                       const double* columns, int k, std::ptrdiff_t shift, double scale);

@@ -215,8 +215,8 @@ template <class Real> NTKFAST_HD Root<Real> root_at(const Root<const Real*>& row
 }
 
 // The last convolution gives T at one pair, or S without a tangent.
-template <class Real> NTKFAST_HD Real last_conv(const Pair<Real>& in, Real p_i, Real p_j, Real trainable) {
-    return trainable * covariance(in.e, p_i, p_j) + in.t;
+template <class Real> NTKFAST_HD Real last_conv(const Pair<Real>& in, Real p_i, Real p_j, Real trained) {
+    return trained * covariance(in.e, p_i, p_j) + in.t;
 }
 
 // Writes zeros for one chunk before the lane, and from its end on to one chunk behind the whole chunks, which may begin
@@ -231,7 +231,7 @@ template <class Real> void clear_slack(Real* t, std::ptrdiff_t length) {
 template <class Real, int Rows, Flow flow, bool last>
 std::uint32_t rectify(const Lanes& lanes, const MapArgs<Real>& args) {
     const ActivationConstants<Real> k = args.constants;
-    const Real trainable = args.last_trainable;
+    const Real trained = args.last_trained;
     std::uint32_t doubts = 0;
     for (int b = 0; b < lanes.count; ++b) {
         const LaneOperands<Real, Rows> a(lanes, args, b);
@@ -245,7 +245,7 @@ std::uint32_t rectify(const Lanes& lanes, const MapArgs<Real>& args) {
             const Root<Real> i = root_at<Real>(a.i, l), j = root_at<Real>(a.j, l);
             const Pair<Real> out = activate<has_tangent(flow)>(e, t, i, j, k);
             if (last) {
-                a.t_out[l] = last_conv(out, last_i[l], last_j[l], trainable);
+                a.t_out[l] = last_conv(out, last_i[l], last_j[l], trained);
             } else {
                 a.e_out[l] = out.e;
                 if (has_tangent(flow)) a.t_out[l] = out.t;
@@ -320,7 +320,7 @@ void rectifier_exact(const Lanes& lanes, int lane, const MapArgs<Real>& args, in
         const bool doubt = certainty(rounded, i, j, k) < 0;
         const Pair<Real> out = activate_exact<with_tangent>(scale * e, t_in, i, j, k);
         if (last) {
-            const Real t = last_conv(out, last_i[l], last_j[l], args.last_trainable);
+            const Real t = last_conv(out, last_i[l], last_j[l], args.last_trained);
             a.t_out[l] = doubt ? t : a.t_out[l];
         } else {
             a.e_out[l] = doubt ? out.e : a.e_out[l];
@@ -331,8 +331,9 @@ void rectifier_exact(const Lanes& lanes, int lane, const MapArgs<Real>& args, in
 }
 
 inline void rectifier_distance(double* __restrict out, const double* columns, int kernel_size, std::ptrdiff_t shift,
-                               double scale, const double* p_i, const double* p_j, double slope, std::ptrdiff_t n) {
-    const auto k = ActivationConstants<double>::make(slope, 1.0, false, 1.0, false);
+                               double scale, const double* p_i, const double* p_j, double slope, double gain,
+                               std::ptrdiff_t n) {
+    const auto k = ActivationConstants<double>::make(slope, gain, 0.0, 1.0, false);
     const double* first = columns - (kernel_size / 2) * shift;
     for (std::ptrdiff_t l = 0; l < n; ++l) {
         double e = first[l];
@@ -476,7 +477,7 @@ void upsample(Real* out, const Real* const* even, const Real* const* odd, const 
 }
 
 template <class Real, int Rows, Flow flow> std::uint32_t linear(const Lanes& lanes, const MapArgs<Real>& args) {
-    const Real scale = args.scale, trainable = args.constants.trainable;
+    const Real scale = args.scale, trained = args.constants.trained;
     for (int b = 0; b < lanes.count; ++b) {
         const LaneOperands<Real, Rows> a(lanes, args, b);
         NTKFAST_VECTOR_LOOP
@@ -484,21 +485,21 @@ template <class Real, int Rows, Flow flow> std::uint32_t linear(const Lanes& lan
             const Real e = sum_rows<Rows>(a.e, l);
             const Real t = flow == Flow::tangent ? sum_rows<Rows>(a.t, l) : Real(0);
             a.e_out[l] = scale * e;
-            if (has_tangent(flow)) a.t_out[l] = scale * (trainable * covariance(e, a.i.p[l], a.j.p[l]) + t);
+            if (has_tangent(flow)) a.t_out[l] = scale * (trained * covariance(e, a.i.p[l], a.j.p[l]) + t);
         }
     }
     return 0;
 }
 
 template <class Real, int Rows, Flow flow> std::uint32_t output(const Lanes& lanes, const MapArgs<Real>& args) {
-    const Real trainable = has_tangent(flow) ? args.constants.trainable : Real(1);
+    const Real trained = has_tangent(flow) ? args.constants.trained : Real(1);
     for (int b = 0; b < lanes.count; ++b) {
         const LaneOperands<Real, Rows> a(lanes, args, b);
         NTKFAST_VECTOR_LOOP
         for (std::ptrdiff_t l = 0; l < a.n; ++l) {
             const Real e = sum_rows<Rows>(a.e, l);
             const Real t = flow == Flow::tangent ? sum_rows<Rows>(a.t, l) : Real(0);
-            a.t_out[l] = last_conv(Pair<Real>{e, t}, a.i.p[l], a.j.p[l], trainable);
+            a.t_out[l] = last_conv(Pair<Real>{e, t}, a.i.p[l], a.j.p[l], trained);
         }
         clear_slack(a.t_out, lanes.length[b]);
     }
