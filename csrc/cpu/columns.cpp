@@ -471,8 +471,7 @@ void Columns::convolve(int n, const PairWindow& region) {
         double* __restrict t = field.t_row(at.i_y, at.i_x, at.dy);
         const double variance_i = variance[std::size_t(at.i)];
         const double* __restrict variance_j = &variance[std::size_t(at.j)];
-        for (int x = 0; x < field.width; ++x)
-            t[x] = scale * t[x] + trained * ((variance_i + variance_j[x]) / 2 - e[x]);
+        for (int x = 0; x < field.width; ++x) t[x] = scale * t[x] + trained * ((variance_i + variance_j[x]) / 2 - e[x]);
     });
 }
 

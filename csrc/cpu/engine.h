@@ -79,7 +79,7 @@ private:
     EngineOptions options_;
     const RowKernels<Real>& kernels_;
     Fields<Real> fields_;
-    std::vector<double> image_;  // as it came, for exact_fields(); an engine in double has them
+    std::vector<double> image_;                   // as it came, for exact_fields(); an engine in double has them
     mutable std::shared_ptr<const Exact> exact_;  // made when first wanted, never replaced; read and set atomically
     Stores<Real> coarse_;
     bool coarse_kept_ = false;

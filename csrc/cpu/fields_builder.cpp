@@ -162,9 +162,9 @@ double largest_smooth(bool single_precision) { return single_precision ? 1e18 : 
 [[noreturn]] void refuse_smooth(double largest, bool single_precision) {
     char numbers[64];
     std::snprintf(numbers, sizeof numbers, "%.3g, above %.0e", largest, largest_smooth(single_precision));
-    throw std::invalid_argument(std::string("network has a gain that takes the variance before a smooth activation to ") +
-                                numbers + (single_precision ? ": use dtype='float64', or smaller weight_var" :
-                                                              ": choose smaller weight_var"));
+    throw std::invalid_argument(
+        std::string("network has a gain that takes the variance before a smooth activation to ") + numbers +
+        (single_precision ? ": use dtype='float64', or smaller weight_var" : ": choose smaller weight_var"));
 }
 
 double largest_of(const Plane& plane) { return *std::max_element(plane.begin(), plane.end()); }
@@ -298,7 +298,7 @@ void FieldsBuilder::smooth(int n, Plane& q, Plane& t) {
 // Computes Q = a Q_1 + b Q_2 in the units of the larger term, and T' likewise.
 void FieldsBuilder::add_merge(int n) {
     Node& node = program_.nodes[std::size_t(n)];
-    const auto largest = [&](const std::vector<Plane>& planes, int Node::*exponent) {
+    const auto largest = [&](const std::vector<Plane>& planes, int Node::* exponent) {
         const auto term = [&](std::size_t m) {
             const int from = node.inputs[m];
             return Magnitude{node.shares[m] * largest_of(planes[std::size_t(from)]), program_[from].*exponent};
@@ -306,8 +306,8 @@ void FieldsBuilder::add_merge(int n) {
         return larger(term(0), term(1));
     };
     node.exponent = units_for(largest(fields_.variance, &Node::exponent), node.exponent);
-    node.tangent_exponent = std::max(
-        node.exponent, units_for(largest(fields_.tangent, &Node::tangent_exponent), node.tangent_exponent));
+    node.tangent_exponent =
+        std::max(node.exponent, units_for(largest(fields_.tangent, &Node::tangent_exponent), node.tangent_exponent));
     const auto sum = [&](const std::vector<Plane>& planes, double a, double b) {
         Plane out = planes[std::size_t(node.inputs[0])];
         const Plane& other = planes[std::size_t(node.inputs[1])];
@@ -422,8 +422,8 @@ void FieldsBuilder::add_average(int n, const Shape& shape, NearBands<double>& ne
 void FieldsBuilder::choose_result_unit() {
     const Node& last = program_.nodes.back();
     const double largest = largest_of(fields_.diagonal(program_));
-    const int units = std::ilogb(fields_.unit) +
-                      (program_.kernel == Kernel::ntk ? last.tangent_exponent : last.exponent);
+    const int units =
+        std::ilogb(fields_.unit) + (program_.kernel == Kernel::ntk ? last.tangent_exponent : last.exponent);
     if (!std::isfinite(largest)) refuse_gain("its numbers overflow");
     const Magnitude size{largest, units};
     if (!size.zero() && std::abs(size.log2()) > largest_exponent)
@@ -431,7 +431,8 @@ void FieldsBuilder::choose_result_unit() {
     if (!size.zero() && -std::ilogb(largest) > room(single_precision_))
         refuse_gain("its kernel is 1e" + std::to_string(int(std::ilogb(largest) * 0.30103)) +
                     " of the variance of its features");
-    if (!size.zero() && std::abs(size.log2()) > room(single_precision_)) fields_.exponent = 2 * floor_div<2>(size.log2());
+    if (!size.zero() && std::abs(size.log2()) > room(single_precision_))
+        fields_.exponent = 2 * floor_div<2>(size.log2());
     fields_.result_unit = std::ldexp(1.0, size.zero() ? 0 : units - fields_.exponent);
 }
 

@@ -122,8 +122,8 @@ template <class Real> struct Engine<Real>::Impl {
         result.unit = Real(fields.result_unit);
         const int at_once = plans.tasks_at_once(plans.layouts.back());
         sweep_output(result, at_once, stream, monitor);
-        launch_items<MatrixDiagonal<Real>>("diagonal", {planes.diagonal(), fields.result_unit, out, fields.shape.pixels()},
-                                           stream);
+        launch_items<MatrixDiagonal<Real>>("diagonal",
+                                           {planes.diagonal(), fields.result_unit, out, fields.shape.pixels()}, stream);
         synchronize(stream);
     }
 
@@ -157,8 +157,8 @@ template <class Real> struct Engine<Real>::Impl {
                 any = true;
             });
             launch_items<FinishProduct<Real>>("finish product",
-                                              {v, totals.data(), planes.diagonal(), fields.result_unit, out, first, columns,
-                                               all_columns, any, pixels * columns},
+                                              {v, totals.data(), planes.diagonal(), fields.result_unit, out, first,
+                                               columns, all_columns, any, pixels * columns},
                                               stream);
             synchronize(stream);
         }
@@ -174,8 +174,8 @@ template <class Real> struct Engine<Real>::Impl {
 namespace {
 
 template <class Real>
-std::pair<Program, Fields<Real>> make_fields(const Program& program, const Shape& shape, const double* image, int threads,
-                                             Poll poll) {
+std::pair<Program, Fields<Real>> make_fields(const Program& program, const Shape& shape, const double* image,
+                                             int threads, Poll poll) {
     const Isa isa = supported_isas().back();
     Monitor monitor(std::move(poll), 0);
     FieldsBuilder builder(program, shape, image, sizeof(Real) == 4, row_kernels<double>(isa), threads, monitor);

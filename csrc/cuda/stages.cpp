@@ -60,7 +60,7 @@ void StageMaker<Real>::make_merge(const Plan& plan, const StagePlan& from, Stage
     stage.a = from.a;
     stage.b = from.b;
     stage.has_b = value.b >= 0;
-    const auto shares = [&](const Share& share, int operand, Real (&out)[2]) {
+    const auto shares = [&](const Share& share, int operand, Real(&out)[2]) {
         const double gain = plan.values[std::size_t(operand)].gain;
         out[0] = Real(share.e * value.gain / gain), out[1] = Real(share.t * value.gain / gain);
     };

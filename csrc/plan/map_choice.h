@@ -45,9 +45,9 @@ MapChoice<Real> choose_map(const Program& program, const Plan& plan, const Field
     const bool leaves_angles = value.boxes.size() == 1 && plan.boxes[std::size_t(value.boxes[0])].angles;
     const auto form = [](bool angles) { return angles ? Constants::Form::angle : Constants::Form::distance; };
     const bool rectifier = node.op == Op::rectifier;
-    map.constants = Constants::make(rectifier ? node.slope : 1.0, rectifier ? value.gain * program.gain(value.node) : 0,
-                                    trained, largest_root, map.refined && box.slots == 1, form(box.angles),
-                                    form(leaves_angles));
+    map.constants =
+        Constants::make(rectifier ? node.slope : 1.0, rectifier ? value.gain * program.gain(value.node) : 0, trained,
+                        largest_root, map.refined && box.slots == 1, form(box.angles), form(leaves_angles));
     if (smooth) map.smooth = smooth_constants<Real>(node.op, units, value.gain, trained);
     map.output = !is_activation(node.op) && plan.target.kind == TargetKind::output && &value == &plan.end();
     return map;
