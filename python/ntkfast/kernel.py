@@ -109,7 +109,7 @@ class Kernel(PixelOperator):
         self.device = self.backend.name
         self.image_shape: tuple[int, int] = shape[:2]
         self.channels: int = shape[2]
-        self.lambda_max: float | None = None  # largest eigenvalue, once a filter has found it
+        self._lambda_max: float | None = None
         self._lock = Lock()
         self._product_parts: dict[int, dict[str, int]] = {}  # by columns: estimates of small products take as long
         d = shape[0] * shape[1]
@@ -124,7 +124,28 @@ class Kernel(PixelOperator):
         pixels = np.zeros((1, *shape)) if noise else self._image[None]
         self._engine = self.backend.make(self._problem, pixels)
         self._columns_engine = self.backend.columns_engine(self._problem, pixels)
+        self.scale = 2.0**self._engine.exponent
         self._spectrum: np.ndarray | None = None
+
+    def _over(self: Own, scale: float) -> Own:
+        made = self.__copy__()
+        made.scale, made.lambda_max, made._spectrum = self.scale / scale, None, None
+        return made
+
+    @property
+    def lambda_max(self) -> float | None:
+        """The largest eigenvalue, in the kernel's units; None until a filter has needed it."""
+        if self.scaled is self:
+            return self._lambda_max
+        over_scale = self.scaled.lambda_max
+        return None if over_scale is None else over_scale * self.scale
+
+    @lambda_max.setter
+    def lambda_max(self, value: float | None) -> None:
+        if self.scaled is self:
+            self._lambda_max = value
+        else:
+            self.scaled.lambda_max = None if value is None else value / self.scale
 
     def _smaller(self) -> str:
         return "use a smaller image" + self.backend.elsewhere
@@ -179,6 +200,8 @@ class Kernel(PixelOperator):
 
     def _matmat(self, V: np.ndarray) -> np.ndarray:
         """Theta V for V of shape (d, n), any real dtype; result (d, n) of the operator's dtype."""
+        if self.scaled is not self:
+            return np.asarray(self._in_units("the product", NUMPY, self.scaled._matmat(V)))
         at_once = self._columns_at_once(V.shape[1], results_there=self.backend.holds(NUMPY))
         self._keep()
         out = np.empty(V.shape, dtype=self.dtype)
@@ -251,6 +274,8 @@ class Kernel(PixelOperator):
     def _times(self, arrays: Arrays, V: Any) -> Any:
         if arrays is NUMPY:
             return self._matmat(V)
+        if self.scaled is not self:
+            return self._in_units("the product", arrays, self.scaled._times(arrays, V))
         results, at_once = [], self._columns_at_once(V.shape[1], results_there=True)
         self._keep()
         with arrays.current():
@@ -290,6 +315,8 @@ class Kernel(PixelOperator):
         >>> bool(np.allclose(K.diagonal(), np.diagonal(K.dense())))
         True
         """
+        if self.scaled is not self:
+            return np.asarray(self._in_units("the diagonal", NUMPY, self.scaled.diagonal()))
         return np.asarray(self._engine.diagonal()[:, 0], dtype=self.dtype)
 
     def columns(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
@@ -321,6 +348,8 @@ class Kernel(PixelOperator):
         (64, 2)
         """
         pixels = as_pixels("indices", indices, self.shape[0])
+        if self.scaled is not self:
+            return np.asarray(self._in_units("a column", NUMPY, self.scaled.columns(pixels)))
         rows = 2 * pixels.size * self.shape[0] * self.dtype.itemsize  # as the engine gives them, and turned over
         hint = "ask for fewer columns at a time" if pixels.size > 1 else "use fewer threads, or a smaller image"
         what = f"{pixels.size} columns" if pixels.size != 1 else "a column"
@@ -328,7 +357,10 @@ class Kernel(PixelOperator):
         require_memory(what, rows + self.columns_bytes(pixels.size), hint)
         if self._columns_by_sweep(pixels.size):
             return np.ascontiguousarray(self.dense()[:, pixels])
-        return np.ascontiguousarray(self._columns_engine(self._engine).columns(pixels, self._progress).T)
+        engine = self._columns_engine(self._engine)
+        columns = np.ascontiguousarray(engine.columns(pixels, self._progress).T)
+        shift = engine.exponent - self._engine.exponent  # an engine beside this one chooses its own
+        return columns if shift == 0 else columns * 2.0**shift
 
     def columns_bytes(self, count: int) -> int:
         """Bytes that so many columns take beside themselves: the whole matrix, or the engine's windows and fields.
@@ -374,6 +406,8 @@ class Kernel(PixelOperator):
         >>> theta.shape, bool((theta == theta.T).all())
         ((64, 64), True)
         """
+        if self.scaled is not self:
+            return np.asarray(self._in_units("the matrix", NUMPY, self.scaled.dense()))
         hint = "use products (K @ v) or columns(), which never store it"
         self.backend.require_result("the dense matrix", self._dense_bytes(), hint)
         return np.asarray(self._engine.dense(self._progress)[0])
@@ -382,6 +416,7 @@ class Kernel(PixelOperator):
         """Return an operator with the same engine, which no product changes, and a lambda_max of its own."""
         made = type(self).__new__(type(self))
         made.__dict__.update(self.__dict__)
+        made._scaled = None
         return made
 
     def __deepcopy__(self: Own, memo: dict[int, Any]) -> Own:
@@ -396,7 +431,8 @@ class Kernel(PixelOperator):
             "storage": self.storage if self.storage in STORAGES else "auto",  # "fourier" is for "auto" to choose
             "threads": self.threads,
         }
-        return _made_anew, (type(self), self.network, self._image, options, self.lambda_max)
+        scaled = self.scale != 2.0**self._engine.exponent
+        return _made_anew, (type(self), self.network, self._image, options, self.lambda_max, scaled)
 
     def __repr__(self) -> str:
         height, width = self.image_shape
@@ -462,11 +498,18 @@ class NTK(Kernel):
         (d, d).
     backend : engine.backend.Backend
         The device as an object, chosen once.
+    scale : float
+        A power of 2, 1 but where the entries leave the range of the dtype with some room for sums, as those of a deep
+        network with small ``weight_var`` may in float32.
+    scaled : NTK
+        The kernel divided by ``scale``, which is what the engine computes with.  Filters use it, and so are as exact as
+        for any other kernel; where ``scale`` is 1 it is the kernel itself.
 
     Raises
     ------
     TypeError, ValueError
-        If an argument is of the wrong kind or out of range; the message names it.
+        If an argument is of the wrong kind or out of range; the message names it.  If the network's gain takes the
+        kernel beyond what float64 holds.  Of products, columns and the matrix: if the dtype does not hold them.
     MemoryError
         Before any work, if the problem will not fit; the message names the bytes and the option that would.  The same
         of each product; it takes fewer columns at a time before it is refused.
@@ -521,10 +564,11 @@ class NNGP(Kernel):
 
 
 def _made_anew(
-    kind: type[Kernel], network: Network, image: Any, options: dict[str, Any], lambda_max: float | None
+    kind: type[Kernel], network: Network, image: Any, options: dict[str, Any], lambda_max: float | None, scaled: bool
 ) -> Kernel:
     """Return the operator that was pickled."""
     operator = kind(network, image, **options)
+    operator = operator.scaled if scaled else operator
     operator.lambda_max = lambda_max
     return operator
 

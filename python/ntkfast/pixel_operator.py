@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Sequence
-from typing import Any, NoReturn, Protocol, TypeVar, overload
+from typing import Any, NoReturn, Protocol, TypeVar, cast, overload
 
 import numpy as np
 from scipy.sparse.linalg import LinearOperator
@@ -13,9 +14,10 @@ from . import _check
 from .engine.arrays import Arrays
 from .images import AnyArray, as_columns, as_factors
 
-__all__ = ["PixelOperator", "require_operator", "with_signature"]
+__all__ = ["PixelOperator", "over_scale", "require_operator", "with_signature"]
 
 Class = TypeVar("Class", bound=type)
+Own = TypeVar("Own", bound="PixelOperator")
 
 
 def with_signature(operator: Class) -> Class:
@@ -39,6 +41,33 @@ class PixelOperator(LinearOperator):  # type: ignore[misc]
     """
 
     image_shape: tuple[int, int]
+    scale: float = 1.0  # a power of 2: 1 but where the entries leave the range of the dtype
+    _scaled: Any = None
+
+    @property
+    def scaled(self: Own) -> Own:
+        """The same operator divided by ``scale``, so that the dtype holds its entries; itself where scale is 1."""
+        if self.scale == 1.0:
+            return self
+        if self._scaled is None:
+            self._scaled = self._over(self.scale)
+        return cast("Own", self._scaled)
+
+    def _over(self: Own, scale: float) -> Own:
+        """Return the same operator divided by a number, with a scale of 1."""
+        raise NotImplementedError
+
+    def _in_units(self, what: str, arrays: Arrays, numbers: Any) -> Any:
+        """Return numbers of ``scaled`` times ``scale``; refuse those that the dtype does not hold."""
+        limits = np.finfo(self.dtype)
+        largest = float(arrays.largest(numbers)) * self.scale
+        if largest > float(limits.max) or 0 < largest < float(limits.tiny):
+            raise ValueError(
+                f"{what} has entries up to {largest:.3g}, which {self.dtype} does not hold: use dtype='float64', "
+                f"or K.scaled, the kernel divided by K.scale = {self.scale:.6g}"
+            )
+        root = 2.0 ** (math.frexp(self.scale)[1] // 2)  # the scale itself may lie outside the dtype's range
+        return numbers * root * (self.scale / root)
 
     def columns(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         """Return some columns, shape (d, m)."""
@@ -247,6 +276,11 @@ class PixelOperator(LinearOperator):  # type: ignore[misc]
                 raise ValueError(f"{name} must lie between 0 and {size - 1}, got {number}")
             place.append(number)
         return self.columns([place[0] * self.image_shape[1] + place[1]]).reshape(self.image_shape)
+
+
+def over_scale(K: LinearOperator) -> tuple[LinearOperator, float]:
+    """Return an operator whose entries its dtype holds, and the number by which it is to be multiplied to be K."""
+    return getattr(K, "scaled", K), float(getattr(K, "scale", 1.0))
 
 
 def require_operator(name: str, operator: Any) -> None:

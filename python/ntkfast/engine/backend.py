@@ -35,7 +35,9 @@ __all__ = [
 
 
 class TileEngine(ABC):
-    """A TileEngine has the kernels of a batch of tiles."""
+    """A TileEngine has the kernels of a batch of tiles, all divided by its ``scale``, a power of 2."""
+
+    scale = 1.0
 
     @abstractmethod
     def diagonal(self) -> np.ndarray:

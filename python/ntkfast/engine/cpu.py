@@ -66,6 +66,7 @@ class BatchEngine(TileEngine):
 
     def __init__(self, engine: Any) -> None:
         self._engine = engine
+        self.scale = 2.0**engine.exponent
 
     def diagonal(self) -> np.ndarray:
         return np.asarray(self._engine.diagonal())

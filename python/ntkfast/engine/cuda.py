@@ -62,16 +62,21 @@ class SingleEngines(TileEngine):
 
     def __init__(self, engines: list[Any]) -> None:
         self._engines = engines
+        most = max(engine.exponent for engine in engines)
+        self.scale = 2.0**most
+        self._shares = [2.0 ** (engine.exponent - most) for engine in engines]  # an engine scales its tile alone
 
     def diagonal(self) -> np.ndarray:
-        return np.concatenate([engine.diagonal() for engine in self._engines], axis=1)
+        diagonals = [share * e.diagonal() for share, e in zip(self._shares, self._engines, strict=True)]
+        return np.concatenate(diagonals, axis=1)
 
     def store(self) -> None:
         for engine in self._engines:
             engine.store()
 
     def product(self, arrays: Arrays, v: Any) -> Any:
-        return arrays.stack([arrays.product(engine, v[n]) for n, engine in enumerate(self._engines)])
+        products = [arrays.product(engine, v[n]) for n, engine in enumerate(self._engines)]
+        return arrays.stack([p if s == 1.0 else s * p for s, p in zip(self._shares, products, strict=True)])
 
 
 class SingleTiles(Tiles):

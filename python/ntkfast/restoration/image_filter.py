@@ -129,7 +129,7 @@ class ImageFilter(ABC):
         self._method, self._tiling = method, tiling
         self._guide, self._target, self._weights = guide, target, weights
         largest = self._largest_trace()
-        self.learning_rate = 1.0 / largest if largest > np.finfo(float).tiny else 1.0
+        self.learning_rate = 1.0 / largest if largest > 0 else 1.0
 
     def steps(self, time: float) -> int:
         """Steps that take about this training time, no more than do anything."""

@@ -322,13 +322,14 @@ def _require_memory(backend: Backend, theta: Problem, data: _Data, plan: Landweb
 
 
 class _Misfit(LinearOperator):  # type: ignore[misc]
-    """A Theta A^T, shape (n, n), of the kernel's dtype.
+    """A Theta A^T over the scale of Theta, shape (n, n), of the kernel's dtype.
 
     The kernel's image may be larger than the operator's, below and to the right: Theta is then its part.
     """
 
     def __init__(self, A: LinearOperator, K: NTK, shape: tuple[int, int], done: ProductsDone) -> None:
-        self.A, self._K, self._image_shape, self._done = A, K, shape, done
+        self.A, self._image_shape, self._done = A, shape, done
+        self._K, self.scale = K.scaled, K.scale
         self.lambda_max: float | None = None
         super().__init__(K.dtype, (A.shape[0], A.shape[0]))
 
@@ -411,7 +412,7 @@ def _descend(misfit: _Misfit, y: np.ndarray, plan: Landweber, goal: _Goal) -> _D
     chosen: list[int] = []
 
     def filters(lambda_max: float, solution: Solution | None) -> list[Filter]:
-        rate = stable_learning_rate(plan.learning_rate, lambda_max)
+        rate = stable_learning_rate(plan.learning_rate, lambda_max, misfit.scale)
         if plan.times is not None:
             chosen[:] = plan.times
         else:
@@ -422,9 +423,8 @@ def _descend(misfit: _Misfit, y: np.ndarray, plan: Landweber, goal: _Goal) -> _D
     # All times in one product.
     columns = misfit.synthesize(c.transpose(1, 0, 2).reshape(len(y), -1))
     path = columns.reshape(-1, *c.shape[::2]).transpose(1, 0, 2)
-    return _Descent(
-        path, list(chosen), stable_learning_rate(plan.learning_rate, info.lambda_max), info.lambda_max, info.error
-    )
+    rate = stable_learning_rate(plan.learning_rate, info.lambda_max, misfit.scale)
+    return _Descent(path, list(chosen), rate / misfit.scale, info.lambda_max * misfit.scale, info.error)
 
 
 def _settings(plan: Landweber) -> Settings:
@@ -464,7 +464,7 @@ def _discrepancy_steps(solution: Solution, channels: int, eta: float, goal: _Goa
 def _iterate(misfit: _Misfit, y: np.ndarray, plan: Landweber, goal: _Goal) -> _Descent:
     """z_{t+1} = z_t + eta Theta A^T (y - A z_t), step by step."""
     lambda_max = largest_eigenvalue(misfit, NUMPY, _settings(plan))
-    eta = stable_learning_rate(plan.learning_rate, lambda_max)
+    eta = stable_learning_rate(plan.learning_rate, lambda_max, misfit.scale)
     channels = y.shape[1]
     y = np.concatenate([y, random_direction(len(y))], axis=1)  # beside it, for the freedom of z
     z = np.zeros((misfit.A.shape[1], channels + 1))
@@ -484,7 +484,13 @@ def _iterate(misfit: _Misfit, y: np.ndarray, plan: Landweber, goal: _Goal) -> _D
         elif step in plan.times:
             path[step] = z
     steps = [step] if plan.times is None else plan.times
-    return _Descent(np.stack([path[t][:, :channels] for t in steps]), steps, eta, lambda_max, float("nan"))
+    return _Descent(
+        np.stack([path[t][:, :channels] for t in steps]),
+        steps,
+        eta / misfit.scale,
+        lambda_max * misfit.scale,
+        float("nan"),
+    )
 
 
 def _kernel(network: Network, picture: np.ndarray, **options: Any) -> NTK:

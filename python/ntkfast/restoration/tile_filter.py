@@ -134,7 +134,8 @@ class TileFilter(ImageFilter):
         return max(trace for _, trace in self._over_batches(self._traces))
 
     def _traces(self, which: slice) -> float:
-        diagonal = self._engine(which).diagonal()  # (d, count)
+        engine = self._engine(which)
+        diagonal = engine.scale * engine.diagonal()  # (d, count)
         weights = self._weights_of(which)
         if weights is not None:
             diagonal = diagonal * weights.reshape(len(weights), -1).T
@@ -223,13 +224,14 @@ class TileFilter(ImageFilter):
     def _by_eigenvectors(self, engine: TileEngine, start: np.ndarray, root: np.ndarray | None) -> Path:
         """f_t(W^1/2 Theta W^1/2) of the columns of ``start`` (count, d, C) from all eigenvectors of each tile."""
         theta = engine.dense().astype(np.float64)  # (count, d, d)
+        rate = self.learning_rate * engine.scale
         if root is not None:
             theta *= root * np.swapaxes(root, 1, 2)
         values, vectors = np.linalg.eigh(theta)
         coordinates = np.swapaxes(vectors, 1, 2) @ start
 
         def after(times: Sequence[int]) -> np.ndarray:
-            gains = [gradient_descent_filter(t, self.learning_rate).value(np.maximum(values, 0.0)) for t in times]
+            gains = [gradient_descent_filter(t, rate).value(np.maximum(values, 0.0)) for t in times]
             return np.stack([vectors @ (gain[..., None] * coordinates) for gain in gains])
 
         return after
@@ -246,7 +248,8 @@ class TileFilter(ImageFilter):
         lanczos = BlockLanczos(product, arrays.asarray(start, self._method.dtype), arrays)
         if lanczos.exhausted:
             return lambda times: np.zeros((len(times), *start.shape))
-        hardest = [gradient_descent_filter(most, self.learning_rate)]  # the bound grows with the steps
+        rate = self.learning_rate * engine.scale
+        hardest = [gradient_descent_filter(most, rate)]  # the bound grows with the steps
         while not lanczos.exhausted and lanczos.products < MAX_PRODUCTS:
             lanczos.step()
             some = slice(0, None, max(1, len(start) // TILES_CHECKED))  # spread: neighbours converge alike
@@ -255,7 +258,7 @@ class TileFilter(ImageFilter):
         solution = lanczos.solve()
 
         def after(times: Sequence[int]) -> np.ndarray:
-            filters = [gradient_descent_filter(t, self.learning_rate) for t in times]
+            filters = [gradient_descent_filter(t, rate) for t in times]
             return np.asarray(arrays.to_host(lanczos.assemble(solution, filters)))
 
         return after

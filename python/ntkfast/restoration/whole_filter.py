@@ -99,7 +99,7 @@ class WholeFilter(ImageFilter):
 
     def _largest_trace(self) -> float:
         weights = 1.0 if self._weights is None else self._weights.reshape(len(self._guide), -1)
-        diagonals = np.stack([K.diagonal() for K in self._operators])
+        diagonals = np.stack([K.scale * K.scaled.diagonal().astype(np.float64) for K in self._operators])
         return float((weights * diagonals).sum(axis=1).max())
 
     def path(self, steps: Sequence[int], advance: Advance) -> list[np.ndarray]:
@@ -117,16 +117,21 @@ class WholeFilter(ImageFilter):
         """z_t of all images (n, H, W, C) for each t: (times, n, H, W, C)."""
         out = np.empty((len(steps), *images.shape))
         for n, K in enumerate(self._operators):
-            operator = K if self._method.landmarks is None else self._low_rank(K, self._method.landmarks)
-            out[:, n] = self._descend(operator, images[n], None if self._weights is None else self._weights[n], steps)
+            operator = K.scaled
+            if self._method.landmarks is not None:
+                operator = self._low_rank(operator, self._method.landmarks)
+            weights = None if self._weights is None else self._weights[n]
+            out[:, n] = self._descend(operator, self.learning_rate * K.scale, images[n], weights, steps)
             advance(1)
         return out
 
     def _low_rank(self, K: NTK, landmarks: int) -> LowRank:
         return from_landmarks(K, lattice(K.image_shape, min(landmarks, K.shape[0])), "landmarks")
 
-    def _descend(self, operator: Any, y: np.ndarray, weights: np.ndarray | None, steps: Sequence[int]) -> np.ndarray:
-        """z_t of one image (H, W, C): (times, H, W, C)."""
+    def _descend(
+        self, operator: Any, rate: float, y: np.ndarray, weights: np.ndarray | None, steps: Sequence[int]
+    ) -> np.ndarray:
+        """z_t of one image (H, W, C) with steps of size ``rate``: (times, H, W, C)."""
         columns = y.reshape(-1, y.shape[2])
         root = None if weights is None else np.sqrt(weights).reshape(-1, 1)
         if root is not None:
@@ -134,7 +139,7 @@ class WholeFilter(ImageFilter):
 
         # Both parts of the columns share the run: times for the differences beside those for the mean.
         wanted = sorted({*steps, *self._steps_of_differences(steps)})
-        path, _ = descend(operator, columns, wanted, self.learning_rate, LANCZOS)
+        path, _ = descend(operator, columns, wanted, rate, LANCZOS)
         z = np.stack([path[wanted.index(t)] for t in steps])
         if y.shape[2] > 1:
             z[..., 1:] = np.stack([path[wanted.index(t)] for t in self._steps_of_differences(steps)])[..., 1:]

@@ -25,7 +25,7 @@ from ..engine.arrays import Arrays, namespace
 from ..engine.backend import backend_of, budget_of, filter_arrays
 from ..engine.memory import require_memory
 from ..images import AnyArray, Columns, as_columns
-from ..pixel_operator import PixelOperator, require_operator
+from ..pixel_operator import PixelOperator, over_scale, require_operator
 from .lanczos import (
     BlockLanczos,
     Filter,
@@ -220,10 +220,11 @@ def gradient_descent(
         z, info = descend(K, values, times, eta, settings)
     else:
         _require_iteration(K, filter_arrays(K, arrays), values.shape[1], len(times))
-        lambda_max = largest_eigenvalue(K, arrays, settings)
-        rate = stable_learning_rate(eta, lambda_max)
-        z = _iterate(K, values, times, rate)
-        info = FilterInfo(max(times), float("nan"), lambda_max, rate)
+        kernel, scale = over_scale(K)
+        lambda_max = largest_eigenvalue(kernel, arrays, settings)
+        rate = stable_learning_rate(eta, lambda_max, scale)
+        z = _iterate(kernel, values, times, rate)
+        info = FilterInfo(max(times), float("nan"), lambda_max * scale, rate / scale)
     return _result(z, columns, single, info, return_info)
 
 
@@ -232,12 +233,15 @@ def descend(
 ) -> tuple[Any, FilterInfo]:
     """:func:`gradient_descent` of columns (d, n) by Lanczos: z after each number of steps, (times, d, n)."""
 
+    kernel, scale = over_scale(K)
+
     def filters(lambda_max: float, _: Solution | None) -> list[Filter]:
-        rate = stable_learning_rate(eta, lambda_max)
+        rate = stable_learning_rate(eta, lambda_max, scale)
         return [gradient_descent_filter(t, rate) for t in times]
 
-    z, info = _filtered(K, y, filters, settings, with_lambda_max=True)
-    return z, replace(info, learning_rate=stable_learning_rate(eta, info.lambda_max))
+    z, info = _filtered(kernel, y, filters, settings, with_lambda_max=True)
+    rate = stable_learning_rate(eta, info.lambda_max, scale)
+    return z, replace(info, lambda_max=info.lambda_max * scale, learning_rate=rate / scale)
 
 
 @overload
@@ -329,8 +333,9 @@ def gradient_flow(
     True
     """
     times, single = _check.one_or_more("t", t, _check.not_negative)
-    filters = [gradient_flow_filter(time) for time in times]
-    return _apply(K, y, filters, single, tolerance, max_products, return_info)
+    kernel, scale = over_scale(K)
+    filters = [gradient_flow_filter(time * scale) for time in times]
+    return _apply(kernel, y, filters, single, tolerance, max_products, return_info)
 
 
 @overload
@@ -422,8 +427,9 @@ def ridge(
     True
     """
     variances, single = _check.one_or_more("noise_var", noise_var, _check.positive)
-    filters = [ridge_filter(variance) for variance in variances]
-    return _apply(K, y, filters, single, tolerance, max_products, return_info)
+    kernel, scale = over_scale(K)
+    filters = [ridge_filter(variance / scale) for variance in variances]
+    return _apply(kernel, y, filters, single, tolerance, max_products, return_info)
 
 
 @dataclass(frozen=True)
@@ -673,18 +679,22 @@ class DivergingRateError(ValueError):
     """A step size with which gradient descent diverges."""
 
 
-def stable_learning_rate(eta: float | None, lambda_max: float) -> float:
-    """The step size: eta if gradient descent converges with it, 1/lambda_max by default."""
+def stable_learning_rate(eta: float | None, lambda_max: float, scale: float = 1.0) -> float:
+    """The step size: eta if gradient descent converges with it, 1/lambda_max by default.
+
+    With a scale, lambda_max and the step size are those of the kernel over it, eta is that of the kernel itself.
+    """
     if lambda_max == 0.0:
-        return 1.0 if eta is None else eta  # a zero kernel: any step size does nothing
+        return 1.0 if eta is None else eta * scale  # a zero kernel: any step size does nothing
     if eta is None:
         return 1.0 / lambda_max
-    if eta * lambda_max >= 2.0:
+    if eta * scale * lambda_max >= 2.0:
+        own = lambda_max * scale
         raise DivergingRateError(
-            f"learning_rate must be below 2/lambda_max = {2.0 / lambda_max:.6g}, where gradient descent diverges "
-            f"(1/lambda_max = {1.0 / lambda_max:.6g} is the default), got {eta:.6g}"
+            f"learning_rate must be below 2/lambda_max = {2.0 / own:.6g}, where gradient descent diverges "
+            f"(1/lambda_max = {1.0 / own:.6g} is the default), got {eta:.6g}"
         )
-    return eta
+    return eta * scale
 
 
 def _iterate(K: LinearOperator, y: Any, times: list[int], eta: float) -> Any:

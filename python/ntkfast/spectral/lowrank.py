@@ -16,6 +16,7 @@ there, its eigenvalues lie below those of Theta, and the trace of the residual i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +27,7 @@ from threadpoolctl import threadpool_limits
 
 from .. import _check
 from .._check import Random
+from ..engine.arrays import NUMPY
 from ..engine.memory import Budget, require_memory
 from ..images import as_pixels
 from ..kernel import Kernel
@@ -156,7 +158,12 @@ class LowRank(PixelOperator):
         self.image_shape = image_shape
         self.landmarks = landmarks
         self._trace = trace
+        self.scale = _scale_of(self.lambda_max, vectors.dtype)
         super().__init__(vectors.dtype, (d, d))
+
+    def _over(self, scale: float) -> LowRank:
+        values, trace = self.eigenvalues / scale, self._trace / scale
+        return LowRank(values, self.eigenvectors, image_shape=self.image_shape, trace=trace, landmarks=self.landmarks)
 
     @property
     def rank(self) -> int:
@@ -220,6 +227,8 @@ class LowRank(PixelOperator):
         count, random = _check.at_least("samples", samples, 2), _check.generator("rng", rng)
         d = self.shape[0]
         _require_memory("samples", min(count, d), K, doubles=3)
+        if K.scaled is not K:
+            return self._over(K.scale).estimate_error(K.scaled, samples=samples, rng=rng)
         if self._trace <= 0:
             return ErrorEstimate(0.0, 0.0, (0.0, 0.0), count)
 
@@ -275,6 +284,8 @@ class LowRank(PixelOperator):
 
     def _matmat(self, V: np.ndarray) -> np.ndarray:
         """Theta~ V for V of shape (d, n), any real dtype; result (d, n) of the operator's dtype."""
+        if self.scaled is not self:
+            return np.asarray(self._in_units("the product", NUMPY, self.scaled._matmat(V)))
         return np.asarray(self.spectral_filter([lambda x: x], V)[0])
 
     def diagonal(self) -> np.ndarray:
@@ -286,6 +297,8 @@ class LowRank(PixelOperator):
         >>> low.diagonal().shape
         (64,)
         """
+        if self.scaled is not self:
+            return np.asarray(self._in_units("the diagonal", NUMPY, self.scaled.diagonal()))
         return self._diagonal().astype(self.dtype)
 
     def _diagonal(self) -> np.ndarray:
@@ -304,6 +317,8 @@ class LowRank(PixelOperator):
         pixels = as_pixels("indices", indices, self.shape[0])
         needed = (8 + self.dtype.itemsize) * self.shape[0] * pixels.size
         require_memory(f"{pixels.size} columns", needed, "ask for fewer columns at a time")
+        if self.scaled is not self:
+            return np.asarray(self._in_units("a column", NUMPY, self.scaled.columns(pixels)))
         return np.ascontiguousarray(self._columns(pixels), dtype=self.dtype)
 
     def _columns(self, pixels: np.ndarray) -> np.ndarray:
@@ -410,7 +425,7 @@ def nystrom(
 def from_landmarks(K: Kernel, pixels: np.ndarray, name: str) -> LowRank:
     """:func:`nystrom` from the columns at ``pixels``; ``name`` is the caller's argument that says how many they are."""
     _require_memory(name, len(pixels), K)
-    columns = K.columns(pixels)
+    columns = K.scaled.columns(pixels)
     values, vectors = _eigenpairs(columns, columns[pixels], K.dtype)
     return _low_rank(K, values, vectors, pixels)
 
@@ -470,10 +485,11 @@ def randomized_low_rank(
     k = min(kept + extra, d)
     _require_memory("rank + oversampling", k, K, doubles=2, products=True)
 
+    kernel = K.scaled
     basis = _orthonormal(random.standard_normal((k, d)).T)
     for _ in range(count - 1):
-        basis = _orthonormal(np.array(K.matmat(basis), dtype=np.float64, order="F"))
-    image = K.matmat(basis)
+        basis = _orthonormal(np.array(kernel.matmat(basis), dtype=np.float64, order="F"))
+    image = kernel.matmat(basis)
     values, vectors = _eigenpairs(image, basis.T @ image, K.dtype, rank=kept)
     return _low_rank(K, values, vectors, None)
 
@@ -608,9 +624,16 @@ def _ratio(square: float, a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
     return error, float(influence.std(ddof=1) / np.sqrt(len(a)))
 
 
+def _scale_of(largest: float, dtype: np.dtype) -> float:
+    """Return a power of 4 near a number, or 1 where the dtype holds it with room for the sums of products."""
+    exponent = math.frexp(largest)[1]
+    return 1.0 if abs(exponent) <= int(np.finfo(dtype).maxexp) // 2 else 2.0 ** (exponent // 2 * 2)
+
+
 def _low_rank(K: Kernel, values: np.ndarray, vectors: np.ndarray, landmarks: np.ndarray | None) -> LowRank:
-    trace = float(K.diagonal().sum(dtype=np.float64))
-    return LowRank(values, vectors, image_shape=K.image_shape, trace=trace, landmarks=landmarks)
+    """Return the approximation with the eigenpairs of that of ``K.scaled``."""
+    trace = float(K.scaled.diagonal().sum(dtype=np.float64)) * K.scale
+    return LowRank(values * K.scale, vectors, image_shape=K.image_shape, trace=trace, landmarks=landmarks)
 
 
 def _peak_bytes(d: int, k: int, itemsize: int, doubles: int) -> int:
