@@ -183,7 +183,7 @@ FieldsBuilder::FieldsBuilder(const Program& program, const Shape& shape, const d
     fields_.shape = shape;
     fields_.noise = image == nullptr;
     read_image(image);
-    NearBands<double> near(program, fields_, kernels, threads, monitor);
+    NearBands<double> near(program_, fields_, kernels, threads, monitor);
     for (int n = 0; n < program.size(); ++n) {
         add(n, near);
         near.finish(n);
@@ -277,7 +277,8 @@ void FieldsBuilder::add_activation(int n, const Shape& shape) {
 void FieldsBuilder::smooth(int n, Plane& q, Plane& t) {
     Node& node = program_.nodes[std::size_t(n)];
     const SmoothUnits entering = smooth_units<double>(program_, n, fields_.unit);
-    const double largest = entering.in * largest_of(q);
+    const double engine_unit = single_precision_ ? smooth_units<float>(program_, n, fields_.unit).in : entering.in;
+    const double largest = engine_unit * largest_of(q);
     if (largest > largest_smooth(single_precision_)) refuse_smooth(largest, single_precision_);
     node.exponent += std::ilogb(entering.in) - entering.out;
     const SmoothUnits units = smooth_units<double>(program_, n, fields_.unit);
