@@ -255,7 +255,24 @@ def test_denoiser(weight_var: float, device: str) -> None:
     y, x = np.mgrid[:20, :24]
     noisy = np.sin(x / 4.0) * np.cos(y / 3.0) + 0.2 * np.random.default_rng(0).standard_normal(x.shape)
     usual, got = (
-        nf.denoise_ntk(noisy, 0.2, network=stack(3, w), device=device, tile_size=12, tile_overlap=4)
+        nf.denoise_ntk(noisy, 0.2, method=nf.Tiles(stack(3, w), 12, 4), compute=nf.Compute(device=device))
         for w in (2.0, weight_var)
     )
     assert np.abs(got - usual).max() < 1e-4
+    usual, got = (
+        nf.denoise_ntk(noisy, 0.2, method=nf.WholeImage(stack(3, w), passes=1, steps=30)) for w in (2.0, weight_var)
+    )
+    assert np.abs(got - usual).max() < 1e-4
+
+
+@pytest.mark.parametrize("weight_var", [1e-12, 1e12])
+@pytest.mark.parametrize("solver", ["lanczos", "iteration"])
+def test_inverse_problems(solver: str, weight_var: float) -> None:
+    rng = np.random.default_rng(0)
+    picture, known = natural(16, 16, 1, 0)[..., 0], rng.random((16, 16)) < 0.6
+    y = picture + 0.02 * rng.standard_normal(picture.shape)
+    usual, got = (
+        nf.restore_ntk(y, nf.Inpainting(known), method=nf.Landweber(stack(3, w), steps=20, solver=solver))
+        for w in (2.0, weight_var)
+    )
+    assert np.abs(got - usual).max() < 1e-3

@@ -98,9 +98,11 @@ class WholeFilter(ImageFilter):
         return [make(image) for image in images]
 
     def _largest_trace(self) -> float:
-        weights = 1.0 if self._weights is None else self._weights.reshape(len(self._guide), -1)
-        diagonals = np.stack([K.scale * K.scaled.diagonal().astype(np.float64) for K in self._operators])
-        return float((weights * diagonals).sum(axis=1).max())
+        weights = np.ones((len(self._guide), 1), np.int8)  # of the integers, so that float32 stays what it is
+        if self._weights is not None:
+            weights = self._weights.reshape(len(self._guide), -1)
+        pairs = zip(weights, self._operators, strict=True)
+        return max(float((weight * K.scaled.diagonal()).sum()) * K.scale for weight, K in pairs)
 
     def path(self, steps: Sequence[int], advance: Advance) -> list[np.ndarray]:
         """Images (n, H, W, C) after each number of steps."""
