@@ -98,7 +98,7 @@ def test_many_layers_that_double(dtype: str, image: np.ndarray) -> None:
 
 @pytest.mark.parametrize("dtype", BARS)
 def test_gains_of_layers_that_cancel(dtype: str, image: np.ndarray) -> None:
-    """What single layers do may leave double precision, so long as the whole does not."""
+    """Single layers may leave double precision, so long as the whole does not."""
     layers = [
         *[nf.Conv(3, weight_var=1e-100), nf.ReLU()] * 4,
         *[nf.Conv(3, weight_var=1e100), nf.ReLU()] * 4,

@@ -120,7 +120,7 @@ template <class Real> struct Stage {
     // These serve merge:
     Rows a, b;
     bool has_b;
-    Real share_a[2], share_b[2];  // of E, of T'
+    Real share_a[2], share_b[2];  // in E, in T'
 };
 
 // A Task is a strip of columns of pixels i, up to `lanes` displacements from dx on, and some dy.

@@ -52,7 +52,7 @@ template <class Real> struct Root {
 //          obtuse: far + turn*t'
 template <class Real> struct ActivationConstants {
     Real near, far, flat, arc, diff, turn;
-    Real trained;        // what S counts in T of the convolution before the activation; 0 where that is not trained
+    Real trained;        // S counts so much in T of the convolution before the activation; 0 where that is not trained
     Real spread, snap;   // applied to what enters: N = E - spread*d^2, and Resolution::snap
     Real doubt, slight;  // Resolution::doubt; doubt times slight times max p^2
 

@@ -87,7 +87,7 @@ template <class Real> struct Fields {
     bool noise;              // the input's covariance is the identity; there is no image
     PaddedRows<Real> image;  // scaled so that the input's E is a plain sum of squared differences
     std::map<int, PaddedRows<Real>> pooled_images;  // key: average pool of an image
-    double unit;                                    // of the image's squares: a power of 4 (see plan/units.h)
+    double unit;                                    // the image's squares are over it: a power of 4 (see plan/units.h)
     // Kernel entries in the image's units = engine's entries * result_unit * 2^exponent. The exponent is 0 where the
     // entries are well within the range of the engine's type; else whoever takes the results carries it.
     double result_unit = 1;

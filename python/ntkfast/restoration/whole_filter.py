@@ -91,18 +91,19 @@ class WholeFilter(ImageFilter):
     _method: WholeMethod
 
     @cached_property
-    def _operators(self) -> list[Any]:
+    def _operators(self) -> list[NTK]:
         m = self._method
         images = [without_mean(image) for image in self._guide]
         make = partial(NTK, m.network, channel_axis=-1, device=m.backend, dtype=m.dtype, threads=m.threads)
         return [make(image) for image in images]
 
     def _largest_trace(self) -> float:
-        weights = np.ones((len(self._guide), 1), np.int8)  # of the integers, so that float32 stays what it is
+        weights = np.ones((len(self._guide), 1), np.int8)  # integers leave float32 what it is
         if self._weights is not None:
             weights = self._weights.reshape(len(self._guide), -1)
         pairs = zip(weights, self._operators, strict=True)
-        return max(float((weight * K.scaled.diagonal()).sum()) * K.scale for weight, K in pairs)
+        traces = [float((weight * K.scaled.diagonal()).sum()) * K.scale for weight, K in pairs]
+        return max(traces)
 
     def path(self, steps: Sequence[int], advance: Advance) -> list[np.ndarray]:
         """Images (n, H, W, C) after each number of steps."""
