@@ -42,9 +42,9 @@ struct Node {
     bool bilinear = false;                // upsample; else nearest
     double shares[2] = {1, 1};            // merges: factors of the two inputs
 
-    // Every node has units of its own, chosen with the diagonals (plan/units.h): what the engine holds of its Q, S and E
-    // is what the network has over Fields::unit * 2^exponent, of its T over Fields::unit * 2^tangent_exponent. Both are
-    // even, so that lengths have powers of 2 as well; where nothing is far from order one they are 0.
+    // Every node has units of its own, chosen with the diagonals (plan/units.h): the engine holds Q, S and E of its
+    // output over Fields::unit * 2^exponent, and T over Fields::unit * 2^tangent_exponent. Both exponents are even, so
+    // that lengths have powers of 2 as well; where nothing is far from order one they are 0.
     int exponent = 0, tangent_exponent = 0;
 
     int input() const { return inputs[0]; }

@@ -1,8 +1,8 @@
 // The units of nodes keep the engine's numbers of order one, whatever the gain of the network: a convolution with a
 // weight variance of 1e-6, or a hundred of them with 4, then changes nothing but the scale of what comes out.
 //
-// T obeys the same recursion as S, in the same units: where those of a node are 2^s times those of its input, w/k^2 and the
-// constants of a rectifier are divided by 2^s, and nothing else is to be done. All units are powers of 4, so that
+// T obeys the same recursion as S, in the same units: where those of a node are 2^s times those of its input, w/k^2 and
+// the constants of a rectifier are divided by 2^s, and nothing else is to be done. All units are powers of 4, so that
 // neither a product nor a square root rounds otherwise, and a network whose numbers stay near order one keeps its bits.
 // Smooth activations depend on S itself: they go through true units, and T leaves them in units of its own, since it
 // may have grown far beyond S.
@@ -47,8 +47,8 @@ inline int units_for(const Magnitude& size, int usual) {
     return 2 * floor_div<2>(size.log2());
 }
 
-// Where an S is so small or so large that a smooth f is a multiple of S^(1/2) to all digits, any other such S serves, with
-// what comes out divided by as much: below 2^least_smooth for an f that vanishes at 0, and is nearly linear there; above
+// Where an S is so small or so large that a smooth f is homogeneous to all digits, any other such S serves, with the
+// results divided by as much: below 2^least_smooth for an f that vanishes at 0, and is nearly linear there; above
 // 2^most_smooth for GELU, which is nearly a ReLU there. Where f(0) is not 0, Q is constant to all digits, and Q'
 // proportional to S, long before S is as small as 2^least_even.
 constexpr int least_smooth = -64, least_even = -960;
