@@ -13,11 +13,11 @@
 
 namespace ntkfast {
 
-// A Band holds the displacements (dy, dx) of one dy, |dx| <= reach: for each one row after the other, E and then T' of
+// A Band holds the displacements (dy, dx) of one dy, |dx| <= extent: for each one row after the other, E and then T' of
 // the row, so that both are combined in one pass.
 template <class Real> class Band {
 public:
-    Band(const Shape& shape, bool circular, int dy, int reach, bool tangent);
+    Band(const Shape& shape, bool circular, int dy, int extent, bool tangent);
 
     // Returns column 0 of the lane, which is that of pixel i = (y, col0); y counts from the image's top, dx may take
     // any number of turns on the torus.
@@ -34,7 +34,7 @@ public:
     int count() const { return int(lanes_.size()); }
     bool has_tangent() const { return tangent_; }
 
-    static std::int64_t bytes(const Shape& shape, bool circular, int dy, int reach, bool tangent);
+    static std::int64_t bytes(const Shape& shape, bool circular, int dy, int extent, bool tangent);
 
 private:
     int lane_of(int dx) const {
@@ -60,14 +60,14 @@ private:
 // A BandStore holds the bands of one target that are there at present.
 template <class Real> class BandStore {
 public:
-    BandStore(const Shape& shape, bool circular, int reach, bool tangent)
-        : shape_(shape), circular_(circular), reach_(reach), tangent_(tangent) {}
+    BandStore(const Shape& shape, bool circular, int extent, bool tangent)
+        : shape_(shape), circular_(circular), extent_(extent), tangent_(tangent) {}
 
     const Shape& shape() const { return shape_; }
     bool tangent() const { return tangent_; }
     // Tells whether there are pairs with this displacement among those that are kept.
     bool exists(int dy) const {
-        return std::abs(dy) <= reach_ && (circular_ || (dy < shape_.height && -dy < shape_.height));
+        return std::abs(dy) <= extent_ && (circular_ || (dy < shape_.height && -dy < shape_.height));
     }
     // Returns the band; it is made, of zeros, if it is not there.
     Band<Real>& make(int dy);
@@ -81,7 +81,7 @@ public:
 private:
     Shape shape_;
     bool circular_;
-    int reach_;
+    int extent_;
     bool tangent_;
     std::map<int, std::unique_ptr<Band<Real>>> bands_;
 };

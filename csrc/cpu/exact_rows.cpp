@@ -17,13 +17,13 @@ int slots_of(const Plan& plan, int value) {
 
 }  // namespace
 
-template <class Real> bool ExactRows<Real>::reaches(const Program& program, const Plan& plan, const Box& box) {
+template <class Real> bool ExactRows<Real>::serves(const Program& program, const Plan& plan, const Box& box) {
     if (program[box.node].op != Op::conv || program[box.node].stride != 1) return false;
     const Value& value = plan.values[std::size_t(box.value)];
     if (value.kind == ValueKind::image) return true;
     if (value.kind != ValueKind::map || value.sums) return false;
     const Op op = program[value.node].op;
-    return (op == Op::rectifier || op == Op::conv) && reaches(program, plan, plan.boxes[std::size_t(value.box)]);
+    return (op == Op::rectifier || op == Op::conv) && serves(program, plan, plan.boxes[std::size_t(value.box)]);
 }
 
 // Returns the maps whose rows a later one may ask for.
@@ -31,7 +31,7 @@ template <class Real> std::vector<int> ExactRows<Real>::values_of(const Program&
     std::vector<int> values;
     if (sizeof(Real) == 8) return values;  // in double nothing is doubtful
     for (const Box& box : plan.boxes)
-        if (plan.values[std::size_t(box.value)].kind == ValueKind::map && reaches(program, plan, box))
+        if (plan.values[std::size_t(box.value)].kind == ValueKind::map && serves(program, plan, box))
             values.push_back(box.value);
     std::sort(values.begin(), values.end());
     values.erase(std::unique(values.begin(), values.end()), values.end());

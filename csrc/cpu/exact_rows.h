@@ -24,7 +24,7 @@ public:
 
     // Tells whether the rows of a box can be had: since the image there must be nothing but convolutions of stride 1
     // and rectifiers.
-    static bool reaches(const Program& program, const Plan& plan, const Box& box);
+    static bool serves(const Program& program, const Plan& plan, const Box& box);
 
     // Must be called before the first row of a block.
     void begin(const Block& block, const Lanes& lanes);

@@ -459,7 +459,7 @@ template <class Real> std::int64_t NearBands<Real>::bytes(const Program& program
         const int t = near.made.target;
         const Target& target = targets[std::size_t(t)];
         for (int dy = near.made.first; dy <= near.made.last; ++dy)
-            sum += Band<Real>::bytes(at_level(program, shape, target.level), program.circular(), dy, near.reach,
+            sum += Band<Real>::bytes(at_level(program, shape, target.level), program.circular(), dy, near.extent,
                                      program.has_tangent(target.node));
         lines = std::max(lines, Pipeline<Real>::bytes(program, Plan(program, targets, t, shape, false), lanes));
     }
@@ -472,7 +472,7 @@ template <class Real> void NearBands<Real>::make(int target) {
     const Target& made = targets_[std::size_t(target)];
     stores_[std::size_t(target)] =
         std::make_unique<BandStore<Real>>(at_level(program_, fields_.shape, made.level), program_.circular(),
-                                          near.reach, program_.has_tangent(made.node));
+                                          near.extent, program_.has_tangent(made.node));
     BandMaker<Real> maker(program_, targets_, target, fields_, stores_, kernels_, lanes, threads_);
     maker.run(near.made, monitor_);
     monitor_.check();

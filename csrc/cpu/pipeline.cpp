@@ -51,7 +51,7 @@ template <class Real> typename Pipeline<Real>::Map Pipeline<Real>::make_map(cons
     const bool rectifier = program_[value.node].op == Op::rectifier;
     // Rows that hold N in place of E (Form::angle) have no doubtful pairs.
     map.refined = choice.refined ||
-                  (rectifier && sizeof(Real) == 4 && !box.angles && ExactRows<Real>::reaches(program_, plan_, box));
+                  (rectifier && sizeof(Real) == 4 && !box.angles && ExactRows<Real>::serves(program_, plan_, box));
     map.always_refined = choice.always_refined;
     map.args.constants = choice.constants;
     map.args.smooth = choice.smooth;
@@ -112,7 +112,7 @@ void Pipeline<Real>::run(const Block& block, RowSink<Real>& sink, Monitor& monit
 template <class Real> void Pipeline<Real>::step(std::size_t v, int y) {
     const Value& value = plan_.values[v];
     const int rows = block_->rows;
-    const bool inside = program_.circular() ? y >= -value.reach && y < rows + value.reach : y >= 0 && y < rows;
+    const bool inside = program_.circular() ? y >= -value.halo && y < rows + value.halo : y >= 0 && y < rows;
     const Rows to = rows_of(value, y);
     if (inside) compute(v, y, to);
     for (const int b : value.boxes) {

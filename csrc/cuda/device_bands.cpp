@@ -8,15 +8,15 @@
 namespace ntkfast::cuda {
 namespace {
 
-// Counts the numbers of the band of one dy; with a reach they are those of the displacements dx up to it.
-std::int64_t band_elements(const Program& program, const Target& target, const Shape& at, int dy, int reach) {
+// Counts the numbers of the band of one dy; with an extent they are those of the displacements dx up to it.
+std::int64_t band_elements(const Program& program, const Target& target, const Shape& at, int dy, int extent) {
     const std::int64_t rows = Block::of_rows(at, program.circular(), dy).rows;
-    const int columns = reach == Bands<float>::no_reach ? at.width : 2 * reach + 1;
+    const int columns = extent == Bands<float>::whole_rows ? at.width : 2 * extent + 1;
     return rows * (program.has_tangent(target.node) ? 2 : 1) * at.width * columns;
 }
 
-// Returns no_reach for bands that hold all displacements along a row.
-int reach_of(const Shape& at, int reach) { return 2 * reach + 1 < at.width ? reach : Bands<float>::no_reach; }
+// Returns whole_rows for bands that hold all displacements along a row.
+int extent_of(const Shape& at, int extent) { return 2 * extent + 1 < at.width ? extent : Bands<float>::whole_rows; }
 
 // The table of a target has a place for these values of dy: below zero at most one height, and on the torus a few turns
 // above.
@@ -31,9 +31,9 @@ DeviceBands<Real>::DeviceBands(const Program& program, const Target& target, con
       table_(key_count(shape_)) {}
 
 template <class Real>
-DeviceBands<Real>::DeviceBands(const Program& program, const Target& target, const Shape& shape, int reach)
-    : program_(program), target_(target), shape_(at_level(program, shape, target.level)), first_key_(-reach),
-      reach_(reach_of(shape_, reach)), table_(2 * reach + 1) {}
+DeviceBands<Real>::DeviceBands(const Program& program, const Target& target, const Shape& shape, int extent)
+    : program_(program), target_(target), shape_(at_level(program, shape, target.level)), first_key_(-extent),
+      extent_(extent_of(shape_, extent)), table_(2 * extent + 1) {}
 
 template <class Real> Bands<Real> DeviceBands<Real>::view() const {
     Bands<Real> out{};
@@ -44,7 +44,7 @@ template <class Real> Bands<Real> DeviceBands<Real>::view() const {
     out.width = shape_.width;
     out.fields = program_.has_tangent(target_.node) ? 2 : 1;
     out.circular = program_.circular();
-    out.reach = reach_;
+    out.extent = extent_;
     return out;
 }
 
@@ -59,7 +59,7 @@ template <class Real> Array<Real>* DeviceBands<Real>::find(int dy) {
 
 template <class Real> void DeviceBands<Real>::make(int dy, Stream stream) {
     if (find(dy) != nullptr) return;
-    Array<Real>& band = bands_[dy] = Array<Real>(band_elements(program_, target_, shape_, dy, reach_));
+    Array<Real>& band = bands_[dy] = Array<Real>(band_elements(program_, target_, shape_, dy, extent_));
     launch_items<Fill<Real>>("fill", {band.data(), Real(0), band.size()}, stream);
 }
 
@@ -88,16 +88,16 @@ template <class Real> void DeviceBands<Real>::publish(Stream stream) {
 
 template <class Real>
 std::int64_t DeviceBands<Real>::band_bytes(const Program& program, const Target& target, const Shape& at, int dy) {
-    return Array<Real>::bytes(band_elements(program, target, at, dy, Bands<Real>::no_reach));
+    return Array<Real>::bytes(band_elements(program, target, at, dy, Bands<Real>::whole_rows));
 }
 
 template <class Real>
 std::int64_t DeviceBands<Real>::near_bytes(const Program& program, const Target& target, const Shape& shape,
                                            const NearStep& near) {
     const Shape at = at_level(program, shape, target.level);
-    std::int64_t sum = Array<Real*>::bytes(2 * near.reach + 1);
+    std::int64_t sum = Array<Real*>::bytes(2 * near.extent + 1);
     for (int dy = near.made.first; dy <= near.made.last; ++dy)
-        sum += Array<Real>::bytes(band_elements(program, target, at, dy, reach_of(at, near.reach)));
+        sum += Array<Real>::bytes(band_elements(program, target, at, dy, extent_of(at, near.extent)));
     return sum;
 }
 

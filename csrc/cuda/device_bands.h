@@ -20,12 +20,12 @@ template <class Real> class DeviceBands {
 public:
     // This one is for bands of all displacements.
     DeviceBands(const Program& program, const Target& target, const Shape& shape);
-    // This one is for bands of the displacements up to `reach` along either axis.
-    DeviceBands(const Program& program, const Target& target, const Shape& shape, int reach);
+    // This one is for bands of the displacements up to `extent` along either axis.
+    DeviceBands(const Program& program, const Target& target, const Shape& shape, int extent);
 
     Bands<Real> view() const;
     const Shape& shape() const { return shape_; }
-    int reach() const { return reach_; }
+    int extent() const { return extent_; }
     bool exists(int dy) const;
     // Makes the band, of zeros, if it is not there.
     void make(int dy, Stream stream);
@@ -50,7 +50,7 @@ private:
     const Program& program_;
     Target target_;
     Shape shape_;
-    int first_key_, reach_ = Bands<Real>::no_reach;
+    int first_key_, extent_ = Bands<Real>::whole_rows;
     Array<Real*> table_;
     std::map<int, Array<Real>> bands_;
 };

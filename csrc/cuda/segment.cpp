@@ -30,8 +30,8 @@ void Segment::find_stages(const Program& program) {
         const Value& value = plan_.values[v];
         const Op op = program[value.node].op;
         if (value.kind != ValueKind::map && value.kind != ValueKind::image)
-            reach_ = std::max(reach_, Reach::rectifiers);
-        if (value.kind == ValueKind::map && is_activation(op) && op != Op::rectifier) reach_ = Reach::all;
+            scope_ = std::max(scope_, Scope::rectifiers);
+        if (value.kind == ValueKind::map && is_activation(op) && op != Op::rectifier) scope_ = Scope::all;
         if (done[v]) continue;
         StagePlan stage{int(v), {}, {}, {}, {}, {}, 0};
         if (value.kind == ValueKind::map) stage.maps.push_back(int(v));
@@ -117,7 +117,7 @@ Layout Segment::lay_out(int lanes, int columns, std::size_t real) const {
     out.stride = lanes == 32 ? lanes : lanes + lanes / 4;
     out.columns = columns;
     int halo = 0;
-    for (const Value& value : plan_.values) halo = std::max(halo, value.reach);
+    for (const Value& value : plan_.values) halo = std::max(halo, value.halo);
     out.halo = up_to(halo, 4);
     out.positions = columns + 2 * (out.halo + guard);
     // 4 columns of neighbouring lanes are read in one access: rows lie 4 words apart modulo the 32 banks.
@@ -138,7 +138,7 @@ Layout Segment::lay_out(int lanes, int columns, std::size_t real) const {
 double Segment::score(const Layout& layout, const Device& device, std::size_t real) const {
     double done = 0;
     for (const StagePlan& stage : stages_)
-        done += up_to(layout.columns + 2 * plan_.values[std::size_t(stage.value)].reach, columns_per_item);
+        done += up_to(layout.columns + 2 * plan_.values[std::size_t(stage.value)].halo, columns_per_item);
     const double in_strips = double(stages_.size()) * layout.columns / done;
     // Strips cross the ends of the lanes: half of the lanes, on average, are beyond.
     const double in_lanes = plan_.shape.width / (plan_.shape.width + layout.lanes() / 2.0);

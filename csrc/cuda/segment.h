@@ -40,7 +40,7 @@ public:
     Rows end() const { return end_; }
     int dx_step() const { return plan_.target.sweep_step(); }
     // Returns the least kernel that can run the stages.
-    Reach reach() const { return reach_; }
+    Scope scope() const { return scope_; }
     // Returns the fastest layout by an estimate; it is forced where the tuning says so.
     Layout layout(const Device& device, std::size_t real, const Tuning& tuning) const;
 
@@ -55,7 +55,7 @@ private:
     std::vector<StagePlan> stages_;
     int rows_ = 0;
     Rows end_{};
-    Reach reach_ = Reach::plain;
+    Scope scope_ = Scope::plain;
 };
 
 }  // namespace ntkfast::cuda

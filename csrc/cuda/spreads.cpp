@@ -41,15 +41,15 @@ public:
 
 private:
     void make_near(int t) {
-        const auto& [reach, step] = steps_[std::size_t(t)];
-        if (reach < 0) return;
+        const auto& [extent, step] = steps_[std::size_t(t)];
+        if (extent < 0) return;
         const Target& target = plans_.targets[std::size_t(t)];
-        auto store = std::make_unique<DeviceBands<Real>>(program_, target, fields_.shape, reach);
+        auto store = std::make_unique<DeviceBands<Real>>(program_, target, fields_.shape, extent);
         const Shape& coarse = store->shape();
         for (int dy = step.first; dy <= step.last; ++dy) store->make(dy, stream_);
         store->publish(stream_);
-        int first = -reach, count = 2 * reach + 1;
-        if (store->reach() == Bands<Real>::no_reach) {
+        int first = -extent, count = 2 * extent + 1;
+        if (store->extent() == Bands<Real>::whole_rows) {
             // On the torus these go once around, on either side of 0 as the bands of the sources do.
             first = program_.circular() ? -(coarse.width / 2) : 1 - coarse.width;
             count = program_.circular() ? coarse.width : 2 * coarse.width - 1;

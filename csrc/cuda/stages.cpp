@@ -18,7 +18,7 @@ Stage<Real> StageMaker<Real>::make_stage(const Segment& segment, const StagePlan
     const Value& value = plan.values[std::size_t(from.value)];
     Stage<Real> stage{};
     stage.lag = value.lag;
-    stage.halo = value.reach;
+    stage.halo = value.halo;
     stage.last = plan.target.kind == TargetKind::output && &value == &plan.end();
     stage.tangent = value.tangent;
     stage.out = from.out;

@@ -63,25 +63,27 @@ template <class Real> struct Map {
 };
 
 // Bands are those of one target: there is one buffer for each dy, nullptr where there is none.  In a row of pixels i,
-// first E, then T', the pixels j of one i are neighbours: all of them, or with a reach those up to so many columns
+// first E, then T', the pixels j of one i are neighbours: all of them, or with an extent those up to so many columns
 // away.
 template <class Real> struct Bands {
     Real* const* bands;
     int first_dy, count;
     int height, width, fields;
     bool circular;
-    int reach;  // no_reach: all
+    int extent;  // whole_rows: all
 
-    static constexpr int no_reach = -1;
+    static constexpr int whole_rows = -1;
     NTKFAST_HD std::ptrdiff_t field_size(const Bands& b) {
-        return std::ptrdiff_t(b.width) * (b.reach == no_reach ? b.width : 2 * b.reach + 1);
+        return std::ptrdiff_t(b.width) * (b.extent == whole_rows ? b.width : 2 * b.extent + 1);
     }
     // Tells whether the displacement dx is kept.
-    NTKFAST_HD bool has(const Bands& b, int dx) { return b.reach == no_reach || (dx >= -b.reach && dx <= b.reach); }
+    NTKFAST_HD bool has(const Bands& b, int dx) {
+        return b.extent == whole_rows || (dx >= -b.extent && dx <= b.extent);
+    }
     // Returns where the pair of pixel x_i and the displacement dx lies; on the torus dx may take any number of turns
-    // without a reach.
+    // with whole rows.
     NTKFAST_HD std::ptrdiff_t pair(const Bands& b, int x_i, int dx) {
-        if (b.reach != no_reach) return std::ptrdiff_t(x_i) * (2 * b.reach + 1) + (dx + b.reach);
+        if (b.extent != whole_rows) return std::ptrdiff_t(x_i) * (2 * b.extent + 1) + (dx + b.extent);
         return std::ptrdiff_t(x_i) * b.width + (b.circular ? modulo(x_i + dx, b.width) : x_i + dx);
     }
 
@@ -149,9 +151,9 @@ template <class Real> struct Result {
     Bands<Real> bands;
 };
 
-// A Reach says what a kernel can do: products of networks of convolutions and rectifiers at one resolution; every kind
+// A Scope says what a kernel can do: products of networks of convolutions and rectifiers at one resolution; every kind
 // of stage and result but smooth activations; or all.  The less it can do, the fewer registers it takes.
-enum class Reach { plain, rectifiers, all };
+enum class Scope { plain, rectifiers, all };
 constexpr int usual_lane_bits = 5;  // the first two kernels are for 32 lanes, in shared memory
 
 template <class Real> struct Sweep {

@@ -22,15 +22,15 @@ template <class Real> struct Frame {
     bool first;  // this is the first dy of the task
 };
 
-template <class Real, Reach reach> struct SweepBlock {
+template <class Real, Scope scope> struct SweepBlock {
     using S = Stage<Real>;
     using A = Sweep<Real>;
     using F = Frame<Real>;
 
     static constexpr int V = columns_per_item, R = rows_per_step;
-    static constexpr bool general = reach != Reach::plain, with_smooth = reach == Reach::all;
+    static constexpr bool general = scope != Scope::plain, with_smooth = scope == Scope::all;
     // Where a layout must have as many lanes, its strides are constants of the code.
-    static constexpr int fixed_lane_bits = reach == Reach::all ? 0 : usual_lane_bits;
+    static constexpr int fixed_lane_bits = scope == Scope::all ? 0 : usual_lane_bits;
 
     static NTKFAST_DEVICE int lane_bits(const A& a) { return fixed_lane_bits > 0 ? fixed_lane_bits : a.lane_bits; }
     static NTKFAST_DEVICE int stride(const A& a) { return fixed_lane_bits > 0 ? 1 << fixed_lane_bits : a.stride; }

@@ -6,17 +6,17 @@
 
 namespace ntkfast::cuda {
 
-template <class Real, Reach reach> struct SweepKernel {
+template <class Real, Scope scope> struct SweepKernel {
     using Arguments = Sweep<Real>;
-    using Stages = SweepStages<Real, reach>;
-    using Results = SweepResults<Real, reach>;
+    using Stages = SweepStages<Real, scope>;
+    using Results = SweepResults<Real, scope>;
     static constexpr int most_threads = most_sweep_threads(sizeof(Real));
 
     static NTKFAST_DEVICE void run(Team& team, int block, double* shared, const Sweep<Real>& a) {
         Frame<Real> f;
         // The other kernels know that it is shared memory, which makes for shorter addresses.
         f.memory = reinterpret_cast<Real*>(shared);
-        if constexpr (reach == Reach::all)
+        if constexpr (scope == Scope::all)
             if (a.scratch != nullptr) f.memory = a.scratch + block * a.words;
         f.task = a.tasks[block];
         for (int m = 0; m < f.task.dy_count; ++m) {

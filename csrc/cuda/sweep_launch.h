@@ -7,6 +7,6 @@ namespace ntkfast::cuda {
 
 // Launches a block for each task.
 template <class Real>
-void launch_sweep(const Sweep<Real>& sweep, Reach reach, int tasks, int threads, Stream stream);
+void launch_sweep(const Sweep<Real>& sweep, Scope scope, int tasks, int threads, Stream stream);
 
 }  // namespace ntkfast::cuda

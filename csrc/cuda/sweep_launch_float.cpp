@@ -2,6 +2,6 @@
 
 namespace ntkfast::cuda {
 
-template void launch_sweep(const Sweep<float>&, Reach, int, int, Stream);
+template void launch_sweep(const Sweep<float>&, Scope, int, int, Stream);
 
 }  // namespace ntkfast::cuda

@@ -6,8 +6,8 @@
 
 namespace ntkfast::cuda {
 
-template <class Real, Reach reach> struct SweepMaps : SweepBlock<Real, reach> {
-    using Base = SweepBlock<Real, reach>;
+template <class Real, Scope scope> struct SweepMaps : SweepBlock<Real, scope> {
+    using Base = SweepBlock<Real, scope>;
     using Base::dx_of;
     using Base::lane_of;
     using Base::R;

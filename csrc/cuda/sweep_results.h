@@ -5,8 +5,8 @@
 
 namespace ntkfast::cuda {
 
-template <class Real, Reach reach> struct SweepResults : SweepBlock<Real, reach> {
-    using Base = SweepBlock<Real, reach>;
+template <class Real, Scope scope> struct SweepResults : SweepBlock<Real, scope> {
+    using Base = SweepBlock<Real, scope>;
     using Base::dx_of;
     using Base::general;
     using Base::lane_bits;

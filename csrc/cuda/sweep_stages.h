@@ -10,9 +10,9 @@ constexpr Taps bilinear_taps = Resampling{Resampling::Kind::bilinear, supported_
 constexpr double near_weight = bilinear_taps.first_weight, far_weight = bilinear_taps.other_weight;
 static_assert(supported_factor == 2, "the phases of larger factors have weights of their own");
 
-template <class Real, Reach reach> struct SweepStages : SweepBlock<Real, reach> {
-    using Base = SweepBlock<Real, reach>;
-    using Maps = SweepMaps<Real, reach>;
+template <class Real, Scope scope> struct SweepStages : SweepBlock<Real, scope> {
+    using Base = SweepBlock<Real, scope>;
+    using Maps = SweepMaps<Real, scope>;
     using Base::general;
     using Base::item;
     using Base::items;

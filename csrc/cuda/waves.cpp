@@ -12,9 +12,9 @@ namespace {
 constexpr double launch_work = 2e8;
 
 // Returns the least kernel that can run a segment into such a result.
-Reach reach_of(const Segment& segment, const Layout& layout, ResultKind result) {
-    if (!layout.shared || layout.lane_bits != usual_lane_bits) return Reach::all;
-    return result == ResultKind::product ? segment.reach() : std::max(segment.reach(), Reach::rectifiers);
+Scope scope_of(const Segment& segment, const Layout& layout, ResultKind result) {
+    if (!layout.shared || layout.lane_bits != usual_lane_bits) return Scope::all;
+    return result == ResultKind::product ? segment.scope() : std::max(segment.scope(), Scope::rectifiers);
 }
 
 }  // namespace
@@ -56,7 +56,7 @@ template <class Real>
 void Waves<Real>::run(const Staged<Real>& part, const std::vector<Task>& all, const Result<Real>& result, int at_once,
                       Stream stream, Monitor& monitor, const AfterWave& after_wave) {
     const Sweep<Real> sweep = sweep_of(part, result);
-    const Reach reach = reach_of(part.segment, part.layout, result.kind);
+    const Scope scope = scope_of(part.segment, part.layout, result.kind);
     for (std::size_t first = 0; first < all.size() && !monitor.stopped();) {
         std::size_t last = first;
         std::int64_t pairs = 0;
@@ -69,7 +69,7 @@ void Waves<Real>::run(const Staged<Real>& part, const std::vector<Task>& all, co
         }
         const int count = int(last - first);
         to_device(tasks_.data(), all.data() + first, count * std::int64_t(sizeof(Task)), stream);
-        launch_sweep(sweep, reach, count, part.layout.threads, stream);
+        launch_sweep(sweep, scope, count, part.layout.threads, stream);
         if (after_wave) after_wave(count);
         synchronize(stream);
         monitor.advance(pairs, true);

@@ -10,16 +10,16 @@
 
 namespace ntkfast {
 
-// A NearStep is what one target needs: its displacements up to `reach` along either axis.
+// A NearStep is what one target needs: its displacements up to `extent` along either axis.
 struct NearStep {
-    int reach;       // -1: none are needed
+    int extent;      // -1: none are needed
     MakeBands made;  // the whole of them, in one step
 
-    bool needed() const { return reach >= 0; }
+    bool needed() const { return extent >= 0; }
 };
 
 // Makes the step of the target with an index among all, out to a given displacement.
-NearStep near_step(const Program& program, const Target& target, int index, const Shape& image, int reach);
+NearStep near_step(const Program& program, const Target& target, int index, const Shape& image, int extent);
 
 // Makes the steps of all targets, as far as the local variances need them.
 std::vector<NearStep> near_steps(const Program& program, const std::vector<Target>& targets, const Shape& image);

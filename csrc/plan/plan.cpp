@@ -28,7 +28,7 @@ Plan::Plan(const Program& program, const std::vector<Target>& targets, int index
         if (shared) copy(value);
     }
     values.back().merged = true;
-    choose_reaches();
+    choose_halos();
     count_steps();
     choose_angles();
     lay_out();
@@ -146,17 +146,17 @@ int Plan::copy(int value) {
     return add(made);
 }
 
-void Plan::choose_reaches() {
+void Plan::choose_halos() {
     for (std::size_t v = values.size(); v-- > 0;) {
         const Value& value = values[v];
         if (value.kind == ValueKind::map) {
             Box& box = boxes[std::size_t(value.box)];
-            box.reach = std::max(box.reach, value.reach);
-            int& needed = values[std::size_t(box.value)].reach;
-            needed = std::max(needed, box.reach + box.radius());
+            box.halo = std::max(box.halo, value.halo);
+            int& needed = values[std::size_t(box.value)].halo;
+            needed = std::max(needed, box.halo + box.radius());
         }
         for (const int n : {value.a, value.b})
-            if (n >= 0) values[std::size_t(n)].reach = std::max(values[std::size_t(n)].reach, value.reach);
+            if (n >= 0) values[std::size_t(n)].halo = std::max(values[std::size_t(n)].halo, value.halo);
     }
 }
 
@@ -164,9 +164,9 @@ void Plan::choose_reaches() {
 // as are read.
 void Plan::count_steps() {
     const bool circular = program_->circular();
-    for (Box& box : boxes) box.first_row = -(circular ? box.reach + box.radius() : box.radius());
+    for (Box& box : boxes) box.first_row = -(circular ? box.halo + box.radius() : box.radius());
     for (const Value& value : values) {
-        int low = circular ? -value.reach : 0;
+        int low = circular ? -value.halo : 0;
         for (const int b : value.boxes) low = std::min(low, boxes[std::size_t(b)].first_row);
         first_step = std::min(first_step, low + value.lag);
         steps_beyond = std::max(steps_beyond, value.lag - low);
@@ -190,8 +190,8 @@ void Plan::choose_angles() {
 
 void Plan::lay_out() {
     // Upsampling writes whole cells: up to factor - 1 columns more on either side.
-    const std::ptrdiff_t reach = std::max(supported_factor - 1, program_->max_radius());
-    const std::ptrdiff_t halo = reach * shape.batch;
+    const std::ptrdiff_t beside = std::max(supported_factor - 1, program_->max_radius());
+    const std::ptrdiff_t halo = beside * shape.batch;
     left = round_up(halo);
     row_stride = left + round_up(std::ptrdiff_t(shape.width) * shape.batch + 2 * halo) + 2 * chunk;
     std::ptrdiff_t end = 0;

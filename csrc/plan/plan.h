@@ -35,7 +35,7 @@ struct Value {
     double gain = 1;       // the rows hold gain * E and gain * T'
     bool tangent = false;  // T' is there
     int lag = 0;
-    int reach = 0;       // circular: rows beyond the image that are needed, on either side
+    int halo = 0;        // circular: rows beyond the image that are needed, on either side
     int target = -1;     // banded, upsampled: index of the band
     int box = -1;        // map
     bool sums = false;   // map: passes the box sums on as they are
@@ -53,7 +53,7 @@ struct Box {
     int node;             // the convolution, or the activation behind what is not one
     int slots;            // k
     int rows;             // slots, and one more with the running prefix
-    int reach;            // circular: the same for the maps behind it
+    int halo;             // circular: the same for the maps behind it
     int first_row;        // the first that it takes in; as many rows beyond the last of a block
     bool angles;          // see ActivationConstants::Form
     std::ptrdiff_t base;  // where slot 0 of E lies in a lane; T' follows behind the rows of E
@@ -85,7 +85,7 @@ private:
     int copy(int value);
     bool is_pulled(int node) const;
     bool is_banded(int node) const;
-    void choose_reaches();
+    void choose_halos();
     void count_steps();
     void choose_angles();
     void lay_out();

@@ -101,19 +101,19 @@ void test_ranges(const Resampling& layer) {
             const Range range = layer.inputs({low, high});
             check(range.low == *read.begin() && range.high == *read.rbegin(), name(layer) + ": inputs");
         }
-    const int reach = 2 * f + 1;
-    std::vector<std::set<int>> of_displacement;  // index: d + reach
-    for (int d = -reach; d <= reach; ++d) {
+    const int farthest = 2 * f + 1;
+    std::vector<std::set<int>> of_displacement;  // index: d + farthest
+    for (int d = -farthest; d <= farthest; ++d) {
         of_displacement.emplace_back();
         for (int i = middle - f; i < middle + f; ++i)  // every phase
             for (const int m : of_output[std::size_t(i)])
                 for (const int k : of_output[std::size_t(i + d)]) of_displacement.back().insert(k - m);
     }
-    for (int low = -reach; low <= reach; ++low)
-        for (int high = low; high <= reach; ++high) {
+    for (int low = -farthest; low <= farthest; ++low)
+        for (int high = low; high <= farthest; ++high) {
             std::set<int> read;
             for (int d = low; d <= high; ++d) {
-                const std::set<int>& of = of_displacement[std::size_t(d + reach)];
+                const std::set<int>& of = of_displacement[std::size_t(d + farthest)];
                 read.insert(of.begin(), of.end());
             }
             const Range range = layer.reads({low, high});
@@ -126,8 +126,8 @@ void test_ranges(const Resampling& layer) {
     if (!layer.goes_down()) return;
     for (int d = 2 - 2 * f; d <= 2 * f - 2; ++d) {
         std::set<int> readers;
-        for (int c = -reach; c <= reach; ++c)
-            if (of_displacement[std::size_t(c + reach)].count(d) != 0) readers.insert(c);
+        for (int c = -farthest; c <= farthest; ++c)
+            if (of_displacement[std::size_t(c + farthest)].count(d) != 0) readers.insert(c);
         const Range range = layer.read_by(d);
         check(range.size() == int(readers.size()), name(layer) + ": number of readers");
         if (!readers.empty())

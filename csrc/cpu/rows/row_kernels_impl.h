@@ -29,16 +29,16 @@ NTKFAST_HD void outside_pairs(Real* __restrict e, Real* __restrict t, const Real
 // Whole vectors are filled on either side, not the `halo` columns one by one.
 template <class Real>
 void outside(const Lanes& lanes, Real* e, Real* t, const Real* h_i, const Real* h_j, std::ptrdiff_t halo) {
-    const std::ptrdiff_t reach = whole(halo);
+    const std::ptrdiff_t covered = whole(halo);
     for (int b = 0; b < lanes.count; ++b, e += lanes.stride, t = t ? t + lanes.stride : t) {
         const Real *i = h_i + lanes.at_i[b], *j = h_j + lanes.at_j[b];
         const std::ptrdiff_t length = lanes.length[b];
-        if (reach == vector_step) {
+        if (covered == vector_step) {
             outside_pairs(e, t, i, j, -vector_step, 0);
             outside_pairs(e + length, t ? t + length : t, i + length, j + length, 0, vector_step);
         } else {
-            outside_pairs(e, t, i, j, -reach, 0);
-            outside_pairs(e, t, i, j, length, length + reach);
+            outside_pairs(e, t, i, j, -covered, 0);
+            outside_pairs(e, t, i, j, length, length + covered);
         }
     }
 }
@@ -118,9 +118,9 @@ void box_by_threes(Real* __restrict out, const Real* __restrict in, std::ptrdiff
                    std::ptrdiff_t n) {
     const Real* first = in - (K / 2) * shift;
     constexpr int groups = K / 3;
-    const std::ptrdiff_t reach = whole(n + 3 * (groups - 1) * shift);
+    const std::ptrdiff_t covered = whole(n + 3 * (groups - 1) * shift);
     NTKFAST_VECTOR_LOOP
-    for (std::ptrdiff_t l = 0; l < reach; ++l) scratch[l] = first[l] + first[l + shift] + first[l + 2 * shift];
+    for (std::ptrdiff_t l = 0; l < covered; ++l) scratch[l] = first[l] + first[l + shift] + first[l + 2 * shift];
     NTKFAST_VECTOR_LOOP
     for (std::ptrdiff_t l = 0; l < n; ++l) {
         Real sum = scratch[l];
