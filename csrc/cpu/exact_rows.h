@@ -1,5 +1,5 @@
 // ExactRows computes rows of E in double behind the first layer, for pairs whose E in float would show: see
-// Pipeline::refine.
+// Pipeline::redo.
 //
 // It does what the pipeline does, but for one lane and when it is asked for: row y of a map is made of the rows of its
 // box, and these of the box before, down to the image.  What is made is kept until the box has passed, so that the

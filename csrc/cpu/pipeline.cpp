@@ -50,9 +50,9 @@ template <class Real> typename Pipeline<Real>::Map Pipeline<Real>::make_map(cons
     const Box& box = plan_.boxes[std::size_t(value.box)];
     const bool rectifier = program_[value.node].op == Op::rectifier;
     // Rows that hold N in place of E (Form::angle) have no doubtful pairs.
-    map.refined = choice.refined ||
-                  (rectifier && sizeof(Real) == 4 && !box.angles && ExactRows<Real>::serves(program_, plan_, box));
-    map.always_refined = choice.always_refined;
+    map.redone = choice.redone ||
+                 (rectifier && sizeof(Real) == 4 && !box.angles && ExactRows<Real>::serves(program_, plan_, box));
+    map.always_redone = choice.always_redone;
     map.args.constants = choice.constants;
     map.args.smooth = choice.smooth;
     map.args.scale = Real(value.gain);
@@ -283,16 +283,16 @@ template <class Real> void Pipeline<Real>::map(const Value& value, const Map& ma
         args.t_out = rows_of(plan_.end(), y).t;
     }
     const std::uint32_t doubts = (*map.table)[row_count_index(rows)][int(map.flow)](lanes_, args);
-    const std::uint32_t chosen = map.always_refined ? ~std::uint32_t(0) : doubts;
-    if (map.refined && chosen != 0) refine(value, map, args, rows, chosen, y);
+    const std::uint32_t chosen = map.always_redone ? ~std::uint32_t(0) : doubts;
+    if (map.redone && chosen != 0) redo(value, map, args, rows, chosen, y);
 }
 
 // Computes row y of a rectifier again for some lanes, with E in double: where patches of different brightness are
 // nearly parallel, or nearly opposite, the rounding of E would show.  That is rare in natural images, so that it need
 // not be fast: an image of two flat halves, where all pairs are doubtful, takes several times as long.
 template <class Real>
-void Pipeline<Real>::refine(const Value& value, const Map& map, const MapArgs<Real>& args, int rows,
-                            std::uint32_t lanes, int y) {
+void Pipeline<Real>::redo(const Value& value, const Map& map, const MapArgs<Real>& args, int rows, std::uint32_t lanes,
+                          int y) {
     const Box& box = plan_.boxes[std::size_t(value.box)];
     const auto& exact = map.last < 0 ? kernels_.activation_exact[int(activation_of(program_[value.node].op))]
                                      : kernels_.rectifier_output_exact;

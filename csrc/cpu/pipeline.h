@@ -43,9 +43,9 @@ private:
         const MapFields<Real>* fields;
         MapArgs<Real> args;  // all but the rows
         Flow flow;
-        bool refined, always_refined;  // doubtful pairs, or all, are computed again with E in double
-        int last = -1;                 // the segment's end, where this map does the last convolution as well
-        bool done = false;             // by the map before
+        bool redone, always_redone;  // doubtful pairs, or all, are computed again with E in double
+        int last = -1;               // the segment's end, where this map does the last convolution as well
+        bool done = false;           // by the map before
     };
 
     Real* at(std::ptrdiff_t offset) { return buffers_.data() + offset + plan_.left; }
@@ -68,7 +68,7 @@ private:
     void gather(const Box& box, int field, int slot);
     void complete(const Box& box, int y, Real* e, Real* t);
     void map(const Value& value, const Map& map, int y, Rows out);
-    void refine(const Value& value, const Map& map, const MapArgs<Real>& args, int rows, std::uint32_t lanes, int y);
+    void redo(const Value& value, const Map& map, const MapArgs<Real>& args, int rows, std::uint32_t lanes, int y);
 
     const Program& program_;
     const Plan& plan_;

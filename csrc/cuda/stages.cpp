@@ -94,8 +94,8 @@ template <class Real> Map<Real> StageMaker<Real>::make_map(const Plan& plan, con
                : choice.output        ? MapKind::output
                                       : MapKind::linear;
     map.tangent = has_tangent(choice.flow);
-    map.refined = choice.refined && sizeof(Real) == 4;
-    map.always_refined = choice.always_refined;
+    map.redone = choice.redone && sizeof(Real) == 4;
+    map.always_redone = choice.always_redone;
     map.constants = choice.constants;
     map.smooth = choice.smooth;
     map.scale = Real(value.gain);

@@ -53,8 +53,8 @@ inline MapKind map_kind(ActivationKind kind) { return MapKind(int(MapKind::outpu
 // A Map is a pointwise map.
 template <class Real> struct Map {
     MapKind kind;
-    bool tangent;                  // T leaves it
-    bool refined, always_refined;  // see MapChoice
+    bool tangent;                // T leaves it
+    bool redone, always_redone;  // see MapChoice
     ActivationConstants<Real> constants;
     SmoothConstants<Real> smooth;
     Real scale;         // that of the convolution that follows

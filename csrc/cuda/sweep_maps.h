@@ -65,13 +65,13 @@ template <class Real, Scope scope> struct SweepMaps : SweepBlock<Real, scope> {
                     const Pair<Real> out = smooth<Real>(map.kind, e[m], t[m], roots.i[m], roots.j[m], map.smooth);
                     e[m] = out.e, t[m] = map.tangent ? out.t : Real(0);
                 }
-                return map.always_refined ? (1 << V) - 1 : 0;
+                return map.always_redone ? (1 << V) - 1 : 0;
             }
         }
-        return map.refined ? rectify<true>(map, roots, e, t) : rectify<false>(map, roots, e, t);
+        return map.redone ? rectify<true>(map, roots, e, t) : rectify<false>(map, roots, e, t);
     }
 
-    template <bool refined>
+    template <bool redone>
     static NTKFAST_DEVICE int rectify(const Map<Real>& map, const Roots& roots, Real (&e)[V], Real (&t)[V]) {
         // This is a copy: read one by one where they are needed, the constants would stand in branches.
         const ActivationConstants<Real> k = map.constants;
@@ -79,7 +79,7 @@ template <class Real, Scope scope> struct SweepMaps : SweepBlock<Real, scope> {
         int doubtful = 0;
         NTKFAST_UNROLL
         for (int m = 0; m < V; ++m) {
-            if (refined && certainty(e[m], roots.i[m], roots.j[m], k) < 0) doubtful |= 1 << m;
+            if (redone && certainty(e[m], roots.i[m], roots.j[m], k) < 0) doubtful |= 1 << m;
             const Pair<Real> out = activate<true>(e[m], t[m], roots.i[m], roots.j[m], k);
             e[m] = out.e;
             t[m] = tangent ? out.t : Real(0);
@@ -97,7 +97,7 @@ template <class Real, Scope scope> struct SweepMaps : SweepBlock<Real, scope> {
         return {map.scale * e, output ? sum : map.tangent ? map.scale * sum : Real(0)};
     }
 
-    // Does what Pipeline::refine does, for the pairs whose bits are set.
+    // Does what Pipeline::redo does, for the pairs whose bits are set.
     static NTKFAST_APART void redo(const A& a, F f, const S* s, int y, int c, int b, int bits) {
         for (int n = 0; n < R * V; ++n) {
             if ((bits >> n & 1) == 0) continue;

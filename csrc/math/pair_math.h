@@ -26,7 +26,7 @@ namespace ntkfast {
 //           makes exactly parallel patches of different brightness exact.
 //   doubt:  where N (or 2A - N) is below this share of both E and A, the rounding of E may move T by more than 1e-6 of
 //           its maximum, unless E or A is ...
-//   slight: ... below this share of max p^2.  Such pairs are computed again with E in double (Pipeline::refine);
+//   slight: ... below this share of max p^2.  Such pairs are computed again with E in double (Pipeline::redo);
 //           in double precision there are none.
 template <class Real> struct Resolution;
 template <> struct Resolution<float> {

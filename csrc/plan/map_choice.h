@@ -18,8 +18,8 @@ template <class Real> struct MapChoice {
     ActivationConstants<Real> constants;  // a rectifier's; `trained` the others' too
     SmoothConstants<Real> smooth;         // the other activations'
     Flow flow;
-    bool refined, always_refined;  // doubtful pairs, or all, are computed again with E in double
-    bool output;                   // the last convolution, which gives T or S
+    bool redone, always_redone;  // doubtful pairs, or all, are computed again with E in double
+    bool output;                 // the last convolution, which gives T or S
 };
 
 // Chooses the map of a value of kind `map` that does not pass on the sums as they are.
@@ -36,10 +36,10 @@ MapChoice<Real> choose_map(const Program& program, const Plan& plan, const Field
     const double largest_root = fields.maps.at(value.node).largest_root;
     // Behind the other activations float32 manages with E rounded as long as their arguments are of moderate size.
     const double largest = units.in * largest_root * largest_root;
-    map.always_refined = smooth && sizeof(Real) == 4 && before.kind == ValueKind::image && largest > largest_rounded;
-    map.refined = map.always_refined || (before.kind == ValueKind::image && node.op == Op::rectifier);
+    map.always_redone = smooth && sizeof(Real) == 4 && before.kind == ValueKind::image && largest > largest_rounded;
+    map.redone = map.always_redone || (before.kind == ValueKind::image && node.op == Op::rectifier);
     if (program.kernel == Kernel::nngp)
-        map.flow = map.refined ? Flow::first_covariance : Flow::covariance;
+        map.flow = map.redone ? Flow::first_covariance : Flow::covariance;
     else
         map.flow = before.tangent ? Flow::tangent : Flow::first_tangent;
     const bool leaves_angles = value.boxes.size() == 1 && plan.boxes[std::size_t(value.boxes[0])].angles;
@@ -47,7 +47,7 @@ MapChoice<Real> choose_map(const Program& program, const Plan& plan, const Field
     const bool rectifier = node.op == Op::rectifier;
     map.constants =
         Constants::make(rectifier ? node.slope : 1.0, rectifier ? value.gain * program.gain(value.node) : 0, trained,
-                        largest_root, map.refined && box.slots == 1, form(box.angles), form(leaves_angles));
+                        largest_root, map.redone && box.slots == 1, form(box.angles), form(leaves_angles));
     if (smooth) map.smooth = smooth_constants<Real>(node.op, units, value.gain, trained);
     map.output = !is_activation(node.op) && plan.target.kind == TargetKind::output && &value == &plan.end();
     return map;
