@@ -23,10 +23,11 @@ constexpr Cells cells_of(int displacement) {
 static_assert(factor == 2, "Cells holds two coarse displacements, RowKernels::pool adds one pixel of a cell or two");
 constexpr Cells cells[factor] = {cells_of(0), cells_of(1)};  // a lane looks them up for every row
 
-// Writes rows of a segment into bands at the same resolution (stored), or those of every f-th pixel into coarser bands.
-template <class Real> class StoreBands final : public RowSink<Real> {
+// Writes rows of a segment into bands at the same resolution (features), or those of every f-th pixel into coarser
+// bands.
+template <class Real> class WriteBands final : public RowSink<Real> {
 public:
-    StoreBands(BandStore<Real>& store, const RowKernels<Real>& kernels, bool strided)
+    WriteBands(BandStore<Real>& store, const RowKernels<Real>& kernels, bool strided)
         : store_(store), kernels_(kernels), strided_(strided) {}
 
     void row(const Block& block, int y, const Real* const* e, const Real* const* t) override {
@@ -150,9 +151,9 @@ template <class Real> void BandMaker<Real>::run(const MakeBands& step, Monitor& 
         auto& pipeline = pipelines_[std::size_t(thread)];
         if (!pipeline) pipeline = std::make_unique<Pipeline<Real>>(program_, plan_, fields_, stores_, kernels_, lanes_);
         for (std::size_t n; (n = next.fetch_add(1)) < tasks.size() && !monitor.stopped();) {
-            StoreBands<Real> stored(store, kernels_, plan_.target.kind == TargetKind::strided);
+            WriteBands<Real> writing(store, kernels_, plan_.target.kind == TargetKind::strided);
             PoolBands<Real> pooling(store, kernels_, tasks[n].first, tasks[n].count, program_.circular());
-            RowSink<Real>& sink = pooled ? static_cast<RowSink<Real>&>(pooling) : stored;
+            RowSink<Real>& sink = pooled ? static_cast<RowSink<Real>&>(pooling) : writing;
             for (const int dy : step.sweep) {
                 const Block part = block_of(plan_.target, plan_.shape, program_.circular(), dy, tasks[n]);
                 if (part.lanes > 0) pipeline->run(part, sink, monitor, thread == 0);

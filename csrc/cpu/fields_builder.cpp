@@ -500,7 +500,7 @@ template <class Real> typename NearBands<Real>::Raw NearBands<Real>::raw(int n) 
         for (int y = 0; y < shape.height; ++y) keep(y, band.e(y, 0), band.has_tangent() ? band.t(y, 0) : nullptr);
         return raw;
     }
-    const BandStore<Real>& store = *stores_[std::size_t(find_target(targets_, TargetKind::stored, node.input()))];
+    const BandStore<Real>& store = *stores_[std::size_t(find_target(targets_, TargetKind::features, node.input()))];
     UpsampledRows<Real> rows(shape, program_.circular(), node.resampling(), nullptr, 1.0, kernels_, 1);
     Block block = Block::of_rows(shape, program_.circular(), 0);
     block.add_lane(shape, program_.circular(), 0);
@@ -515,7 +515,7 @@ template <class Real> typename NearBands<Real>::Raw NearBands<Real>::raw(int n) 
 template <class Real> void NearBands<Real>::finish(int n) {
     const Node& node = program_[n];
     if (node.op == Op::avg_pool && !program_.is_image(n)) seal(find_target(targets_, TargetKind::pooled, n));
-    for (const TargetKind kind : {TargetKind::strided, TargetKind::stored}) {
+    for (const TargetKind kind : {TargetKind::strided, TargetKind::features}) {
         const int target = find_target(targets_, kind, n);
         if (target < 0) continue;
         make(target);

@@ -26,7 +26,7 @@ public:
             }
             for (const Plans::Raw& raw : plans_.raws)
                 if (raw.node == n) set(n, raw_field(raw));
-            for (const TargetKind kind : {TargetKind::pooled, TargetKind::strided, TargetKind::stored}) {
+            for (const TargetKind kind : {TargetKind::pooled, TargetKind::strided, TargetKind::features}) {
                 const int found = find_target(plans_.targets, kind, n);
                 if (found < 0) continue;
                 const std::size_t t = std::size_t(found);

@@ -133,7 +133,7 @@ struct Task {
     int dy, dy_step, dy_count;
 };
 
-enum class ResultKind { product, matrix, stored, strided, pooled };
+enum class ResultKind { product, matrix, features, strided, pooled };
 
 template <class Real> struct Result {
     ResultKind kind;
@@ -147,7 +147,7 @@ template <class Real> struct Result {
     // The matrix is (pixels, pixels).
     Real* matrix;
     Real unit;
-    // Bands are written for the kinds stored, strided and pooled.
+    // Bands are written for the kinds features, strided and pooled.
     Bands<Real> bands;
 };
 

@@ -84,7 +84,7 @@ template <class Real, Scope scope> struct SweepBlock {
         NTKFAST_UNROLL
         for (int m = 0; m < V; ++m) to[m] = from[m * stride];
     }
-    static NTKFAST_DEVICE void store(Real* to, int stride, const Real (&from)[V]) {
+    static NTKFAST_DEVICE void write(Real* to, int stride, const Real (&from)[V]) {
         NTKFAST_UNROLL
         for (int m = 0; m < V; ++m) to[m * stride] = from[m];
     }

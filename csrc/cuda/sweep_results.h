@@ -32,7 +32,7 @@ template <class Real, Scope scope> struct SweepResults : SweepBlock<Real, scope>
             for (int r = 0; r < R; ++r) {
                 if (y + r < 0 || y + r >= f.rows) continue;
                 if (a.result.kind == ResultKind::matrix) into_matrix(team, a, f, y + r);
-                if (a.result.kind == ResultKind::stored || a.result.kind == ResultKind::strided)
+                if (a.result.kind == ResultKind::features || a.result.kind == ResultKind::strided)
                     into_bands(team, a, f, y + r);
                 if (a.result.kind == ResultKind::pooled) into_pool(team, a, f, y + r);
             }

@@ -23,9 +23,9 @@ template <class Real, Scope scope> struct SweepStages : SweepBlock<Real, scope> 
     using Base::row_at;
     using Base::row_inside;
     using Base::row_words;
-    using Base::store;
     using Base::stride;
     using Base::V;
+    using Base::write;
     using typename Base::A;
     using typename Base::F;
     using typename Base::Item;
@@ -204,7 +204,7 @@ template <class Real, Scope scope> struct SweepStages : SweepBlock<Real, scope> 
                 NTKFAST_UNROLL
                 for (int m = 0; m < V; ++m) sums[r][m] += rows[n][m];
             }
-            store(slot(newest + r), stride(a), rows[r]);
+            write(slot(newest + r), stride(a), rows[r]);
         }
     }
 
@@ -215,7 +215,7 @@ template <class Real, Scope scope> struct SweepStages : SweepBlock<Real, scope> 
         const int k = s->kernel_size;
         Real* ring = f.memory + (s->ring + field * (k + 1)) * row_words(a) + at;
         Real* prefix = ring + k * row_words(a);
-        store(ring + slot * row_words(a), stride(a), row);
+        write(ring + slot * row_words(a), stride(a), row);
         if (slot == k - 1) {
             Real sum[V];
             load(ring + slot * row_words(a), stride(a), sum);
@@ -224,7 +224,7 @@ template <class Real, Scope scope> struct SweepStages : SweepBlock<Real, scope> 
                 load(ring + n * row_words(a), stride(a), next);
                 NTKFAST_UNROLL
                 for (int m = 0; m < V; ++m) sum[m] += next[m];
-                store(ring + n * row_words(a), stride(a), sum);
+                write(ring + n * row_words(a), stride(a), sum);
             }
             NTKFAST_UNROLL
             for (int m = 0; m < V; ++m) sums[m] = sum[m];
@@ -234,7 +234,7 @@ template <class Real, Scope scope> struct SweepStages : SweepBlock<Real, scope> 
         load(prefix, stride(a), begun);
         NTKFAST_UNROLL
         for (int m = 0; m < V; ++m) begun[m] = slot == 0 ? row[m] : begun[m] + row[m];
-        store(prefix, stride(a), begun);
+        write(prefix, stride(a), begun);
         load(ring + (slot + 1) * row_words(a), stride(a), sums);
         NTKFAST_UNROLL
         for (int m = 0; m < V; ++m) sums[m] += begun[m];
@@ -245,8 +245,8 @@ template <class Real, Scope scope> struct SweepStages : SweepBlock<Real, scope> 
     static NTKFAST_DEVICE void keep(const A& a, const F& f, const S* s, int y, const Item& it, const Real (&e)[V],
                                     const Real (&t)[V]) {
         const int at = it.c * stride(a) + it.b;
-        store(row_at(a, f, s->out, y, 0) + at, stride(a), e);
-        if (s->tangent) store(row_at(a, f, s->out, y, 1) + at, stride(a), t);
+        write(row_at(a, f, s->out, y, 0) + at, stride(a), e);
+        if (s->tangent) write(row_at(a, f, s->out, y, 1) + at, stride(a), t);
     }
 
     // Where i or j lies outside the image this sets E = h_i + h_j and T' = 0; in the last stage T = 0.

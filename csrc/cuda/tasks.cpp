@@ -47,7 +47,7 @@ Plans::Plans(const Program& of_program, const Shape& of_shape, bool noise, const
     for (int n = 0; n < program.size(); ++n) {
         if (program[n].op != Op::upsample || !program[n].bilinear) continue;
         std::vector<Target> extended = targets;
-        extended.push_back({TargetKind::stored, n, program[n].level});
+        extended.push_back({TargetKind::features, n, program[n].level});
         const Segment segment(program, extended, int(targets.size()), shape, noise);
         raws.push_back({n, segment, lay_out(segment)});
     }

@@ -84,7 +84,7 @@ void Waves<Real>::fill_bands(const Staged<Real>& part, const std::vector<Task>& 
     Result<Real> result{};
     result.kind = kind == TargetKind::pooled    ? ResultKind::pooled
                   : kind == TargetKind::strided ? ResultKind::strided
-                                                : ResultKind::stored;
+                                                : ResultKind::features;
     result.bands = store.view();
     run(part, all, result, plans_.tasks_at_once(part.layout), stream, monitor);
 }

@@ -55,16 +55,16 @@ std::int64_t HalfPlane::pairs() const {
 
 std::int64_t HalfPlane::packed_elements() const {
     const std::int64_t w = shape_.width;
-    const auto stored = [&](std::int64_t cols) { return std::int64_t(round_up(cols * shape_.batch)); };
+    const auto packed = [&](std::int64_t cols) { return std::int64_t(round_up(cols * shape_.batch)); };
     std::int64_t one_row = 0;  // one row of every dx of a full band
-    for (std::int64_t dx = 1 - w; dx < w; ++dx) one_row += stored(w - std::abs(dx));
+    for (std::int64_t dx = 1 - w; dx < w; ++dx) one_row += packed(w - std::abs(dx));
     std::int64_t sum = 0;
     for (const Band& band : bands_) {
         if (circular_) {
-            sum += std::int64_t(shape_.height) * band.count * stored(w);
+            sum += std::int64_t(shape_.height) * band.count * packed(w);
         } else {
             const std::int64_t rows = shape_.height - band.dy;
-            sum += rows * (band.dy == 0 ? (one_row - stored(w)) / 2 : one_row);
+            sum += rows * (band.dy == 0 ? (one_row - packed(w)) / 2 : one_row);
         }
     }
     return sum;

@@ -149,8 +149,8 @@ std::vector<Target> targets_of(const Program& program) {
             targets.push_back({TargetKind::pooled, n, node.level, node.resampling()});
         if (node.is_strided()) targets.push_back({TargetKind::strided, n, node.level, node.resampling()});
         if (node.op == Op::upsample) {
-            if (find_target(targets, TargetKind::stored, node.input()) < 0)
-                targets.push_back({TargetKind::stored, node.input(), node.level + 1});
+            if (find_target(targets, TargetKind::features, node.input()) < 0)
+                targets.push_back({TargetKind::features, node.input(), node.level + 1});
         }
     }
     targets.push_back({TargetKind::output, program.size() - 1, 0});
@@ -181,7 +181,7 @@ std::vector<Source> sources_of(const Program& program, const std::vector<Target>
         if (!node.changes_level() || program.is_image(n)) continue;
         const TargetKind kind = node.op == Op::avg_pool ? TargetKind::pooled : TargetKind::strided;
         if (node.op == Op::upsample)
-            sources.push_back({n, find_target(targets, TargetKind::stored, node.input()), node.resampling()});
+            sources.push_back({n, find_target(targets, TargetKind::features, node.input()), node.resampling()});
         else
             sources.push_back({n, find_target(targets, kind, n)});
     }

@@ -106,9 +106,9 @@ struct Program {
 // the two.
 //   pooled:   raw output of an average pool, A E A^T and A T' A^T
 //   strided:  box sums of a convolution with a stride
-//   stored:   what is to be upsampled
+//   features: the output of a node that is to be upsampled
 //   output:   not kept: T of the last node
-enum class TargetKind { pooled, strided, stored, output };
+enum class TargetKind { pooled, strided, features, output };
 
 // A target is computed by one segment: everything between it and the crossings before it, at one resolution.
 struct Target {
