@@ -113,23 +113,23 @@ ColumnPlan::ColumnPlan(const Program& program, const Shape& shape)
         if (!kept(k)) continue;
         std::vector<bool> wanted(std::size_t(k) + 1, false);
         wanted.back() = true;
-        Segment segment{k, {}, {}};
+        Section section{k, {}, {}};
         for (int n = k; n >= 0; --n) {
             if (!wanted[std::size_t(n)]) continue;
-            segment.nodes.insert(segment.nodes.begin(), n);
+            section.nodes.insert(section.nodes.begin(), n);
             for (const int m : program[n].inputs)
                 if (!kept(m)) wanted[std::size_t(m)] = true;
         }
-        segment.released.resize(segment.nodes.size());
-        for (const int m : segment.nodes) {
-            std::size_t last = segment.nodes.size();
-            for (std::size_t at = 0; at < segment.nodes.size(); ++at) {
-                const std::vector<int>& inputs = program[segment.nodes[at]].inputs;
+        section.released.resize(section.nodes.size());
+        for (const int m : section.nodes) {
+            std::size_t last = section.nodes.size();
+            for (std::size_t at = 0; at < section.nodes.size(); ++at) {
+                const std::vector<int>& inputs = program[section.nodes[at]].inputs;
                 if (std::find(inputs.begin(), inputs.end(), m) != inputs.end()) last = at;
             }
-            if (!kept(m)) segment.released[last].push_back(m);
+            if (!kept(m)) section.released[last].push_back(m);
         }
-        segments_.push_back(segment);
+        sections_.push_back(section);
     }
     choose_strip();
 }
@@ -184,10 +184,10 @@ std::vector<PairWindow> ColumnPlan::windows(std::int64_t pixel, int y0, int y1) 
     return out;
 }
 
-std::vector<PairWindow> ColumnPlan::windows(const Segment& segment, const PairWindow& block) const {
+std::vector<PairWindow> ColumnPlan::windows(const Section& section, const PairWindow& block) const {
     std::vector<PairWindow> out(std::size_t(program_.size()));
-    out[std::size_t(segment.node)] = clipped(segment.node, block);
-    for (auto n = segment.nodes.rbegin(); n != segment.nodes.rend(); ++n) demand(*n, out, true);
+    out[std::size_t(section.node)] = clipped(section.node, block);
+    for (auto n = section.nodes.rbegin(); n != section.nodes.rend(); ++n) demand(*n, out, true);
     return out;
 }
 
@@ -195,12 +195,12 @@ std::int64_t ColumnPlan::field_bytes(int n, const PairWindow& window) const {
     return window.rows() * width(n) * (tangent(n) ? 2 : 1) * std::int64_t(sizeof(double));
 }
 
-ColumnPlan::Cost ColumnPlan::block_cost(const Segment& segment, const PairWindow& block) const {
-    const std::vector<PairWindow> of_node = windows(segment, block);
+ColumnPlan::Cost ColumnPlan::block_cost(const Section& section, const PairWindow& block) const {
+    const std::vector<PairWindow> of_node = windows(section, block);
     Cost cost{0, 0};
     std::int64_t live = 0;
-    for (std::size_t at = 0; at < segment.nodes.size(); ++at) {
-        const int n = segment.nodes[at];
+    for (std::size_t at = 0; at < section.nodes.size(); ++at) {
+        const int n = section.nodes[at];
         const Node& node = program_[n];
         const PairWindow& window = of_node[std::size_t(n)];
         const double fields = tangent(n) ? 2 : 1, pairs = double(window.rows()) * width(n);
@@ -216,7 +216,7 @@ ColumnPlan::Cost ColumnPlan::block_cost(const Segment& segment, const PairWindow
         if (node.op == Op::avg_pool || node.op == Op::upsample) cost.work += 6 * fields * pairs;
         if (!kept(n)) live += field_bytes(n, window);
         cost.bytes = std::max(cost.bytes, live + sums);
-        for (const int m : segment.released[at]) live -= field_bytes(m, of_node[std::size_t(m)]);
+        for (const int m : section.released[at]) live -= field_bytes(m, of_node[std::size_t(m)]);
     }
     return cost;
 }
@@ -231,7 +231,7 @@ PairWindow ColumnPlan::typical(const PairWindow& whole, const BlockSize& size) {
 }
 
 // Returns the size of the blocks with the least work among those that fit; the smallest where none does.
-ColumnPlan::BlockSize ColumnPlan::block_size(const Segment& segment, const PairWindow& whole) const {
+ColumnPlan::BlockSize ColumnPlan::block_size(const Section& section, const PairWindow& whole) const {
     const auto halvings = [](int n) {
         std::vector<int> sizes{n};
         while (sizes.back() > 1) sizes.push_back((sizes.back() + 1) / 2);
@@ -243,7 +243,7 @@ ColumnPlan::BlockSize ColumnPlan::block_size(const Segment& segment, const PairW
         for (const int i_x : halvings(whole.i_x.size()))
             for (const int dy : halvings(whole.dy.size())) {
                 const BlockSize size{i_y, i_x, dy};
-                const Cost cost = block_cost(segment, typical(whole, size));
+                const Cost cost = block_cost(section, typical(whole, size));
                 const double work = cost.work / size.places();
                 if (cost.bytes > block_budget || work >= least) continue;
                 least = work;
@@ -258,12 +258,12 @@ ColumnPlan::Cost ColumnPlan::strip_cost(int rows) const {
     const std::vector<PairWindow> whole = windows(pixel, y0, y0 + rows);
     Cost cost{0, 0};
     std::int64_t most = 0;
-    for (const Segment& segment : segments_) {
-        const PairWindow& window = whole[std::size_t(segment.node)];
-        const BlockSize size = block_size(segment, window);
-        const Cost block = block_cost(segment, typical(window, size));
+    for (const Section& section : sections_) {
+        const PairWindow& window = whole[std::size_t(section.node)];
+        const BlockSize size = block_size(section, window);
+        const Cost block = block_cost(section, typical(window, size));
         cost.work += block.work * double(window.rows()) / size.places();
-        cost.bytes += field_bytes(segment.node, window);
+        cost.bytes += field_bytes(section.node, window);
         most = std::max(most, block.bytes);
     }
     cost.bytes += most;
@@ -312,17 +312,17 @@ Columns::Columns(const Program& program, const Fields<double>& fields)
 
 void Columns::rows(std::int64_t pixel, int y0, int y1, double* out, Monitor& monitor, bool leader) {
     const std::vector<PairWindow> whole = plan_.windows(pixel, y0, y1);
-    for (const ColumnPlan::Segment& segment : plan_.segments()) {
-        const int k = segment.node;
+    for (const ColumnPlan::Section& section : plan_.sections()) {
+        const int k = section.node;
         const PairWindow& window = whole[std::size_t(k)];
         const int period = plan_.circular() ? plan_.height(k) : 0;
         allocate(k, window, plan_.width(k), plan_.tangent(k), period, period, pairs_[std::size_t(k)]);
-        const ColumnPlan::BlockSize size = plan_.block_size(segment, window);
+        const ColumnPlan::BlockSize size = plan_.block_size(section, window);
         for_parts(window.i_y, size.i_y, [&](Interval i_y) {
             for_parts(window.i_x, size.i_x, [&](Interval i_x) {
                 for_parts(window.dy, size.dy, [&](Interval dy) {
                     if (monitor.stopped()) return;
-                    compute_block(segment, {i_y, i_x, dy});
+                    compute_block(section, {i_y, i_x, dy});
                     if (leader) monitor.ask();
                 });
             });
@@ -344,17 +344,17 @@ void Columns::rows(std::int64_t pixel, int y0, int y1, double* out, Monitor& mon
     for (PairField& field : pairs_) release(field);
 }
 
-void Columns::compute_block(const ColumnPlan::Segment& segment, const PairWindow& block) {
-    const std::vector<PairWindow> of_node = plan_.windows(segment, block);
-    if (of_node[std::size_t(segment.node)].empty()) return;
-    for (std::size_t at = 0; at < segment.nodes.size(); ++at) {
-        const int n = segment.nodes[at];
+void Columns::compute_block(const ColumnPlan::Section& section, const PairWindow& block) {
+    const std::vector<PairWindow> of_node = plan_.windows(section, block);
+    if (of_node[std::size_t(section.node)].empty()) return;
+    for (std::size_t at = 0; at < section.nodes.size(); ++at) {
+        const int n = section.nodes[at];
         const PairWindow& window = of_node[std::size_t(n)];
         const int period = plan_.circular() ? plan_.height(n) : 0;
-        if (n != segment.node)
+        if (n != section.node)
             allocate(n, window, plan_.width(n), plan_.tangent(n), period, period, pairs_[std::size_t(n)]);
         compute(n, window);
-        for (const int m : segment.released[at]) release(pairs_[std::size_t(m)]);
+        for (const int m : section.released[at]) release(pairs_[std::size_t(m)]);
     }
 }
 

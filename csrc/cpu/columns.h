@@ -5,7 +5,7 @@
 // delta on both sides, so that it keeps dy: a strip of output rows has no halo in J, except where the resolution
 // changes.
 //
-// Arrays over whole windows would be large at the finer levels.  So only the nodes that end a segment are kept over
+// Arrays over whole windows would be large at the finer levels.  So only the nodes that end a section are kept over
 // their window: those that lower the resolution, those that are upsampled, and the last.  Each is computed block by
 // block, together with the nodes between it and the kept ones before it.
 #pragma once
@@ -42,7 +42,7 @@ public:
     ColumnPlan(const Program& program, const Shape& shape);
 
     // This is a kept node and the nodes computed with it, in order; the kept one is the last.
-    struct Segment {
+    struct Section {
         int node;
         std::vector<int> nodes;
         std::vector<std::vector<int>> released;  // by place in `nodes`: those that nothing needs any more afterwards
@@ -53,7 +53,7 @@ public:
         double places() const { return double(i_y) * i_x * dy; }
     };
 
-    const std::vector<Segment>& segments() const { return segments_; }
+    const std::vector<Section>& sections() const { return sections_; }
     bool kept(int n) const { return kept_[std::size_t(n)]; }
     bool tangent(int n) const { return tangent_[std::size_t(n)]; }
     bool circular() const { return program_.circular(); }
@@ -62,11 +62,11 @@ public:
 
     // Returns the windows of all nodes for the rows [y0, y1) of Theta(pixel, .).
     std::vector<PairWindow> windows(std::int64_t pixel, int y0, int y1) const;
-    // Returns the windows of a segment's nodes for one block of its last; those of other nodes stay empty.
-    std::vector<PairWindow> windows(const Segment& segment, const PairWindow& block) const;
+    // Returns the windows of a section's nodes for one block of its last; those of other nodes stay empty.
+    std::vector<PairWindow> windows(const Section& section, const PairWindow& block) const;
     // Returns the rows of I that a convolution's box sums over.
     Interval box_rows(int n, Interval i_y) const;
-    BlockSize block_size(const Segment& segment, const PairWindow& whole) const;
+    BlockSize block_size(const Section& section, const PairWindow& whole) const;
 
     // Returns how many rows are cheap to compute together.
     int strip() const { return strip_; }
@@ -82,7 +82,7 @@ private:
     PairWindow needed(int n, const PairWindow& of_output) const;
     PairWindow clipped(int n, PairWindow window) const;
     void demand(int n, std::vector<PairWindow>& windows, bool stop_at_kept) const;
-    Cost block_cost(const Segment& segment, const PairWindow& block) const;
+    Cost block_cost(const Section& section, const PairWindow& block) const;
     Cost strip_cost(int rows) const;
     std::int64_t field_bytes(int n, const PairWindow& window) const;
     void choose_strip();
@@ -91,7 +91,7 @@ private:
     Shape shape_;                // the image's
     std::vector<Shape> shapes_;  // by node
     std::vector<bool> kept_, tangent_;
-    std::vector<Segment> segments_;
+    std::vector<Section> sections_;
     int strip_ = 1;
     std::int64_t bytes_ = 0;
 };
@@ -143,7 +143,7 @@ private:
                   PairField& field);
     void release(PairField& field);
     template <class Visit> void for_places(int n, const PairWindow& region, Visit visit) const;
-    void compute_block(const ColumnPlan::Segment& segment, const PairWindow& block);
+    void compute_block(const ColumnPlan::Section& section, const PairWindow& block);
     void compute(int n, const PairWindow& region);
     void enter_input(const PairWindow& region);
     void convolve(int n, const PairWindow& region);

@@ -42,7 +42,7 @@ template <class Real> struct Engine<Real>::Impl {
         for (std::size_t t = 0; t + 1 < plans.targets.size(); ++t)
             bands.push_back(std::make_unique<DeviceBands<Real>>(program, plans.targets[t], fields.shape));
         const StageMaker<Real> maker(program, fields, planes);
-        for (const Segment& segment : plans.segments) stages.emplace_back(maker.stages_of(segment, bands), setup);
+        for (const DeviceSegment& segment : plans.segments) stages.emplace_back(maker.stages_of(segment, bands), setup);
         synchronize(setup);
     }
 

@@ -54,7 +54,7 @@ private:
             first = program_.circular() ? -(coarse.width / 2) : 1 - coarse.width;
             count = program_.circular() ? coarse.width : 2 * coarse.width - 1;
         }
-        const Segment& segment = plans_.segments[std::size_t(t)];
+        const DeviceSegment& segment = plans_.segments[std::size_t(t)];
         const Layout& layout = plans_.layouts[std::size_t(t)];
         fill(segment, layout, maker_.stages_of(segment, near_),
              plans_.band_tasks(segment, layout, step.sweep, first, count), *store);
@@ -71,7 +71,7 @@ private:
         return store.same_pixels(stream_);
     }
 
-    void fill(const Segment& segment, const Layout& layout, const std::vector<Stage<Real>>& host,
+    void fill(const DeviceSegment& segment, const Layout& layout, const std::vector<Stage<Real>>& host,
               const std::vector<Task>& tasks, const DeviceBands<Real>& store) {
         const Array<Stage<Real>> stages(host, stream_);
         Monitor monitor(nullptr, 0);

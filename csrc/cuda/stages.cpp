@@ -5,14 +5,15 @@
 namespace ntkfast::cuda {
 
 template <class Real>
-std::vector<Stage<Real>> StageMaker<Real>::stages_of(const Segment& segment, const DeviceStores<Real>& sources) const {
+std::vector<Stage<Real>> StageMaker<Real>::stages_of(const DeviceSegment& segment,
+                                                     const DeviceStores<Real>& sources) const {
     std::vector<Stage<Real>> out;
     for (const StagePlan& plan : segment.stages()) out.push_back(make_stage(segment, plan, sources));
     return out;
 }
 
 template <class Real>
-Stage<Real> StageMaker<Real>::make_stage(const Segment& segment, const StagePlan& from,
+Stage<Real> StageMaker<Real>::make_stage(const DeviceSegment& segment, const StagePlan& from,
                                          const DeviceStores<Real>& sources) const {
     const Plan& plan = segment.plan();
     const Value& value = plan.values[std::size_t(from.value)];

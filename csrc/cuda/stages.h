@@ -5,7 +5,7 @@
 
 #include "cuda/device_bands.h"
 #include "cuda/device_fields.h"
-#include "cuda/segment.h"
+#include "cuda/device_segment.h"
 #include "cuda/sweep.h"
 #include "plan/fields.h"
 #include "plan/plan.h"
@@ -18,10 +18,11 @@ public:
         : program_(program), fields_(fields), planes_(planes) {}
 
     // `sources` are the bands that the segment reads, by target.
-    std::vector<Stage<Real>> stages_of(const Segment& segment, const DeviceStores<Real>& sources) const;
+    std::vector<Stage<Real>> stages_of(const DeviceSegment& segment, const DeviceStores<Real>& sources) const;
 
 private:
-    Stage<Real> make_stage(const Segment& segment, const StagePlan& from, const DeviceStores<Real>& sources) const;
+    Stage<Real> make_stage(const DeviceSegment& segment, const StagePlan& from,
+                           const DeviceStores<Real>& sources) const;
     void make_source(const Value& value, const DeviceStores<Real>& sources, Stage<Real>& stage) const;
     void make_merge(const Plan& plan, const StagePlan& from, Stage<Real>& stage) const;
     void make_window(const Plan& plan, const StagePlan& from, Stage<Real>& stage) const;

@@ -48,12 +48,12 @@ Plans::Plans(const Program& of_program, const Shape& of_shape, bool noise, const
         if (program[n].op != Op::upsample || !program[n].bilinear) continue;
         std::vector<Target> extended = targets;
         extended.push_back({TargetKind::features, n, program[n].level});
-        const Segment segment(program, extended, int(targets.size()), shape, noise);
+        const DeviceSegment segment(program, extended, int(targets.size()), shape, noise);
         raws.push_back({n, segment, lay_out(segment)});
     }
 }
 
-Layout Plans::lay_out(const Segment& segment) {
+Layout Plans::lay_out(const DeviceSegment& segment) {
     const Layout layout = segment.layout(device, real_, tuning_);
     const int tasks = tasks_at_once(layout);
     margin = std::max(margin, layout.columns + 2 * layout.halo + 2 * guard + 2 * columns_per_item +
@@ -115,7 +115,7 @@ std::vector<Task> Plans::output_tasks(const HalfPlane& plane, int first, int las
     return out;
 }
 
-std::vector<Task> Plans::band_tasks(const Segment& segment, const Layout& layout, const std::vector<int>& sweep,
+std::vector<Task> Plans::band_tasks(const DeviceSegment& segment, const Layout& layout, const std::vector<int>& sweep,
                                     int first, int count) const {
     std::vector<Task> out;
     if (sweep.empty()) return out;
@@ -144,7 +144,7 @@ std::vector<Task> Plans::band_tasks(const MakeBands& step) const {
     return band_tasks(segments[t], layouts[t], step.sweep, first, count);
 }
 
-std::int64_t Plans::pairs_of(const Segment& segment, const Task& task) const {
+std::int64_t Plans::pairs_of(const DeviceSegment& segment, const Task& task) const {
     const Shape& at = segment.plan().shape;
     return rows_of(program, at, task) * pairs_in_row(program, at, task, segment.dx_step());
 }

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "cuda/device.h"
-#include "cuda/segment.h"
+#include "cuda/device_segment.h"
 #include "cuda/sweep.h"
 #include "cuda/tuning.h"
 #include "plan/geometry.h"
@@ -22,7 +22,7 @@ public:
     // Raw is what bilinear upsampling makes of a field, before v is subtracted.
     struct Raw {
         int node;
-        Segment segment;  // the raw field's, which is a target of its own
+        DeviceSegment segment;  // the raw field's, which is a target of its own
         Layout layout;
     };
 
@@ -33,7 +33,7 @@ public:
     Shape shape;
     Device device;
     std::vector<Target> targets;
-    std::vector<Segment> segments;
+    std::vector<DeviceSegment> segments;
     std::vector<Layout> layouts;
     std::vector<Raw> raws;   // one for each bilinear upsampling
     int margin = 0;          // columns beside the image that the sweeps may read
@@ -47,12 +47,12 @@ public:
     std::vector<Task> output_tasks(const HalfPlane& plane, int first, int last) const;
     // Returns the tasks of the bands of the segment's target with the displacements [first, first + count), for the dy
     // of a sweep.
-    std::vector<Task> band_tasks(const Segment& segment, const Layout& layout, const std::vector<int>& sweep, int first,
-                                 int count) const;
+    std::vector<Task> band_tasks(const DeviceSegment& segment, const Layout& layout, const std::vector<int>& sweep,
+                                 int first, int count) const;
     std::vector<Task> band_tasks(const MakeBands& step) const;
 
     // Counts the pairs that a task visits, or that the bands of all targets take.
-    std::int64_t pairs_of(const Segment& segment, const Task& task) const;
+    std::int64_t pairs_of(const DeviceSegment& segment, const Task& task) const;
     std::int64_t coarse_pairs(const HalfPlane& plane) const;
 
 private:
@@ -62,7 +62,7 @@ private:
         int dx, dx_count;
     };
 
-    Layout lay_out(const Segment& segment);
+    Layout lay_out(const DeviceSegment& segment);
     void add_tasks(const Layout& layout, const Shape& at, const Range& range, int dx_step, bool pooled,
                    std::vector<Task>& out) const;
 

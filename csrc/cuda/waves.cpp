@@ -12,7 +12,7 @@ namespace {
 constexpr double launch_work = 2e8;
 
 // Returns the least kernel that can run a segment into such a result.
-Scope scope_of(const Segment& segment, const Layout& layout, ResultKind result) {
+Scope scope_of(const DeviceSegment& segment, const Layout& layout, ResultKind result) {
     if (!layout.shared || layout.lane_bits != usual_lane_bits) return Scope::all;
     return result == ResultKind::product ? segment.scope() : std::max(segment.scope(), Scope::rectifiers);
 }

@@ -12,7 +12,7 @@ namespace ntkfast::cuda {
 
 // Staged is a segment as the kernel takes it.
 template <class Real> struct Staged {
-    const Segment& segment;
+    const DeviceSegment& segment;
     const Layout& layout;
     const Geometry& geometry;  // that of its sweep level
     const Array<Stage<Real>>& stages;

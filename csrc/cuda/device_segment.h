@@ -1,4 +1,4 @@
-// A Segment is the segment of a target for the device: its stages, where their rows lie, and how blocks are cut.
+// A DeviceSegment is the segment of a target on a device: its stages, where their rows lie, and how blocks are cut.
 #pragma once
 
 #include <cstdint>
@@ -30,9 +30,10 @@ struct Layout {
     int lanes() const { return 1 << lane_bits; }
 };
 
-class Segment {
+class DeviceSegment {
 public:
-    Segment(const Program& program, const std::vector<Target>& targets, int target, const Shape& shape, bool noise);
+    DeviceSegment(const Program& program, const std::vector<Target>& targets, int target, const Shape& shape,
+                  bool noise);
 
     const Plan& plan() const { return plan_; }
     const std::vector<StagePlan>& stages() const { return stages_; }

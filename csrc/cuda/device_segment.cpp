@@ -1,4 +1,4 @@
-#include "cuda/segment.h"
+#include "cuda/device_segment.h"
 
 #include <algorithm>
 #include <cmath>
@@ -11,14 +11,15 @@ int up_to(int n, int multiple) { return (n + multiple - 1) / multiple * multiple
 
 }  // namespace
 
-Segment::Segment(const Program& program, const std::vector<Target>& targets, int target, const Shape& shape, bool noise)
+DeviceSegment::DeviceSegment(const Program& program, const std::vector<Target>& targets, int target, const Shape& shape,
+                             bool noise)
     : plan_(program, targets, target, shape, noise) {
     find_stages(program);
     place_rows();
 }
 
 // A map whose window is one row, over a value that nothing else reads, is done in the stage that makes the value.
-void Segment::find_stages(const Program& program) {
+void DeviceSegment::find_stages(const Program& program) {
     const auto maps_of = [&](int box) {
         std::vector<int> maps;
         for (std::size_t v = 0; v < plan_.values.size(); ++v)
@@ -48,7 +49,7 @@ void Segment::find_stages(const Program& program) {
     }
 }
 
-Rows Segment::take(int slots, bool tangent) {
+Rows DeviceSegment::take(int slots, bool tangent) {
     const Rows rows{rows_, slots, tangent ? 2 : 1};
     rows_ += rows.slots * rows.fields;
     return rows;
@@ -56,7 +57,7 @@ Rows Segment::take(int slots, bool tangent) {
 
 // Rows that are read in the step in which they are made share a few buffers; those that wait for a merge, and the last
 // ones, have their own.
-void Segment::place_rows() {
+void DeviceSegment::place_rows() {
     const int count = int(stages_.size()), last = int(plan_.values.size()) - 1;
     std::vector<Rows> rows_of(plan_.values.size());
     struct Buffer {
@@ -109,7 +110,7 @@ void Segment::place_rows() {
     }
 }
 
-Layout Segment::lay_out(int lanes, int columns, std::size_t real) const {
+Layout DeviceSegment::lay_out(int lanes, int columns, std::size_t real) const {
     Layout out;
     while ((1 << out.lane_bits) < lanes) ++out.lane_bits;
     // The threads of a warp beyond its lanes are 4 columns on; then a quarter more keeps them out of each other's
@@ -135,7 +136,7 @@ Layout Segment::lay_out(int lanes, int columns, std::size_t real) const {
 
 // Returns the share of a block's work that is wanted, times what lets the multiprocessor work at its rate.  It is an
 // estimate, to be measured on a card: the two roots and the factors of `reading` are guesses.
-double Segment::score(const Layout& layout, const Device& device, std::size_t real) const {
+double DeviceSegment::score(const Layout& layout, const Device& device, std::size_t real) const {
     double done = 0;
     for (const StagePlan& stage : stages_)
         done += up_to(layout.columns + 2 * plan_.values[std::size_t(stage.value)].halo, columns_per_item);
@@ -156,7 +157,7 @@ double Segment::score(const Layout& layout, const Device& device, std::size_t re
            (layout.shared ? 1 : 0.01);
 }
 
-Layout Segment::layout(const Device& device, std::size_t real, const Tuning& tuning) const {
+Layout DeviceSegment::layout(const Device& device, std::size_t real, const Tuning& tuning) const {
     if (tuning.lanes != 0 && (tuning.lanes < 4 || tuning.lanes > 32 || (tuning.lanes & (tuning.lanes - 1)) != 0))
         throw std::invalid_argument("lanes must be 4, 8, 16 or 32");
     if (tuning.columns % 4 != 0) throw std::invalid_argument("columns must be a multiple of 4");
