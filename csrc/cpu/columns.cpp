@@ -95,9 +95,9 @@ void map_row(const double* __restrict e, Root<double> i, const double* __restric
 
 }  // namespace
 
-// --- Plan -----------------------------------------------------------------------------------------------------------
+// --- Blocks ---------------------------------------------------------------------------------------------------------
 
-ColumnPlan::ColumnPlan(const Program& program, const Shape& shape)
+ColumnBlocks::ColumnBlocks(const Program& program, const Shape& shape)
     : program_(program), shape_(shape), kept_(std::size_t(program.size()), false), tangent_(kept_) {
     kept_.back() = true;
     for (int n = 0; n < program.size(); ++n) {
@@ -134,7 +134,7 @@ ColumnPlan::ColumnPlan(const Program& program, const Shape& shape)
     choose_strip();
 }
 
-Interval ColumnPlan::box_rows(int n, Interval i_y) const {
+Interval ColumnBlocks::box_rows(int n, Interval i_y) const {
     const Node& node = program_[n];
     const int size = height(node.input());
     const Interval centres = interval(node.resampling().inputs({i_y.lo, i_y.hi - 1}));
@@ -143,7 +143,7 @@ Interval ColumnPlan::box_rows(int n, Interval i_y) const {
 }
 
 // Returns the pairs of a node's inputs that its own pairs need, before clipping.
-PairWindow ColumnPlan::needed(int n, const PairWindow& w) const {
+PairWindow ColumnBlocks::needed(int n, const PairWindow& w) const {
     const Node& node = program_[n];
     const Resampling layer = node.resampling();
     const int radius = node.op == Op::conv ? node.radius() : 0;
@@ -155,7 +155,7 @@ PairWindow ColumnPlan::needed(int n, const PairWindow& w) const {
 }
 
 // Returns the same window without what lies outside the image, or beyond one turn of the torus.
-PairWindow ColumnPlan::clipped(int n, PairWindow w) const {
+PairWindow ColumnBlocks::clipped(int n, PairWindow w) const {
     const int h = height(n);
     if (circular()) return {wrap(w.i_y, h), wrap(w.i_x, width(n)), wrap(w.dy, h)};
     w.i_y = clip(w.i_y, 0, h);
@@ -164,7 +164,7 @@ PairWindow ColumnPlan::clipped(int n, PairWindow w) const {
     return w;
 }
 
-void ColumnPlan::demand(int n, std::vector<PairWindow>& windows, bool stop_at_kept) const {
+void ColumnBlocks::demand(int n, std::vector<PairWindow>& windows, bool stop_at_kept) const {
     const PairWindow& own = windows[std::size_t(n)];
     if (own.empty()) return;
     for (const int m : program_[n].inputs) {
@@ -176,7 +176,7 @@ void ColumnPlan::demand(int n, std::vector<PairWindow>& windows, bool stop_at_ke
     }
 }
 
-std::vector<PairWindow> ColumnPlan::windows(std::int64_t pixel, int y0, int y1) const {
+std::vector<PairWindow> ColumnBlocks::windows(std::int64_t pixel, int y0, int y1) const {
     const int y = int(pixel / shape_.width), x = int(pixel % shape_.width);
     std::vector<PairWindow> out(std::size_t(program_.size()));
     out.back() = {{y, y + 1}, {x, x + 1}, {y0 - y, y1 - y}};
@@ -184,18 +184,18 @@ std::vector<PairWindow> ColumnPlan::windows(std::int64_t pixel, int y0, int y1) 
     return out;
 }
 
-std::vector<PairWindow> ColumnPlan::windows(const Section& section, const PairWindow& block) const {
+std::vector<PairWindow> ColumnBlocks::windows(const Section& section, const PairWindow& block) const {
     std::vector<PairWindow> out(std::size_t(program_.size()));
     out[std::size_t(section.node)] = clipped(section.node, block);
     for (auto n = section.nodes.rbegin(); n != section.nodes.rend(); ++n) demand(*n, out, true);
     return out;
 }
 
-std::int64_t ColumnPlan::field_bytes(int n, const PairWindow& window) const {
+std::int64_t ColumnBlocks::field_bytes(int n, const PairWindow& window) const {
     return window.rows() * width(n) * (tangent(n) ? 2 : 1) * std::int64_t(sizeof(double));
 }
 
-ColumnPlan::Cost ColumnPlan::block_cost(const Section& section, const PairWindow& block) const {
+ColumnBlocks::Cost ColumnBlocks::block_cost(const Section& section, const PairWindow& block) const {
     const std::vector<PairWindow> of_node = windows(section, block);
     Cost cost{0, 0};
     std::int64_t live = 0;
@@ -222,7 +222,7 @@ ColumnPlan::Cost ColumnPlan::block_cost(const Section& section, const PairWindow
 }
 
 // Returns a block of a size, in the middle of the window.
-PairWindow ColumnPlan::typical(const PairWindow& whole, const BlockSize& size) {
+PairWindow ColumnBlocks::typical(const PairWindow& whole, const BlockSize& size) {
     const auto middle = [](Interval a, int length) {
         const int lo = a.lo + (a.size() - length) / 2;
         return Interval{lo, lo + length};
@@ -231,7 +231,7 @@ PairWindow ColumnPlan::typical(const PairWindow& whole, const BlockSize& size) {
 }
 
 // Returns the size of the blocks with the least work among those that fit; the smallest where none does.
-ColumnPlan::BlockSize ColumnPlan::block_size(const Section& section, const PairWindow& whole) const {
+ColumnBlocks::BlockSize ColumnBlocks::block_size(const Section& section, const PairWindow& whole) const {
     const auto halvings = [](int n) {
         std::vector<int> sizes{n};
         while (sizes.back() > 1) sizes.push_back((sizes.back() + 1) / 2);
@@ -252,7 +252,7 @@ ColumnPlan::BlockSize ColumnPlan::block_size(const Section& section, const PairW
     return best;
 }
 
-ColumnPlan::Cost ColumnPlan::strip_cost(int rows) const {
+ColumnBlocks::Cost ColumnBlocks::strip_cost(int rows) const {
     const int y0 = (shape_.height - rows) / 2;
     const std::int64_t pixel = std::int64_t(shape_.height / 2) * shape_.width + shape_.width / 2;
     const std::vector<PairWindow> whole = windows(pixel, y0, y0 + rows);
@@ -270,7 +270,7 @@ ColumnPlan::Cost ColumnPlan::strip_cost(int rows) const {
     return cost;
 }
 
-void ColumnPlan::choose_strip() {
+void ColumnBlocks::choose_strip() {
     const int h = shape_.height;
     std::vector<std::pair<int, double>> candidates;  // rows, work a row
     std::vector<std::int64_t> bytes;
@@ -292,14 +292,14 @@ void ColumnPlan::choose_strip() {
 // --- Rows -----------------------------------------------------------------------------------------------------------
 
 Columns::Columns(const Program& program, const Fields<double>& fields)
-    : program_(program), fields_(fields), plan_(program, fields.shape), pairs_(std::size_t(program.size())),
+    : program_(program), fields_(fields), blocks_(program, fields.shape), pairs_(std::size_t(program.size())),
       column_taps_(std::size_t(program.size())) {
     for (int n = 0; n < program.size(); ++n) {
         if (program[n].op != Op::avg_pool && program[n].op != Op::upsample) continue;
-        const int length = plan_.width(program[n].input());
+        const int length = blocks_.width(program[n].input());
         std::vector<ColumnTap>& columns = column_taps_[std::size_t(n)];
-        for (int x = 0; x < plan_.width(n); ++x) {
-            const Taps taps = program[n].resampling().taps(x, length, plan_.circular());
+        for (int x = 0; x < blocks_.width(n); ++x) {
+            const Taps taps = program[n].resampling().taps(x, length, blocks_.circular());
             columns.resize(std::size_t(taps.count));
             for (int a = 0; a < taps.count; ++a) {
                 columns[std::size_t(a)].index.push_back(modulo(taps.index(a), length));
@@ -311,13 +311,13 @@ Columns::Columns(const Program& program, const Fields<double>& fields)
 }
 
 void Columns::rows(std::int64_t pixel, int y0, int y1, double* out, Monitor& monitor, bool leader) {
-    const std::vector<PairWindow> whole = plan_.windows(pixel, y0, y1);
-    for (const ColumnPlan::Section& section : plan_.sections()) {
+    const std::vector<PairWindow> whole = blocks_.windows(pixel, y0, y1);
+    for (const ColumnBlocks::Section& section : blocks_.sections()) {
         const int k = section.node;
         const PairWindow& window = whole[std::size_t(k)];
-        const int period = plan_.circular() ? plan_.height(k) : 0;
-        allocate(k, window, plan_.width(k), plan_.tangent(k), period, period, pairs_[std::size_t(k)]);
-        const ColumnPlan::BlockSize size = plan_.block_size(section, window);
+        const int period = blocks_.circular() ? blocks_.height(k) : 0;
+        allocate(k, window, blocks_.width(k), blocks_.tangent(k), period, period, pairs_[std::size_t(k)]);
+        const ColumnBlocks::BlockSize size = blocks_.block_size(section, window);
         for_parts(window.i_y, size.i_y, [&](Interval i_y) {
             for_parts(window.i_x, size.i_x, [&](Interval i_x) {
                 for_parts(window.dy, size.dy, [&](Interval dy) {
@@ -335,7 +335,7 @@ void Columns::rows(std::int64_t pixel, int y0, int y1, double* out, Monitor& mon
     for_places(last, whole.back(), [&](const Place& at) {
         double* row = out + std::int64_t(at.j_y - y0) * width;
         const double* e = pairs_.back().e_row(at.i_y, at.i_x, at.dy);
-        const double* t = plan_.tangent(last) ? pairs_.back().t_row(at.i_y, at.i_x, at.dy) : nullptr;
+        const double* t = blocks_.tangent(last) ? pairs_.back().t_row(at.i_y, at.i_x, at.dy) : nullptr;
         for (int x = 0; x < width; ++x) {
             const double covariance = (variance[std::size_t(at.i)] + variance[std::size_t(at.j + x)]) / 2 - e[x];
             row[x] = fields_.result_unit * (t ? t[x] : covariance);
@@ -344,15 +344,15 @@ void Columns::rows(std::int64_t pixel, int y0, int y1, double* out, Monitor& mon
     for (PairField& field : pairs_) release(field);
 }
 
-void Columns::compute_block(const ColumnPlan::Section& section, const PairWindow& block) {
-    const std::vector<PairWindow> of_node = plan_.windows(section, block);
+void Columns::compute_block(const ColumnBlocks::Section& section, const PairWindow& block) {
+    const std::vector<PairWindow> of_node = blocks_.windows(section, block);
     if (of_node[std::size_t(section.node)].empty()) return;
     for (std::size_t at = 0; at < section.nodes.size(); ++at) {
         const int n = section.nodes[at];
         const PairWindow& window = of_node[std::size_t(n)];
-        const int period = plan_.circular() ? plan_.height(n) : 0;
+        const int period = blocks_.circular() ? blocks_.height(n) : 0;
         if (n != section.node)
-            allocate(n, window, plan_.width(n), plan_.tangent(n), period, period, pairs_[std::size_t(n)]);
+            allocate(n, window, blocks_.width(n), blocks_.tangent(n), period, period, pairs_[std::size_t(n)]);
         compute(n, window);
         for (const int m : section.released[at]) release(pairs_[std::size_t(m)]);
     }
@@ -371,7 +371,7 @@ void Columns::allocate(int n, const PairWindow& window, int width, bool with_tan
                        PairField& field) {
     field.window = window;
     field.period_y = period_y;
-    field.period_x = plan_.circular() ? plan_.width(n) : 0;
+    field.period_x = blocks_.circular() ? blocks_.width(n) : 0;
     field.period_dy = period_dy;
     field.width = width;
     const auto take = [&](std::vector<double>& memory) {
@@ -399,11 +399,11 @@ void Columns::release(PairField& field) {
 
 // Visits all pairs of a region whose J lies inside the image.
 template <class Visit> void Columns::for_places(int n, const PairWindow& region, Visit visit) const {
-    const int h = plan_.height(n), w = plan_.width(n);
+    const int h = blocks_.height(n), w = blocks_.width(n);
     for (int i_y = region.i_y.lo; i_y < region.i_y.hi; ++i_y)
         for (int i_x = region.i_x.lo; i_x < region.i_x.hi; ++i_x)
             for (int dy = region.dy.lo; dy < region.dy.hi; ++dy) {
-                const int j_y = plan_.circular() ? modulo(i_y + dy, h) : i_y + dy;
+                const int j_y = blocks_.circular() ? modulo(i_y + dy, h) : i_y + dy;
                 if (j_y < 0 || j_y >= h) continue;
                 const int pixel_y = modulo(i_y, h), pixel_x = modulo(i_x, w);
                 visit(Place{i_y, i_x, dy, pixel_y, pixel_x, j_y, std::ptrdiff_t(pixel_y) * w + pixel_x,
@@ -430,14 +430,14 @@ void Columns::set_equal_pixels(int n, const PairWindow& region) {
     for_places(n, region, [&](const Place& at) {
         if (at.j_y != at.pixel_y) return;
         field.e_row(at.i_y, at.i_x, at.dy)[at.pixel_x] = 0;
-        if (plan_.tangent(n))
+        if (blocks_.tangent(n))
             field.t_row(at.i_y, at.i_x, at.dy)[at.pixel_x] = fields_.tangent[std::size_t(n)][std::size_t(at.i)];
     });
 }
 
 // Computes E(i,j) = sum_c (x_c(i) - x_c(j))^2;  for noise, where i != j, Q(i,i).
 void Columns::enter_input(const PairWindow& region) {
-    const int width = plan_.width(0);
+    const int width = blocks_.width(0);
     const std::ptrdiff_t plane = fields_.image.plane_stride();
     for_places(0, region, [&](const Place& at) {
         double* e = pairs_[0].e_row(at.i_y, at.i_x, at.dy);
@@ -467,7 +467,7 @@ void Columns::convolve(int n, const PairWindow& region) {
     for_places(n, region, [&](const Place& at) {
         double* __restrict e = field.e_row(at.i_y, at.i_x, at.dy);
         for (int x = 0; x < field.width; ++x) e[x] *= scale;
-        if (!plan_.tangent(n)) return;
+        if (!blocks_.tangent(n)) return;
         double* __restrict t = field.t_row(at.i_y, at.i_x, at.dy);
         const double variance_i = variance[std::size_t(at.i)];
         const double* __restrict variance_j = &variance[std::size_t(at.j)];
@@ -480,12 +480,12 @@ void Columns::convolve(int n, const PairWindow& region) {
 void Columns::sum_along_rows(int n, const PairWindow& region) {
     const Node& node = program_[n];
     const int m = node.input(), s = node.stride, r = node.radius();
-    const int h = plan_.height(m), w = plan_.width(m), count = plan_.width(n);
-    const bool circular = plan_.circular(), with_tangent = plan_.tangent(m);
+    const int h = blocks_.height(m), w = blocks_.width(m), count = blocks_.width(n);
+    const bool circular = blocks_.circular(), with_tangent = blocks_.tangent(m);
     const PairField& in = pairs_[std::size_t(m)];
     const Plane& variance = fields_.variance[std::size_t(m)];
-    const PairWindow along{plan_.box_rows(n, region.i_y), region.i_x, region.dy};
-    allocate(n, along, count, with_tangent, circular ? h : 0, circular ? plan_.height(n) : 0, sums_);
+    const PairWindow along{blocks_.box_rows(n, region.i_y), region.i_x, region.dy};
+    allocate(n, along, count, with_tangent, circular ? h : 0, circular ? blocks_.height(n) : 0, sums_);
 
     for (int i_y = along.i_y.lo; i_y < along.i_y.hi; ++i_y)
         for (int i_x = along.i_x.lo; i_x < along.i_x.hi; ++i_x)
@@ -515,8 +515,8 @@ void Columns::sum_along_rows(int n, const PairWindow& region) {
 // place.
 void Columns::sum_along_columns(int n, const PairWindow& region) {
     const Node& node = program_[n];
-    const int m = node.input(), s = node.stride, r = node.radius(), h = plan_.height(m);
-    const bool circular = plan_.circular(), with_tangent = plan_.tangent(m);
+    const int m = node.input(), s = node.stride, r = node.radius(), h = blocks_.height(m);
+    const bool circular = blocks_.circular(), with_tangent = blocks_.tangent(m);
     PairField& field = pairs_[std::size_t(n)];
     side_range_ = circular
                       ? Interval{0, 0}
@@ -525,7 +525,7 @@ void Columns::sum_along_columns(int n, const PairWindow& region) {
 
     for_places(n, region, [&](const Place& at) {
         double* e = field.e_row(at.i_y, at.i_x, at.dy);
-        double* t = plan_.tangent(n) ? field.t_row(at.i_y, at.i_x, at.dy) : nullptr;
+        double* t = blocks_.tangent(n) ? field.t_row(at.i_y, at.i_x, at.dy) : nullptr;
         std::fill(e, e + field.width, 0.0);
         if (t) std::fill(t, t + field.width, 0.0);
         for (int delta = -r; delta <= r; ++delta) {
@@ -548,7 +548,7 @@ void Columns::sum_along_columns(int n, const PairWindow& region) {
 // Computes sum_delta_x Q/2 at (y, s x + delta_x), with zeros.
 double Columns::side(int n, int y, int x) const {
     const Node& node = program_[n];
-    const int width = plan_.width(node.input());
+    const int width = blocks_.width(node.input());
     const double* row = &fields_.variance[std::size_t(node.input())][std::size_t(std::ptrdiff_t(y) * width)];
     double sum = 0;
     for (int at = node.stride * x - node.radius(); at <= node.stride * x + node.radius(); ++at)
@@ -558,7 +558,7 @@ double Columns::side(int n, int y, int x) const {
 
 // Adds to[x] += side(n, j_y, x); each row is made once in a convolution.
 void Columns::add_side_row(int n, int j_y, double* to) {
-    const int width = plan_.width(n);
+    const int width = blocks_.width(n);
     const std::size_t index = std::size_t(j_y - side_range_.lo);
     side_rows_.resize(std::max(side_rows_.size(), side_known_.size() * std::size_t(width)));
     double* row = &side_rows_[index * std::size_t(width)];
@@ -576,7 +576,7 @@ void Columns::activate_pairs(int n, const PairWindow& region) {
     const auto smooth = [&](auto activation) {
         using Activation = decltype(activation);
         const auto constants = Activation::make(smooth_units<double>(program_, n, fields_.unit), 1.0, 0.0);
-        if (plan_.tangent(n))
+        if (blocks_.tangent(n))
             map_pairs(n, region, [=](double e, double t, const Root<double>& i, const Root<double>& j) {
                 return Activation::template apply<true>(e, t, i, j, constants);
             });
@@ -588,7 +588,7 @@ void Columns::activate_pairs(int n, const PairWindow& region) {
     if (node.op != Op::rectifier) return with_smooth<double>(activation_of(node.op), smooth);
     const double largest = fields_.maps.at(n).largest_root;
     const auto constants = ActivationConstants<double>::make(node.slope, program_.gain(n), 0.0, largest, false);
-    if (plan_.tangent(n))
+    if (blocks_.tangent(n))
         map_pairs(n, region, [=](double e, double t, const Root<double>& i, const Root<double>& j) {
             return activate<true>(e, t, i, j, constants);
         });
@@ -607,7 +607,7 @@ template <class Map> void Columns::map_pairs(int n, const PairWindow& region, Ma
         const Root<const double*> of_i = fields.roots(at.pixel_y), of_j = fields.roots(at.j_y);
         const Root<double> i{of_i.p[at.pixel_x], of_i.inverse[at.pixel_x], of_i.rest[at.pixel_x]};
         const std::ptrdiff_t from = in.at(at.i_y, at.i_x, at.dy), to = out.at(at.i_y, at.i_x, at.dy);
-        if (plan_.tangent(n))
+        if (blocks_.tangent(n))
             map_row(&in.e[std::size_t(from)], &in.t[std::size_t(from)], i, of_j.p, of_j.inverse, of_j.rest,
                     &out.e[std::size_t(to)], &out.t[std::size_t(to)], width, map);
         else
@@ -620,14 +620,14 @@ void Columns::merge(int n, const PairWindow& region) {
     PairField& out = pairs_[std::size_t(n)];
     for_places(n, region, [&](const Place& at) {
         double* e = out.e_row(at.i_y, at.i_x, at.dy);
-        double* t = plan_.tangent(n) ? out.t_row(at.i_y, at.i_x, at.dy) : nullptr;
+        double* t = blocks_.tangent(n) ? out.t_row(at.i_y, at.i_x, at.dy) : nullptr;
         std::fill(e, e + out.width, 0.0);
         if (t) std::fill(t, t + out.width, 0.0);
         for (std::size_t side = 0; side < 2; ++side) {
             const int m = program_[n].inputs[side];
             const PairField& in = pairs_[std::size_t(m)];
             add_row(e, in.e_row(at.i_y, at.i_x, at.dy), program_.share(n, side), out.width);
-            if (plan_.tangent(m))
+            if (blocks_.tangent(m))
                 add_row(t, in.t_row(at.i_y, at.i_x, at.dy), program_.tangent_share(n, side), out.width);
         }
     });
@@ -640,8 +640,8 @@ void Columns::merge(int n, const PairWindow& region) {
 // A is a product of one matrix for the rows and one for the columns.  The rows of E and T' are summed first.
 void Columns::resample(int n, const PairWindow& region) {
     const Node& node = program_[n];
-    const int m = node.input(), h = plan_.height(m), w = plan_.width(m);
-    const bool circular = plan_.circular();
+    const int m = node.input(), h = blocks_.height(m), w = blocks_.width(m);
+    const bool circular = blocks_.circular();
     const PairField& in = pairs_[std::size_t(m)];
     PairField& out = pairs_[std::size_t(n)];
     const Resampling layer = node.resampling();
@@ -652,7 +652,7 @@ void Columns::resample(int n, const PairWindow& region) {
         const Taps i_y = layer.taps(at.i_y, h, circular), i_x = layer.taps(at.i_x, w, circular);
         const Taps j_y = layer.taps(at.i_y + at.dy, h, circular);
         for (const bool tangent : {false, true}) {
-            if (tangent && !plan_.tangent(n)) break;
+            if (tangent && !blocks_.tangent(n)) break;
             std::fill(row_.begin(), row_.end(), 0.0);
             for (int a = 0; a < i_y.count; ++a)
                 for (int b = 0; b < i_x.count; ++b)

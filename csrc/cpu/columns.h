@@ -36,10 +36,10 @@ struct PairWindow {
     std::int64_t rows() const { return std::int64_t(i_y.size()) * i_x.size() * dy.size(); }
 };
 
-// A ColumnPlan says which pairs each node needs, in which blocks, and what that costs.  It depends on the sizes only.
-class ColumnPlan {
+// ColumnBlocks say which pairs each node needs, in which blocks, and what that costs.  It depends on the sizes only.
+class ColumnBlocks {
 public:
-    ColumnPlan(const Program& program, const Shape& shape);
+    ColumnBlocks(const Program& program, const Shape& shape);
 
     // This is a kept node and the nodes computed with it, in order; the kept one is the last.
     struct Section {
@@ -109,9 +109,11 @@ public:
     void rows(std::int64_t pixel, int y0, int y1, double* out, Monitor& monitor, bool leader);
 
     // Returns how many rows are cheap to compute together: the best y1 - y0.
-    int strip() const { return plan_.strip(); }
+    int strip() const { return blocks_.strip(); }
     // Returns the bytes of one object.
-    static std::int64_t bytes(const Program& program, const Shape& shape) { return ColumnPlan(program, shape).bytes(); }
+    static std::int64_t bytes(const Program& program, const Shape& shape) {
+        return ColumnBlocks(program, shape).bytes();
+    }
 
 private:
     // A PairField holds E and T' of a node over a window.
@@ -143,7 +145,7 @@ private:
                   PairField& field);
     void release(PairField& field);
     template <class Visit> void for_places(int n, const PairWindow& region, Visit visit) const;
-    void compute_block(const ColumnPlan::Section& section, const PairWindow& block);
+    void compute_block(const ColumnBlocks::Section& section, const PairWindow& block);
     void compute(int n, const PairWindow& region);
     void enter_input(const PairWindow& region);
     void convolve(int n, const PairWindow& region);
@@ -159,7 +161,7 @@ private:
 
     const Program& program_;
     const Fields<double>& fields_;
-    ColumnPlan plan_;
+    ColumnBlocks blocks_;
     std::vector<PairField> pairs_;                     // by node
     std::vector<std::vector<ColumnTap>> column_taps_;  // by node; for pools and upsampling
     PairField sums_;                                   // a convolution's box sums along rows

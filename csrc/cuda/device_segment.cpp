@@ -34,7 +34,7 @@ void DeviceSegment::find_stages(const Program& program) {
             scope_ = std::max(scope_, Scope::rectifiers);
         if (value.kind == ValueKind::map && is_activation(op) && op != Op::rectifier) scope_ = Scope::all;
         if (done[v]) continue;
-        StagePlan stage{int(v), {}, {}, {}, {}, {}, 0};
+        StageParts stage{int(v), {}, {}, {}, {}, {}, 0};
         if (value.kind == ValueKind::map) stage.maps.push_back(int(v));
         while (!stage.maps.empty() && int(stage.maps.size()) < most_maps) {
             const Value& last = plan_.values[std::size_t(stage.value)];
@@ -66,11 +66,11 @@ void DeviceSegment::place_rows() {
     };
     std::vector<Buffer> buffers;
     for (int s = 0; s < count; ++s) {
-        StagePlan& stage = stages_[std::size_t(s)];
+        StageParts& stage = stages_[std::size_t(s)];
         const Value& value = plan_.values[std::size_t(stage.value)];
         int read_until = s, wait = 0;
         for (int reader = s + 1; reader < count; ++reader) {
-            const StagePlan& other = stages_[std::size_t(reader)];
+            const StageParts& other = stages_[std::size_t(reader)];
             const Value& made = plan_.values[std::size_t(other.value)];
             const bool by_window =
                 !other.maps.empty() &&
@@ -138,7 +138,7 @@ Layout DeviceSegment::lay_out(int lanes, int columns, std::size_t real) const {
 // estimate, to be measured on a card: the two roots and the factors of `reading` are guesses.
 double DeviceSegment::score(const Layout& layout, const Device& device, std::size_t real) const {
     double done = 0;
-    for (const StagePlan& stage : stages_)
+    for (const StageParts& stage : stages_)
         done += up_to(layout.columns + 2 * plan_.values[std::size_t(stage.value)].halo, columns_per_item);
     const double in_strips = double(stages_.size()) * layout.columns / done;
     // Strips cross the ends of the lanes: half of the lanes, on average, are beyond.

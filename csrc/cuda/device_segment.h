@@ -11,8 +11,8 @@
 
 namespace ntkfast::cuda {
 
-// A StagePlan is one stage, in indices of the plan.
-struct StagePlan {
+// StageParts are the values of one stage, as indices of the plan.
+struct StageParts {
     int value;  // the value that it makes: the last of its chain
     std::vector<int>
         maps;  // in a pointwise stage: the values of its maps, each a window of one row over the one before
@@ -36,7 +36,7 @@ public:
                   bool noise);
 
     const Plan& plan() const { return plan_; }
-    const std::vector<StagePlan>& stages() const { return stages_; }
+    const std::vector<StageParts>& stages() const { return stages_; }
     int rows() const { return rows_; }
     Rows end() const { return end_; }
     int dx_step() const { return plan_.target.sweep_step(); }
@@ -53,7 +53,7 @@ private:
     double score(const Layout& layout, const Device& device, std::size_t real) const;
 
     Plan plan_;
-    std::vector<StagePlan> stages_;
+    std::vector<StageParts> stages_;
     int rows_ = 0;
     Rows end_{};
     Scope scope_ = Scope::plain;

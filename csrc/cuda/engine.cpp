@@ -22,7 +22,7 @@ template <class Real> struct Engine<Real>::Impl {
     Program program;
     Fields<Real> fields;
     int device_number;
-    Plans plans;
+    Partition partition;
     DeviceFields<Real> planes;
     Waves<Real> waves;
     DeviceStores<Real> bands;                // none for the output
@@ -36,39 +36,41 @@ template <class Real> struct Engine<Real>::Impl {
 
     Impl(const Program& of_program, Fields<Real> of_fields, int number, const Tuning& tuning)
         : program(of_program), fields(std::move(of_fields)), device_number(number),
-          plans(program, fields.shape, fields.noise, devices().at(std::size_t(number)), tuning, sizeof(Real)),
-          planes(program, fields, plans.margin, setup), waves(plans) {
-        known = choose_spreads(plans, fields, planes, waves, setup);
-        for (std::size_t t = 0; t + 1 < plans.targets.size(); ++t)
-            bands.push_back(std::make_unique<DeviceBands<Real>>(program, plans.targets[t], fields.shape));
+          partition(program, fields.shape, fields.noise, devices().at(std::size_t(number)), tuning, sizeof(Real)),
+          planes(program, fields, partition.margin, setup), waves(partition) {
+        known = choose_spreads(partition, fields, planes, waves, setup);
+        for (std::size_t t = 0; t + 1 < partition.targets.size(); ++t)
+            bands.push_back(std::make_unique<DeviceBands<Real>>(program, partition.targets[t], fields.shape));
         const StageMaker<Real> maker(program, fields, planes);
-        for (const DeviceSegment& segment : plans.segments) stages.emplace_back(maker.stages_of(segment, bands), setup);
+        for (const DeviceSegment& segment : partition.segments)
+            stages.emplace_back(maker.stages_of(segment, bands), setup);
         synchronize(setup);
     }
 
-    static std::int64_t held_bytes(const Plans& plans) {
-        std::int64_t sum = DeviceFields<Real>::bytes(plans.program, plans.shape, false, plans.margin);
-        sum += Waves<Real>::bytes(plans);
-        for (std::size_t t = 0; t < plans.targets.size(); ++t) {
-            const Target& target = plans.targets[t];
-            sum += Array<Stage<Real>>::bytes(std::int64_t(plans.segments[t].stages().size()));
+    static std::int64_t held_bytes(const Partition& partition) {
+        std::int64_t sum = DeviceFields<Real>::bytes(partition.program, partition.shape, false, partition.margin);
+        sum += Waves<Real>::bytes(partition);
+        for (std::size_t t = 0; t < partition.targets.size(); ++t) {
+            const Target& target = partition.targets[t];
+            sum += Array<Stage<Real>>::bytes(std::int64_t(partition.segments[t].stages().size()));
             if (target.kind != TargetKind::output)
-                sum += DeviceBands<Real>::table_bytes(plans.program, target, plans.shape);
+                sum += DeviceBands<Real>::table_bytes(partition.program, target, partition.shape);
         }
         return sum;
     }
 
     Staged<Real> staged(std::size_t t) const {
-        return {plans.segments[t], plans.layouts[t], planes.geometry(plans.targets[t].sweep_level()), stages[t]};
+        return {partition.segments[t], partition.layouts[t], planes.geometry(partition.targets[t].sweep_level()),
+                stages[t]};
     }
 
     void make_step(const MakeBands& step, Stream stream, Monitor& monitor) {
         const std::size_t t = std::size_t(step.target);
         DeviceBands<Real>& store = *bands[t];
-        for (int dy = step.first; dy <= plans.targets[t].last_begun(step.last); ++dy)
+        for (int dy = step.first; dy <= partition.targets[t].last_begun(step.last); ++dy)
             if (store.exists(dy)) store.make(dy, stream);
         store.publish(stream);
-        waves.fill_bands(staged(t), plans.band_tasks(step), store, stream, monitor);
+        waves.fill_bands(staged(t), partition.band_tasks(step), store, stream, monitor);
         for (int dy = step.first; dy <= step.last; ++dy) store.seal(dy, known[t], stream);
     }
 
@@ -80,7 +82,7 @@ template <class Real> struct Engine<Real>::Impl {
             bands[std::size_t(target)]->drop_below(dy);
             bands[std::size_t(target)]->publish(stream);
         };
-        make_bands(program, plans.targets, plane, fields.shape, keep, monitor, make, drop, output);
+        make_bands(program, partition.targets, plane, fields.shape, keep, monitor, make, drop, output);
     }
 
     void clear_bands() {
@@ -91,9 +93,9 @@ template <class Real> struct Engine<Real>::Impl {
     void sweep_output(const Result<Real>& result, int at_once, Stream stream, Monitor& monitor,
                       const typename Waves<Real>::AfterWave& after_wave = nullptr) {
         const HalfPlane plane(fields.shape, program.padding, max_lanes);
-        const std::size_t target = plans.targets.size() - 1;
+        const std::size_t target = partition.targets.size() - 1;
         const auto output = [&](int first, int last) {
-            waves.run(staged(target), plans.output_tasks(plane, first, last), result, at_once, stream, monitor,
+            waves.run(staged(target), partition.output_tasks(plane, first, last), result, at_once, stream, monitor,
                       after_wave);
         };
         if (coarse_kept || bands.empty()) {
@@ -111,7 +113,7 @@ template <class Real> struct Engine<Real>::Impl {
 
     std::int64_t all_pairs() const {
         const HalfPlane plane(fields.shape, program.padding, max_lanes);
-        return plane.pairs() + (coarse_kept || bands.empty() ? 0 : plans.coarse_pairs(plane));
+        return plane.pairs() + (coarse_kept || bands.empty() ? 0 : partition.coarse_pairs(plane));
     }
 
     // Fills the matrix but for its diagonal, and then that too.
@@ -120,7 +122,7 @@ template <class Real> struct Engine<Real>::Impl {
         result.kind = ResultKind::matrix;
         result.matrix = out;
         result.unit = Real(fields.result_unit);
-        const int at_once = plans.tasks_at_once(plans.layouts.back());
+        const int at_once = partition.tasks_at_once(partition.layouts.back());
         sweep_output(result, at_once, stream, monitor);
         launch_items<MatrixDiagonal<Real>>("diagonal",
                                            {planes.diagonal(), fields.result_unit, out, fields.shape.pixels()}, stream);
@@ -128,7 +130,7 @@ template <class Real> struct Engine<Real>::Impl {
     }
 
     void multiply(const Real* v, Real* out, int all_columns, Stream stream, Monitor& monitor) {
-        const Tiles sizes(plans, all_columns, sizeof(Real));
+        const Tiles sizes(partition, all_columns, sizeof(Real));
         const Geometry& geometry = planes.geometry(0);
         const std::int64_t pixels = fields.shape.pixels();
         Array<Real> padded(geometry.elements(sizes.columns)), tiles(sizes.tile * sizes.tasks);
@@ -151,7 +153,7 @@ template <class Real> struct Engine<Real>::Impl {
                 const int groups = (columns + 3) / 4;
                 launch_items<AddTiles<Real>>(
                     "add tiles",
-                    {geometry, waves.tasks(), count, plans.layouts.back().lanes(), tiles.data(), sizes.tile,
+                    {geometry, waves.tasks(), count, partition.layouts.back().lanes(), tiles.data(), sizes.tile,
                      sizes.tile_i, sizes.pitch_i, sizes.pitch_j, columns, totals.data(), groups, !any, pixels * groups},
                     stream);
                 any = true;
@@ -164,10 +166,10 @@ template <class Real> struct Engine<Real>::Impl {
         }
     }
 
-    static std::int64_t product_bytes(const Plans& plans, const Tiles& sizes) {
-        const Geometry geometry = DeviceFields<Real>::geometry(plans.program, plans.shape, plans.margin);
+    static std::int64_t product_bytes(const Partition& partition, const Tiles& sizes) {
+        const Geometry geometry = DeviceFields<Real>::geometry(partition.program, partition.shape, partition.margin);
         return Array<Real>::bytes(geometry.elements(sizes.columns)) + Array<Real>::bytes(sizes.tile * sizes.tasks) +
-               Array<double>::bytes(plans.shape.pixels() * sizes.columns);
+               Array<double>::bytes(partition.shape.pixels() * sizes.columns);
     }
 };
 
@@ -241,7 +243,7 @@ void Engine<Real>::product_on_device(const Real* v, Real* out, int columns, Stre
     const CurrentDevice current(impl_->device_number);
     const std::int64_t pixels = shape().pixels();
     if (!stored()) {
-        const int at_once = Tiles(impl_->plans, columns, sizeof(Real)).columns;
+        const int at_once = Tiles(impl_->partition, columns, sizeof(Real)).columns;
         Monitor monitor(std::move(poll), impl_->all_pairs() * ((columns + at_once - 1) / at_once));
         impl_->multiply(v, out, columns, stream, monitor);
         monitor.finish();
@@ -272,7 +274,7 @@ template <class Real> void Engine<Real>::keep_coarse(Poll poll) {
     const std::lock_guard<std::mutex> lock(impl_->mutex);
     const CurrentDevice current(impl_->device_number);
     const HalfPlane plane(shape(), impl_->program.padding, max_lanes);
-    Monitor monitor(std::move(poll), impl_->plans.coarse_pairs(plane));
+    Monitor monitor(std::move(poll), impl_->partition.coarse_pairs(plane));
     try {
         impl_->make_all_bands(plane, true, Impl::setup, monitor, [](int, int) {});
         synchronize(Impl::setup);
@@ -301,18 +303,18 @@ template <class Real> void Engine<Real>::dense(Real* out, Poll poll) const {
 template <class Real>
 MemoryEstimate Engine<Real>::estimate(const Program& program, const Shape& shape, int columns, const Device& device,
                                       const Tuning& tuning) {
-    const Plans plans(program, shape, false, device, tuning, sizeof(Real));
-    const Tiles sizes(plans, columns, sizeof(Real));
+    const Partition partition(program, shape, false, device, tuning, sizeof(Real));
+    const Tiles sizes(partition, columns, sizeof(Real));
     MemoryEstimate bytes{};
-    bytes.fields = Impl::held_bytes(plans);
-    bytes.building = spreads_bytes<Real>(plans);
-    bytes.product = Impl::product_bytes(plans, sizes);
+    bytes.fields = Impl::held_bytes(partition);
+    bytes.building = spreads_bytes<Real>(partition);
+    bytes.product = Impl::product_bytes(partition, sizes);
     const HalfPlane plane(shape, program.padding, max_lanes);
     const auto band_bytes = [&](const Target& target, const Shape& at, int dy) {
         return DeviceBands<Real>::band_bytes(program, target, at, dy);
     };
-    bytes.bands = most_band_bytes(program, plans.targets, plane, shape, false, band_bytes);
-    bytes.coarse = most_band_bytes(program, plans.targets, plane, shape, true, band_bytes);
+    bytes.bands = most_band_bytes(program, partition.targets, plane, shape, false, band_bytes);
+    bytes.coarse = most_band_bytes(program, partition.targets, plane, shape, true, band_bytes);
     bytes.store = Array<Real>::bytes(shape.pixels() * shape.pixels());
     return bytes;
 }

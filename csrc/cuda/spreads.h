@@ -13,10 +13,10 @@ namespace ntkfast::cuda {
 // all other displacements, so that pixels that are alike cancel to the last bit (docs/math.md). It writes them into the
 // fields and their planes, and returns what is known of i = j, by target.
 template <class Real>
-std::vector<Array<Real>> choose_spreads(const Plans& plans, Fields<Real>& fields, DeviceFields<Real>& planes,
+std::vector<Array<Real>> choose_spreads(const Partition& partition, Fields<Real>& fields, DeviceFields<Real>& planes,
                                         Waves<Real>& waves, Stream stream);
 
 // Returns the bytes that this takes and gives back.
-template <class Real> std::int64_t spreads_bytes(const Plans& plans);
+template <class Real> std::int64_t spreads_bytes(const Partition& partition);
 
 }  // namespace ntkfast::cuda

@@ -8,12 +8,12 @@ template <class Real>
 std::vector<Stage<Real>> StageMaker<Real>::stages_of(const DeviceSegment& segment,
                                                      const DeviceStores<Real>& sources) const {
     std::vector<Stage<Real>> out;
-    for (const StagePlan& plan : segment.stages()) out.push_back(make_stage(segment, plan, sources));
+    for (const StageParts& parts : segment.stages()) out.push_back(make_stage(segment, parts, sources));
     return out;
 }
 
 template <class Real>
-Stage<Real> StageMaker<Real>::make_stage(const DeviceSegment& segment, const StagePlan& from,
+Stage<Real> StageMaker<Real>::make_stage(const DeviceSegment& segment, const StageParts& from,
                                          const DeviceStores<Real>& sources) const {
     const Plan& plan = segment.plan();
     const Value& value = plan.values[std::size_t(from.value)];
@@ -55,7 +55,7 @@ void StageMaker<Real>::make_source(const Value& value, const DeviceStores<Real>&
 }
 
 template <class Real>
-void StageMaker<Real>::make_merge(const Plan& plan, const StagePlan& from, Stage<Real>& stage) const {
+void StageMaker<Real>::make_merge(const Plan& plan, const StageParts& from, Stage<Real>& stage) const {
     const Value& value = plan.values[std::size_t(from.value)];
     stage.kind = StageKind::merge;
     stage.a = from.a;
@@ -70,7 +70,7 @@ void StageMaker<Real>::make_merge(const Plan& plan, const StagePlan& from, Stage
 }
 
 template <class Real>
-void StageMaker<Real>::make_window(const Plan& plan, const StagePlan& from, Stage<Real>& stage) const {
+void StageMaker<Real>::make_window(const Plan& plan, const StageParts& from, Stage<Real>& stage) const {
     const Box& box = plan.boxes[std::size_t(plan.values[std::size_t(from.maps[0])].box)];
     const Value& before = plan.values[std::size_t(box.value)];
     stage.kind = StageKind::map;

@@ -21,11 +21,11 @@ public:
     std::vector<Stage<Real>> stages_of(const DeviceSegment& segment, const DeviceStores<Real>& sources) const;
 
 private:
-    Stage<Real> make_stage(const DeviceSegment& segment, const StagePlan& from,
+    Stage<Real> make_stage(const DeviceSegment& segment, const StageParts& from,
                            const DeviceStores<Real>& sources) const;
     void make_source(const Value& value, const DeviceStores<Real>& sources, Stage<Real>& stage) const;
-    void make_merge(const Plan& plan, const StagePlan& from, Stage<Real>& stage) const;
-    void make_window(const Plan& plan, const StagePlan& from, Stage<Real>& stage) const;
+    void make_merge(const Plan& plan, const StageParts& from, Stage<Real>& stage) const;
+    void make_window(const Plan& plan, const StageParts& from, Stage<Real>& stage) const;
     Map<Real> make_map(const Plan& plan, const Value& value) const;
 
     const Program& program_;

@@ -36,8 +36,8 @@ std::int64_t rows_of(const Program& program, const Shape& at, const Task& task) 
 
 }  // namespace
 
-Plans::Plans(const Program& of_program, const Shape& of_shape, bool noise, const Device& of_device,
-             const Tuning& tuning, std::size_t real)
+Partition::Partition(const Program& of_program, const Shape& of_shape, bool noise, const Device& of_device,
+                     const Tuning& tuning, std::size_t real)
     : program(of_program), shape(of_shape), device(of_device), targets(targets_of(program)), tuning_(tuning),
       real_(real) {
     for (int t = 0; t < int(targets.size()); ++t) {
@@ -53,7 +53,7 @@ Plans::Plans(const Program& of_program, const Shape& of_shape, bool noise, const
     }
 }
 
-Layout Plans::lay_out(const DeviceSegment& segment) {
+Layout Partition::lay_out(const DeviceSegment& segment) {
     const Layout layout = segment.layout(device, real_, tuning_);
     const int tasks = tasks_at_once(layout);
     margin = std::max(margin, layout.columns + 2 * layout.halo + 2 * guard + 2 * columns_per_item +
@@ -63,7 +63,7 @@ Layout Plans::lay_out(const DeviceSegment& segment) {
     return layout;
 }
 
-int Plans::tasks_at_once(const Layout& layout) const {
+int Partition::tasks_at_once(const Layout& layout) const {
     std::int64_t tasks =
         tuning_.tasks_at_once > 0 ? tuning_.tasks_at_once : std::int64_t(4) * device.multiprocessors * layout.blocks;
     if (!layout.shared) tasks = std::min(tasks, device.bytes / memory_share / (layout.words * std::int64_t(real_)));
@@ -71,8 +71,8 @@ int Plans::tasks_at_once(const Layout& layout) const {
 }
 
 // Adds the tasks of a range: as many displacements as there are lanes after another, and strips of columns.
-void Plans::add_tasks(const Layout& layout, const Shape& at, const Range& range, int dx_step, bool pooled,
-                      std::vector<Task>& out) const {
+void Partition::add_tasks(const Layout& layout, const Shape& at, const Range& range, int dx_step, bool pooled,
+                          std::vector<Task>& out) const {
     const int end = range.dx + range.dx_count * dx_step, lanes = layout.lanes();
     // Products read v in fours.
     const int start = pooled || dx_step > 1 ? range.dx : range.dx - modulo(range.dx, 4);
@@ -93,7 +93,7 @@ void Plans::add_tasks(const Layout& layout, const Shape& at, const Range& range,
     }
 }
 
-std::vector<Task> Plans::output_tasks(const HalfPlane& plane, int first, int last) const {
+std::vector<Task> Partition::output_tasks(const HalfPlane& plane, int first, int last) const {
     const Layout& layout = layouts.back();
     // Runs of dy are to be long enough that tiles are added seldom, and short enough that all multiprocessors have
     // some.
@@ -115,8 +115,8 @@ std::vector<Task> Plans::output_tasks(const HalfPlane& plane, int first, int las
     return out;
 }
 
-std::vector<Task> Plans::band_tasks(const DeviceSegment& segment, const Layout& layout, const std::vector<int>& sweep,
-                                    int first, int count) const {
+std::vector<Task> Partition::band_tasks(const DeviceSegment& segment, const Layout& layout,
+                                        const std::vector<int>& sweep, int first, int count) const {
     std::vector<Task> out;
     if (sweep.empty()) return out;
     const Target& target = segment.plan().target;
@@ -137,19 +137,19 @@ std::vector<Task> Plans::band_tasks(const DeviceSegment& segment, const Layout& 
     return out;
 }
 
-std::vector<Task> Plans::band_tasks(const MakeBands& step) const {
+std::vector<Task> Partition::band_tasks(const MakeBands& step) const {
     const std::size_t t = std::size_t(step.target);
     const int width = at_level(program, shape, targets[t].level).width;
     const int first = program.circular() ? 0 : 1 - width, count = program.circular() ? width : 2 * width - 1;
     return band_tasks(segments[t], layouts[t], step.sweep, first, count);
 }
 
-std::int64_t Plans::pairs_of(const DeviceSegment& segment, const Task& task) const {
+std::int64_t Partition::pairs_of(const DeviceSegment& segment, const Task& task) const {
     const Shape& at = segment.plan().shape;
     return rows_of(program, at, task) * pairs_in_row(program, at, task, segment.dx_step());
 }
 
-std::int64_t Plans::coarse_pairs(const HalfPlane& plane) const {
+std::int64_t Partition::coarse_pairs(const HalfPlane& plane) const {
     return ntkfast::coarse_pairs(program, targets, plane, shape, [&](const MakeBands& step) {
         std::int64_t sum = 0;
         for (const Task& task : band_tasks(step)) sum += pairs_of(segments[std::size_t(step.target)], task);
@@ -157,16 +157,17 @@ std::int64_t Plans::coarse_pairs(const HalfPlane& plane) const {
     });
 }
 
-Tiles::Tiles(const Plans& plans, int all_columns, std::size_t real) {
-    const Layout& layout = plans.layouts.back();
-    const int height = plans.shape.height;
+Tiles::Tiles(const Partition& partition, int all_columns, std::size_t real) {
+    const Layout& layout = partition.layouts.back();
+    const int height = partition.shape.height;
     pitch_i = layout.columns;
     pitch_j = layout.columns + layout.lanes();
     columns = std::min(all_columns, most_columns);
-    const std::int64_t budget = plans.device.bytes / memory_share;
+    const std::int64_t budget = partition.device.bytes / memory_share;
     const auto bytes = [&] { return std::int64_t(height) * columns * (pitch_i + pitch_j) * std::int64_t(real); };
-    while (columns > 4 && bytes() * plans.device.multiprocessors * layout.blocks > budget) columns = (columns + 1) / 2;
-    tasks = int(std::clamp<std::int64_t>(budget / bytes(), 1, plans.tasks_at_once(layout)));
+    while (columns > 4 && bytes() * partition.device.multiprocessors * layout.blocks > budget)
+        columns = (columns + 1) / 2;
+    tasks = int(std::clamp<std::int64_t>(budget / bytes(), 1, partition.tasks_at_once(layout)));
     tile_i = std::int64_t(height) * columns * pitch_i;
     tile = tile_i + std::int64_t(height) * columns * pitch_j;
 }

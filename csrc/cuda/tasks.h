@@ -15,9 +15,9 @@
 
 namespace ntkfast::cuda {
 
-// Plans say what a device holds for a network, without computing anything: the layouts of its segments and the sizes
-// that follow.  The program must outlive it.
-class Plans {
+// A Partition says what a device holds for a network, without computing anything: the layouts of its segments and the
+// sizes that follow.  The program must outlive it.
+class Partition {
 public:
     // Raw is what bilinear upsampling makes of a field, before v is subtracted.
     struct Raw {
@@ -26,8 +26,8 @@ public:
         Layout layout;
     };
 
-    Plans(const Program& program, const Shape& shape, bool noise, const Device& device, const Tuning& tuning,
-          std::size_t real);
+    Partition(const Program& program, const Shape& shape, bool noise, const Device& device, const Tuning& tuning,
+              std::size_t real);
 
     const Program& program;
     Shape shape;
@@ -76,7 +76,7 @@ struct Tiles {
     int pitch_i, pitch_j;
     std::int64_t tile, tile_i;
 
-    Tiles(const Plans& plans, int all_columns, std::size_t real);
+    Tiles(const Partition& partition, int all_columns, std::size_t real);
 };
 
 }  // namespace ntkfast::cuda

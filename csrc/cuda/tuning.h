@@ -1,4 +1,4 @@
-// The tuning says how a sweep is cut into tasks; zeros leave the choice to the planner.
+// The tuning says how a sweep is cut into tasks; zeros leave the choice to DeviceSegment::layout.
 #pragma once
 
 namespace ntkfast::cuda {

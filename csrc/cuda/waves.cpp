@@ -20,11 +20,12 @@ Scope scope_of(const DeviceSegment& segment, const Layout& layout, ResultKind re
 }  // namespace
 
 template <class Real>
-Waves<Real>::Waves(const Plans& plans)
-    : plans_(plans), tasks_(plans.most_tasks), scratch_(plans.words > 0 ? Array<Real>(plans.words) : Array<Real>()) {}
+Waves<Real>::Waves(const Partition& partition)
+    : partition_(partition), tasks_(partition.most_tasks),
+      scratch_(partition.words > 0 ? Array<Real>(partition.words) : Array<Real>()) {}
 
-template <class Real> std::int64_t Waves<Real>::bytes(const Plans& plans) {
-    return Array<Task>::bytes(plans.most_tasks) + (plans.words > 0 ? Array<Real>::bytes(plans.words) : 0);
+template <class Real> std::int64_t Waves<Real>::bytes(const Partition& partition) {
+    return Array<Task>::bytes(partition.most_tasks) + (partition.words > 0 ? Array<Real>::bytes(partition.words) : 0);
 }
 
 template <class Real>
@@ -62,8 +63,8 @@ void Waves<Real>::run(const Staged<Real>& part, const std::vector<Task>& all, co
         std::int64_t pairs = 0;
         double work = 0;
         while (last < all.size() && int(last - first) < at_once &&
-               (last == first || work < launch_work * plans_.device.multiprocessors)) {
-            const std::int64_t more = plans_.pairs_of(part.segment, all[last++]);
+               (last == first || work < launch_work * partition_.device.multiprocessors)) {
+            const std::int64_t more = partition_.pairs_of(part.segment, all[last++]);
             pairs += more;
             work += double(more) * sweep.stage_count;
         }
@@ -86,7 +87,7 @@ void Waves<Real>::fill_bands(const Staged<Real>& part, const std::vector<Task>& 
                   : kind == TargetKind::strided ? ResultKind::strided
                                                 : ResultKind::features;
     result.bands = store.view();
-    run(part, all, result, plans_.tasks_at_once(part.layout), stream, monitor);
+    run(part, all, result, partition_.tasks_at_once(part.layout), stream, monitor);
 }
 
 template class Waves<float>;

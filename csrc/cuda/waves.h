@@ -22,7 +22,7 @@ template <class Real> class Waves {
 public:
     using AfterWave = std::function<void(int tasks)>;
 
-    explicit Waves(const Plans& plans);
+    explicit Waves(const Partition& partition);
 
     // after_wave(tasks of the wave), if there is one, follows each wave.
     void run(const Staged<Real>& part, const std::vector<Task>& all, const Result<Real>& result, int at_once,
@@ -33,12 +33,12 @@ public:
     // Returns the tasks of the wave.
     const Task* tasks() const { return tasks_.data(); }
 
-    static std::int64_t bytes(const Plans& plans);
+    static std::int64_t bytes(const Partition& partition);
 
 private:
     Sweep<Real> sweep_of(const Staged<Real>& part, const Result<Real>& result) const;
 
-    const Plans& plans_;
+    const Partition& partition_;
     Array<Task> tasks_;
     Array<Real> scratch_;
 };

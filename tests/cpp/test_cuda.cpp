@@ -61,8 +61,8 @@ Case make_case(const Network& network, const Shape& shape, Padding padding, Kern
     return out;
 }
 
-// These are ways to cut a sweep: the planner's, and some in which every border of strips, lanes, runs of dy and waves
-// is met.
+// These are ways to cut a sweep: the engine's own, and some in which every border of strips, lanes, runs of dy and
+// waves is met.
 const std::vector<Tuning>& tunings() {
     static const std::vector<Tuning> all = [] {
         std::vector<Tuning> out(6);
