@@ -107,3 +107,23 @@ IMAGES: dict[str, Callable[[int, int, int, int], Image]] = {
 }
 NATURAL: tuple[str, ...] = ("natural", "centred", "noise")
 HARD: tuple[str, ...] = tuple(name for name in IMAGES if name not in NATURAL)
+
+
+def image_variants():
+    x = np.random.default_rng(0).integers(0, 200, (6, 5, 3))
+    locked = x.astype(float)
+    locked.flags.writeable = False
+    wide = np.random.default_rng(1).standard_normal((12, 10, 6))
+    wide[::2, ::-2, 1::2] = x
+    return x, {
+        "uint8": x.astype(np.uint8),
+        "int64": x,
+        "float16": x.astype(np.float16),
+        "float32": x.astype(np.float32),
+        "longdouble": x.astype(np.longdouble),
+        "big-endian": x.astype(">f8"),
+        "list": x.tolist(),
+        "read-only": locked,
+        "Fortran order": np.asfortranarray(x.astype(float)),
+        "strided and reversed": wide[::2, ::-2, 1::2],
+    }
