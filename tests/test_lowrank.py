@@ -185,7 +185,10 @@ def test_estimates_need_no_sweep():
     K = nf.NTK(NETS["vanilla"], IMAGES["noise"](60, 60, 1, 0), channel_axis=-1)
     engine = K._engine
     K._engine = types.SimpleNamespace(
-        columns=engine.columns, columns_bytes=engine.columns_bytes, diagonal=engine.diagonal
+        columns=engine.columns,
+        columns_bytes=engine.columns_bytes,
+        diagonal=engine.diagonal,
+        exponent=engine.exponent,
     )
     error = nf.nystrom(K, 30).estimate_error(K, samples=20)
     assert 0 < error.standard_error < error.frobenius < 1
