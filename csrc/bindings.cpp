@@ -369,7 +369,7 @@ PYBIND11_MODULE(_core, module) {
     module.def("default_threads", &default_threads);
     module.def("release_threads", &release_threads);
     module.attr("max_lanes") = max_lanes;
-    module.attr("openmp") = built_with_openmp();
+    module.attr("threads_by") = threads_by();
     module.attr("compiler") = NTKFAST_COMPILER;
     module.attr("float_flags") = NTKFAST_FLOAT_FLAGS;
     module.attr("__version__") = NTKFAST_VERSION;

@@ -742,7 +742,7 @@ def test_version(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[
 
 
 def test_info(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    facts = {"version": "1.2.3", "isa_compiled": ["baseline", "avx2"], "openmp": True, "something new": 5}
+    facts = {"version": "1.2.3", "isa_compiled": ["baseline", "avx2"], "threads_by": "OpenMP", "something new": 5}
     facts["cards"] = [
         {"name": "A", "capability": "9.0", "bytes": 2**31},
         {"name": "B", "capability": "8.6", "bytes": 4},
@@ -754,7 +754,7 @@ def test_info(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
     lines = dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines())
     shown = {key: value.strip() for key, value in lines.items()}
     assert shown["isa_compiled"] == "baseline, avx2"
-    assert shown["openmp"] == "True"
+    assert shown["threads_by"] == "OpenMP"
     assert shown["something new"] == "5"
     assert shown["cards"] == "0: A, capability 9.0, 2.0 GiB (2147483648 bytes); 1: B, capability 8.6, 4 bytes"
     assert shown["nothing"] == shown["missing"] == "none"
@@ -1000,7 +1000,7 @@ def test_info_of_the_real_engine() -> None:
         "numpy",
         "cores",
         "threads",
-        "openmp",
+        "threads_by",
         "isa_compiled",
         "isa_supported",
         "isa_active",

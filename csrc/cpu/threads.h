@@ -1,7 +1,11 @@
 // This file has one parallel region, and the floating-point mode of its threads.
 #pragma once
 
+#include <cstddef>
+#include <cstdlib>
 #include <exception>
+#include <thread>
+#include <vector>
 
 #if defined(_OPENMP)
 #include <omp.h>
@@ -12,19 +16,23 @@
 
 namespace ntkfast {
 
-inline bool built_with_openmp() {
+inline const char* threads_by() {
 #if defined(_OPENMP)
-    return true;
+    return "OpenMP";
 #else
-    return false;
+    return "std::thread";
 #endif
 }
 
+// Returns as many as there are cores for this process, or the number in OMP_NUM_THREADS.
 inline int default_threads() {
 #if defined(_OPENMP)
     return omp_get_max_threads();
 #else
-    return 1;
+    const char* asked = std::getenv("OMP_NUM_THREADS");
+    const int number = asked ? std::atoi(asked) : 0;
+    const int cores = int(std::thread::hardware_concurrency());
+    return number > 0 ? number : cores > 0 ? cores : 1;
 #endif
 }
 
@@ -53,11 +61,11 @@ private:
 #endif
 };
 
-// Calls body(thread, team) on each thread of a team of at most `threads`; thread 0 is the caller.  The first exception
-// of any thread is thrown again when all have ended.
+// Calls body(thread, team) on each thread of a team of at most `threads`; thread 0 is the caller.  An exception of a
+// thread is thrown again when all have ended.
+#if defined(_OPENMP)
 template <class Body> void parallel(int threads, Body body) {
     std::exception_ptr failure;
-#if defined(_OPENMP)
 #pragma omp parallel num_threads(threads)
     {
         try {
@@ -68,16 +76,31 @@ template <class Body> void parallel(int threads, Body body) {
             if (!failure) failure = std::current_exception();
         }
     }
-#else
-    (void)threads;
-    try {
-        const FlushDenormals flush_denormals;
-        body(0, 1);
-    } catch (...) {
-        failure = std::current_exception();
-    }
-#endif
     if (failure) std::rethrow_exception(failure);
 }
+#else
+template <class Body> void parallel(int threads, Body body) {
+    std::vector<std::exception_ptr> failures(std::size_t(threads), nullptr);
+    const auto run = [&](int thread) {
+        try {
+            const FlushDenormals flush_denormals;
+            body(thread, threads);
+        } catch (...) {
+            failures[std::size_t(thread)] = std::current_exception();
+        }
+    };
+    std::vector<std::thread> others;
+    others.reserve(std::size_t(threads));
+    try {
+        for (int thread = 1; thread < threads; ++thread) others.emplace_back(run, thread);
+        run(0);
+    } catch (...) {  // the system gives no more threads
+        failures[0] = std::current_exception();
+    }
+    for (std::thread& other : others) other.join();
+    for (const std::exception_ptr& failure : failures)
+        if (failure) std::rethrow_exception(failure);
+}
+#endif
 
 }  // namespace ntkfast

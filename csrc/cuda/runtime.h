@@ -27,7 +27,7 @@ public:
     CurrentDevice& operator=(const CurrentDevice&) = delete;
 
 private:
-    int before_;
+    [[maybe_unused]] int before_;  // the emulation has one device
 };
 
 // These act on the current device.  Errors are thrown as std::runtime_error with the name of the call, lack of memory

@@ -101,7 +101,7 @@ def default_threads() -> int: ...
 def release_threads() -> None: ...
 
 max_lanes: int
-openmp: bool
+threads_by: str
 compiler: str
 float_flags: str
 __version__: str

@@ -47,7 +47,7 @@ def isa() -> str:
 
 
 def threads_of(value: Any) -> int:
-    """Return the number of threads: ``value``, or what OpenMP would take (all cores, or OMP_NUM_THREADS)."""
+    """Return the number of threads: ``value``, or as many as there are cores, or OMP_NUM_THREADS."""
     if value is None:
         return min(int(_core.default_threads()), MOST_THREADS)
     number = _check.at_least("threads", value, 1)
@@ -191,7 +191,7 @@ class Host(Devices):
     def info(self) -> dict[str, Any]:
         return {
             "threads": threads_of(None),
-            "openmp": _core.openmp,
+            "threads_by": _core.threads_by,
             "isa_compiled": _core.compiled_isas(),
             "isa_supported": _core.supported_isas(),
             "isa_active": isa(),
