@@ -87,6 +87,6 @@ def _cell(method: str, kind: str, found: dict[str, Any] | None) -> str:
 def _below() -> str:
     return (
         "In brackets is the best number of steps, and for a finite network that of all steps taken. A † says that it "
-        "is the last one looked at, so that a later one might be better; *not reached*, that the budget ended before "
-        "the first step."
+        "is the last one looked at, so that a later one might be better; *not reached*, that the budget ended before a "
+        "step could be looked at."
     )

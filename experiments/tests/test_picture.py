@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+from pathlib import Path
 
 import imagecodecs
 import numpy as np
@@ -13,6 +14,7 @@ from experiments import __main__ as command
 from experiments import analysis, architectures, report, workers
 from experiments.architectures import OF_PICTURES
 from experiments.experiment import Tools
+from experiments.layout import laid_out
 from experiments.picture import command as picture
 from experiments.picture import measure, reading, text
 from experiments.scales import OF_PICTURES as SIZES
@@ -219,6 +221,18 @@ def test_docs_need_the_page(path, tmp_path, capsys):
     with pytest.raises(SystemExit):
         command.main(argv_of(path, tmp_path, "--docs"))
     assert "paper.md is not there" in capsys.readouterr().err
+
+
+ROOT = Path(command.__file__).resolve().parent
+
+
+def test_the_section_of_the_documentation_is_that_of_the_summary_kept():
+    kept = ROOT / "results" / picture.KEPT
+    found = json.loads(kept.read_text())
+    assert kept.read_text() == laid_out(found) + "\n"
+    assert len(kept.read_text().splitlines()) < 300
+    page = (ROOT.parent / "docs" / "paper.md").read_text()
+    assert page.endswith(f"\n\n{report.wrapped(picture.appendix(ROOT / 'results'))}\n")
 
 
 # --- What is refused ----------------------------------------------------------------------------------------------
