@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,9 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def mypy(script: Path, cache: Path) -> subprocess.CompletedProcess[str]:
     """Run mypy as a user would, with no settings of the project; it reads the package that the tests import."""
-    where = {"MYPYPATH": str(Path(ntkfast.__file__).parent.parent)}
+    folder = Path(ntkfast.__file__).parent.parent
+    # An installed package is found without being told, and mypy refuses to be told.
+    where = {} if folder == Path(sysconfig.get_path("platlib")) else {"MYPYPATH": str(folder)}
     command = [sys.executable, "-m", "mypy", "--strict", "--config-file", os.devnull, "--ignore-missing-imports"]
     # Untyped SciPy is the base of every operator, which a user cannot help.
     command += ["--follow-imports", "silent", "--cache-dir", str(cache), str(script)]
