@@ -66,6 +66,11 @@ tiles, whole = nf.Tiles(net, 12, 6, passes=1, stopping="recorrupted"), nf.WholeI
 assert_type(nf.denoise_ntk(array), np.ndarray)
 assert_type(nf.denoise_ntk(tensor, 0.1, channel_axis=0, method=tiles, compute=compute), torch.Tensor)
 assert_type(nf.denoise_ntk(array, strength=1.2, rng=None, return_info=True), tuple[np.ndarray, nf.DenoiseInfo])
+# The dtype of the result is not that of integers, or of half precision: nothing is claimed of it.
+integers = np.zeros((4, 4), np.uint8)
+assert_type(nf.denoise_ntk(integers), np.ndarray)
+assert_type(nf.denoise_ntk(array > 0, return_info=True), tuple[np.ndarray, nf.DenoiseInfo])
+assert_type(nf.denoise_ntk(integers, frame_axis=0, return_info=True), tuple[np.ndarray, tuple[nf.DenoiseInfo, ...]])
 pictures = [array, array]
 assert_type(nf.denoise_ntk(pictures, 0.1, method=whole), list[np.ndarray])
 assert_type(
@@ -79,6 +84,7 @@ assert_type(nf.estimate_noise(array, frame_axis=0), list[nf.NoiseModel])
 
 landweber = nf.Landweber(net, [3, 9], passes=2, tau=1.1, solver="iteration")
 A = nf.Inpainting([[True, False]])
+assert_type(nf.restore_ntk(integers, A, return_info=True), tuple[np.ndarray, nf.RestoreInfo])
 assert_type(nf.restore_ntk(array, A, 0.02, method=landweber, compute=compute), np.ndarray)
 assert_type(
     nf.restore_ntk(tensor, nf.Blur((4, 4), [[1.0]]), guide=array, return_info=True), tuple[torch.Tensor, nf.RestoreInfo]

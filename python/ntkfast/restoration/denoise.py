@@ -80,6 +80,30 @@ class DenoiseInfo:
 
 @overload
 def denoise_ntk(
+    image: np.ndarray, sigma: Any = None, *, noise: Noise = None, channel_axis: int | None = None,
+    frame_axis: int | None = None, method: Tiles | WholeImage | None = None, strength: float = 1.0,
+    compute: Compute | None = None, rng: Random = 0, return_info: Literal[False] = False,
+) -> np.ndarray: ...  # fmt: skip
+
+
+@overload
+def denoise_ntk(
+    image: np.ndarray, sigma: Any = None, *, noise: Noise = None, channel_axis: int | None = None,
+    frame_axis: int, method: Tiles | WholeImage | None = None, strength: float = 1.0,
+    compute: Compute | None = None, rng: Random = 0, return_info: Literal[True],
+) -> tuple[np.ndarray, tuple[DenoiseInfo, ...]]: ...  # fmt: skip
+
+
+@overload
+def denoise_ntk(
+    image: np.ndarray, sigma: Any = None, *, noise: Noise = None, channel_axis: int | None = None,
+    frame_axis: None = None, method: Tiles | WholeImage | None = None, strength: float = 1.0,
+    compute: Compute | None = None, rng: Random = 0, return_info: Literal[True],
+) -> tuple[np.ndarray, DenoiseInfo]: ...  # fmt: skip
+
+
+@overload
+def denoise_ntk(
     image: Image, sigma: Any = None, *, noise: Noise = None, channel_axis: int | None = None,
     frame_axis: int | None = None, method: Tiles | WholeImage | None = None, strength: float = 1.0,
     compute: Compute | None = None, rng: Random = 0, return_info: Literal[False] = False,

@@ -108,6 +108,22 @@ class RestoreInfo:
 
 @overload
 def restore_ntk(
+    y: np.ndarray, A: Any, sigma: float | None = None, *, channel_axis: int | None = None, guide: Any = None,
+    shape: tuple[int, int] | None = None, method: Landweber | None = None, compute: Compute | None = None,
+    rng: Any = 0, return_info: Literal[False] = False,
+) -> np.ndarray: ...  # fmt: skip
+
+
+@overload
+def restore_ntk(
+    y: np.ndarray, A: Any, sigma: float | None = None, *, channel_axis: int | None = None, guide: Any = None,
+    shape: tuple[int, int] | None = None, method: Landweber | None = None, compute: Compute | None = None,
+    rng: Any = 0, return_info: Literal[True],
+) -> tuple[np.ndarray, RestoreInfo]: ...  # fmt: skip
+
+
+@overload
+def restore_ntk(
     y: Data, A: Any, sigma: float | None = None, *, channel_axis: int | None = None, guide: Any = None,
     shape: tuple[int, int] | None = None, method: Landweber | None = None, compute: Compute | None = None,
     rng: Any = 0, return_info: Literal[False] = False,
