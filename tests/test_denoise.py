@@ -635,6 +635,11 @@ def test_progress_can_stop():
         ({"strength": "1"}, TypeError, "strength must be a real number, got '1'"),
         ({"noise": 3.0}, TypeError, "noise must be an ntkfast.NoiseModel, such as PoissonGaussian, got 3.0"),
         ({"noise": nf.NoiseModel(3), "sigma": 2}, ValueError, "sigma and noise must not both be given, got sigma=2"),
+        (
+            {"sigma": nf.NoiseModel(3)},
+            TypeError,
+            r"sigma must be numbers, got NoiseModel.*: give it as noise",
+        ),
         ({"sigma": np.ones((20, 21))}, ValueError, r"or of shape \(20, 20\), got shape \(20, 21\)"),
         ({"sigma": [1.0, 2.0]}, ValueError, r"one for each channel of shape \(1,\), or .*, got shape \(2,\)"),
         ({"sigma": np.zeros((20, 20))}, ValueError, "sigma must be positive at every pixel, got 0.0"),

@@ -370,10 +370,15 @@ def test_a_jacobian_that_does_not_fit_is_refused_with_its_bytes(monkeypatch):
     assert K.dense().shape == (d, d)
 
 
-def test_complex_vectors_are_refused():
+def test_complex_vectors_are_mapped_by_their_parts():
     K = tangent_kernel(*make("one hidden"))
-    with refused(TypeError, "the operator applies to real vectors", "complex128"):
-        K @ np.ones(20, complex)
+    v, w = noise(4, 5, 2, seed=3).reshape(20, 2).T
+    out = K @ (v + 1j * w)
+    assert out.dtype == np.complex128
+    np.testing.assert_allclose(out.real, K @ v, rtol=1e-12)
+    np.testing.assert_allclose(out.imag, K @ w, rtol=1e-12)
+    with refused(TypeError, "the operator applies to real vectors", "object"):
+        K @ np.ones(20, object)
 
 
 def test_images_that_overflow_in_the_type_of_the_parameters_are_refused():

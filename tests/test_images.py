@@ -142,6 +142,12 @@ def test_sets_are_offered_where_they_are_taken():
         images.as_stack("image", np.ones((8, 8, 3)), None, np.dtype("float32"), frames=True)
     with pytest.raises(ValueError, match=r"4 dimensions: pass frame_axis=0 and channel_axis=-1 for a stack of images"):
         images.as_stack("image", np.ones((2, 8, 8, 3)), None, np.dtype("float32"), frames=True)
+    with pytest.raises(ValueError, match=r"frame_axis=0 and channel_axis=1 for a stack of images \(N, C, H, W\)$"):
+        images.as_stack("image", np.ones((1, 3, 8, 8)), None, np.dtype("float32"), frames=True)
+    with pytest.raises(ValueError, match=r"channel_axis is given, got shape .*: pass frame_axis=0 too"):
+        images.as_stack("image", np.ones((2, 8, 8, 3)), -1, np.dtype("float32"), frames=True)
+    with pytest.raises(ValueError, match=r"frame_axis is given, got shape .*: pass channel_axis too"):
+        images.as_frames("image", np.ones((2, 8, 8, 3)), None, 0)
     with pytest.raises(ValueError, match=r"must have shape \(H, W\), or 3 dimensions and a channel_axis, got"):
         images.as_stack("image", np.ones((2, 8, 8, 3)), None, np.dtype("float32"))
 
@@ -265,3 +271,14 @@ def test_random_numbers_are_the_same_with_a_number_and_go_on_with_a_generator():
 def test_what_is_no_source_of_random_numbers(rng, error, message):
     with pytest.raises(error, match=message):
         _check.generator("rng", rng)
+
+
+def test_an_image_need_only_be_array_like():
+    class Photo:
+        size = (8, 6)  # as PIL's images have it
+
+        def __array__(self, dtype=None, copy=None):
+            return np.ones((6, 8), np.uint8)
+
+    pixels, _ = images.as_stack("image", Photo(), None, np.dtype("float32"))
+    assert pixels.shape == (1, 6, 8, 1)

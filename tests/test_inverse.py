@@ -166,12 +166,49 @@ def test_inpainting_picks_pixels_and_has_an_exact_adjoint(shape, share, seed):
         (lambda: nf.Downsampling((4, 4), 0), ValueError, "factor must be at least 1, got 0"),
         (lambda: nf.Downsampling((4, 4), 2.0), TypeError, "factor must be an integer, got 2.0"),
         (lambda: nf.Downsampling((4, 4.0), 2), TypeError, "shape must be an integer, got 4.0"),
-        (lambda: nf.Downsampling((4, 4), 2) @ np.ones(16, complex), TypeError, "real vectors"),
+        (
+            lambda: nf.Downsampling((4, 4), 2) @ np.ones(16, object),
+            TypeError,
+            "complex arrays, got dtype object",
+        ),
+        (
+            lambda: np.asarray(nf.Downsampling((4, 4), 2)),
+            TypeError,
+            "Downsampling is an operator and no array",
+        ),
+        (
+            lambda: nf.restore_ntk("x", nf.Inpainting(np.eye(4))),
+            TypeError,
+            "y must be a real numeric array",
+        ),
     ],
 )
 def test_bad_operators(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+@pytest.mark.parametrize(
+    "A", [nf.Inpainting(np.eye(4)), nf.Blur((4, 4), np.ones((3, 1)), "wrap"), nf.Downsampling((4, 4), 2)]
+)
+def test_operators_map_complex_images_by_their_parts(A):
+    rng = np.random.default_rng(0)
+    for operator in (A, A.H):
+        v, w = rng.standard_normal((2, operator.shape[1]))
+        np.testing.assert_allclose(operator @ (v + 1j * w), operator @ v + 1j * (operator @ w), atol=1e-12)
+
+
+def test_operators_say_how_they_were_made():
+    blur = nf.Blur((4, 4), [[1, 2]], "wrap")
+    np.testing.assert_array_equal(blur.kernel, [[1.0, 2.0]])
+    assert (blur.boundary, blur.image_shape, nf.Downsampling((4, 4), 2).factor) == ("wrap", (4, 4), 2)
+
+
+def test_masked_data_are_refused():
+    y = np.ma.masked_array(np.ones((4, 4)), np.eye(4))
+    for A in (nf.Inpainting(np.eye(4)), nf.Downsampling((4, 4), 1)):
+        with pytest.raises(TypeError, match="y must not be a masked array: fill"):
+            nf.restore_ntk(y, A)
 
 
 @pytest.mark.parametrize("name", list(OPERATORS))

@@ -49,6 +49,25 @@ def test_bad_images(image, error, message):
         NTK(NET, image)
 
 
+def test_a_network_that_is_none_is_told_what_makes_one():
+    torch = pytest.importorskip("torch")
+    with pytest.raises(TypeError, match=r"must be an ntkfast\.Network, got Conv2d.*: ntkfast\.from_torch makes one"):
+        NTK(torch.nn.Conv2d(1, 1, 1), np.ones((2, 2)))
+    with pytest.raises(TypeError, match=r"got \[Conv\(1\)\]: give ntkfast\.Network\(layers\)"):
+        NTK([Conv(1)], np.ones((2, 2)))
+
+
+def test_products_with_images_are_told_of_apply():
+    K = NTK(NET, np.ones((3, 4)))
+    for product in (K.dot, K.matmat, K.matvec):
+        with pytest.raises(ValueError, match=r"got \(3, 4\): apply takes images$"):
+            product(np.ones((3, 4)))
+    with pytest.raises(ValueError, match=r"got \(3, 4, 2\): apply takes images$"):
+        K @ np.ones((3, 4, 2))
+    with pytest.raises(TypeError, match="the array must not be a masked array"):
+        K @ np.ma.masked_array(np.ones(12), np.arange(12) > 3)
+
+
 def test_magnitudes_of_double_precision():
     assert np.isfinite(NTK(NET, np.full((2, 2), 1e120), dtype="float64").dense()).all()
     assert np.isfinite(NTK(NET, np.full((2, 2), 1e15), dtype="float32").dense()).all()

@@ -158,7 +158,8 @@ def channel_axis(name: str, shape: tuple[int, ...], value: Any, *, frames: bool 
         return None
     axis = integer("channel_axis", value)
     if len(shape) != 3:
-        raise ValueError(f"{name} must have 3 dimensions when channel_axis is given, got shape {shape}")
+        hint = ": pass frame_axis=0 too for a stack of images" * (frames and len(shape) == 4)
+        raise ValueError(f"{name} must have 3 dimensions when channel_axis is given, got shape {shape}{hint}")
     if not -3 <= axis < 3:
         raise ValueError(f"channel_axis must lie between -3 and 2, got {axis}")
     return axis
@@ -180,7 +181,9 @@ def _refused_dimensions(name: str, shape: tuple[int, ...], frames: bool) -> str:
     if len(shape) == 3:
         return f"{said}pass {_forgotten_axis(shape)}" + ", or frame_axis=0 for a stack of gray images" * frames
     if len(shape) == 4 and frames:
-        return f"{said}pass frame_axis=0 and channel_axis=-1 for a stack of images (N, H, W, C)"
+        first = shape[1] <= MOST_CHANNELS < shape[3]
+        layout = "channel_axis=1 for a stack of images (N, C" if first else "channel_axis=-1 for a stack of images (N"
+        return f"{said}pass frame_axis=0 and {layout}, H, W{', C' * (not first)})"
     return f"{name} must have shape (H, W), or 3 dimensions and a channel_axis, got shape {shape}"
 
 
@@ -198,7 +201,11 @@ def generator(name: str, value: Any) -> np.random.Generator:
 
 
 def as_array(name: str, value: Any) -> np.ndarray:
-    """Return ``value`` as an array of any dtype, without a copy if it is one."""
+    """Return ``value`` as an array of any dtype, without a copy if it is one; refuse one with values masked."""
+    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+        raise TypeError(
+            f"{name} must not be a masked array: fill what is masked, or see ntkfast.restore_ntk for inpainting"
+        )
     try:
         return np.asarray(value)
     except ValueError as error:  # rows of unequal length
@@ -207,10 +214,6 @@ def as_array(name: str, value: Any) -> np.ndarray:
 
 def real_numbers(name: str, value: Any) -> np.ndarray:
     """``value`` as a real array that is not empty, without a copy if it is one."""
-    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
-        raise TypeError(
-            f"{name} must not be a masked array: fill what is masked, or see ntkfast.restore_ntk for inpainting"
-        )
     array = as_array(name, value)
     if array.dtype.kind not in "fiub":
         raise TypeError(f"{name} must be a real numeric array, got dtype {array.dtype}")

@@ -6,6 +6,7 @@ recognised by :mod:`ntkfast.engine.arrays`.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -166,7 +167,7 @@ def as_image(
     value = to_host(value)
     shape = _check.real_numbers(name, value).shape
     axis = _check.channel_axis(name, shape, None if gray_too and len(shape) == 2 else channel_axis)
-    _require_conversion(name, value)
+    _require_conversion(name, shape)
     array = _check.real_array(name, value)
     _require_magnitude(name, float(np.abs(array).max()), dtype)
     return _channels_last(array, axis).astype(np.float64)
@@ -184,8 +185,9 @@ def as_stack(
     value, channel_axis = _opened(name, value, channel_axis)
     if value is not like:
         value = to_host(value)  # what an adapter gives may lie on a device
-    axis = _check.channel_axis(name, _check.real_numbers(name, value).shape, channel_axis, frames=frames)
-    _require_conversion(name, value)
+    shape = _check.real_numbers(name, value).shape
+    axis = _check.channel_axis(name, shape, channel_axis, frames=frames)
+    _require_conversion(name, shape)
     array = _check.real_array(name, value)
     given = np.asarray(value).dtype
     single = given.kind == "f" and given.itemsize <= 4  # in either byte order
@@ -258,7 +260,8 @@ def as_frames(name: str, value: Any, channel_axis: int | None, frame_axis: int |
     shape, frame = _check.real_numbers(name, array).shape, _check.integer("frame_axis", frame_axis)
     if len(shape) != wanted:
         given = "frame_axis is" if channel_axis is None else "frame_axis and channel_axis are"
-        raise ValueError(f"{name} must have {wanted} dimensions when {given} given, got shape {shape}")
+        hint = ": pass channel_axis too for a stack of colour images" * (channel_axis is None and len(shape) == 4)
+        raise ValueError(f"{name} must have {wanted} dimensions when {given} given, got shape {shape}{hint}")
     frame = _axis_in("frame_axis", frame, wanted)
     if channel_axis is not None:
         channels = _axis_in("channel_axis", _check.integer("channel_axis", channel_axis), wanted)
@@ -287,7 +290,7 @@ def as_data(name: str, value: Any, operator: LinearOperator, channel_axis: int |
     known, data_shape = getattr(operator, "known", None), getattr(operator, "data_shape", (n,))
     shapes = [(n,)] + [s for s in (data_shape, None if known is None else known.shape) if s not in (None, (n,))]
     # Missing pixels may be NaN: they are dropped before anything is checked.
-    array = np.asarray(value) if known is not None else _check.real_array(name, value)
+    array = _check.real_numbers(name, value) if known is not None else _check.real_array(name, value)
     axis = None
     if channel_axis is not None:
         axis = _check.integer("channel_axis", channel_axis)
@@ -450,7 +453,9 @@ def as_factors(operator: LinearOperator, value: Any, *, vectors: bool) -> Column
     axis = -1 if vectors and not one else -2
     if not one and (len(shape) < 2 or shape[axis] != d):
         wanted = f"(..., {d}) or ({d}, 1)" if vectors else f"({d},) or (..., {d}, n)"
-        raise ValueError(f"dimension mismatch: the array must have shape {wanted}, got {shape}")
+        image_shape = getattr(operator, "image_shape", None)
+        hint = ": apply takes images" * (hasattr(operator, "apply") and image_shape in (shape, shape[:-1]))
+        raise ValueError(f"dimension mismatch: the array must have shape {wanted}, got {shape}{hint}")
     if one or len(shape) == 2:
         batch = "vectors" if vectors and not one else ""
         columns = array.reshape(d, -1) if not batch else array.swapaxes(0, 1)
@@ -517,10 +522,10 @@ def _device_array(arrays: Arrays, name: str, value: Any) -> Any:
     return value
 
 
-def _require_conversion(name: str, value: Any) -> None:
-    """Refuse an image whose copies in double precision will not fit."""
+def _require_conversion(name: str, shape: tuple[int, ...]) -> None:
+    """Refuse an image of a shape whose copies in double precision will not fit."""
     copies = 2 * 8 + 1  # as float64, magnitudes, and which numbers are finite
-    require_memory(f"{name} in double precision", copies * np.size(value), "use a smaller image")
+    require_memory(f"{name} in double precision", copies * math.prod(shape), "use a smaller image")
 
 
 def _require_magnitude(name: str, largest: float, dtype: np.dtype[Any], *, vector: bool = False) -> None:

@@ -785,10 +785,20 @@ def unet(
     return Network([*layers, Conv(1)], padding=padding)
 
 
+# A value that is shown in a message is cut to so many letters.
+MOST_LETTERS = 200
+
+
 def as_network(value: Any, *, trainable: bool = False) -> Network:
     """Return the argument ``network``, or refuse it; with ``trainable`` one convolution at least must be trained."""
     if not isinstance(value, Network):
-        raise TypeError(f"network must be an ntkfast.Network, got {value!r}")
+        said = repr(value)
+        if len(said) > MOST_LETTERS:  # an image, say
+            said = f"{said[:MOST_LETTERS]}..."
+        module = any(kind.__module__.partition(".")[0] == "torch" for kind in type(value).__mro__)
+        hint = ": ntkfast.from_torch makes one of a module" * module
+        hint += ": give ntkfast.Network(layers)" * isinstance(value, (list, tuple))
+        raise TypeError(f"network must be an ntkfast.Network, got {said}{hint}")
     if trainable and not value.trainable:
         raise ValueError("network must have a trainable Conv, got all of them frozen")
     return value

@@ -132,6 +132,8 @@ class EmpiricalNTK(LinearOperator):  # type: ignore[misc]
         return pullback
 
     def _matmat(self, V: np.ndarray) -> np.ndarray:
+        if V.dtype.kind == "c":
+            return self._matmat(V.real) + 1j * self._matmat(V.imag)
         _check.real_vectors("the operator", V.dtype)
         out = np.zeros(V.shape, self.dtype)
         if not self._weights:

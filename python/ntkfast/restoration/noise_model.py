@@ -73,7 +73,9 @@ class NoiseModel:
 
 def _sigma(value: Any) -> Any:
     """A level as a float, levels of channels or pixels as an array of float64 that nobody can change."""
-    if isinstance(value, np.ndarray) and value.ndim == 0:
+    if isinstance(value, NoiseModel):
+        raise TypeError(f"sigma must be numbers, got {value!r}: give it as noise")
+    if getattr(value, "shape", None) == () and hasattr(value, "item"):  # of any library
         value = value.item()
     if np.ndim(value) == 0:
         return _check.not_negative("sigma", value)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from scipy import signal, sparse
@@ -64,9 +64,17 @@ class ImageOperator(LinearOperator):  # type: ignore[misc]
 
     @staticmethod
     def _apply(linear: Callable[[np.ndarray], np.ndarray], V: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-        _check.real_vectors("the operator", V.dtype)
+        if V.dtype.kind not in "fiubc":
+            raise TypeError(f"the operator applies to real and complex arrays, got dtype {V.dtype}")
+        dtype = np.complex128 if V.dtype.kind == "c" else np.float64
         columns = V.shape[1]
-        return linear(V.astype(np.float64).reshape(*shape, columns)).reshape(-1, columns)
+        return linear(V.astype(dtype).reshape(*shape, columns)).reshape(-1, columns)
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> NoReturn:
+        raise TypeError(
+            f"{type(self).__name__} is an operator and no array: use A @ v for a product, or A @ np.eye(A.shape[1]) "
+            "for the whole matrix"
+        )
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self.image_shape[0]} x {self.image_shape[1]} pixels, shape {self.shape}>"
@@ -111,7 +119,7 @@ class Inpainting(ImageOperator):
         return np.asarray(image[self.known])
 
     def _backward(self, data: np.ndarray) -> np.ndarray:
-        image = np.zeros((*self.image_shape, data.shape[-1]))
+        image = np.zeros((*self.image_shape, data.shape[-1]), data.dtype)
         image[self.known] = data
         return image
 
@@ -129,6 +137,11 @@ class Blur(ImageOperator):
         The point spread function; any size, also larger than the image.  Not normalised here.
     boundary : {"reflect", "mirror", "nearest", "wrap", "constant"}
         How the image goes on outside; "constant" is 0.
+
+    Attributes
+    ----------
+    kernel : ndarray of float64, shape (kh, kw)
+    boundary : str
 
     Raises
     ------
@@ -148,6 +161,7 @@ class Blur(ImageOperator):
         psf = _check.real_array("kernel", kernel).astype(np.float64)
         if psf.ndim != 2:
             raise ValueError(f"kernel must have 2 dimensions, got shape {psf.shape}")
+        self.kernel, self.boundary = psf, boundary
         mode = BOUNDARIES[_check.choice("boundary", boundary, tuple(BOUNDARIES))]
         self._rows, self._cols = (_padding(n, k, mode) for n, k in zip(size, psf.shape, strict=True))
         self._psf = psf[:, :, None]
@@ -174,6 +188,10 @@ class Downsampling(ImageOperator):
     factor : int
         At least 1.
 
+    Attributes
+    ----------
+    factor : int
+
     Raises
     ------
     TypeError, ValueError
@@ -190,6 +208,7 @@ class Downsampling(ImageOperator):
         number = _check.at_least("factor", factor, 1)
         if height % number or width % number:
             raise ValueError(f"shape must have multiples of factor = {number}, got {(height, width)}")
+        self.factor = number
         self._rows, self._cols = (_means(n // number, number) for n in (height, width))
         super().__init__((height, width), (height // number, width // number))
 
