@@ -96,7 +96,7 @@ if part build 200 bash -c build; then
     part environment 60 bash -c environment
     part test-cpp 90 "$work/test_cuda"
     # Warnings of other packages are no errors here.
-    part test-python 90 bash -c 'with_package python3 -m pytest tests/test_cuda.py -q -W default -p no:cacheprovider'
+    part test-python 90 bash -c 'with_package python3 -m pytest tests/test_cuda*.py -q -W default -p no:cacheprovider'
     for tool in memcheck racecheck; do
         if [[ $how == emulate ]]; then
             without "$tool" "emulated"

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import settings
 
 from ntkfast import _core
 from ntkfast.engine.cpu import isa as chosen_isa
 
 ISAS = _core.supported_isas()
 each_isa = pytest.mark.parametrize("isa", ISAS)
-
-
-def deterministic(max_examples: int):
-    return settings(deadline=None, derandomize=True, max_examples=max_examples)
 
 
 def use_isa(monkeypatch, isa):

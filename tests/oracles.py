@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 import torch
-from hypothesis import assume, settings
+from hypothesis import assume
 
 from images import axis_of
 from ntkfast import reference
@@ -19,10 +19,6 @@ PADDINGS = ("zeros", "circular")
 SLOPES = (0.0, 0.01, 0.1, 0.5, 1.0, 1.5, -0.3, -1.0)
 # Where two patches are parallel, rounding of their cosine by 1e-16 turns into an angle of 1e-8.
 PARALLEL = 1e-7
-
-
-def deterministic(max_examples: int):
-    return settings(deadline=None, derandomize=True, max_examples=max_examples)
 
 
 def kernel_matrix(network, image, kernel="ntk"):

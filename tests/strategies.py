@@ -1,15 +1,21 @@
-"""All tests share these strategies of Hypothesis: random networks and image shapes."""
+"""All tests share these strategies of Hypothesis, random networks and image shapes, and the settings of its runs."""
 
 from __future__ import annotations
 
 import dataclasses
 
+from hypothesis import settings
 from hypothesis import strategies as st
 
 from ntkfast.activations import ACTIVATIONS, Abs, Activation, LeakyReLU, Rectifier, ReLU
 from ntkfast.network import AvgPool, Conv, Identity, Layer, Network, Skip, Upsample
 
 SMOOTH = tuple(kind() for kind in ACTIVATIONS if not issubclass(kind, Rectifier))
+
+
+def deterministic(max_examples: int) -> settings:
+    """Draw the same examples in every run, without a deadline: a busy machine is no error."""
+    return settings(deadline=None, derandomize=True, max_examples=max_examples)
 
 
 def rectifiers() -> st.SearchStrategy[Rectifier]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 
 import numpy as np
 import pytest
@@ -13,11 +12,13 @@ from hypothesis import strategies as st
 from scipy.sparse.linalg import eigsh
 
 import ntkfast as nf
+from finite_networks import distance, tangent_kernel
 from images import noise
 from ntkfast.activations import GELU, Cos, Erf, LeakyReLU, ReLU
 from ntkfast.engine import memory
-from ntkfast.finite import empirical, empirical_ntk, to_torch
+from ntkfast.finite import empirical, to_torch
 from ntkfast.network import Conv, Network, Skip, Upsample, autoencoder, unet, vanilla_cnn
+from refusals import refused
 from strategies import networks
 
 # An entry is name: (network, shape of the input, output channels).
@@ -37,28 +38,7 @@ CASES = {
 each_case = pytest.mark.parametrize("name", CASES)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """These networks are too small to share among threads: on a busy machine the threads would wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def refused(error: type[Exception], *parts: str):
-    """Expect ``error`` with a message that holds all ``parts``, in this order."""
-    return pytest.raises(error, match="(?s)" + ".*".join(map(re.escape, parts)))
-
-
-def distance(a, b):
-    """Return the Frobenius norm of the difference over that of ``b``."""
-    return np.linalg.norm(a - b) / np.linalg.norm(b)
-
-
-def tangent_kernel(module, x):
-    """The operator of an image, whose channels are on the last axis if it has three."""
-    return empirical_ntk(module, x, channel_axis=-1 if np.ndim(x) == 3 else None)
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 
 def make(name, width=5, dtype=torch.float64):

@@ -23,14 +23,14 @@ from cases import (
     product_error,
 )
 from images import HARD, IMAGES, NATURAL, axis_of, image_variants, noise
-from levels import deterministic, each_isa, use_isa
+from levels import each_isa, use_isa
 from ntkfast import NTK
 from ntkfast.activations import LeakyReLU, ReLU
 from ntkfast.engine.cpu import CPU
 from ntkfast.engine.program import Problem
 from ntkfast.network import Conv, Network, vanilla_cnn
 from ntkfast.reference import kernel_matrix
-from strategies import SMOOTH, chains, image_shapes
+from strategies import SMOOTH, chains, deterministic, image_shapes
 
 
 @each_dtype

@@ -27,7 +27,7 @@ from cases import (
     product_error,
 )
 from images import IMAGES, NATURAL, image_variants, noise
-from levels import deterministic, each_isa, use_isa
+from levels import each_isa, use_isa
 from ntkfast import NTK, _core
 from ntkfast.activations import ReLU
 from ntkfast.engine.cpu import CPU
@@ -35,7 +35,7 @@ from ntkfast.engine.program import Problem, nodes
 from ntkfast.inputs import NoiseInput
 from ntkfast.network import AvgPool, Conv, Network, Upsample, unet
 from ntkfast.reference import kernel_matrix
-from strategies import networks
+from strategies import deterministic, networks
 
 
 def operators(net, image, kernel, dtype, **options):

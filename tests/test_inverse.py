@@ -1,228 +1,36 @@
-"""Operators of inverse problems are compared with scipy and their adjoints, restoration with dense float64 formulas."""
+"""These compare the restoration of inverse problems with dense float64 formulas."""
 
 import os
-import pickle
 import signal
 import threading
-import tracemalloc
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage, sparse
 from scipy.sparse.linalg import LinearOperator, aslinearoperator
 
 import ntkfast as nf
 from images import IMAGES
-from ntkfast.engine import memory
-from ntkfast.engine.backend import Backend
 from ntkfast.reference import kernel_matrix
-from ntkfast.restoration import inverse
 from ntkfast.restoration.first_guess import GUESS_WEIGHTS, first_guess
 from ntkfast.restoration.inverse import MAX_STEPS, NOISELESS_MISFIT
-from ntkfast.restoration.operators import BOUNDARIES
-from ntkfast.restoration.progress import ProductsDone
-from ntkfast.spectral.filters import METHODS as SOLVERS
 from ntkfast.spectral.filters import random_direction
 from ntkfast.spectral.lanczos import landweber_filter
-
-SHAPE = (12, 10)
-NETWORK = nf.vanilla_cnn(1, 5)
-DOUBLE = nf.Compute(dtype="float64")
-KERNEL = np.outer([1.0, 3.0, 2.0], [1.0, 2.0, 1.0, 0.5]) / 27.0
-
-
-def known(shape, share=0.5, seed=0):
-    mask = np.random.default_rng(seed).random(shape) < share
-    mask[0, 0] = True
-    return mask
-
-
-OPERATORS = {
-    "inpainting": lambda: nf.Inpainting(known(SHAPE)),
-    "blurring": lambda: nf.Blur(SHAPE, KERNEL),
-    "downsampling": lambda: nf.Downsampling(SHAPE, 2),
-}
-
-
-def dense(A):
-    return A.matmat(np.eye(A.shape[1]))
-
-
-def problem(name, channels=3, noise=0.0):
-    """Return an operator, its matrix, data of shape (n, C), and a guide."""
-    A = OPERATORS[name]()
-    clean = IMAGES["natural"](*SHAPE, channels, 0)
-    y = A.matmat(clean.reshape(-1, channels))
-    y = y + noise * np.random.default_rng(1).standard_normal(y.shape)
-    return A, dense(A), y, IMAGES["natural"](*SHAPE, channels, 5)
-
-
-def closed_form(matrix, guide, y, times, share=1.0, network=NETWORK):
-    """Return m + Theta A^T f_t(A Theta A^T) (y - A m) by an eigendecomposition in float64, and eta."""
-    theta = kernel_matrix(network, guide - guide.mean(axis=(0, 1)), channel_axis=-1)
-    ones = matrix.sum(axis=1)
-    mean = (ones @ y) / (ones @ ones)
-    values, vectors = np.linalg.eigh(matrix @ theta @ matrix.T)
-    values = np.maximum(values, 0)
-    eta = share / values[-1]
-    coordinates = vectors.T @ (y - ones[:, None] * mean)
-    out = []
-    for t in times:
-        x = eta * values
-        with np.errstate(invalid="ignore", divide="ignore"):
-            f = np.where(x * t > 1e-6, (1 - (1 - x) ** t) / values, eta * t)
-        out.append(mean + theta @ matrix.T @ (vectors @ (f[:, None] * coordinates)))
-    return np.array(out), eta
-
-
-def assert_close(got, wanted, tolerance):
-    assert got.shape == wanted.shape
-    assert np.linalg.norm(got - wanted) <= tolerance * np.linalg.norm(wanted)
-
-
-# Operators
-
-
-def assert_adjoint(A, seed=0):
-    rng = np.random.default_rng(seed)
-    u, v = rng.standard_normal(A.shape[1]), rng.standard_normal(A.shape[0])
-    scale = np.linalg.norm(A @ u) * np.linalg.norm(v) + np.linalg.norm(u) * np.linalg.norm(A.T @ v)
-    assert abs((A @ u) @ v - u @ (A.T @ v)) <= 1e-13 * scale
-    U = rng.standard_normal((A.shape[1], 3))
-    np.testing.assert_allclose(A.matmat(U)[:, 1], A @ U[:, 1], atol=1e-12)
-
-
-sides = st.tuples(st.integers(1, 9), st.integers(1, 9))
-
-
-@settings(max_examples=60, deadline=None)
-@given(sides, st.tuples(st.integers(1, 21), st.integers(1, 21)), st.sampled_from(list(BOUNDARIES)), st.integers(0, 999))
-def test_blurring_is_scipys_convolution_with_an_exact_adjoint(shape, size, boundary, seed):
-    """Kernels of even sides and larger than the image are among them."""
-    # SciPy 1.17 is wrong where a reflected image is read four or more of its sides away, but for a side of one pixel.
-    near = all(side == 1 or length // 2 < 4 * side for side, length in zip(shape, size, strict=True))
-    assume(boundary != "reflect" or near)
-    rng = np.random.default_rng(seed)
-    kernel, image = rng.standard_normal(size), rng.standard_normal(shape)
-    A = nf.Blur(shape, kernel, boundary=boundary)
-    wanted = ndimage.convolve(image, kernel, mode=boundary)
-    np.testing.assert_allclose((A @ image.ravel()).reshape(shape), wanted, atol=1e-12 * np.abs(kernel).sum())
-    assert_adjoint(A, seed)
-
-
-def test_blurring_far_beyond_a_reflected_image():
-    kernel, image = np.random.default_rng(0).standard_normal((2, 17))[..., None]
-    image = image[:2]
-    A = nf.Blur((2, 1), kernel)
-    wanted = np.convolve(np.pad(image[:, 0], 8, mode="symmetric"), kernel[:, 0], mode="valid")
-    np.testing.assert_allclose(A @ image.ravel(), wanted, atol=1e-12 * np.abs(kernel).sum())
-    assert_adjoint(A, 0)
-
-
-@settings(max_examples=30, deadline=None)
-@given(sides, st.integers(1, 5), st.integers(0, 999))
-def test_downsampling_takes_means_and_has_an_exact_adjoint(shape, factor, seed):
-    fine = tuple(factor * n for n in shape)
-    image = np.random.default_rng(seed).standard_normal(fine)
-    A = nf.Downsampling(fine, factor)
-    wanted = [
-        image[factor * i : factor * (i + 1), factor * j : factor * (j + 1)].mean()
-        for i in range(shape[0])
-        for j in range(shape[1])
-    ]
-    np.testing.assert_allclose(A @ image.ravel(), wanted, atol=1e-12)
-    assert_adjoint(A, seed)
-
-
-@settings(max_examples=30, deadline=None)
-@given(sides, st.floats(0.0, 1.0), st.integers(0, 999))
-def test_inpainting_picks_pixels_and_has_an_exact_adjoint(shape, share, seed):
-    mask = known(shape, share, seed)
-    image = np.random.default_rng(seed).standard_normal(shape)
-    A = nf.Inpainting(mask)
-    np.testing.assert_array_equal(A @ image.ravel(), image[mask])
-    np.testing.assert_array_equal((A.T @ image[mask]).reshape(shape), np.where(mask, image, 0))
-    assert_adjoint(A, seed)
-
-
-@pytest.mark.parametrize(
-    ("call", "error", "message"),
-    [
-        (lambda: nf.Inpainting(np.zeros((3, 4))), ValueError, "known must have at least one known pixel"),
-        (lambda: nf.Inpainting(np.ones(4)), ValueError, r"known must have 2 dimensions, got shape \(4,\)"),
-        (lambda: nf.Inpainting(np.full((2, 2), 0.5)), ValueError, "known must be True or 1"),
-        (lambda: nf.Inpainting(np.full((2, 2), np.nan)), ValueError, "known must be finite"),
-        (lambda: nf.Inpainting(np.zeros((0, 2))), ValueError, "known must not be empty"),
-        (lambda: nf.Blur((4, 4), np.ones(3)), ValueError, "kernel must have 2 dimensions"),
-        (lambda: nf.Blur((4, 4), np.ones((3, 0))), ValueError, "kernel must not be empty"),
-        (lambda: nf.Blur((4, 4), 1j * np.ones((3, 3))), TypeError, "kernel must be a real numeric array"),
-        (lambda: nf.Blur((4, 4), np.ones((3, 3)), "zeros"), ValueError, "boundary must be one of .* got 'zeros'"),
-        (lambda: nf.Blur(4, np.ones((3, 3))), TypeError, r"shape must be two integers \(H, W\), got 4"),
-        (lambda: nf.Blur((4, 0), np.ones((3, 3))), ValueError, "shape must be two positive integers"),
-        (lambda: nf.Downsampling((5, 4), 2), ValueError, r"shape must have multiples of factor = 2, got \(5, 4\)"),
-        (lambda: nf.Downsampling((4, 4), 0), ValueError, "factor must be at least 1, got 0"),
-        (lambda: nf.Downsampling((4, 4), 2.0), TypeError, "factor must be an integer, got 2.0"),
-        (lambda: nf.Downsampling((4, 4.0), 2), TypeError, "shape must be an integer, got 4.0"),
-        (
-            lambda: nf.Downsampling((4, 4), 2) @ np.ones(16, object),
-            TypeError,
-            "complex arrays, got dtype object",
-        ),
-        (
-            lambda: np.asarray(nf.Downsampling((4, 4), 2)),
-            TypeError,
-            "Downsampling is an operator and no array",
-        ),
-        (
-            lambda: nf.restore_ntk("x", nf.Inpainting(np.eye(4))),
-            TypeError,
-            "y must be a real numeric array",
-        ),
-    ],
+from restoring import (
+    DOUBLE,
+    KERNEL,
+    NETWORK,
+    OPERATORS,
+    SHAPE,
+    assert_close,
+    closed_form,
+    dense,
+    known,
+    problem,
 )
-def test_bad_operators(call, error, message):
-    with pytest.raises(error, match=message):
-        call()
-
-
-@pytest.mark.parametrize(
-    "A", [nf.Inpainting(np.eye(4)), nf.Blur((4, 4), np.ones((3, 1)), "wrap"), nf.Downsampling((4, 4), 2)]
-)
-def test_operators_map_complex_images_by_their_parts(A):
-    rng = np.random.default_rng(0)
-    for operator in (A, A.H):
-        v, w = rng.standard_normal((2, operator.shape[1]))
-        np.testing.assert_allclose(operator @ (v + 1j * w), operator @ v + 1j * (operator @ w), atol=1e-12)
-
-
-def test_operators_say_how_they_were_made():
-    blur = nf.Blur((4, 4), [[1, 2]], "wrap")
-    np.testing.assert_array_equal(blur.kernel, [[1.0, 2.0]])
-    assert (blur.boundary, blur.image_shape, nf.Downsampling((4, 4), 2).factor) == ("wrap", (4, 4), 2)
-
-
-def test_masked_data_are_refused():
-    y = np.ma.masked_array(np.ones((4, 4)), np.eye(4))
-    for A in (nf.Inpainting(np.eye(4)), nf.Downsampling((4, 4), 1)):
-        with pytest.raises(TypeError, match="y must not be a masked array: fill"):
-            nf.restore_ntk(y, A)
-
-
-@pytest.mark.parametrize("name", list(OPERATORS))
-def test_operators_pickle(name):
-    A = OPERATORS[name]()
-    again = pickle.loads(pickle.dumps(A))
-    assert type(again) is type(A)
-    assert (again.shape, again.image_shape, again.data_shape) == (A.shape, A.image_shape, A.data_shape)
-    np.testing.assert_array_equal(dense(again), dense(A))
-    np.testing.assert_allclose(again.rmatmat(np.eye(A.shape[0])), dense(A).T, atol=1e-15)
-    assert repr(A) == f"<{type(A).__name__} of {SHAPE[0]} x {SHAPE[1]} pixels, shape {A.shape}>"
-
-
-# Restoration
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -505,169 +313,6 @@ def test_ctrl_c_stops():
     with pytest.raises(KeyboardInterrupt):
         nf.restore_ntk(image.ravel(), nf.Inpainting(np.ones(image.shape)), guide=image, method=method)
     stopper.join()
-
-
-@pytest.mark.parametrize(
-    ("change", "error", "message"),
-    [
-        ({"y": np.ones(7)}, ValueError, r"y must have shape \(30,\) or \(6, 5\), .* got \(7,\)"),
-        ({"y": np.ones((30, 3))}, ValueError, r"y must have shape .* channel_axis=None, got \(30, 3\)"),
-        ({"y": np.full(30, np.nan)}, ValueError, "y must be finite, got 30 NaN"),
-        ({"y": np.ones(30, complex)}, TypeError, "y must be a real numeric array"),
-        ({"y": None}, TypeError, "y must be a real numeric array"),
-        ({"channel_axis": 1}, ValueError, "channel_axis must be an axis of y"),
-        ({"A": "blur"}, TypeError, "A must be a LinearOperator or a matrix, got str"),
-        ({"A": np.ones((30, 120)) * 1j}, TypeError, "A must be real, got dtype complex128"),
-        ({"A": np.ones((30, 120))}, ValueError, r"shape must be given, \(H, W\)"),
-        ({"A": np.ones((30, 120)), "shape": (11, 10)}, ValueError, r"shape must have the size .*120 col.*\(11, 10\)"),
-        ({"shape": (10, 12)}, ValueError, r"shape must have the size .* got \(10, 12\)"),
-        ({"A": LinearOperator((30, 120), matvec=lambda v: v[:30], dtype=float)}, TypeError, "A must have an adjoint"),
-        ({"guide": np.ones((10, 12))}, ValueError, r"guide must have the size .* got \(10, 12\)"),
-        ({"guide": np.full(SHAPE, np.inf)}, ValueError, "guide must be finite"),
-        ({"sigma": -1.0}, ValueError, "sigma must be >= 0, got -1.0"),
-        ({"sigma": float("nan")}, ValueError, "sigma must be finite"),
-        ({"sigma": "5"}, TypeError, "sigma must be a real number"),
-        ({"method": nf.Tiles()}, TypeError, r"method must be an ntkfast.Landweber, got Tiles\(\)"),
-        ({"compute": {}}, TypeError, "compute must be an ntkfast.Compute, got {}"),
-        ({"rng": 1.5}, TypeError, "rng must be an integer, None or a numpy.random.Generator, got 1.5"),
-    ],
-)
-def test_bad_arguments(change, error, message):
-    arguments = {"y": np.arange(30.0), "A": nf.Downsampling(SHAPE, 2)} | change
-    with pytest.raises(error, match=message):
-        nf.restore_ntk(**arguments)
-
-
-# --- The operator and its adjoint ---------------------------------------------------------------------------------
-
-
-def masked(forward, backward=None, dtype=float, shape=(120, 120)):
-    """Return an operator on 120 pixels that claims ``backward``, by default ``forward``, as its adjoint."""
-    return LinearOperator(shape, matvec=forward, rmatvec=backward or forward, dtype=dtype)
-
-
-MASK = known(SHAPE).ravel().astype(float)
-
-
-@pytest.mark.parametrize(
-    "A",
-    [
-        masked(lambda v: MASK * v, lambda v: 3 * MASK * v + 0.1),
-        masked(lambda v: MASK * v, lambda v: 1.01 * MASK * v),
-        masked(lambda v: MASK * v, lambda v: MASK * v + 0.1),
-        masked(lambda v: MASK * v + 0.1),
-        masked(lambda v: np.roll(v, 1)),
-        masked(lambda v: MASK * v, lambda v: v),
-        masked(np.cumsum),
-        masked(lambda v: 1e-9 * np.roll(v, 1)),
-        masked(lambda v: v[:30], lambda v: np.repeat(v, 4), shape=(30, 120)),
-    ],
-)
-@pytest.mark.parametrize("rng", range(3))
-def test_an_rmatvec_that_is_no_adjoint_is_refused(A, rng):
-    message = r"A must have its adjoint as rmatvec, <A u, v> = <u, A\^T v>: .* left side is \S+ and the right side \S+$"
-    with pytest.raises(ValueError, match=message):
-        nf.restore_ntk(np.ones(A.shape[0]), A, shape=SHAPE, rng=rng)
-
-
-@pytest.mark.parametrize("rng", range(3))
-def test_operators_in_single_precision_pass(rng):
-    """Rounding is far below what the test lets pass, in operators of any size and scale."""
-    single = sparse.random(500, 120, 0.3, random_state=0, dtype=np.float32)
-    y = single @ np.ones(120)
-    for scale in (1e-12, 1.0, 1e12):
-        A = (np.float32(scale) * single).tocsr()
-        method = nf.Landweber(NETWORK, 3)
-        assert np.isfinite(nf.restore_ntk(scale * y, A, shape=SHAPE, method=method, rng=rng)).all()
-
-
-@pytest.mark.parametrize(
-    ("A", "message"),
-    [
-        (masked(lambda v: np.full(120, np.nan)), "A must give finite numbers, got 120 NaN .* from its matvec"),
-        (masked(lambda v: v, lambda v: v / np.r_[0.0, np.ones(119)]), "got 1 NaN or infinite values from its rmatvec"),
-        (masked(lambda v: v[:90]), "A must give 120 numbers for 120, but its matvec failed: cannot reshape array"),
-        (masked(lambda v: v, lambda v: v[:9]), "A must give 120 numbers for 120, but its rmatvec failed: "),
-    ],
-)
-def test_what_an_operator_gives_is_blamed_on_it(A, message):
-    with np.errstate(divide="ignore"), pytest.raises(ValueError, match=message):
-        nf.restore_ntk(np.ones(120), A, shape=SHAPE)
-
-
-def test_nan_that_comes_later_is_blamed_on_the_operator():
-    calls = []
-
-    def late(v):
-        calls.append(1)
-        return v if len(calls) < 8 else np.full_like(v, np.nan)
-
-    with pytest.raises(ValueError, match="A must give finite numbers"):
-        nf.restore_ntk(np.arange(120.0), masked(late), shape=SHAPE)
-
-
-# --- Memory -------------------------------------------------------------------------------------------------------
-
-
-def wide_problem(channels):
-    """Return operator, data and options for an image whose vectors are larger than what does not grow with it."""
-    rng = np.random.default_rng(0)
-    A = nf.Inpainting(known((48, 48)))
-    image = rng.standard_normal((48, 48, channels))
-    return A, image, {"guide": image, "channel_axis": -1}
-
-
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("solver", SOLVERS)
-def test_results_take_what_is_counted(solver, dtype, monkeypatch):
-    A, y, options = wide_problem(3)
-    asked = []
-    monkeypatch.setattr(Backend, "peaks", lambda *_: {"stream": 0})  # the engine's arrays are not NumPy's
-
-    def require(budget, what, hint, more=0):
-        asked.append((what, budget.free - budget.left + more))
-
-    monkeypatch.setattr(memory.Budget, "require", require)
-    options["method"] = nf.Landweber(steps=list(range(1, 31)), solver=solver, storage="stream")
-    options["compute"] = nf.Compute(dtype=dtype, threads=1)
-    nf.restore_ntk(y, A, **options)
-    tracemalloc.start()
-    nf.restore_ntk(y, A, **options)
-    taken = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    (counted,) = {needed for what, needed in asked if what.startswith("restoring")}
-    assert 0.4 * counted <= taken <= counted
-
-
-@pytest.mark.parametrize(
-    ("channels", "steps", "hint"),
-    [
-        (3, list(range(200)), "ask for fewer steps at once"),
-        (3, 7, "restore one channel at a time"),
-        (1, None, "use a smaller image"),
-    ],
-)
-def test_what_does_not_fit_is_refused_before_work(channels, steps, hint, monkeypatch):
-    A, y, options = wide_problem(channels)
-    options |= {"method": nf.Landweber(steps=steps, storage="stream"), "compute": nf.Compute(threads=1), "guide": None}
-    monkeypatch.setattr(inverse, "first_guess", lambda *_: pytest.fail("work was begun"))
-    looks = []
-    monkeypatch.setattr(memory, "available_memory", lambda: looks.append(1) or 0)
-    with pytest.raises(MemoryError, match=r"restoring .* needs") as error:
-        nf.restore_ntk(y, A, **options)
-    assert len(looks) == 1
-    needed = int(str(error.value).split("(")[1].split()[0])
-    monkeypatch.setattr(memory, "available_memory", lambda: needed - 1)
-    count = f"{np.size(steps)} images" if np.size(steps) > 1 else "1 image"
-    with pytest.raises(MemoryError, match=rf"restoring {count} of 48 x 48 x {channels} numbers needs .*: {hint}"):
-        nf.restore_ntk(y, A, **options)
-
-
-def test_products_with_the_data_count_what_the_kernel_takes():
-    A, y, _ = wide_problem(1)
-    K = nf.NTK(NETWORK, y, channel_axis=-1, storage="stream", threads=1)
-    misfit = inverse._Misfit(A, K, (48, 48), ProductsDone(None, 1))
-    assert misfit.working_bytes(2) == K.working_bytes(2) + 8 * inverse.PRODUCT_VECTORS * 48**2 * 2
 
 
 @settings(max_examples=40, deadline=None)

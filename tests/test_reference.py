@@ -21,13 +21,12 @@ from oracles import (
     PARALLEL,
     SLOPES,
     assert_close,
-    deterministic,
     explicit_kernels,
     gaussian_mean,
     kernel_matrix,
     patches,
 )
-from strategies import SMOOTH, chains, image_shapes, networks
+from strategies import SMOOTH, chains, deterministic, image_shapes, networks
 
 
 @pytest.mark.parametrize("padding", PADDINGS)

@@ -13,8 +13,8 @@ from images import HARD, IMAGES, NATURAL, noise
 from ntkfast.activations import GELU, Erf, LeakyReLU, ReLU, Sin
 from ntkfast.inputs import NoiseInput
 from ntkfast.network import AvgPool, Conv, Identity, Network, Skip, Upsample, autoencoder, unet, vanilla_cnn
-from oracles import KERNELS, PADDINGS, PARALLEL, assert_close, deterministic, kernel_matrix
-from strategies import chains, image_shapes, networks
+from oracles import KERNELS, PADDINGS, PARALLEL, assert_close, kernel_matrix
+from strategies import chains, deterministic, image_shapes, networks
 
 INVARIANT_NETS = {
     "vanilla": vanilla_cnn(2, 3),

@@ -77,13 +77,6 @@ class Page(HTMLParser):
         return [pixels for description, pixels in self.images if description == name]
 
 
-@pytest.fixture
-def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make figures but do not draw them, which takes most of a page's time."""
-    png = bytes(imagecodecs.png_encode(np.zeros((2, 2), np.uint8)))
-    monkeypatch.setattr(figures, "render", lambda figure, form: png)
-
-
 # ---------------------------------------------------------------------------------------------------------------- PSNR
 
 
