@@ -166,7 +166,7 @@ def channel_axis(name: str, shape: tuple[int, ...], value: Any, *, frames: bool 
 
 
 def _forgotten_axis(shape: tuple[int, ...]) -> str:
-    """What a caller who forgot the channel axis of three dimensions should pass, in words."""
+    """Say what a caller who forgot the channel axis of three dimensions should pass."""
     few = [axis for axis in (2, 0, 1) if shape[axis] <= MOST_CHANNELS]
     return {
         0: "channel_axis=0 for an image (C, H, W)",

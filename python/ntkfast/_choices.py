@@ -3,11 +3,11 @@
 Nothing is imported here: most modules that take them import SciPy, which takes longer than all of ``ntkfast --help``.
 """
 
-METHODS = ("tiles", "whole-image")  # of `ntkfast denoise`: Tiles and WholeImage
+METHODS = ("tiles", "whole-image")  # `ntkfast denoise` has Tiles and WholeImage
 RULES = ("calibrated", "recorrupted", "sure", "held_out")  # for stopping it
-KERNELS = ("ntk", "nngp")  # of the command line, by the names of their classes
+KERNELS = ("ntk", "nngp")  # the command line has these kernels, by the names of their classes
 PADDINGS = ("zeros", "circular")
-SIZE, OVERLAP = 16, 10  # of Tiles; small tiles overlap less, by all but one pixel
-PASSES = 2  # of denoise_ntk
+SIZE, OVERLAP = 16, 10  # small tiles overlap less, by all but one pixel
+PASSES = 2  # denoise_ntk makes two
 # Far more than cores: each thread has its own sums and buffers, and the stacks of 100000 are more than a process gets.
 MOST_THREADS = 1024

@@ -18,7 +18,7 @@ except ImportError as error:
         f"ntkfast.deepinv needs PyTorch and deepinv, and {error.name or 'a part of them'} cannot be imported: "
         "pip install ntkfast[deepinv]"
     ) from error
-except RuntimeError as error:  # what torchvision raises where its operators do not load
+except RuntimeError as error:  # torchvision raises it where its operators do not load
     raise ImportError(
         f"ntkfast.deepinv: deepinv cannot be imported ({error}).  "
         "It needs a torchvision that fits the installed PyTorch (CPU with CPU, CUDA with CUDA)"
@@ -177,7 +177,7 @@ def _host(x: torch.Tensor) -> np.ndarray:
 
 def _stacked(pictures: list[np.ndarray], like: torch.Tensor) -> torch.Tensor:
     """Pictures (1, H, W, C) as a tensor (B, C, H, W) with the dtype and the device of another."""
-    if not pictures:  # of an empty batch
+    if not pictures:  # an empty batch has none
         return torch.empty_like(like)
     dtype = np.float64 if like.dtype == torch.float64 else np.float32
     stack = np.moveaxis(np.concatenate(pictures), -1, 1).astype(dtype)

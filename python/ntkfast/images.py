@@ -31,7 +31,7 @@ SMALLEST = {"float32": 1e-18, "float64": 1e-150}
 LARGEST_VECTOR = {"float32": 1e30, "float64": 1e120}
 SMALLEST_VECTOR = {"float32": 1e-30, "float64": 1e-120}
 
-# Of an image less its mean, what is below this share of the image is the mean's rounding.
+# In an image less its mean, what is below this share of the image is the mean's rounding.
 ROUNDING = 1e-14
 
 
@@ -49,7 +49,7 @@ AnyArray = TypeVar("AnyArray", bound=Shaped)
 
 
 class Images(ABC):
-    """What a library's images are: NumPy's or a device's arrays underneath, and perhaps a channel axis of their own."""
+    """A library's images are NumPy's or a device's arrays underneath, and perhaps have a channel axis of their own."""
 
     @abstractmethod
     def to_array(self, name: str, value: Any) -> Any:
@@ -184,7 +184,7 @@ def as_stack(
     like = value
     value, channel_axis = _opened(name, value, channel_axis)
     if value is not like:
-        value = to_host(value)  # what an adapter gives may lie on a device
+        value = to_host(value)  # an adapter's array may lie on a device
     shape = _check.real_numbers(name, value).shape
     axis = _check.channel_axis(name, shape, channel_axis, frames=frames)
     _require_conversion(name, shape)

@@ -32,7 +32,7 @@ AUTO_SHARE = 0.25
 # Right-hand sides that go through one sweep; more than these and the accumulators leave the cache.
 COLUMNS_PER_SWEEP = 64
 
-# What a pair costs in a column against one in a sweep, were all windows as large as the first: the middle of what
+# A pair of a column costs so much against one of a sweep, were all windows as large as the first: the middle of what
 # ``python -m tools.tuning.columns`` prints by instruction set, from hardly more than a pair of a sweep (baseline) to
 # some 4 of them (AVX-512, which columns do without).
 COLUMN_PAIR = 2.2
@@ -68,7 +68,7 @@ class Lock:
 
 @with_signature
 class Kernel(PixelOperator):
-    """What the exact kernels of a network on one image have in common: :class:`NTK` and :class:`NNGP`.
+    """The exact kernels of a network on one image, :class:`NTK` and :class:`NNGP`, have this in common.
 
     ``kind`` of a subclass is the engine's name of its kernel.
     """
@@ -376,7 +376,7 @@ class Kernel(PixelOperator):
         return int(self._columns_engine(self._engine).columns_bytes)
 
     def _columns_by_sweep(self, count: int) -> bool:
-        """Whether ``count`` columns are taken from the whole matrix, as the faster way, if that takes little memory."""
+        """Tell whether the whole matrix is the faster way to ``count`` columns, and takes little memory."""
         if not self.backend.has_columns or count * self._column_cost() <= self._sweep_cost():
             return False
         return self._dense_bytes() <= AUTO_SHARE * self.backend.free()

@@ -98,7 +98,7 @@ environment variable NTKFAST_ISA selects another one.  And of GPUs the architect
 there are, or what is missing."""
 
 
-# What goes to the option objects under the same names, where it is given.
+# These go to the option objects under the same names, where they are given.
 TILES_OPTIONS = ("size", "overlap")
 WHOLE_IMAGE_OPTIONS = ("landmarks",)
 PASSES_OPTIONS = ("passes", "stopping", "steps")
@@ -384,7 +384,7 @@ def _compute(args: argparse.Namespace, progress: Callable[[float], None] | None)
 
 
 def _noise_model(args: argparse.Namespace, image: image_files.ImageFile) -> NoiseModel | None:
-    """What the options say of the noise; None if it is to be estimated."""
+    """Return what the options say of the noise; None if it is to be estimated."""
     import ntkfast
 
     if args.sigma_map is not None:
@@ -510,7 +510,7 @@ def _summary(info: DenoiseInfo) -> str:
     """Say on one line what the denoiser did."""
     from .report import method_text
 
-    steps = " + ".join(map(str, info.steps)) or "no"  # of each pass
+    steps = " + ".join(map(str, info.steps)) or "no"  # one a pass
     rule = "" if info.stopping == "none" else f" ({info.stopping})"
     work = f"{method_text(info.method, info.tiles)}, {steps} steps{rule}"
     return f"noise level {_noise(info)}, {work}, {info.seconds:.1f} s"
@@ -610,7 +610,7 @@ def _info(args: argparse.Namespace) -> None:
 
 
 def _shown(value: Any) -> str:
-    """What ``ntkfast.info`` holds, for people: of several things with properties the number and these."""
+    """Write what ``ntkfast.info`` holds for people: the number of things with properties, and these."""
     from ..engine.memory import readable
 
     if isinstance(value, dict):

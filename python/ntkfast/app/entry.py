@@ -21,7 +21,7 @@ def main() -> int:
 
 
 def _open_streams() -> None:
-    """What was closed before the start, as under some daemons, takes what is written and says nothing."""
+    """A stream that was closed before the start, as under some daemons, takes what is written and says nothing."""
     if sys.stdout is None:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (for as long as the process lives)
     if sys.stderr is None:

@@ -1,4 +1,4 @@
-"""What the command line returns to its caller."""
+"""These are the codes that the command line returns to its caller."""
 
 __all__ = ["FAILURE", "INTERRUPTED", "SUCCESS", "USAGE"]
 

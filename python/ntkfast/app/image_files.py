@@ -40,7 +40,7 @@ __all__ = [
 
 EXTENSIONS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF", ".tiff": "TIFF"}
 
-JPEG_QUALITY = 95  # of 100, without chroma subsampling: a denoised picture should not gain new artefacts
+JPEG_QUALITY = 95  # the scale ends at 100; without chroma subsampling: a denoised picture should not gain new artefacts
 JPEG_MAX_SIDE = 65500  # pixels; libjpeg's limit
 
 # Dtypes read from files.  The narrow ones are exact in float32; float64 holds the wide ones.
@@ -52,7 +52,7 @@ JPEG_SIGNATURE = b"\xff\xd8\xff"
 TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 ICC_MAX_BYTES = 1 << 24  # a larger one is damaged, or made to fill the memory
-ICC_SEGMENT_BYTES = 65519  # what fits a JPEG APP2 segment beside its 16 bytes of header
+ICC_SEGMENT_BYTES = 65519  # so much fits a JPEG APP2 segment beside its 16 bytes of header
 ICC_HEADER = b"ICC_PROFILE\0"
 
 
@@ -141,7 +141,7 @@ def read_image(path: str | os.PathLike[str]) -> ImageFile:
     return ImageFile(pixels, alpha, samples.dtype, path, kind or "straight", icc)
 
 
-# What a decoder returns: samples (H, W) or (H, W, n) with any alpha last, ICC profile, orientation 1..8 as in Exif, and
+# A decoder returns this: samples (H, W) or (H, W, n) with any alpha last, ICC profile, orientation 1..8 as in Exif, and
 # the alpha_kind (None: no alpha).
 Decoded = tuple[np.ndarray, bytes | None, int, str | None]
 
@@ -507,7 +507,7 @@ def _target(path: str | os.PathLike[str], overwrite: bool) -> Path:
 
 
 def _same_file(a: str | os.PathLike[str], b: str | os.PathLike[str]) -> bool:
-    """Whether two names, through links too, lead to one file; False where one leads nowhere."""
+    """Tell whether two names, through links too, lead to one file; False where one leads nowhere."""
     with contextlib.suppress(OSError):
         return os.path.samefile(a, b)
     return False

@@ -190,7 +190,7 @@ class _Pictures:
     clean: np.ndarray | None
     peak: float | None
     value_range: tuple[float, float]  # shown black and white
-    limit: float  # of the difference's colour scale
+    limit: float  # the difference's colour scale ends there
 
     def gray(self, picture: np.ndarray) -> np.ndarray:
         """8 bit pixels of a picture, (h, w) or (h, w, 3)."""
@@ -412,7 +412,7 @@ def _affinity(pictures: _Pictures, info: DenoiseInfo, at: tuple[int, int]) -> st
 def _path_section(path: Sequence[PathPoint], noisy: float | None, seconds: float) -> str:
     runs = sum(point.factor != 1 for point in path)
     chosen = next(point for point in path if point.factor == 1)
-    best = max(path, key=lambda point: (point.psnr, point.factor == 1))  # of equals, the one chosen
+    best = max(path, key=lambda point: (point.psnr, point.factor == 1))  # the one chosen, among equals
     apart = (
         "No other point is better."
         if best is chosen
@@ -452,7 +452,7 @@ def _factor(factor: float) -> str:
 
 
 def method_text(method: Tiles | WholeImage, tiles: int) -> str:
-    """What had a kernel of its own, and how many there were: of a DenoiseInfo ``method`` and ``tiles``."""
+    """Say what had a kernel of its own, and how many there were: ``method`` and ``tiles`` of a DenoiseInfo."""
     from ..restoration.options import Tiles
 
     if isinstance(method, Tiles):

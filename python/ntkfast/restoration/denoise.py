@@ -35,7 +35,7 @@ Random = int | np.random.Generator | None
 
 @dataclass(frozen=True)
 class DenoiseInfo:
-    """What the denoiser did.
+    """This says what the denoiser did.
 
     Attributes
     ----------
@@ -272,7 +272,7 @@ def rule_seed(rng: Any) -> list[int]:
 
 @dataclass(frozen=True)
 class Denoised:
-    """What :class:`Denoiser` makes of a picture.
+    """:class:`Denoiser` makes this of a picture.
 
     Attributes
     ----------
@@ -355,7 +355,7 @@ class Denoiser:
 
 @dataclass(frozen=True)
 class _Done:
-    """What the passes made: the last image, mixed and padded, its filter, and the steps and step size of each pass."""
+    """The passes made this: the last image, mixed and padded, its filter, and the steps and step size of each pass."""
 
     image: np.ndarray
     last: ImageFilter | None

@@ -68,7 +68,7 @@ def _biharmonic(smoothness: sparse.csr_matrix, known: np.ndarray, y: np.ndarray)
 
 
 def _second_differences(length: int) -> sparse.csr_matrix:
-    """Of a line of pixels that is mirrored at its ends: (length, length), negative semi-definite."""
+    """Return those of a line of pixels mirrored at its ends: (length, length), negative semi-definite."""
     gradient = sparse.eye(length - 1, length, 1) - sparse.eye(length - 1, length)
     return sparse.csr_matrix(-(gradient.T @ gradient))
 

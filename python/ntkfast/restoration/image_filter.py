@@ -1,4 +1,4 @@
-"""What the denoiser asks of a method, and one pass of it: the NTK filter of a picture.
+"""This is the interface of a method of the denoiser, and one pass of it: the NTK filter of a picture.
 
 With weights w(p), one over the noise's variance up to a factor, gradient descent on sum_p w(p) (z(p) - y(p))^2/2 gives
 
@@ -27,12 +27,12 @@ from .tiles import Tiling
 
 __all__ = ["Advance", "ImageFilter", "Method", "Phases", "array_bytes", "centred", "transposed_centring"]
 
-TOLERANCE = 1e-3  # of Lanczos: far below the noise that is left (one gray level of 256 is 4e-3 of the range)
+TOLERANCE = 1e-3  # Lanczos stops there: far below the noise that is left (one gray level of 256 is 4e-3 of the range)
 MAX_STEPS = 10**9  # eigenvalues below 1e-9 of the trace are rounding errors: more steps fit nothing but these
-IMAGE_COPIES = 6  # of the images of a pass: the guide, the target, both less their means, and what becomes of them
+IMAGE_COPIES = 6  # a pass holds these images: the guide, the target, both less their means, and what becomes of them
 
 Advance = Callable[[int], None]  # told how many tiles are done
-Phases = Sequence[tuple[Tiling, int]]  # what will be filtered, and of how many numbers of steps at once
+Phases = Sequence[tuple[Tiling, int]]  # these will be filtered, with so many numbers of steps at once
 
 
 Own = TypeVar("Own", bound="Method")
@@ -65,7 +65,7 @@ class Method(ABC):
     threads: int
     chroma_time: float
 
-    # Whether a pixel's result depends on its surroundings alone, so that crops tell what becomes of the picture.
+    # Tell whether a pixel's result depends on its surroundings alone, so that crops tell what becomes of the picture.
     local = False
 
     @abstractmethod

@@ -62,7 +62,7 @@ PRODUCT_VECTORS, RESULT_VECTORS = 4, 5
 
 @dataclass(frozen=True)
 class RestoreInfo:
-    """What :func:`restore_ntk` did.
+    """This says what :func:`restore_ntk` did.
 
     Attributes
     ----------
@@ -310,7 +310,7 @@ def default_network(A: LinearOperator) -> Network:
 
 
 def _kernel_shape(network: Network, data: _Data, guide: np.ndarray | None) -> tuple[int, int, int, int]:
-    """Of the image (1, H, W, C) of which the first pass's kernel is made, ``guide`` (H, W, C) or a first guess."""
+    """Return the shape (1, H, W, C) of the first pass's image, which is ``guide`` (H, W, C) or a first guess."""
     height, width = (next_multiple(side, network.multiple) for side in data.shape)
     return 1, height, width, data.y.shape[1] if guide is None else guide.shape[2]
 
@@ -377,7 +377,7 @@ class _Misfit(LinearOperator):  # type: ignore[misc]
 
 @dataclass(frozen=True)
 class _Goal:
-    """What the discrepancy principle asks of |A z - y|^2.
+    """The discrepancy principle asks this of |A z - y|^2.
 
     Attributes
     ----------
@@ -394,7 +394,7 @@ class _Goal:
     def of(cls, data: _Data, target: np.ndarray, tau: float) -> _Goal:
         """For the data less their constant image, ``target``."""
         square = tau * target.size * data.level**2 if data.level > 0 else NOISELESS_MISFIT**2 * float((target**2).sum())
-        # What is left of constant data is no picture.
+        # The rest of constant data is no picture.
         return cls(max(square, ROUNDING**2 * float((data.y**2).sum())), data.level > 0)
 
 

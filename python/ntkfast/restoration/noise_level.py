@@ -28,7 +28,7 @@ from .noise_model import NoiseModel
 __all__ = ["estimate_noise", "noise_level"]
 
 PATCH = 5  # side: larger ones need larger pictures, smaller ones tell texture from noise less well
-MOST_NUMBERS = 200  # of a patch, all channels
+MOST_NUMBERS = 200  # a patch has no more, in all channels
 PATCHES_EACH = 16  # at least so many patches for each number of one: with fewer the least eigenvalues fall
 MOST_PATCHES = 60_000  # a 512 x 512 picture gives one in four
 
@@ -36,14 +36,14 @@ MOST_PATCHES = 60_000  # a 512 x 512 picture gives one in four
 # channel by channel errs by less than this factor.
 TRUSTED = 0.5
 
-# Of white noise of level 1, 996 patches in 1000 have a gradient energy below WEAK, and the least eigenvalue of n such
+# In white noise of level 1, 996 patches in 1000 have a gradient energy below WEAK, and the least eigenvalue of n such
 # patches is (1 - FALL/sqrt(n))^2: simulated, tests/test_noise_level.py repeats it.  With a bound that leaves out one in
 # ten the choice feeds on itself and ends far too low; one of 45 errs more on the tuning pictures of bench.quality.
 WEAK = 33.0
 FALL = 5.3
 MOST_ROUNDS = 10
 
-# Of the largest magnitude: below it an estimate is the rounding of a picture without noise.
+# This is a share of the largest magnitude: below it an estimate is the rounding of a picture without noise.
 ROUNDING = 1e-12
 
 
@@ -69,7 +69,7 @@ def estimate_noise(image: Picture, *, channel_axis: int | None = None, frame_axi
 def estimate_noise(
     image: Any, *, channel_axis: int | None = None, frame_axis: int | None = None
 ) -> NoiseModel | list[NoiseModel]:
-    """What :func:`denoise_ntk` takes for a picture's noise where it is told nothing: one level for all pixels.
+    """Estimate a picture's noise, as :func:`denoise_ntk` does where it is told nothing: one level for all pixels.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What is known of a picture's noise."""
+"""Models of a picture's noise say what is known of it."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def _sigma(value: Any) -> Any:
     """A level as a float, levels of channels or pixels as an array of float64 that nobody can change."""
     if isinstance(value, NoiseModel):
         raise TypeError(f"sigma must be numbers, got {value!r}: give it as noise")
-    if getattr(value, "shape", None) == () and hasattr(value, "item"):  # of any library
+    if getattr(value, "shape", None) == () and hasattr(value, "item"):  # any library's
         value = value.item()
     if np.ndim(value) == 0:
         return _check.not_negative("sigma", value)

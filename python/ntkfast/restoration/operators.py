@@ -1,4 +1,4 @@
-"""What degrades an image, as linear operators A that know the shapes of the image and of the data.
+"""These linear operators A degrade an image, and know its shape and that of the data.
 
 Each acts on one channel's pixels, row by row; columns are channels.  A^T is exact: <A u, v> = <u, A^T v> up to
 rounding.
@@ -220,7 +220,7 @@ class Downsampling(ImageOperator):
 
 
 def _padding(length: int, kernel: int, mode: str) -> sparse.csr_matrix:
-    """What continues a line of pixels, by k - 1 - k//2 before it and k//2 behind it: (length + kernel - 1, length)."""
+    """Return what continues a line by k - 1 - k//2 pixels before and k//2 behind: (length + kernel - 1, length)."""
     width = kernel - 1 - kernel // 2, kernel // 2
     if mode == "constant":
         return sparse.csr_matrix(sparse.eye(length + kernel - 1, length, -width[0]))

@@ -21,7 +21,7 @@ from ..spectral.filters import METHODS as SOLVERS
 
 __all__ = ["Compute", "Landweber", "Passes", "Tiles", "WholeImage", "problem_of"]
 
-NETWORK = vanilla_cnn(1, 5)  # of the denoiser
+NETWORK = vanilla_cnn(1, 5)  # the denoiser's default
 CHROMA_TIME = 1 / 3
 
 # Bound on the error of A z, relative to A z, at which Lanczos stops: below one gray level of 256.
@@ -99,7 +99,7 @@ def problem_of(compute: Compute, network: Network, shape: tuple[int, ...]) -> Pr
 
 @dataclass(frozen=True, repr=False)
 class Passes(Options):
-    """What the methods of the denoiser have in common: the network, the passes, and when each stops."""
+    """The methods of the denoiser have these in common: the network, the passes, and when each stops."""
 
     network: Network | None = None
     _: KW_ONLY
@@ -300,5 +300,5 @@ class Landweber(Options):
 
     @property
     def is_path(self) -> bool:
-        """Whether a sequence of results is wanted, and not one."""
+        """Tell whether a sequence of results is wanted, and not one."""
         return isinstance(self.steps, Sequence)

@@ -100,7 +100,7 @@ class Picture:
         return self._method.tiling((2 * crops, height, width))
 
     def crops(self, seed: list[int]) -> Crops:
-        """What the stopping rule looks at."""
+        """Return what the stopping rule looks at."""
         pixels = self._cut(self.pixels)
         level_map = np.full((*self.pixels.shape[:3], 1), self._level) if self._levels is None else self._levels
         levels = self._cut(level_map)
@@ -111,7 +111,7 @@ class Picture:
             repeated = None if self._levels is None else np.concatenate([levels] * (count // len(levels)))
             return self._filter(tiling, guide, target, repeated)
 
-        variances = self.pixels.var(axis=(1, 2))[0] - (level_map**2).mean()  # of the clean picture, by channel
+        variances = self.pixels.var(axis=(1, 2))[0] - (level_map**2).mean()  # those of the clean picture, by channel
         channels, variance = len(variances), max(float(variances.mean()), 0.0)
         share = float(variances[0]) / variance if variance > 0 else float(channels)
         share = min(max(share, 1.0), float(channels))

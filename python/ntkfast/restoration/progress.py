@@ -14,7 +14,7 @@ TYPICAL_PRODUCTS = 40
 
 
 def share(progress: Progress | None, n: int, count: int) -> Progress | None:
-    """What the n-th of ``count`` equal parts tells of itself, told as the fraction of the whole."""
+    """Turn what the n-th of ``count`` equal parts tells of itself into the fraction of the whole."""
     if progress is None or count == 1:
         return progress
     return lambda fraction: progress((n + fraction) / count)
@@ -36,7 +36,7 @@ class Done:
 
 
 class TilesDone(Done):
-    """Of tiles, whose number ``total`` is known."""
+    """This counts tiles, whose number ``total`` is known."""
 
     def __init__(self, progress: Progress | None, total: int) -> None:
         super().__init__(progress)
@@ -48,7 +48,7 @@ class TilesDone(Done):
 
 
 class ProductsDone(Done):
-    """Of passes with products whose number is not known: a guess; and the products counted."""
+    """This guesses at passes with products whose number is not known, and counts the products."""
 
     def __init__(self, progress: Progress | None, passes: int) -> None:
         super().__init__(progress)

@@ -41,10 +41,11 @@ NORMAL_DEVIATIONS, NORMAL_NODES = 9.0, 64
 # The squares of both parameters stay far from the ends of float64.
 SMALLEST_GAIN, LARGEST_GAIN = 1e-100, 1e100
 
-# Of sigma / gain.  The stabilised values are near twice this, and their rounding, 1e-8, is still far below their noise.
+# This bounds sigma / gain.  The stabilised values are near twice this, and their rounding, 1e-8, is still far below
+# their noise.
 LARGEST_RATIO = 1e8
 
-# Of sigma / gain, too: it changes the mean of a stabilised value by less than s^2.
+# A sigma / gain below this is none: it changes the mean of a stabilised value by less than s^2.
 NEGLIGIBLE_RATIO = 1e-9
 
 # d_n(tau), n = 0 to 5, ascending powers of tau: see PoissonGaussian._series.

@@ -50,7 +50,7 @@ MakeFilter = Callable[[np.ndarray, np.ndarray], ImageFilter]
 
 @dataclass(frozen=True)
 class Crops:
-    """What a rule is given.
+    """A rule is given these.
 
     Attributes
     ----------

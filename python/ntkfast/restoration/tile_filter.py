@@ -25,13 +25,13 @@ __all__ = ["TileFilter", "TileMethod", "batch_bytes"]
 # Tiles that go through the engine together, interleaved: long rows, and few calls from Python.
 TILES_PER_BATCH = 64
 
-MAX_PRODUCTS = 40  # of Lanczos
-BATCHES_AHEAD = 2  # of each worker, begun or done before the oldest is blended
+MAX_PRODUCTS = 40  # Lanczos makes no more
+BATCHES_AHEAD = 2  # batches of each worker, begun or done before the oldest is blended
 # Channels a pixel of a tile from which all of its eigenvectors cost less than Lanczos, whose basis comes near all of
 # its pixels: 24 channels for tiles of 16 (python -m tools.tuning.channels).
 EIGENVECTORS_FROM = 1 / 11
 EIGEN_MATRICES = 3  # a tile: Theta in double, its eigenvectors, and a copy on the way
-TILES_CHECKED = 8  # of a batch, for convergence; the eigenvalue problems of all would take longer than the products
+TILES_CHECKED = 8  # in a batch, for convergence; the eigenvalue problems of all would take longer than the products
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def batch_bytes(method: TileMethod, shape: tuple[int, int, int], count: int, tim
 
 
 def _by_eigenvectors(method: TileMethod, shape: tuple[int, int, int]) -> bool:
-    """Whether tiles (h, w, C) are filtered by all of their eigenvectors."""
+    """Tell whether tiles (h, w, C) are filtered by all of their eigenvectors."""
     height, width, channels = shape
     return method.backend.tiles.has_dense and channels >= EIGENVECTORS_FROM * height * width
 

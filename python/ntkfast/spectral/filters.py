@@ -232,7 +232,6 @@ def descend(
     K: LinearOperator, y: Any, times: Sequence[int], eta: float | None, settings: Settings
 ) -> tuple[Any, FilterInfo]:
     """:func:`gradient_descent` of columns (d, n) by Lanczos: z after each number of steps, (times, d, n)."""
-
     kernel, scale = over_scale(K)
 
     def filters(lambda_max: float, _: Solution | None) -> list[Filter]:
@@ -640,7 +639,7 @@ def iteration_bytes(d: int, n: int, times: int, itemsize: int) -> int:
 
 
 def _product_bytes(K: LinearOperator, arrays: Arrays) -> int:
-    """What a product with one column takes beside its vectors, where these are."""
+    """Return the bytes that a product with one column takes beside its vectors, where these are."""
     beside = getattr(K, "working_bytes", lambda columns: 0)
     return int(beside(1)) if backend_of(K).holds(arrays) else 0
 
