@@ -63,7 +63,7 @@ scale:
 \t.loc 1 7 5
 \tfdiv\ts0, s1, s2
 \tfmadd\ts0, s1, s2, s3
-\tcbnz\tx9, .LBB0_2
+\tbne\t.LBB0_2
 \tret
 \t.cfi_endproc
 """

@@ -35,7 +35,7 @@ LABEL = re.compile(r"^([.\w$]+):")
 FILE = re.compile(r'^\s*\.file\s+(\d+)\s+"([^"]*)"(?:\s+"([^"]*)")?')
 LINE = re.compile(r"^\s*\.loc\s+(\d+)\s+(\d+)")
 INSTRUCTION = re.compile(r"^\s+([a-z][\w.]*)\s*(.*)")
-JUMP = re.compile(r"^(?:j[a-z]+|b|b\.[a-z]+|cbn?z|tbn?z)$")
+JUMP = re.compile(r"^(?:j[a-z]+|b|b\.?[a-z]{2}|cbn?z|tbn?z)$")  # GCC writes bne where clang writes b.ne
 X86 = re.compile(r"^v?(?:(sqrt|div|mul|add|sub)|(fn?m(?:add|sub)\d*))([ps])[sd]$")
 ARM = re.compile(r"^f(?:(sqrt|div|n?mul|add|sub)|(n?m(?:add|sub)|ml[as]))$")
 

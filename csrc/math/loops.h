@@ -6,7 +6,7 @@
 #if defined(__CUDACC__)
 #define NTKFAST_VECTOR_LOOP
 #elif defined(__clang__)
-#define NTKFAST_VECTOR_LOOP _Pragma("clang loop vectorize(assume_safety)")
+#define NTKFAST_VECTOR_LOOP _Pragma("clang loop vectorize(assume_safety) interleave_count(1)")
 #else
 #define NTKFAST_VECTOR_LOOP _Pragma("GCC ivdep")
 #endif
